@@ -1,0 +1,146 @@
+//! A request for an answer, the answer, and the truthful verdict that travels with it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ModelName, Version};
+use crate::tensor::Tensor;
+
+/// What an application asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InferRequest {
+    /// Which model.
+    pub model: ModelName,
+    /// Which version; the active one when absent.
+    pub version: Option<Version>,
+    /// The application's own id for the request, given back with the answer.
+    pub id: String,
+    /// The inputs, as the application has them.
+    pub inputs: Vec<Tensor>,
+    /// The outputs it wants; all when empty.
+    pub outputs: Vec<String>,
+    /// How long it will wait, in milliseconds.
+    pub deadline_ms: Option<u32>,
+    /// 0 (default) to 255; higher is served first.
+    pub priority: u8,
+    /// Where it wants the answer computed.
+    pub hint: PlacementHint,
+}
+
+/// Where the application wants its answer computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlacementHint {
+    /// The agent decides.
+    #[default]
+    Auto,
+    /// Never leave the device.
+    Edge,
+    /// Ask the cloud at once.
+    Cloud,
+}
+
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// The device's own model, accepted.
+    Edge,
+    /// The cloud's larger model.
+    Cloud,
+    /// The device's own model, although it would have been deferred: the cloud did not answer.
+    EdgeDegraded,
+}
+
+impl Placement {
+    /// `edge`, `cloud` or `edge-degraded`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Placement::Edge => "edge",
+            Placement::Cloud => "cloud",
+            Placement::EdgeDegraded => "edge-degraded",
+        }
+    }
+}
+
+/// Why the answer came from there: one machine-readable code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The edge answer was confident enough.
+    Confident,
+    /// The edge answer was not confident enough, the cloud answered.
+    Deferred,
+    /// The application asked for this place.
+    Requested,
+    /// The model has no rule for deferral, or no cloud variant, so the edge answer stands.
+    EdgeOnlyModel,
+    /// The edge model failed, the cloud answered instead.
+    EdgeFailed,
+    /// Deferral was due, but there is no connection to the cloud.
+    CloudUnreachable,
+    /// Deferral was due, but the cloud failed or refused.
+    CloudFailed,
+    /// Deferral was due, but the deadline came first.
+    CloudLate,
+    /// Deferral was due, but recent deferrals failed and the next trial is not due yet.
+    BreakerOpen,
+}
+
+impl Reason {
+    /// The code as text, for example `cloud_late`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Confident => "confident",
+            Reason::Deferred => "deferred",
+            Reason::Requested => "requested",
+            Reason::EdgeOnlyModel => "edge_only_model",
+            Reason::EdgeFailed => "edge_failed",
+            Reason::CloudUnreachable => "cloud_unreachable",
+            Reason::CloudFailed => "cloud_failed",
+            Reason::CloudLate => "cloud_late",
+            Reason::BreakerOpen => "breaker_open",
+        }
+    }
+}
+
+/// What is said about an answer beside its tensors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// Where it came from.
+    pub placement: Placement,
+    /// Why from there.
+    pub reason: Reason,
+    /// The version of the model that answered.
+    pub version: Version,
+    /// Lowest confidence over the items of the request; `None` where the model has no softmax
+    /// output to read it from.
+    pub confidence: Option<f32>,
+    /// The label of the most probable class, for a request of one item and a labelled model.
+    pub label: Option<String>,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// Where the time of one request went, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Waiting for a session.
+    pub queue_us: u64,
+    /// Running the model, pre-processing included.
+    pub infer_us: u64,
+    /// On the way to the cloud and back, without the cloud's own queue and run.
+    pub network_us: u64,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InferResponse {
+    /// Which model answered.
+    pub model: ModelName,
+    /// The request's id.
+    pub id: String,
+    /// The outputs.
+    pub outputs: Vec<Tensor>,
+    /// Where it came from, why, and how sure.
+    pub verdict: Verdict,
+}

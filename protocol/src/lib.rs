@@ -1,0 +1,26 @@
+//! What both ends agree on: names, tensors, signed manifests, tokens, frames and messages, the
+//! Open Inference Protocol's HTTP bodies, and the resumable transfer of blobs.
+//!
+//! Nothing here performs IO, reads a clock, starts a thread or owns randomness: bytes, `now` and
+//! entropy are arguments. `clippy.toml` in this folder keeps that rule by machine.
+//!
+//! Read in this order: [`id`], [`tensor`], [`infer`] (a request and its verdict), [`manifest`]
+//! (what a bundle is and who signed it), [`codec`] and [`wire`] (how all of that travels),
+//! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`limits`].
+
+pub mod codec;
+pub mod id;
+pub mod infer;
+pub mod limits;
+pub mod manifest;
+pub mod oip;
+pub mod problem;
+pub mod tensor;
+pub mod token;
+pub mod transfer;
+pub mod wire;
+
+/// ALPN of the connection between an enrolled agent and the cloud.
+pub const ALPN_AGENT: &[u8] = b"outrigger/1";
+/// ALPN of the one-shot connection on which a device enrols.
+pub const ALPN_ENROL: &[u8] = b"outrigger-enrol/1";

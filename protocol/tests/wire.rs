@@ -1,0 +1,128 @@
+//! Golden bytes of the frames, round trips over generated messages, and hostile frames.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // helpers beside the tests
+
+use bytes::Bytes;
+use outrigger_protocol::codec::{
+    CodecError, FRAME_HEADER_BYTES, FrameHeader, FrameKind, decode, encode,
+};
+use outrigger_protocol::id::Version;
+use outrigger_protocol::infer::{InferRequest, PlacementHint};
+use outrigger_protocol::tensor::{DataType, Tensor, TensorMeta};
+use outrigger_protocol::wire::{self, PendingReply, PendingRequest};
+use proptest::prelude::*;
+
+fn header_of(frame: &[u8]) -> Result<FrameHeader, CodecError> {
+    FrameHeader::decode(frame[..FRAME_HEADER_BYTES].try_into().unwrap())
+}
+
+fn request(inputs: Vec<Tensor>) -> InferRequest {
+    InferRequest {
+        model: "fashion".parse().unwrap(),
+        version: Some(Version::FIRST),
+        id: "42".into(),
+        inputs,
+        outputs: vec!["logits".into()],
+        deadline_ms: Some(250),
+        priority: 7,
+        hint: PlacementHint::Cloud,
+    }
+}
+
+#[test]
+fn golden_frames() {
+    let image = Tensor::from_f32("image", vec![1, 2], &[0.5, 1.0]).unwrap();
+    let frames = [
+        encode(&wire::infer_open(&request(vec![image]), Version::FIRST, 250)),
+        encode(&wire::BlobRequest { sha256: "ab".into(), offset: 300 }),
+        encode(&wire::Problem {
+            code: 6,
+            message: "full".into(),
+            retry_after_ms: 20,
+            ..Default::default()
+        }),
+        encode(&wire::Hello { agent_version: "0.1.0".into(), ..Default::default() }),
+    ];
+    let text: Vec<String> = frames.into_iter().map(|f| hex::encode(f.unwrap())).collect();
+    insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
+fn lengths_are_bounded_by_kind() {
+    for kind in [FrameKind::Hello, FrameKind::InferOpen, FrameKind::EnrolRequest] {
+        let mut bytes = [kind as u8, 0, 0, 0, 0];
+        bytes[1..].copy_from_slice(&kind.max_bytes().to_le_bytes());
+        assert!(FrameHeader::decode(bytes).is_ok());
+        bytes[1..].copy_from_slice(&(kind.max_bytes() + 1).to_le_bytes());
+        assert!(matches!(FrameHeader::decode(bytes), Err(CodecError::TooLong { .. })));
+    }
+    let huge = wire::Problem { message: "x".repeat(70_000), ..Default::default() };
+    assert!(matches!(encode(&huge), Err(CodecError::TooLong { .. })));
+}
+
+#[test]
+fn a_frame_out_of_place_is_named() {
+    let frame = encode(&wire::BlobHeader { size_bytes: 1, offset: 0 }).unwrap().freeze();
+    let error = decode::<wire::Hello>(header_of(&frame).unwrap(), frame.slice(5..)).unwrap_err();
+    assert_eq!(error.to_string(), "expected a Hello frame, got BlobHeader");
+}
+
+fn tensors() -> impl Strategy<Value = Vec<Tensor>> {
+    let tensor = (0usize..14, prop::collection::vec(0i64..5, 0..4)).prop_map(|(kind, shape)| {
+        let names = ["BOOL", "UINT8", "INT64", "FP16", "FP32", "FP64", "BYTES"];
+        let datatype: DataType = names[kind % names.len()].parse().unwrap();
+        let meta = TensorMeta::new("t", datatype, shape).unwrap();
+        let len = meta.size_bytes().unwrap_or(meta.elements() * 4); // empty strings for BYTES
+        Tensor::new(meta, vec![0; len as usize].into()).unwrap()
+    });
+    prop::collection::vec(tensor, 1..4)
+}
+
+proptest! {
+    #[test]
+    fn requests_round_trip(inputs in tensors(), deadline_ms in 0u32..600_000) {
+        let mut sent = request(inputs);
+        sent.deadline_ms = Some(deadline_ms);
+        let frame = encode(&wire::infer_open(&sent, Version::FIRST, deadline_ms)).unwrap().freeze();
+        let open = decode(header_of(&frame).unwrap(), frame.slice(5..)).unwrap();
+        let pending = PendingRequest::from_open(open).unwrap();
+        let data = sent.inputs.iter().map(|t| t.data().clone()).collect();
+        prop_assert_eq!(pending.with_data(data).unwrap(), sent);
+    }
+
+    #[test]
+    fn replies_round_trip(outputs in tensors()) {
+        let reply = wire::infer_reply(&request(vec![]), Version::FIRST, &outputs);
+        let frame = encode(&reply).unwrap().freeze();
+        let reply = decode(header_of(&frame).unwrap(), frame.slice(5..)).unwrap();
+        let pending = PendingReply::from_reply(reply).unwrap();
+        let data = outputs.iter().map(|t| t.data().clone()).collect();
+        prop_assert_eq!(pending.with_data(data).unwrap(), outputs);
+    }
+
+    #[test]
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 5..200)) {
+        if let Ok(header) = header_of(&bytes) {
+            let body = Bytes::from(bytes[5..].to_vec());
+            if let Ok(open) = decode::<wire::InferOpen>(header, body.clone()) {
+                let _ = PendingRequest::from_open(open);
+            }
+            if let Ok(reply) = decode::<wire::InferReply>(header, body) {
+                let _ = PendingReply::from_reply(reply);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_header_is_refused_or_changes_the_request(position in 0usize..60, bit in 0u8..8) {
+        let image = Tensor::from_f32("image", vec![1, 2], &[0.5, 1.0]).unwrap();
+        let frame = encode(&wire::infer_open(&request(vec![image]), Version::FIRST, 250)).unwrap();
+        let mut body = frame[5..].to_vec();
+        let position = position % body.len();
+        body[position] ^= 1 << bit;
+        let header = FrameHeader { kind: FrameKind::InferOpen, len: body.len() as u32 };
+        if let Ok(open) = decode::<wire::InferOpen>(header, body.into())
+            && let Ok(pending) = PendingRequest::from_open(open) {
+            prop_assert!(pending.tensor_sizes.iter().sum::<u64>() <= 64 << 20);
+        }
+    }
+}
