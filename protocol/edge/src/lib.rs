@@ -1,1 +1,27 @@
-//! x
+//! What a device decides, without doing any of it: where a request is placed ([`offload`]), when
+//! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), and how a
+//! model gets from wanted to active ([`update`]).
+//!
+//! Plain values in, plain values out: `now` and entropy are arguments, so that both sides, the
+//! network and time can be simulated in one thread from one seed.
+
+pub mod backoff;
+pub mod breaker;
+pub mod offload;
+pub mod update;
+
+/// An event that the state does not allow: a fault in the caller, never a peer's doing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("event {event} is not allowed in state {state}")]
+pub struct IllegalTransition {
+    /// The state as text.
+    pub state: String,
+    /// The event as text.
+    pub event: String,
+}
+
+impl IllegalTransition {
+    fn new(state: impl std::fmt::Debug, event: impl std::fmt::Debug) -> Self {
+        Self { state: format!("{state:?}"), event: format!("{event:?}") }
+    }
+}

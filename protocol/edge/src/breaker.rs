@@ -1,0 +1,125 @@
+//! A circuit breaker for deferral: after several failures in a row the cloud is not asked for a
+//! while, so that hard requests do not each wait out their deadline; then one request tries again.
+
+use std::time::{Duration, Instant};
+
+/// The breaker's rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerPolicy {
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// How long it stays open before one request may try.
+    pub open_for: Duration,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self { failures: 3, open_for: Duration::from_secs(2) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+    },
+    /// One trial is under way; it is given up at `until`, should nobody report its end.
+    HalfOpen {
+        until: Instant,
+    },
+}
+
+/// Counts the failures of deferral and decides whether the next one may be tried.
+#[derive(Debug, Clone)]
+pub struct Breaker {
+    policy: BreakerPolicy,
+    state: State,
+}
+
+impl Breaker {
+    /// A closed breaker.
+    pub fn new(policy: BreakerPolicy) -> Self {
+        Self { policy, state: State::Closed { failures: 0 } }
+    }
+
+    /// Whether a request may ask the cloud now. Whoever is allowed must report the end with
+    /// [`Breaker::succeeded`] or [`Breaker::failed`].
+    pub fn allow(&mut self, now: Instant) -> bool {
+        match self.state {
+            State::Closed { .. } => true,
+            State::Open { until } | State::HalfOpen { until } if now >= until => {
+                self.state = State::HalfOpen { until: now + self.policy.open_for };
+                true
+            }
+            State::Open { .. } | State::HalfOpen { .. } => false,
+        }
+    }
+
+    /// The cloud answered.
+    pub fn succeeded(&mut self) {
+        self.state = State::Closed { failures: 0 };
+    }
+
+    /// The cloud failed, or was late.
+    pub fn failed(&mut self, now: Instant) {
+        let failures = match self.state {
+            State::Closed { failures } => failures + 1,
+            State::Open { .. } | State::HalfOpen { .. } => self.policy.failures,
+        };
+        self.state = if failures >= self.policy.failures {
+            State::Open { until: now + self.policy.open_for }
+        } else {
+            State::Closed { failures }
+        };
+    }
+
+    /// Whether deferral is suspended.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.state, State::Closed { .. })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // the origin of the tests' own time line
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn opens_tries_once_and_closes() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut breaker = Breaker::new(BreakerPolicy::default());
+        for _ in 0..2 {
+            breaker.failed(at(0));
+        }
+        assert!(breaker.allow(at(1)));
+        breaker.failed(at(1));
+        assert!(!breaker.allow(at(2_000)));
+        assert!(breaker.allow(at(2_001)), "the trial");
+        assert!(!breaker.allow(at(2_001)), "only one trial");
+        breaker.failed(at(2_002));
+        assert!(!breaker.allow(at(4_001)));
+        assert!(breaker.allow(at(4_002)));
+        breaker.succeeded();
+        assert!(breaker.allow(at(4_003)) && !breaker.is_open());
+    }
+
+    proptest! {
+        #[test]
+        fn always_recovers(steps in prop::collection::vec((0u64..3_000, any::<bool>()), 0..50)) {
+            let mut now = Instant::now();
+            let mut breaker = Breaker::new(BreakerPolicy::default());
+            for (wait_ms, works) in steps {
+                now += Duration::from_millis(wait_ms);
+                if breaker.allow(now) {
+                    if works { breaker.succeeded() } else { breaker.failed(now) }
+                }
+            }
+            prop_assert!(breaker.allow(now + breaker.policy.open_for));
+        }
+    }
+}
