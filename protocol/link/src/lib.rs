@@ -1,1 +1,22 @@
-//! x
+//! Where both ends touch the world in the same way: TLS configuration and trust ([`tls`],
+//! [`pki`]), QUIC endpoints with their limits ([`quic`]), frames over QUIC streams ([`frames`]),
+//! and files that survive a power cut ([`durable`]).
+//!
+//! The pure crates beside this one never import it; it never decides anything.
+
+pub mod durable;
+pub mod frames;
+pub mod pki;
+pub mod quic;
+pub mod tls;
+
+/// Random bytes from the operating system.
+///
+/// # Panics
+/// When the operating system has no randomness to give, on which nothing here could be safe.
+pub fn entropy<const N: usize>() -> [u8; N] {
+    use ring::rand::SecureRandom;
+    let mut bytes = [0; N];
+    ring::rand::SystemRandom::new().fill(&mut bytes).expect("the operating system's randomness");
+    bytes
+}

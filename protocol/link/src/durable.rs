@@ -1,0 +1,96 @@
+//! Files that are either the old or the new after a power cut, never a mixture: written beside,
+//! synced, renamed, and the folder synced.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only its owner (0600): keys, tokens, configuration with secrets.
+    Private,
+    /// Everybody, as the process's umask allows.
+    Public,
+}
+
+/// Replaces the file at `path` by one with these bytes.
+///
+/// # Errors
+/// The failing step's own error; the old file is untouched then.
+pub fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    let beside = temporary_name(path)?;
+    let result = write_synced(&beside, bytes, access).and_then(|()| rename(&beside, path));
+    if result.is_err() {
+        let _ = fs::remove_file(&beside); // the first error is the one that matters
+    }
+    result
+}
+
+fn temporary_name(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| io::Error::other("a path without a file name"))?;
+    let suffix = format!(".{}.tmp", std::process::id());
+    Ok(path.with_file_name([name, suffix.as_ref()].join(".".as_ref())))
+}
+
+fn write_synced(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    if access == Access::Private {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Renames and syncs the folder, so that the new name survives a power cut.
+///
+/// # Errors
+/// The failing step's own error.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_folder(to.parent().unwrap_or(Path::new(".")))
+}
+
+/// Syncs a folder's entries.
+///
+/// # Errors
+/// The folder cannot be opened or synced.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder)?.sync_all()
+}
+
+/// Makes a folder, and those above it, that only its owner may enter.
+///
+/// # Errors
+/// The folder cannot be made.
+pub fn create_private_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn replaced_whole_and_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        for text in ["old", "new"] {
+            write(&path, text.as_bytes(), Access::Private).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert!(write(&folder.path().join("no/such/folder"), b"", Access::Public).is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! QUIC endpoints with every limit set: quinn's own defaults leave the memory of a connection
+//! unbounded and never notice a peer that is gone.
+
+use protocol::problem::ProblemCode;
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::{
+    Connection, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A silent peer is given up after this long.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The agent's sign of life; short enough for the usual 30 s of a NAT's UDP mapping.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// Streams that one agent may have open at a time: its requests, blobs and control.
+pub const STREAMS_PER_CONNECTION: u32 = 256;
+/// Unread bytes that one stream may hold here.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Unread bytes that one connection may hold here.
+pub const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// Connection attempts that may wait for an answer.
+pub const INCOMING_MAX: usize = 1024;
+/// Asked of the operating system for each direction of the UDP socket.
+const UDP_BUFFER_BYTES: usize = 8 << 20;
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("ten seconds fit");
+    transport
+        .max_idle_timeout(Some(idle))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_CONNECTION))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(CONNECTION_WINDOW_BYTES.into())
+        .datagram_receive_buffer_size(None);
+    transport
+}
+
+/// The client's side of a QUIC connection.
+///
+/// # Errors
+/// A TLS configuration without the cipher suite that QUIC begins with.
+pub fn client(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, NoInitialCipherSuite> {
+    let mut transport = transport();
+    // The cloud opens no streams, so that an agent need not receive any.
+    transport.keep_alive_interval(Some(KEEP_ALIVE)).max_concurrent_bidi_streams(0u32.into());
+    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
+}
+
+/// The server's side of QUIC connections.
+///
+/// # Errors
+/// A TLS configuration without the cipher suite that QUIC begins with.
+pub fn server(tls: rustls::ServerConfig) -> Result<quinn::ServerConfig, NoInitialCipherSuite> {
+    let crypto = Arc::new(QuicServerConfig::try_from(tls)?);
+    let mut config = quinn::ServerConfig::with_crypto(crypto);
+    config.transport_config(Arc::new(transport()));
+    config.max_incoming(INCOMING_MAX);
+    Ok(config)
+}
+
+/// An endpoint on a UDP socket with large buffers; with a server configuration it accepts.
+///
+/// # Errors
+/// The address cannot be bound.
+pub fn endpoint(bind: SocketAddr, server: Option<quinn::ServerConfig>) -> io::Result<Endpoint> {
+    let socket = Socket::new(Domain::for_address(bind), Type::DGRAM, Some(Protocol::UDP))?;
+    // The system may grant less: that costs speed, not function.
+    let _ = socket.set_recv_buffer_size(UDP_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(UDP_BUFFER_BYTES);
+    socket.bind(&bind.into())?;
+    Endpoint::new(EndpointConfig::default(), server, socket.into(), Arc::new(TokioRuntime))
+}
+
+/// The wildcard address from which `remote` can be reached.
+pub fn local_address_for(remote: SocketAddr) -> SocketAddr {
+    match remote {
+        SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
+    }
+}
+
+/// Ends a connection with a code that the peer can tell from others.
+pub fn close(connection: &Connection, code: ProblemCode, reason: &str) {
+    connection.close(code.number().into(), reason.as_bytes());
+}

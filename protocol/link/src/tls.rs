@@ -1,0 +1,170 @@
+//! TLS 1.3 configurations, and the two ways to trust a server: by the fleet CA that is known, or,
+//! on the very first contact, by the CA's hash alone.
+
+use protocol::id::ContentHash;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use std::sync::Arc;
+
+/// Why a configuration cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A key, certificate or protocol version that rustls refuses.
+    #[error("TLS cannot be configured")]
+    Rustls(#[from] rustls::Error),
+    /// A CA that cannot verify clients.
+    #[error("the fleet CA cannot verify clients")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// The one cryptography provider of the project: ring.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A certificate chain, leaf first, with its private key.
+#[derive(Debug)]
+pub struct Identity {
+    /// The chain.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
+fn roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.clone())?;
+    Ok(roots)
+}
+
+/// A client that trusts one CA and shows its own certificate where it has one.
+///
+/// # Errors
+/// A CA, chain or key that rustls refuses.
+pub fn client(
+    ca: &CertificateDer<'static>,
+    identity: Option<Identity>,
+    alpn: &[u8],
+) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots(ca)?);
+    let mut config = match identity {
+        Some(identity) => builder.with_client_auth_cert(identity.chain, identity.key)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok(config)
+}
+
+/// A client that knows only the hash of the CA: for the first contact. It sends nothing before the
+/// server's chain leads to a certificate with that hash.
+///
+/// # Errors
+/// Never in practice.
+pub fn pinned_client(ca_hash: ContentHash, alpn: &[u8]) -> Result<ClientConfig, TlsError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous() // a stricter rule than the default: one CA, by hash
+        .with_custom_certificate_verifier(Arc::new(PinnedCa { ca_hash, provider: provider() }))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok(config)
+}
+
+/// A server that asks for a client certificate of the fleet CA and, where there is none, leaves it
+/// to the caller to refuse (enrolment has none yet). `None` for `client_ca` never asks.
+///
+/// # Errors
+/// A chain, key or CA that rustls refuses.
+pub fn server(
+    identity: Identity,
+    client_ca: Option<&CertificateDer<'static>>,
+    alpn: &[&[u8]],
+) -> Result<ServerConfig, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let roots = Arc::new(roots(ca)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+                .allow_unauthenticated()
+                .build()?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_single_cert(identity.chain, identity.key)?;
+    config.alpn_protocols = alpn.iter().map(|a| a.to_vec()).collect();
+    config.max_early_data_size = 0; // 0-RTT off: requests must not be replayable
+    Ok(config)
+}
+
+/// The certificate with this hash, among those that a server showed.
+pub fn find_ca(
+    chain: &[CertificateDer<'_>],
+    ca_hash: ContentHash,
+) -> Option<CertificateDer<'static>> {
+    chain.iter().find(|c| ContentHash::of(c) == ca_hash).map(|c| c.clone().into_owned())
+}
+
+/// Accepts a server whose chain leads to the CA with the given hash, by the ordinary rules.
+#[derive(Debug)]
+struct PinnedCa {
+    ca_hash: ContentHash,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let ca = find_ca(intermediates, self.ca_hash).ok_or(CertificateError::UnknownIssuer)?;
+        let roots = Arc::new(roots(&ca)?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone())
+            .build()
+            .map_err(|e| rustls::Error::General(e.to_string()))?;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.3 only".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
