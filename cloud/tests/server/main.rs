@@ -1,0 +1,9 @@
+//! The server from outside: its HTTPS API, its QUIC side, and what it does with peers that do not
+//! keep to the protocol.
+
+mod access;
+mod enrol;
+mod garbage;
+mod models;
+mod process;
+mod support;
