@@ -1,0 +1,139 @@
+//! What runs a model: a [`Backend`] loads an ONNX file into a [`Session`], and a session answers
+//! one request at a time. ONNX Runtime is one backend ([`crate::ort_backend`]), the deterministic
+//! stand-in for tests is the other ([`crate::fake`]).
+
+use std::path::{Path, PathBuf};
+
+use protocol::manifest::TensorSpec;
+use protocol::tensor::{DataType, Tensor};
+
+use crate::error::{InvalidRequest, RunError};
+
+/// Loads models.
+pub trait Backend: Send + Sync {
+    /// Loads one model into one session.
+    ///
+    /// # Errors
+    /// [`LoadError`] for a file that is absent, unreadable or no usable model.
+    fn load(&self, onnx: &Path, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError>;
+}
+
+/// A loaded model that answers one request at a time.
+pub trait Session: Send {
+    /// What it takes.
+    fn inputs(&self) -> &[TensorSpec];
+
+    /// What it gives.
+    fn outputs(&self) -> &[TensorSpec];
+
+    /// Answers one request: every input once, in any order. `outputs` names the wanted ones, and
+    /// they come back in that order; empty means all, in the model's order.
+    ///
+    /// # Errors
+    /// [`RunError::Request`] for inputs that the model does not take, which is found before the
+    /// model is called; [`RunError::Failed`] when the model itself fails.
+    fn run(&mut self, inputs: &[Tensor], outputs: &[String]) -> Result<Vec<Tensor>, RunError>;
+}
+
+/// How a session uses the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Threads that share one operator's work. Two sessions of one thread serve more than one
+    /// session of two.
+    pub threads: usize,
+    /// Whether idle threads spin. Spinning halves the throughput of whatever shares the core.
+    pub spinning: bool,
+    /// Whether the memory plan of one run is kept for the next of the same shape: faster, and it
+    /// holds the peak's memory.
+    pub memory_pattern: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { threads: 1, spinning: false, memory_pattern: true }
+    }
+}
+
+/// Why a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the model {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no model that this backend can run.
+    #[error("cannot load the model {path}: {message}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What the backend said.
+        message: String,
+    },
+    /// An input or output that the protocol has no datatype for.
+    #[error(
+        "tensor {tensor:?} of {path} is a {datatype}, which the Open Inference Protocol does not \
+         carry; cast it inside the model"
+    )]
+    DataType {
+        /// The file.
+        path: PathBuf,
+        /// The input or output.
+        tensor: String,
+        /// What it is.
+        datatype: String,
+    },
+}
+
+/// Checks a request against what a model takes and gives, before the model is called.
+///
+/// # Errors
+/// [`InvalidRequest`], whose message lists what the model takes.
+pub fn check_request(
+    specs: (&[TensorSpec], &[TensorSpec]),
+    inputs: &[Tensor],
+    outputs: &[String],
+) -> Result<(), InvalidRequest> {
+    let (takes, gives) = specs;
+    for (index, input) in inputs.iter().enumerate() {
+        let spec = takes.iter().find(|s| s.name == input.name());
+        let spec = spec.ok_or_else(|| InvalidRequest::unknown_input(input.name(), takes))?;
+        if inputs[..index].iter().any(|earlier| earlier.name() == input.name()) {
+            return Err(InvalidRequest::Repeated(input.name().to_owned()));
+        }
+        if !spec.accepts(input.datatype(), input.shape()) {
+            return Err(InvalidRequest::wrong_input(input, spec));
+        }
+    }
+    if let Some(absent) = takes.iter().find(|s| inputs.iter().all(|i| i.name() != s.name)) {
+        return Err(InvalidRequest::missing_input(&absent.name, takes));
+    }
+    check_outputs(gives, outputs)
+}
+
+fn check_outputs(gives: &[TensorSpec], outputs: &[String]) -> Result<(), InvalidRequest> {
+    for (index, name) in outputs.iter().enumerate() {
+        if gives.iter().all(|spec| spec.name != *name) {
+            return Err(InvalidRequest::unknown_output(name, gives));
+        }
+        if outputs[..index].contains(name) {
+            return Err(InvalidRequest::Repeated(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// A specification as people read it, for example `image FP32 [-1,1,28,28]`.
+pub(crate) fn describe(spec: &TensorSpec) -> String {
+    format!("{} {}", spec.name, describe_type(spec.datatype, &spec.shape))
+}
+
+/// Datatype and shape as people read them, for example `FP32 [1,10]`.
+pub(crate) fn describe_type(datatype: DataType, shape: &[i64]) -> String {
+    let dimensions: Vec<String> = shape.iter().map(i64::to_string).collect();
+    format!("{datatype} [{}]", dimensions.join(","))
+}
