@@ -109,7 +109,7 @@ pub(crate) enum ConfigError {
     #[error("{} is not a valid configuration", path.display())]
     Invalid { path: PathBuf, source: Box<toml::de::Error> },
     #[error(
-        "[local] http = \"{0}\" is not a loopback address; the local API has no access control and must not be reachable from other machines"
+        "{0} is not a loopback address; the local API has no access control and must not be reachable from other machines"
     )]
     NotLoopback(SocketAddr),
 }
@@ -126,10 +126,16 @@ impl Config {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
-        if !config.local.http.ip().is_loopback() {
-            return Err(ConfigError::NotLoopback(config.local.http));
-        }
+        config.check()?;
         Ok(config)
+    }
+
+    /// Refuses what must not be.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if !self.local.http.ip().is_loopback() {
+            return Err(ConfigError::NotLoopback(self.local.http));
+        }
+        Ok(())
     }
 }
 

@@ -40,11 +40,17 @@ pub(crate) enum UplinkError {
     #[error("cannot connect")]
     Connect(#[from] ConnectError),
     #[error("{}", explain(.0))]
-    Connection(#[from] ConnectionError),
+    Connection(ConnectionError), // explained in full, so not named again as a source
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+}
+
+impl From<ConnectionError> for UplinkError {
+    fn from(error: ConnectionError) -> Self {
+        Self::Connection(error)
+    }
 }
 
 /// A connection's end in words that a person can act on.

@@ -2,6 +2,7 @@
 
 use super::{StateDir, hinted};
 use crate::identity::IdentityFiles;
+use crate::uplink::UplinkError;
 use crate::uplink::enrol::{EnrolError, enrol};
 use anyhow::Context;
 use protocol::token::Token;
@@ -74,7 +75,9 @@ fn explain(error: &EnrolError) -> anyhow::Error {
         EnrolError::WrongCa(_) => {
             "is this the right address? If the cloud was set up anew, ask for a new token"
         }
-        EnrolError::Silent(_) => "is the port open for UDP, and is outrigger-cloud running there?",
+        EnrolError::Silent(_) | EnrolError::Uplink(UplinkError::Connection(_)) => {
+            "is the port open for UDP, and is outrigger-cloud running there?"
+        }
         EnrolError::Refused(problem) => {
             return hinted(format!("the cloud refused: {}", problem.message), problem.hint.clone());
         }

@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// The configuration; agent.toml in the state folder when absent.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Serve here instead of at [local] http of the configuration; a loopback address.
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<std::net::SocketAddr>,
     /// Logs as lines for people, or as JSON for machines.
     #[arg(long, value_enum, default_value = "text")]
     log: LogFormat,
@@ -42,7 +45,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let state_dir = args.state_dir.path();
     start_logging(args.log);
     let config_file = args.config.clone().unwrap_or_else(|| state_dir.join("agent.toml"));
-    let config = Config::read(&config_file)?;
+    let mut config = Config::read(&config_file)?;
+    config.local.http = args.http.unwrap_or(config.local.http);
+    config.check()?;
     let files = IdentityFiles::new(&state_dir);
     let enrolment = files.enrolment()?.ok_or_else(|| {
         hinted(

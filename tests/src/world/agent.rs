@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-/// What a test changes of an agent's configuration: lines of `agent.toml` beside the address.
+/// What a test changes of an agent's configuration: its `agent.toml`.
 #[derive(Debug, Clone, Default)]
 pub struct AgentOptions {
     /// For example `[link]\ndownload_bytes_per_s = 20000`.
@@ -51,12 +51,11 @@ impl Agent {
     /// # Errors
     /// It does not get ready; with what it printed.
     pub fn start(state_dir: &Path, options: &AgentOptions) -> anyhow::Result<Self> {
-        let config = format!("[local]\nhttp = \"127.0.0.1:0\"\n{}\n", options.config);
-        std::fs::write(state_dir.join("agent.toml"), config)?;
+        std::fs::write(state_dir.join("agent.toml"), &options.config)?;
         let listening = state_dir.join("listening");
         let _ = std::fs::remove_file(&listening);
         let mut command = Command::new(program("outrigger-agent")?);
-        command.arg("run").arg("--state-dir").arg(state_dir);
+        command.args(["run", "--http", "127.0.0.1:0", "--state-dir"]).arg(state_dir);
         let mut process = Process::start(command, &state_dir.join("agent.log"))?;
         let read = || {
             let text = std::fs::read_to_string(&listening).ok()?;
