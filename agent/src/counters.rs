@@ -30,6 +30,8 @@ pub(crate) struct Counters {
     downlink_bytes: AtomicU64,
     connects: AtomicU64,
     connect_failures: AtomicU64,
+    renewals: AtomicU64,
+    renewal_failures: AtomicU64,
     installs: AtomicU64,
     install_failures: AtomicU64,
     installs_refused: AtomicU64,
@@ -66,6 +68,8 @@ struct LinkCounts {
     downlink_bytes: u64,
     connects: u64,
     connect_failures: u64,
+    renewals: u64,
+    renewal_failures: u64,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -125,6 +129,18 @@ impl Counters {
         tracing::warn!(endpoint, why, retry_in_ms, "not connected to the cloud");
     }
 
+    /// The certificate was renewed.
+    pub(crate) fn renewed(&self) {
+        self.renewals.fetch_add(1, Relaxed);
+        tracing::info!("the certificate was renewed");
+    }
+
+    /// The certificate could not be renewed.
+    pub(crate) fn renewal_failed(&self, why: &str) {
+        self.renewal_failures.fetch_add(1, Relaxed);
+        tracing::warn!(why, "the certificate was not renewed");
+    }
+
     /// A version became active.
     pub(crate) fn installed(&self, model: &ModelName, version: u64) {
         self.installs.fetch_add(1, Relaxed);
@@ -159,6 +175,8 @@ impl Counters {
                 downlink_bytes: get(&self.downlink_bytes),
                 connects: get(&self.connects),
                 connect_failures: get(&self.connect_failures),
+                renewals: get(&self.renewals),
+                renewal_failures: get(&self.renewal_failures),
             },
             installs: Installs {
                 done: get(&self.installs),

@@ -108,7 +108,7 @@ impl IdentityFiles {
         chain: &[CertificateDer<'_>],
         ca: &CertificateDer<'_>,
     ) -> Result<(), IdentityError> {
-        self.write(CHAIN_FILE, pki::chain_to_pem(chain).as_bytes(), Access::Public)?;
+        self.keep_chain(chain)?;
         self.write(
             CA_FILE,
             pki::chain_to_pem(std::slice::from_ref(ca)).as_bytes(),
@@ -116,6 +116,11 @@ impl IdentityFiles {
         )?;
         let json = serde_json::to_vec_pretty(enrolment).expect("strings are always JSON");
         self.write(ENROLMENT_FILE, &json, Access::Private)
+    }
+
+    /// Keeps a fresh certificate chain for the same key.
+    pub(crate) fn keep_chain(&self, chain: &[CertificateDer<'_>]) -> Result<(), IdentityError> {
+        self.write(CHAIN_FILE, pki::chain_to_pem(chain).as_bytes(), Access::Public)
     }
 
     /// What enrolment decided, if it took place.

@@ -1,11 +1,12 @@
 //! The connection to the cloud: one QUIC connection, kept up by [`Uplink::run`], and the three
 //! things that travel on it: control ([`control`]), deferrals ([`deferral`]) and blobs ([`blob`]).
-//! Enrolment ([`enrol`]) is a connection of its own, once.
+//! Enrolment ([`enrol`]) and renewal ([`renew`]) are connections of their own.
 
 pub(crate) mod blob;
 pub(crate) mod control;
 pub(crate) mod deferral;
 pub(crate) mod enrol;
+pub(crate) mod renew;
 
 use crate::config;
 use crate::counters::Counters;

@@ -9,6 +9,7 @@ use crate::install::{Installer, Parts, Places};
 use crate::requests::Requests;
 use crate::serve::{Context, router};
 use crate::uplink::Keeper;
+use crate::uplink::renew::Renewer;
 use anyhow::Context as _;
 use models::ort_backend::{OrtBackend, find_library};
 use protocol::wire::ReportedState;
@@ -132,6 +133,11 @@ fn assemble(
         desired: desired_sender,
         reported,
     };
+    let renewer = Renewer {
+        address: keeper.address.clone(),
+        identity: keeper.identity.clone(),
+        counters: counters.clone(),
+    };
     let (uplink, keep) = keeper.start();
     let places = Places { state_dir, bytes_per_s: config.link.download_bytes_per_s };
     let parts = Parts {
@@ -143,6 +149,7 @@ fn assemble(
     };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
     tokio::spawn(keep);
+    tokio::spawn(renewer.run());
     tokio::spawn(installer.clone().run(desired));
     let requests = Requests::new(engine, uplink.clone(), counters.clone(), config.offload);
     let Enrolment { device, cloud, .. } = enrolment;
