@@ -1,1 +1,123 @@
-fn main() {}
+//! `outrigger-cloud`: the server of a fleet, in one process and one folder.
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use models::backend::Backend;
+use models::ort_backend::{OrtBackend, find_library};
+use outrigger_cloud::server::{Config, Server, host_name};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// The cloud side of Outrigger: enrols devices, carries models to them, and answers what they
+/// defer.
+#[derive(Parser)]
+#[command(version, name = "outrigger-cloud")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(Serve),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// The server's folder: made on the first start, private to its owner.
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: PathBuf,
+    /// Where to listen, TCP (operators) and UDP (agents); port 0 takes a free one and writes it to
+    /// FOLDER/listening.
+    #[arg(long, default_value = "0.0.0.0:8443", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// A host name or address under which agents and operators reach this server; repeatable.
+    #[arg(long = "name", value_name = "HOST")]
+    names: Vec<String>,
+    /// ONNX Runtime's shared library; found by itself where it is installed.
+    #[arg(long, value_name = "LIBRARY")]
+    runtime: Option<PathBuf>,
+    /// How to log to stderr. What to log: RUST_LOG (default info).
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    log: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let Command::Serve(args) = Cli::parse().command;
+    start_log(args.log);
+    match serve(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+#[tokio::main]
+async fn serve(args: Serve) -> anyhow::Result<()> {
+    // An error would mean that a provider is installed already; ours is the only one there is.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let backend = open_backend(args.runtime.as_deref())?;
+    let host = args.names.first().cloned().or_else(host_name);
+    let (data_dir, listen, names) = (args.data_dir, args.listen, args.names);
+    let server = Server::start(Config { data_dir, listen, names, backend }).await?;
+    say_ready(&server, host.as_deref().unwrap_or("localhost"));
+    wait_for_signal().await?;
+    tracing::info!("stopping");
+    server.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open_backend(runtime: Option<&Path>) -> anyhow::Result<Option<Arc<dyn Backend>>> {
+    let library = match find_library(runtime) {
+        Ok(library) => library,
+        Err(error) if runtime.is_some() => return Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "running without ONNX Runtime: deferrals will be refused");
+            return Ok(None);
+        }
+    };
+    Ok(Some(Arc::new(OrtBackend::open(&library)?)))
+}
+
+fn say_ready(server: &Server, host: &str) {
+    let address = server.address();
+    if let Some(path) = server.new_admin_key() {
+        let (path, port) = (path.display(), address.port());
+        tracing::info!("first start: the admin's key is in {path}");
+        tracing::info!("next: outrigger login --cloud {host}:{port} --key-file {path}");
+    }
+    tracing::info!(%address, "ready");
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -72,6 +72,7 @@ pub fn infer_open(request: &InferRequest, version: Version, deadline_ms: u32) ->
 #[derive(Debug, Clone, PartialEq)]
 pub struct PendingRequest {
     request: InferRequest,
+    version: Version,
     metas: Vec<TensorMeta>,
     /// The length of each tensor, in the order in which they follow; their sum is bounded.
     pub tensor_sizes: Vec<u64>,
@@ -99,9 +100,10 @@ impl PendingRequest {
         }
         let invalid =
             |e: crate::id::InvalidName| Failure::new(ProblemCode::InvalidRequest, e.to_string());
+        let version = message.model_version.parse().map_err(invalid)?;
         let request = InferRequest {
             model: message.model_name.parse().map_err(invalid)?,
-            version: Some(message.model_version.parse().map_err(invalid)?),
+            version: Some(version),
             id: message.id,
             inputs: Vec::new(),
             outputs: message.outputs.into_iter().map(|o| o.name).collect(),
@@ -109,12 +111,17 @@ impl PendingRequest {
             priority: u8::try_from(open.priority).unwrap_or(u8::MAX),
             hint: PlacementHint::Cloud,
         };
-        Ok(Self { request, metas, tensor_sizes: open.tensor_sizes })
+        Ok(Self { request, version, metas, tensor_sizes: open.tensor_sizes })
     }
 
     /// The model that is asked, for admission.
     pub fn model(&self) -> &ModelName {
         &self.request.model
+    }
+
+    /// The version that is asked: the one whose edge answer was deferred.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// The milliseconds that are left for it.

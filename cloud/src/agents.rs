@@ -1,0 +1,108 @@
+//! The QUIC side: accepts connections, and serves what agents ask on them. One task per
+//! connection, one per stream; the protocol a connection speaks is its ALPN.
+
+use protocol::problem::{Problem, ProblemCode};
+use protocol::{ALPN_AGENT, ALPN_ENROL, wire};
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::state::{CONNECTIONS_MAX, Cloud};
+use link::frames::{self, LinkError};
+use link::quic;
+
+mod blob;
+mod control;
+mod enrol;
+mod infer;
+mod session;
+
+/// From a connection's first packet to the end of its handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// From a stream's opening to its first frame.
+const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a peer to take in the last words before the connection is closed.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
+/// With more connections than this, a new address must prove first that it receives.
+const RETRY_ABOVE: usize = 256;
+
+/// Accepts connections until the server stops.
+pub async fn accept(cloud: Arc<Cloud>, endpoint: Endpoint) {
+    let mut stopping = cloud.stopping.subscribe();
+    loop {
+        let incoming = tokio::select! {
+            _ = stopping.changed() => return,
+            incoming = endpoint.accept() => incoming,
+        };
+        match incoming {
+            Some(incoming) => admit(&cloud, incoming),
+            None => return,
+        }
+    }
+}
+
+fn admit(cloud: &Arc<Cloud>, incoming: Incoming) {
+    let permits = &cloud.limits.connections;
+    let is_crowded = CONNECTIONS_MAX - permits.available_permits() > RETRY_ABOVE;
+    if is_crowded && !incoming.remote_address_validated() && incoming.may_retry() {
+        let _ = incoming.retry(); // cannot fail after may_retry
+        return;
+    }
+    match permits.clone().try_acquire_owned() {
+        Ok(permit) => drop(tokio::spawn(serve(cloud.clone(), incoming, permit))),
+        Err(_) => {
+            cloud.events.connection_refused(incoming.remote_address());
+            incoming.refuse();
+        }
+    }
+}
+
+async fn serve(cloud: Arc<Cloud>, incoming: Incoming, _permit: OwnedSemaphorePermit) {
+    let remote = incoming.remote_address();
+    let handshake = async { incoming.accept()?.await };
+    let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return cloud.events.handshake_failed(remote, &error),
+        Err(elapsed) => return cloud.events.handshake_failed(remote, &elapsed),
+    };
+    cloud.events.connection_accepted(remote);
+    match alpn(&connection).as_deref() {
+        Some(ALPN_ENROL) => enrol::serve(&cloud, &connection).await,
+        Some(ALPN_AGENT) => session::serve(cloud, connection).await,
+        _ => quic::close(&connection, ProblemCode::Protocol, "unknown ALPN"),
+    }
+}
+
+fn alpn(connection: &Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
+}
+
+/// The code that tells a peer how it broke the protocol; `None` when it did not.
+fn violation(error: &LinkError) -> Option<ProblemCode> {
+    match error {
+        LinkError::Codec(protocol::codec::CodecError::TooLong { .. }) => {
+            Some(ProblemCode::TooLarge)
+        }
+        LinkError::Codec(_) | LinkError::Ended => Some(ProblemCode::Protocol),
+        LinkError::Connection(_) | LinkError::Refused(_) | LinkError::Reset(_) => None,
+    }
+}
+
+/// Answers a stream with a problem, and takes nothing more from it.
+async fn answer_problem(
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+    problem: Problem,
+) -> Result<(), LinkError> {
+    let code = problem.code.number();
+    frames::send_last(send, &wire::Problem::from(problem), []).await?;
+    let _ = recv.stop(code.into()); // fails only when everything was read
+    Ok(())
+}
+
+/// The start of a text from a peer.
+fn clip(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(protocol::limits::NAME_MAX_BYTES).collect()
+}

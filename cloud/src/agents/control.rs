@@ -1,0 +1,69 @@
+//! The control stream: desired state down, reported state up.
+
+use link::frames;
+use protocol::codec::FrameHeader;
+use protocol::wire;
+use quinn::{RecvStream, SendStream};
+use std::sync::atomic::Ordering;
+
+use super::clip;
+use super::session::{Session, StreamError};
+use crate::state::now_s;
+
+/// Serves the control stream until the agent ends it.
+pub(super) async fn serve(
+    session: &Session,
+    send: SendStream,
+    mut recv: RecvStream,
+    header: FrameHeader,
+) -> Result<(), StreamError> {
+    if session.has_control.swap(true, Ordering::Relaxed) {
+        return Err(StreamError::SecondControl);
+    }
+    let mut hello: wire::Hello = frames::message(&mut recv, header).await?;
+    for text in [&mut hello.agent_version, &mut hello.os, &mut hello.arch] {
+        *text = clip(text);
+    }
+    let device = session.device.clone();
+    session.cloud.db.call(move |store| store.device_hello(&device, &hello, now_s())).await?;
+    tokio::select! {
+        result = push_desired(session, send) => result,
+        result = take_reports(session, recv) => result,
+    }
+}
+
+/// Sends the desired state now, and again whenever it changed for this device.
+async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), StreamError> {
+    let mut revision = session.cloud.revision.subscribe();
+    let mut sent: Option<wire::DesiredState> = None;
+    loop {
+        revision.mark_unchanged();
+        let device = session.device.clone();
+        let desired = session.cloud.db.call(move |store| store.desired(&device)).await?.state;
+        if sent.as_ref().is_none_or(|sent| sent.models != desired.models) {
+            frames::send(&mut send, &desired).await.map_err(outgoing)?;
+            sent = Some(desired);
+        }
+        if revision.changed().await.is_err() {
+            return Ok(()); // the server is gone
+        }
+    }
+}
+
+fn outgoing(error: frames::LinkError) -> StreamError {
+    match error {
+        frames::LinkError::Codec(_) => StreamError::Outgoing(error),
+        other => StreamError::Link(other),
+    }
+}
+
+async fn take_reports(session: &Session, mut recv: RecvStream) -> Result<(), StreamError> {
+    while let Some(header) = frames::next_header(&mut recv).await? {
+        let reported: wire::ReportedState = frames::message(&mut recv, header).await?;
+        let device = session.device.clone();
+        let kept =
+            move |store: &crate::store::Store| store.device_reported(&device, &reported, now_s());
+        session.cloud.db.call(kept).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Enrolment: a one-time token buys a certificate. One stream, one request, one answer.
+
+use bytes::Bytes;
+use link::frames;
+use link::quic;
+use protocol::id::DeviceId;
+use protocol::problem::{Problem, ProblemCode};
+use protocol::token::Secret;
+use protocol::wire;
+use quinn::{Connection, SendStream};
+
+use super::{FAREWELL_TIMEOUT, FIRST_FRAME_TIMEOUT, clip, violation};
+use crate::ca::SigningRequest;
+use crate::state::{Cloud, now_s};
+use crate::store::Store;
+use crate::store::tokens::{Applicant, EnrolError};
+
+/// Serves one enrolment connection to its end.
+pub(super) async fn serve(cloud: &Cloud, connection: &Connection) {
+    let exchange = async {
+        let (send, mut recv) = connection.accept_bi().await?;
+        let request: wire::EnrolRequest = frames::receive(&mut recv).await?;
+        Ok((send, request))
+    };
+    let (mut send, request) = match tokio::time::timeout(FIRST_FRAME_TIMEOUT, exchange).await {
+        Ok(Ok(received)) => received,
+        Ok(Err(error)) => {
+            if let Some(code) = violation(&error) {
+                cloud.events.protocol_error(connection.remote_address(), &error);
+                quic::close(connection, code, &error.to_string());
+            }
+            return;
+        }
+        Err(_) => return quic::close(connection, ProblemCode::Protocol, "no request came"),
+    };
+    let code = match enrol(cloud, request).await {
+        Ok(reply) => send_last(&mut send, &reply, ProblemCode::None).await,
+        Err(problem) => {
+            cloud.events.enrolment_refused(connection.remote_address(), &problem);
+            let code = problem.code;
+            send_last(&mut send, &wire::Problem::from(problem), code).await
+        }
+    };
+    // The answer must arrive before the connection is closed.
+    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, connection.closed()).await;
+    quic::close(connection, code, "");
+}
+
+/// Sends the answer; a peer that is gone already is none of our concern.
+async fn send_last<M: protocol::codec::Framed>(
+    send: &mut SendStream,
+    message: &M,
+    code: ProblemCode,
+) -> ProblemCode {
+    match frames::send_last(send, message, []).await {
+        Ok(()) => code,
+        Err(_) => ProblemCode::Internal,
+    }
+}
+
+async fn enrol(cloud: &Cloud, request: wire::EnrolRequest) -> Result<wire::EnrolReply, Problem> {
+    let signing = SigningRequest::parse(&request.csr).map_err(|error| {
+        let text = format!("the signing request cannot be used: {error}");
+        Problem::new(ProblemCode::InvalidRequest, text)
+    })?;
+    let applicant = applicant(&request, &signing)?;
+    let hostname = applicant.hostname.clone();
+    let decided = cloud.db.call(move |store| store.enrol(&applicant)).await;
+    let device = decided.map_err(|error| match error {
+        EnrolError::Refused(problem) => problem,
+        EnrolError::Store(error) => internal(cloud, &error),
+    })?;
+    let leaf = cloud.ca.device_certificate(&device, &signing).map_err(|e| internal(cloud, &e))?;
+    let signers = cloud.db.call(Store::signer_keys).await;
+    let signers = signers.map_err(|error| internal(cloud, &error))?;
+    cloud.events.enrolled(&device, &hostname);
+    Ok(wire::EnrolReply {
+        device_id: device.to_string(),
+        certificates: vec![bytes(&leaf), bytes(cloud.ca.certificate())],
+        signer_keys: signers.iter().map(|key| bytes(&key.0)).collect(),
+    })
+}
+
+fn bytes(slice: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(slice)
+}
+
+fn applicant(request: &wire::EnrolRequest, signing: &SigningRequest) -> Result<Applicant, Problem> {
+    let invalid = |error: &dyn std::fmt::Display| {
+        Problem::new(ProblemCode::InvalidRequest, error.to_string())
+    };
+    let secret: Secret = request.token_secret.parse().map_err(|e| invalid(&e))?;
+    let id = format!("d-{}", hex::encode(link::entropy::<4>()));
+    Ok(Applicant {
+        token_id: request.token_id.clone(),
+        presented: secret.digest(),
+        key: signing.key,
+        hostname: clip(&request.hostname),
+        agent_version: clip(&request.agent_version),
+        fresh_id: id.parse::<DeviceId>().map_err(|e| invalid(&e))?,
+        now_s: now_s(),
+    })
+}
+
+fn internal(cloud: &Cloud, error: &dyn std::error::Error) -> Problem {
+    cloud.events.internal_error(error);
+    Problem::new(ProblemCode::Internal, "the cloud could not enrol the device")
+        .hint("try again; the operator can look into the server's log")
+}

@@ -1,0 +1,144 @@
+//! One connected agent: who it is, and its streams.
+
+use link::frames::{self, LinkError};
+use link::pki::DeviceCertificate;
+use link::quic;
+use protocol::codec::{CodecError, FrameKind};
+use protocol::id::DeviceId;
+use protocol::problem::ProblemCode;
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tokio::task::JoinSet;
+
+use super::{FIRST_FRAME_TIMEOUT, blob, control, infer, violation};
+use crate::state::{Cloud, now_s};
+use crate::store::StoreError;
+
+/// A connected agent.
+pub(super) struct Session {
+    pub(super) cloud: Arc<Cloud>,
+    pub(super) device: DeviceId,
+    pub(super) connection: Connection,
+    pub(super) has_control: AtomicBool,
+}
+
+/// Why a stream ended otherwise than it should.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    /// The peer or the connection.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A second control stream.
+    #[error("a second control stream")]
+    SecondControl,
+    /// Our own message is beyond its limit.
+    #[error("the answer cannot be sent")]
+    Outgoing(#[source] LinkError),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Serves one agent's connection to its end.
+pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
+    let remote = connection.remote_address();
+    let device = match identify(&cloud, &connection).await {
+        Ok(device) => device,
+        Err(reason) => {
+            cloud.events.agent_unauthorised(remote, reason);
+            return quic::close(&connection, ProblemCode::Unauthorised, reason);
+        }
+    };
+    cloud.events.agent_connected(&device, remote);
+    cloud.online.enter(&device, &connection);
+    let has_control = AtomicBool::new(false);
+    let session = Arc::new(Session { cloud, device, connection, has_control });
+    let ended = session.run().await;
+    let Session { cloud, device, connection, .. } = &*session;
+    cloud.online.leave(device, connection);
+    cloud.events.agent_disconnected(device, &ended);
+    let id = device.clone();
+    if let Err(error) = cloud.db.call(move |store| store.device_seen(&id, now_s())).await {
+        cloud.events.internal_error(&error);
+    }
+}
+
+/// The device behind a connection. A resumed TLS session is checked like a new one.
+async fn identify(cloud: &Cloud, connection: &Connection) -> Result<DeviceId, &'static str> {
+    let chain = connection.peer_identity().and_then(|any| any.downcast().ok());
+    let chain: Vec<CertificateDer<'static>> = chain.map(|boxed| *boxed).unwrap_or_default();
+    let leaf = chain.first().ok_or("no client certificate: enrol the device first")?;
+    let certificate = DeviceCertificate::parse(leaf).map_err(|_| "not a device's certificate")?;
+    if certificate.not_after_s <= now_s() {
+        return Err("the device's certificate has expired");
+    }
+    let id = certificate.device.clone();
+    let known = cloud.db.call(move |store| store.known_device(&id)).await.map_err(|error| {
+        cloud.events.internal_error(&error);
+        "the cloud cannot look the device up now"
+    })?;
+    match known {
+        Some(known) if known.key != certificate.key => Err("the device enrolled with another key"),
+        Some(known) if known.denied => Err("this device was denied by the operator"),
+        Some(_) => Ok(certificate.device),
+        None => Err("this device never enrolled here"),
+    }
+}
+
+impl Session {
+    /// Accepts streams until the connection ends. A stopping server accepts no more, and leaves it
+    /// to the end of the endpoint to close the connection once the requests are answered.
+    async fn run(self: &Arc<Self>) -> ConnectionError {
+        let mut stopping = self.cloud.stopping.subscribe();
+        let mut streams = JoinSet::new();
+        loop {
+            tokio::select! {
+                _ = stopping.changed() => return self.connection.closed().await,
+                accepted = self.connection.accept_bi() => match accepted {
+                    Ok((send, recv)) => drop(streams.spawn(self.clone().stream(send, recv))),
+                    Err(ended) => return ended,
+                },
+                Some(_) = streams.join_next() => {}
+            }
+        }
+    }
+
+    async fn stream(self: Arc<Self>, send: SendStream, recv: RecvStream) {
+        if let Err(error) = self.dispatch(send, recv).await {
+            self.close_for(&error);
+        }
+    }
+
+    async fn dispatch(&self, send: SendStream, mut recv: RecvStream) -> Result<(), StreamError> {
+        let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, frames::next_header(&mut recv));
+        let Ok(header) = first.await else { return Ok(()) }; // silence ends the stream
+        let header = header?.ok_or(LinkError::Ended)?;
+        match header.kind {
+            FrameKind::Hello => control::serve(self, send, recv, header).await,
+            FrameKind::InferOpen => infer::serve(self, send, recv, header).await,
+            FrameKind::BlobRequest => blob::serve(self, send, recv, header).await,
+            actual => {
+                let expected = FrameKind::InferOpen;
+                Err(LinkError::Codec(CodecError::Unexpected { expected, actual }).into())
+            }
+        }
+    }
+
+    /// Closes the connection when the error is the peer's fault, or ours.
+    fn close_for(&self, error: &StreamError) {
+        let code = match error {
+            StreamError::Link(error) => violation(error),
+            StreamError::SecondControl => Some(ProblemCode::Protocol),
+            StreamError::Outgoing(_) | StreamError::Store(_) => Some(ProblemCode::Internal),
+        };
+        let Some(code) = code else { return };
+        let text = crate::events::chain(error);
+        match code {
+            ProblemCode::Internal => self.cloud.events.internal_error(error),
+            _ => self.cloud.events.protocol_error(self.connection.remote_address(), &text),
+        }
+        quic::close(&self.connection, code, &text);
+    }
+}

@@ -1,0 +1,86 @@
+//! The HTTPS side: liveness, and the admin API under `/v1` as JSON.
+//!
+//! Every call but the two health checks carries `Authorization: Bearer ID.SECRET`; what a key's
+//! role may do is the table in [`fleet::access`]. Every failure is
+//! `{"error": "...", "code": "...", "hint": "..."}`.
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::middleware::map_response_with_state;
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+use crate::state::Cloud;
+
+mod assignments;
+mod auth;
+mod blobs;
+mod devices;
+mod error;
+mod models;
+mod signers;
+mod status;
+mod tokens;
+
+pub use error::ApiError;
+
+/// Every body but a blob's.
+const BODY_MAX_BYTES: usize = 512 << 10;
+
+/// All routes.
+pub fn router(cloud: Arc<Cloud>) -> Router {
+    let v1 = Router::new()
+        .route("/whoami", get(status::whoami))
+        .route("/stats", get(status::stats))
+        .route("/audit", get(status::audit))
+        .route("/signers", get(signers::list).post(signers::trust))
+        .route("/blobs/{sha256}", put(blobs::push).head(blobs::exists))
+        .route("/models", get(models::list).post(models::push))
+        .route("/tokens", post(tokens::create))
+        .route("/devices", get(devices::list))
+        .route("/devices/{id}/denied", put(devices::deny))
+        .route("/assignments", get(assignments::list).put(assignments::assign));
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .nest("/v1", v1)
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(map_response_with_state(cloud.clone(), count))
+        .with_state(cloud)
+}
+
+async fn healthz() -> Json<Value> {
+    Json(json!({ "live": true }))
+}
+
+async fn readyz(State(cloud): State<Arc<Cloud>>) -> (StatusCode, Json<Value>) {
+    let ready = !*cloud.stopping.borrow();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": ready })))
+}
+
+async fn not_found() -> ApiError {
+    ApiError::not_found("there is nothing at this path").hint("the API lives under /v1")
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "not with this method")
+}
+
+/// Counts and logs failures in one place, whichever handler they come from.
+async fn count(State(cloud): State<Arc<Cloud>>, response: Response) -> Response {
+    match response.status() {
+        StatusCode::UNAUTHORIZED => cloud.events.api_unauthorised(),
+        StatusCode::FORBIDDEN => cloud.events.api_forbidden(),
+        _ => {}
+    }
+    if let Some(fault) = response.extensions().get::<error::Fault>() {
+        cloud.events.internal_error(&*fault.0);
+    }
+    response
+}

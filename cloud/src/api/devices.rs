@@ -1,0 +1,89 @@
+//! Devices: what they should run, what they say they run, and who is shut out.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use fleet::access::Permission;
+use fleet::desired::{Assignment, desired_for};
+use protocol::id::{DeviceId, InvalidName};
+use protocol::wire::ReportedModel;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+use super::ApiError;
+use super::auth::Caller;
+use super::error::Body;
+use crate::state::{Cloud, now_s};
+use crate::store::Store;
+use crate::store::devices::DeviceRecord;
+
+pub(super) async fn list(
+    State(cloud): State<Arc<Cloud>>,
+    caller: Caller,
+) -> Result<Json<Value>, ApiError> {
+    caller.need(Permission::View)?;
+    let devices = cloud.db.call(Store::devices).await?;
+    let assignments = cloud.db.call(Store::assignments).await?;
+    let devices: Vec<_> = devices.iter().map(|d| describe(&cloud, d, &assignments)).collect();
+    Ok(Json(json!({ "devices": devices })))
+}
+
+fn describe(cloud: &Cloud, device: &DeviceRecord, assignments: &[Assignment]) -> Value {
+    let online = cloud.online.contains(&device.id);
+    let desired: Vec<_> = desired_for(&device.id, assignments)
+        .into_iter()
+        .map(|(model, version)| json!({ "model": model, "version": version }))
+        .collect();
+    let name = if device.label.is_empty() { &device.hostname } else { &device.label };
+    json!({
+        "id": device.id,
+        "name": name,
+        "hostname": device.hostname,
+        "online": online,
+        "last_seen_s": if online { Some(now_s()) } else { device.last_seen_s },
+        "enrolled_at_s": device.enrolled_at_s,
+        "agent_version": device.agent_version,
+        "os": device.os,
+        "arch": device.arch,
+        "denied": device.denied,
+        "desired": desired,
+        "reported": device.reported.models.iter().map(reported).collect::<Vec<_>>(),
+    })
+}
+
+fn reported(model: &ReportedModel) -> Value {
+    let version = |number: u64| (number > 0).then_some(number);
+    json!({
+        "model": model.name,
+        "active_version": version(model.active_version),
+        "active_bundle": model.active_bundle,
+        "target_version": version(model.target_version),
+        "phase": model.phase,
+        "reason": model.reason,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Denial {
+    denied: bool,
+}
+
+pub(super) async fn deny(
+    State(cloud): State<Arc<Cloud>>,
+    caller: Caller,
+    Path(device): Path<String>,
+    Body(Denial { denied }): Body<Denial>,
+) -> Result<Json<Value>, ApiError> {
+    caller.need(Permission::Enrol)?;
+    let device: DeviceId =
+        device.parse().map_err(|e: InvalidName| ApiError::invalid(e.to_string()))?;
+    let (by, id) = (caller.by(), device.clone());
+    if !cloud.db.call(move |store| store.deny_device(&by, &id, denied)).await? {
+        return Err(ApiError::not_found(format!("there is no device {device}")));
+    }
+    if denied {
+        cloud.online.expel(&device);
+    }
+    Ok(Json(json!({ "id": device, "denied": denied })))
+}

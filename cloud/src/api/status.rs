@@ -1,0 +1,60 @@
+//! What the cloud is doing, and who asked it to.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use fleet::access::Permission;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+use super::ApiError;
+use super::auth::Caller;
+use crate::state::Cloud;
+
+/// Entries of one answer.
+const AUDIT_MAX: u32 = 1000;
+const AUDIT_DEFAULT: u32 = 100;
+
+pub(super) async fn whoami(State(cloud): State<Arc<Cloud>>, caller: Caller) -> Json<Value> {
+    Json(json!({
+        "key_id": caller.0.id,
+        "name": caller.0.name,
+        "role": caller.0.role,
+        "ca_hash": cloud.ca.hash(),
+        "cloud_version": env!("CARGO_PKG_VERSION"),
+    }))
+}
+
+pub(super) async fn stats(
+    State(cloud): State<Arc<Cloud>>,
+    caller: Caller,
+) -> Result<Json<Value>, ApiError> {
+    caller.need(Permission::View)?;
+    let (known, loaded) = cloud.serving.counts();
+    Ok(Json(json!({
+        "devices_online": cloud.online.len(),
+        "requests_in_flight": cloud.in_flight.count(),
+        "cloud_variants": known,
+        "cloud_variants_loaded": loaded,
+        "counts": cloud.events.counts(),
+    })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditQuery {
+    limit: Option<u32>,
+}
+
+pub(super) async fn audit(
+    State(cloud): State<Arc<Cloud>>,
+    caller: Caller,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    caller.need(Permission::View)?;
+    let Query(query) = query.map_err(|e| ApiError::invalid(e.body_text()))?;
+    let limit = query.limit.unwrap_or(AUDIT_DEFAULT).min(AUDIT_MAX);
+    let entries = cloud.db.call(move |store| store.audit(limit)).await?;
+    Ok(Json(json!({ "audit": entries })))
+}

@@ -1,0 +1,56 @@
+//! Enrolment tokens.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use fleet::access::Permission;
+use protocol::limits::NAME_MAX_BYTES;
+use protocol::token::{Secret, Token};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+use super::ApiError;
+use super::auth::Caller;
+use super::error::Body;
+use crate::state::Cloud;
+use crate::store::tokens::NewToken;
+
+const TTL_DEFAULT_S: u32 = 60 * 60;
+const TTL_MAX_S: u32 = 30 * 24 * 60 * 60;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    ttl_s: Option<u32>,
+    #[serde(default)]
+    label: String,
+}
+
+pub(super) async fn create(
+    State(cloud): State<Arc<Cloud>>,
+    caller: Caller,
+    Body(wanted): Body<Wanted>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    caller.need(Permission::Enrol)?;
+    let ttl_s = wanted.ttl_s.unwrap_or(TTL_DEFAULT_S);
+    if !(1..=TTL_MAX_S).contains(&ttl_s) {
+        return Err(ApiError::invalid(format!("ttl_s lies between 1 and {TTL_MAX_S}")));
+    }
+    if wanted.label.len() > NAME_MAX_BYTES || wanted.label.contains(char::is_control) {
+        let text = format!("a label has at most {NAME_MAX_BYTES} bytes, on one line");
+        return Err(ApiError::invalid(text));
+    }
+    let token = Token {
+        id: Token::id_from_entropy(link::entropy()),
+        secret: Secret::from_entropy(link::entropy()),
+        ca_hash: cloud.ca.hash(),
+    };
+    let by = caller.by();
+    let expires_at_s = by.now_s + i64::from(ttl_s);
+    let (id, digest, label) = (token.id.clone(), token.secret.digest(), wanted.label);
+    let new = NewToken { id, digest, label, expires_at_s };
+    cloud.db.call(move |store| store.add_token(&by, &new)).await?;
+    let answer = json!({ "id": token.id, "token": token.reveal(), "expires_at_s": expires_at_s });
+    Ok((StatusCode::CREATED, Json(answer)))
+}

@@ -1,0 +1,242 @@
+//! The fleet CA: made on the first start, it signs the server's certificate at each start and a
+//! device's certificate at each enrolment.
+
+use link::durable::{self, Access};
+use link::pki::{PkiError, chain_from_pem};
+use link::tls::Identity;
+use protocol::id::{ContentHash, DeviceId};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+};
+use rustls_pki_types::{
+    CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer, ServerName,
+};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Life of the CA: ten years.
+const CA_LIFE: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+/// Life of the server's certificate, which is made anew at each start.
+const SERVER_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Life of a device's certificate.
+pub const DEVICE_LIFE: Duration = DAY;
+/// How far a device's clock may be behind.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// Why the CA cannot be used, or does not sign.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// Its files cannot be read or written.
+    #[error("cannot read or write {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Its files hold no key or certificate.
+    #[error("the files of the fleet CA are damaged")]
+    Damaged(#[from] PkiError),
+    /// A certificate could not be made.
+    #[error("cannot make a certificate")]
+    Make(#[from] rcgen::Error),
+    /// A name that cannot stand in a certificate.
+    #[error("{0:?} is neither a host name nor an IP address")]
+    Name(String),
+}
+
+/// A device's signing request, whose signature proves that it holds the key.
+#[derive(Debug)]
+pub struct SigningRequest {
+    csr: CertificateSigningRequestParams,
+    /// SHA-256 of the key's SubjectPublicKeyInfo: what the device is known by.
+    pub key: ContentHash,
+}
+
+impl SigningRequest {
+    /// Reads a request (PKCS#10, DER) and verifies its signature.
+    ///
+    /// # Errors
+    /// [`CaError::Make`].
+    pub fn parse(der: &[u8]) -> Result<Self, CaError> {
+        let der = CertificateSigningRequestDer::from(der);
+        let csr = CertificateSigningRequestParams::from_der(&der)?;
+        let key = ContentHash::of(&csr.public_key.subject_public_key_info());
+        Ok(Self { csr, key })
+    }
+}
+
+/// The fleet CA.
+pub struct FleetCa {
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl FleetCa {
+    /// Reads the CA from its folder, or makes it there.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub fn open(folder: &Path) -> Result<Self, CaError> {
+        let key = open_key(&folder.join("ca.key"))?;
+        let certificate = open_certificate(&folder.join("ca.pem"), &key)?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+        Ok(Self { certificate, issuer })
+    }
+
+    /// Its certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// SHA-256 of its certificate: how tokens name it.
+    pub fn hash(&self) -> ContentHash {
+        ContentHash::of(&self.certificate)
+    }
+
+    /// A fresh certificate for the server under these host names and addresses. The CA's own
+    /// certificate follows it, so that clients can find it by its hash.
+    ///
+    /// # Errors
+    /// [`CaError::Name`] or [`CaError::Make`].
+    pub fn server_identity(&self, names: &[String]) -> Result<Identity, CaError> {
+        if let Some(bad) = names.iter().find(|n| ServerName::try_from(n.as_str()).is_err()) {
+            return Err(CaError::Name(bad.clone()));
+        }
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name.push(DnType::CommonName, "outrigger-cloud");
+        limit(&mut params, SERVER_LIFE, ExtendedKeyUsagePurpose::ServerAuth);
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let leaf = params.signed_by(&key, &self.issuer)?;
+        Ok(Identity {
+            chain: vec![leaf.der().clone(), self.certificate.clone()],
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        })
+    }
+
+    /// A certificate for the device's key. Only the key is taken from the request.
+    ///
+    /// # Errors
+    /// [`CaError::Make`].
+    pub fn device_certificate(
+        &self,
+        device: &DeviceId,
+        request: &SigningRequest,
+    ) -> Result<CertificateDer<'static>, CaError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, device.as_str());
+        limit(&mut params, DEVICE_LIFE, ExtendedKeyUsagePurpose::ClientAuth);
+        Ok(params.signed_by(&request.csr.public_key, &self.issuer)?.der().clone())
+    }
+}
+
+fn limit(params: &mut CertificateParams, life: Duration, usage: ExtendedKeyUsagePurpose) {
+    let now = SystemTime::now();
+    params.not_before = (now - CLOCK_TOLERANCE).into();
+    params.not_after = (now + life).into();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![usage];
+    params.use_authority_key_identifier_extension = true;
+}
+
+/// The file's text, or `None` where there is no file.
+fn read(path: &Path) -> Result<Option<String>, CaError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(CaError::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), CaError> {
+    durable::write(path, text.as_bytes(), Access::Private)
+        .map_err(|source| CaError::Io { path: path.to_owned(), source })
+}
+
+fn open_key(path: &Path) -> Result<KeyPair, CaError> {
+    if let Some(pem) = read(path)? {
+        return Ok(KeyPair::from_pem(&pem)?);
+    }
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    write(path, &key.serialize_pem())?;
+    Ok(key)
+}
+
+fn open_certificate(path: &Path, key: &KeyPair) -> Result<CertificateDer<'static>, CaError> {
+    if let Some(pem) = read(path)? {
+        let chain = chain_from_pem(pem.as_bytes())?;
+        return chain.into_iter().next().ok_or(CaError::Damaged(PkiError::Certificate));
+    }
+    let mut params = CertificateParams::default();
+    let name = format!("Outrigger fleet CA {}", hex::encode(link::entropy::<4>()));
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let now = SystemTime::now();
+    params.not_before = (now - CLOCK_TOLERANCE).into();
+    params.not_after = (now + CA_LIFE).into();
+    let certificate = params.self_signed(key)?;
+    write(path, &certificate.pem())?;
+    Ok(certificate.der().clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use link::pki::{DeviceCertificate, DeviceKey};
+    use rustls::server::WebPkiClientVerifier;
+    use rustls_pki_types::UnixTime;
+    use std::sync::Arc;
+
+    #[test]
+    fn the_same_ca_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = FleetCa::open(folder.path()).unwrap();
+        let again = FleetCa::open(folder.path()).unwrap();
+        assert_eq!(first.hash(), again.hash());
+        std::fs::write(folder.path().join("ca.pem"), "junk").unwrap();
+        assert!(matches!(FleetCa::open(folder.path()), Err(CaError::Damaged(_))));
+    }
+
+    #[test]
+    fn a_device_certificate_names_the_device_and_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = FleetCa::open(folder.path()).unwrap();
+        let key = DeviceKey::generate().unwrap();
+        let request = SigningRequest::parse(&key.signing_request().unwrap()).unwrap();
+        assert_eq!(request.key, key.hash());
+        let der = ca.device_certificate(&"d-1".parse().unwrap(), &request).unwrap();
+        let parsed = DeviceCertificate::parse(&der).unwrap();
+        assert_eq!((parsed.device.as_str(), parsed.key), ("d-1", key.hash()));
+
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(ca.certificate().clone()).unwrap();
+        let provider = link::tls::provider();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let check = |at| verifier.verify_client_cert(&der, &[], UnixTime::since_unix_epoch(at));
+        assert!(check(now).is_ok());
+        assert!(check(now + DEVICE_LIFE + DAY).is_err());
+    }
+
+    #[test]
+    fn a_tampered_signing_request_is_refused() {
+        let mut csr = DeviceKey::generate().unwrap().signing_request().unwrap();
+        *csr.last_mut().unwrap() ^= 1;
+        assert!(SigningRequest::parse(&csr).is_err());
+    }
+
+    #[test]
+    fn names_that_no_certificate_can_hold_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = FleetCa::open(folder.path()).unwrap();
+        let names = |name: &str| vec!["localhost".to_owned(), name.to_owned()];
+        assert!(ca.server_identity(&names("::1")).is_ok());
+        assert!(matches!(ca.server_identity(&names("a b")), Err(CaError::Name(_))));
+    }
+}

@@ -1,0 +1,135 @@
+//! The one folder that is the server: its layout, and the lock that keeps a second server out.
+//!
+//! ```text
+//! D/ca/ca.key, ca.pem   the fleet CA            D/cloud.db        what the store keeps
+//! D/admin.key           the first admin's key   D/blobs/ab/abc…   every pushed file, by hash
+//! D/listening           the bound address       D/bundles/abc…/   bundles laid out for loading
+//! D/lock                held while running      D/incoming/       uploads in progress
+//! ```
+
+use link::durable;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// It cannot be made or entered.
+    #[error("cannot use the data folder {path}")]
+    Io {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another server runs on it.
+    #[error("another server is running on the data folder {0}")]
+    Locked(PathBuf),
+}
+
+/// The data folder, locked for this process.
+#[derive(Debug)]
+pub struct DataDir {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the folder where needed, and locks it.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub fn open(root: &Path) -> Result<Self, DataDirError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| DataDirError::Io { path, source }
+        };
+        durable::create_private_folder(root).map_err(failed(root))?;
+        let path = root.join("lock");
+        let lock = File::create(&path).map_err(failed(&path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(root.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(failed(&path)(source)),
+        }
+        let data_dir = Self { root: root.to_owned(), _lock: lock };
+        for folder in [data_dir.ca(), data_dir.blobs(), data_dir.bundles(), data_dir.incoming()] {
+            durable::create_private_folder(&folder).map_err(failed(&folder))?;
+        }
+        data_dir.clear_incoming().map_err(failed(&data_dir.incoming()))?;
+        Ok(data_dir)
+    }
+
+    /// Uploads that an earlier process did not finish.
+    fn clear_incoming(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.incoming())? {
+            std::fs::remove_file(entry?.path())?;
+        }
+        Ok(())
+    }
+
+    /// The folder of the fleet CA.
+    pub fn ca(&self) -> PathBuf {
+        self.root.join("ca")
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("cloud.db")
+    }
+
+    /// The folder of blobs.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// The folder of uploads in progress.
+    pub fn incoming(&self) -> PathBuf {
+        self.root.join("incoming")
+    }
+
+    /// The folder of bundles that are laid out for loading.
+    pub fn bundles(&self) -> PathBuf {
+        self.root.join("bundles")
+    }
+
+    /// The first admin's key.
+    pub fn admin_key(&self) -> PathBuf {
+        self.root.join("admin.key")
+    }
+
+    /// The file with the bound address.
+    pub fn listening(&self) -> PathBuf {
+        self.root.join("listening")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_servers_cannot_share_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("d");
+        let first = DataDir::open(&root).unwrap();
+        assert!(matches!(DataDir::open(&root), Err(DataDirError::Locked(_))));
+        drop(first);
+        assert!(DataDir::open(&root).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_may_enter() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("d");
+        let data_dir = DataDir::open(&root).unwrap();
+        for path in [root.clone(), data_dir.ca(), data_dir.blobs()] {
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", path.display());
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What happens inside the server: each event is logged and counted in one place, so that logs and
+//! numbers cannot drift apart.
+
+use protocol::id::{ContentHash, DeviceId};
+use protocol::problem::Problem;
+use serde::Serialize;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One number that only grows.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// The events' counters since the start.
+        #[derive(Debug, Default)]
+        pub struct Events {
+            $($name: Counter,)*
+        }
+
+        /// The counters at one moment.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Events {
+            /// The counters now.
+            pub fn counts(&self) -> Counts {
+                Counts { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// QUIC connections whose handshake ended well.
+    connections_accepted,
+    /// QUIC connections refused because there were too many.
+    connections_refused,
+    /// QUIC handshakes that failed or took too long.
+    handshakes_failed,
+    /// Agents without a valid identity.
+    agents_unauthorised,
+    /// Connections closed because the agent broke the protocol.
+    protocol_errors,
+    /// Certificates handed out.
+    enrolments,
+    /// Requests to enrol that were refused.
+    enrolments_refused,
+    /// Inference requests.
+    requests,
+    /// Inference requests that were answered.
+    requests_answered,
+    /// Inference requests that were refused before they ran: wrong, unknown, or too many.
+    requests_refused,
+    /// Inference requests that failed or came too late.
+    requests_failed,
+    /// Inference requests that the agent gave up.
+    requests_cancelled,
+    /// Blobs sent to agents, whole.
+    blobs_sent,
+    /// Bytes of blobs sent to agents.
+    blob_bytes_sent,
+    /// Blobs that were refused to agents.
+    blobs_refused,
+    /// Calls of the admin API without a valid key.
+    api_unauthorised,
+    /// Calls of the admin API beyond the key's role.
+    api_forbidden,
+    /// Faults of the server itself.
+    internal_errors,
+}
+
+impl Events {
+    pub(crate) fn connection_accepted(&self, remote: SocketAddr) {
+        self.connections_accepted.add(1);
+        tracing::debug!(%remote, "connection accepted");
+    }
+
+    pub(crate) fn connection_refused(&self, remote: SocketAddr) {
+        self.connections_refused.add(1);
+        tracing::warn!(%remote, "connection refused: too many are open");
+    }
+
+    pub(crate) fn handshake_failed(&self, remote: SocketAddr, error: &dyn Display) {
+        self.handshakes_failed.add(1);
+        tracing::debug!(%remote, %error, "handshake failed");
+    }
+
+    pub(crate) fn agent_unauthorised(&self, remote: SocketAddr, reason: &str) {
+        self.agents_unauthorised.add(1);
+        tracing::warn!(%remote, reason, "agent refused");
+    }
+
+    pub(crate) fn agent_connected(&self, device: &DeviceId, remote: SocketAddr) {
+        tracing::info!(%device, %remote, "agent connected");
+    }
+
+    pub(crate) fn agent_disconnected(&self, device: &DeviceId, reason: &dyn Display) {
+        tracing::info!(%device, %reason, "agent disconnected");
+    }
+
+    pub(crate) fn protocol_error(&self, remote: SocketAddr, error: &dyn Display) {
+        self.protocol_errors.add(1);
+        tracing::warn!(%remote, %error, "the peer broke the protocol");
+    }
+
+    pub(crate) fn enrolled(&self, device: &DeviceId, hostname: &str) {
+        self.enrolments.add(1);
+        tracing::info!(%device, hostname, "device enrolled");
+    }
+
+    pub(crate) fn enrolment_refused(&self, remote: SocketAddr, problem: &Problem) {
+        self.enrolments_refused.add(1);
+        tracing::warn!(%remote, %problem, "enrolment refused");
+    }
+
+    pub(crate) fn request_arrived(&self) {
+        self.requests.add(1);
+    }
+
+    pub(crate) fn request_answered(&self) {
+        self.requests_answered.add(1);
+    }
+
+    pub(crate) fn request_refused(&self, device: &DeviceId, problem: &Problem) {
+        self.requests_refused.add(1);
+        tracing::debug!(%device, %problem, "request refused");
+    }
+
+    pub(crate) fn request_failed(&self, device: &DeviceId, problem: &Problem) {
+        self.requests_failed.add(1);
+        tracing::warn!(%device, %problem, "request failed");
+    }
+
+    pub(crate) fn request_cancelled(&self) {
+        self.requests_cancelled.add(1);
+    }
+
+    pub(crate) fn blob_sent(&self, device: &DeviceId, blob: ContentHash, bytes: u64) {
+        self.blobs_sent.add(1);
+        self.blob_bytes_sent.add(bytes);
+        tracing::debug!(%device, %blob, bytes, "blob sent");
+    }
+
+    pub(crate) fn blob_refused(&self, device: &DeviceId, problem: &Problem) {
+        self.blobs_refused.add(1);
+        tracing::warn!(%device, %problem, "blob refused");
+    }
+
+    pub(crate) fn api_unauthorised(&self) {
+        self.api_unauthorised.add(1);
+        tracing::warn!("admin API call without a valid key");
+    }
+
+    pub(crate) fn api_forbidden(&self) {
+        self.api_forbidden.add(1);
+        tracing::warn!("admin API call beyond the key's role");
+    }
+
+    pub(crate) fn internal_error(&self, error: &dyn std::error::Error) {
+        self.internal_errors.add(1);
+        tracing::error!(error = %chain(error), "internal error");
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,242 @@
+//! From a folder to a running server, and back.
+
+use fleet::access::Role;
+use link::durable::{self, Access};
+use link::{quic, tls};
+use models::backend::Backend;
+use protocol::id::{ContentHash, Variant};
+use protocol::problem::ProblemCode;
+use protocol::token::{Secret, Token};
+use protocol::{ALPN_AGENT, ALPN_ENROL};
+use quinn::Endpoint;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+use crate::agents;
+use crate::api;
+use crate::blobs::Blobs;
+use crate::ca::{CaError, FleetCa};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::serving::{ServeError, Serving};
+use crate::state::{Cloud, now_s};
+use crate::store::audit::By;
+use crate::store::keys::ApiKey;
+use crate::store::{Database, Store, StoreError};
+
+mod https;
+mod sockets;
+
+/// How long requests in flight may take when the server stops.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long agents may take to hear that it stopped.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What a server is started with.
+pub struct Config {
+    /// Its folder.
+    pub data_dir: PathBuf,
+    /// TCP and UDP; port 0 takes one that is free for both.
+    pub listen: SocketAddr,
+    /// Further host names and addresses under which clients reach it.
+    pub names: Vec<String>,
+    /// What runs the cloud variants; without it every deferral is refused.
+    pub backend: Option<Arc<dyn Backend>>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The fleet CA.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A pushed model whose manifest this build cannot read.
+    #[error("a stored model cannot be served")]
+    Model(#[from] ServeError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// QUIC.
+    #[error("QUIC cannot be configured")]
+    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}, TCP and UDP")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The bound socket cannot be used.
+    #[error("cannot use the bound socket")]
+    Listener(#[source] io::Error),
+    /// The first admin's key is no key.
+    #[error("{0} holds no key of this cloud; remove it to get a fresh one")]
+    AdminKey(PathBuf),
+    /// A file in the folder.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A running server.
+pub struct Server {
+    cloud: Arc<Cloud>,
+    data_dir: DataDir,
+    address: SocketAddr,
+    endpoint: Endpoint,
+    accepting: JoinHandle<()>,
+    https: https::Https,
+    new_admin_key: Option<PathBuf>,
+}
+
+impl Server {
+    /// Starts a server; it answers once this returns.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let ca = FleetCa::open(&data_dir.ca())?;
+        let identity = ca.server_identity(&server_names(&config))?;
+        let store = Store::open(&data_dir.database())?;
+        let new_admin_key = admin_key(&store, &data_dir, ca.hash())?;
+        let tls = tls::server(identity.clone(), Some(ca.certificate()), &[ALPN_AGENT, ALPN_ENROL])?;
+        let quic = quic::server(tls)?;
+        let cloud = open_cloud(&config, &data_dir, store, ca).await?;
+
+        let failed = |source| StartError::Bind { address: config.listen, source };
+        let (tcp, endpoint) = sockets::bind(config.listen, &quic).map_err(failed)?;
+        let address = tcp.local_addr().map_err(failed)?;
+        let https = https::Https::start(tcp, identity, api::router(cloud.clone()))?;
+        let accepting = tokio::spawn(agents::accept(cloud.clone(), endpoint.clone()));
+        let path = data_dir.listening();
+        durable::write(&path, format!("{address}\n").as_bytes(), Access::Private)
+            .map_err(|source| StartError::Write { path, source })?;
+        tokio::spawn(preload(cloud.clone()));
+        Ok(Self { cloud, data_dir, address, endpoint, accepting, https, new_admin_key })
+    }
+
+    /// Where it listens, TCP and UDP.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The shared state.
+    pub fn cloud(&self) -> &Arc<Cloud> {
+        &self.cloud
+    }
+
+    /// The first admin's key, when this start made it.
+    pub fn new_admin_key(&self) -> Option<&PathBuf> {
+        self.new_admin_key.as_ref()
+    }
+
+    /// Stops: takes nothing new, answers what is in flight, and tells agents to come back later.
+    pub async fn stop(self) {
+        self.cloud.stopping.send_replace(true);
+        self.https.begin_stop(GRACE);
+        let _ = tokio::time::timeout(GRACE, self.cloud.in_flight.none()).await;
+        self.endpoint.close(ProblemCode::GoingAway.number().into(), b"the cloud is stopping");
+        let _ = tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await;
+        let _ = self.accepting.await; // it ends by itself; a panic in it was reported
+        self.https.stopped().await;
+        let _ = std::fs::remove_file(self.data_dir.listening());
+    }
+}
+
+fn server_names(config: &Config) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
+    names.extend(host_name());
+    names.extend(config.names.iter().cloned());
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// What the system calls itself, if a certificate can hold it.
+pub fn host_name() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    let name = text.ok()?.trim().to_owned();
+    let valid = rustls_pki_types::ServerName::try_from(name.as_str()).is_ok();
+    valid.then_some(name)
+}
+
+/// Makes the first admin's key where there is no key at all. The file is written before the
+/// database, so that a start which is cut off in between is made up for by the next.
+fn admin_key(
+    store: &Store,
+    data_dir: &DataDir,
+    ca_hash: ContentHash,
+) -> Result<Option<PathBuf>, StartError> {
+    if store.has_api_keys()? {
+        return Ok(None);
+    }
+    let path = data_dir.admin_key();
+    let token = match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let token: Option<Token> = text.parse().ok();
+            let own = token.filter(|token| token.ca_hash == ca_hash);
+            own.ok_or_else(|| StartError::AdminKey(path.clone()))?
+        }
+        Err(_) => Token {
+            id: Token::id_from_entropy(link::entropy()),
+            secret: Secret::from_entropy(link::entropy()),
+            ca_hash,
+        },
+    };
+    let text = format!("{}\n", token.reveal());
+    durable::write(&path, text.as_bytes(), Access::Private)
+        .map_err(|source| StartError::Write { path: path.clone(), source })?;
+    let by = By { actor: "outrigger-cloud".into(), now_s: now_s() };
+    let digest = token.secret.digest();
+    let key = ApiKey { id: token.id, digest, role: Role::Admin, name: "admin".into() };
+    store.add_api_key(&by, &key)?;
+    Ok(Some(path))
+}
+
+async fn open_cloud(
+    config: &Config,
+    data_dir: &DataDir,
+    store: Store,
+    ca: FleetCa,
+) -> Result<Arc<Cloud>, StartError> {
+    let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
+    let serving = Serving::new(config.backend.clone(), blobs.clone(), data_dir.bundles());
+    for record in store.bundles()? {
+        if record.variant == Variant::Cloud {
+            serving.add(&record.signed, None)?;
+        }
+    }
+    Ok(Cloud::new(Database::new(store), ca, blobs, serving).await?)
+}
+
+/// Loads what is assigned before the first deferral asks for it.
+async fn preload(cloud: Arc<Cloud>) {
+    let assignments = match cloud.db.call(Store::assignments).await {
+        Ok(assignments) => assignments,
+        Err(error) => return cloud.events.internal_error(&error),
+    };
+    for assignment in assignments {
+        let loaded = cloud.serving.preload(&assignment.model, assignment.version).await;
+        if let Err(error) = loaded {
+            cloud.events.internal_error(&error);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The HTTPS listener.
+
+use axum::Router;
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::TokioTimer;
+use link::tls::{self, Identity};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+use super::StartError;
+
+/// From a connection's opening, or the end of a request, to the next request's header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The running listener.
+pub(super) struct Https {
+    handle: Handle<SocketAddr>,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Https {
+    /// Serves the routes on a bound socket. Client certificates are not asked for here.
+    pub(super) fn start(
+        listener: TcpListener,
+        identity: Identity,
+        routes: Router,
+    ) -> Result<Self, StartError> {
+        let tls = tls::server(identity, None, &[b"h2", b"http/1.1"])?;
+        let tls = RustlsConfig::from_config(Arc::new(tls));
+        let mut server =
+            axum_server::from_tcp_rustls(listener, tls).map_err(StartError::Listener)?;
+        let http = server.http_builder();
+        http.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        http.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT);
+        let handle = Handle::new();
+        let server = server.handle(handle.clone()).first_request_timeout(HEADER_TIMEOUT);
+        let task = tokio::spawn(server.serve(routes.into_make_service()));
+        Ok(Self { handle, task })
+    }
+
+    /// Takes no more connections, and ends those that are open within `grace`.
+    pub(super) fn begin_stop(&self, grace: Duration) {
+        self.handle.graceful_shutdown(Some(grace));
+    }
+
+    /// Waits for the end.
+    pub(super) async fn stopped(self) {
+        if let Ok(Err(error)) = self.task.await {
+            tracing::warn!(%error, "the HTTPS listener ended badly");
+        }
+    }
+}

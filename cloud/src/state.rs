@@ -1,0 +1,191 @@
+//! What every connection and every API call shares.
+
+use protocol::id::DeviceId;
+use protocol::problem::ProblemCode;
+use quinn::Connection;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use tokio::sync::{Semaphore, watch};
+
+use crate::blobs::Blobs;
+use crate::ca::FleetCa;
+use crate::events::Events;
+use crate::serving::Serving;
+use crate::store::{Database, Store, StoreError};
+
+/// Agents that may be connected at a time.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Uploads of blobs that may be in progress at a time.
+pub const UPLOADS_MAX: usize = 8;
+
+/// The server's shared state.
+pub struct Cloud {
+    /// What is remembered.
+    pub db: Database,
+    /// Who signs certificates.
+    pub ca: FleetCa,
+    /// The pushed files.
+    pub blobs: Blobs,
+    /// The cloud variants.
+    pub serving: Arc<Serving>,
+    /// What happened.
+    pub events: Events,
+    /// Who is connected.
+    pub online: Online,
+    /// What bounds the load.
+    pub limits: Limits,
+    /// Inference requests that are not answered yet.
+    pub in_flight: InFlight,
+    /// The revision of the newest desired state.
+    pub revision: watch::Sender<u64>,
+    /// True once the server is stopping.
+    pub stopping: watch::Sender<bool>,
+}
+
+impl Cloud {
+    /// The shared state at the start.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn new(
+        db: Database,
+        ca: FleetCa,
+        blobs: Blobs,
+        serving: Serving,
+    ) -> Result<Arc<Self>, StoreError> {
+        let revision = db.call(Store::revision).await?;
+        Ok(Arc::new(Self {
+            db,
+            ca,
+            blobs,
+            serving: Arc::new(serving),
+            events: Events::default(),
+            online: Online::default(),
+            limits: Limits::default(),
+            in_flight: InFlight::default(),
+            revision: watch::Sender::new(revision),
+            stopping: watch::Sender::new(false),
+        }))
+    }
+
+    /// Tells every connected agent that its desired state may have changed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn publish_desired(&self) -> Result<(), StoreError> {
+        let revision = self.db.call(Store::revision).await?;
+        self.revision.send_if_modified(|known| {
+            let newer = revision > *known;
+            *known = revision.max(*known);
+            newer
+        });
+        Ok(())
+    }
+}
+
+/// Permits for what takes memory or disk for long.
+pub struct Limits {
+    /// One per connected agent.
+    pub connections: Arc<Semaphore>,
+    /// One per upload of a blob.
+    pub uploads: Semaphore,
+    /// One bundle is taken in at a time: its model may be loaded to try it.
+    pub pushes: Semaphore,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            uploads: Semaphore::new(UPLOADS_MAX),
+            pushes: Semaphore::new(1),
+        }
+    }
+}
+
+/// Unix seconds.
+pub fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The devices that are connected.
+#[derive(Debug, Default)]
+pub struct Online {
+    connections: Mutex<HashMap<DeviceId, Vec<Connection>>>,
+}
+
+impl Online {
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, Vec<Connection>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the device is connected.
+    pub fn contains(&self, device: &DeviceId) -> bool {
+        self.lock().contains_key(device)
+    }
+
+    /// How many devices are connected.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether none is connected.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    pub(crate) fn enter(&self, device: &DeviceId, connection: &Connection) {
+        self.lock().entry(device.clone()).or_default().push(connection.clone());
+    }
+
+    pub(crate) fn leave(&self, device: &DeviceId, connection: &Connection) {
+        let mut all = self.lock();
+        if let Some(own) = all.get_mut(device) {
+            own.retain(|c| c.stable_id() != connection.stable_id());
+            if own.is_empty() {
+                all.remove(device);
+            }
+        }
+    }
+
+    /// Ends the connections of a device that was shut out.
+    pub(crate) fn expel(&self, device: &DeviceId) {
+        for connection in self.lock().get(device).into_iter().flatten() {
+            let reason = "this device was denied by the operator";
+            link::quic::close(connection, ProblemCode::Unauthorised, reason);
+        }
+    }
+}
+
+/// Counts the requests in flight, so that a stopping server can wait for them.
+#[derive(Debug, Default)]
+pub struct InFlight(watch::Sender<usize>);
+
+/// One request in flight.
+#[derive(Debug)]
+pub struct Flying<'a>(&'a InFlight);
+
+impl InFlight {
+    pub(crate) fn enter(&self) -> Flying<'_> {
+        self.0.send_modify(|count| *count += 1);
+        Flying(self)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        *self.0.borrow()
+    }
+
+    pub(crate) async fn none(&self) {
+        // The sender lives in self, so waiting cannot fail.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+impl Drop for Flying<'_> {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| *count -= 1);
+    }
+}

@@ -1,0 +1,164 @@
+//! What the cloud remembers: operators' keys and trusted signers ([`keys`]), enrolment tokens
+//! ([`tokens`]), devices ([`devices`]), pushed bundles ([`models`]), who should run what
+//! ([`assignments`]), and who changed what ([`audit`]).
+//!
+//! One SQLite file in WAL mode with `synchronous=FULL`: what a method returned for is durable.
+//! Every change and its audit entry are one transaction.
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub mod assignments;
+pub mod audit;
+pub mod devices;
+pub mod keys;
+pub mod models;
+pub mod tokens;
+
+#[cfg(test)]
+mod tests;
+
+/// Each entry brings the schema from the version of its index to the next.
+const MIGRATIONS: [&str; SCHEMA as usize] = [include_str!("store/schema-1.sql")];
+/// The newest schema, as SQLite keeps its number.
+const SCHEMA: u32 = 1;
+/// How long another process's lock (a backup, `sqlite3`) is waited for.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the database did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite failed, or a stored value is not what this build wrote.
+    #[error("the database failed")]
+    Sqlite(#[from] rusqlite::Error),
+    /// Written by a newer build.
+    #[error("the database has schema {found}, this program knows {SCHEMA} at most")]
+    Newer {
+        /// The schema's number.
+        found: u32,
+    },
+    /// The task that asked was cut off by a shutdown.
+    #[error("the database was closed")]
+    Closed,
+}
+
+/// The database. Its methods block; [`Database::call`] keeps them off the async threads.
+pub struct Store {
+    connection: Mutex<Connection>,
+}
+
+impl Store {
+    /// Opens the database, making or migrating it where needed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        migrate(&mut connection)?;
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    fn read<T, E>(&self, query: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
+        // A panic inside a transaction rolls it back, so the connection stays usable.
+        query(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One immediate transaction: all of it, or nothing when `change` fails.
+    fn change<T, E: From<rusqlite::Error>>(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let result = change(&transaction)?;
+        transaction.commit()?;
+        Ok(result)
+    }
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let missing = MIGRATIONS.get(found as usize..).ok_or(StoreError::Newer { found })?;
+    for sql in missing {
+        transaction.execute_batch(sql)?;
+    }
+    transaction.pragma_update(None, "user_version", SCHEMA)?;
+    Ok(transaction.commit()?)
+}
+
+/// The database for async callers.
+#[derive(Clone)]
+pub struct Database(Arc<Store>);
+
+impl Database {
+    /// Wraps a store.
+    pub fn new(store: Store) -> Self {
+        Self(Arc::new(store))
+    }
+
+    /// Calls a method of the store on a thread that may block.
+    ///
+    /// # Errors
+    /// The method's own, or [`StoreError::Closed`] while the process ends.
+    pub async fn call<T, E>(
+        &self,
+        method: impl FnOnce(&Store) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let store = self.0.clone();
+        let joined = tokio::task::spawn_blocking(move || method(&store)).await;
+        joined.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+}
+
+/// A column that holds a name, hash or role as text.
+fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    let text: String = row.get(column)?;
+    parse_text(&text)
+}
+
+fn parse_text<T>(text: &str) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    text.parse().map_err(|e| conversion_failure(Type::Text, e))
+}
+
+fn conversion_failure(
+    kind: Type,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, kind, Box::new(error))
+}
+
+/// SQLite's integers are signed; no count or version that was let in reaches the end.
+fn to_sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A column that holds a number which is never negative.
+fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|e| conversion_failure(Type::Integer, e))
+}
+
+/// A column that holds a version.
+fn version(row: &Row<'_>, column: &str) -> rusqlite::Result<protocol::id::Version> {
+    let number = unsigned(row, column)?;
+    number.try_into().map_err(|e: protocol::id::InvalidName| conversion_failure(Type::Integer, e))
+}

@@ -1,0 +1,152 @@
+//! Devices: who they are, and what they said last.
+
+use prost::Message;
+use protocol::id::{ContentHash, DeviceId};
+use protocol::wire;
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::audit::{By, append};
+use super::{Store, StoreError, conversion_failure, parsed};
+
+/// What is checked when a device connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownDevice {
+    /// SHA-256 of the enrolled key's SubjectPublicKeyInfo.
+    pub key: ContentHash,
+    /// Whether the operator shut it out.
+    pub denied: bool,
+}
+
+/// A device with all that is known about it.
+#[derive(Debug, Clone)]
+pub struct DeviceRecord {
+    /// Its id.
+    pub id: DeviceId,
+    /// What the operator called it.
+    pub label: String,
+    /// What it calls itself.
+    pub hostname: String,
+    /// Its agent's version.
+    pub agent_version: String,
+    /// Its operating system.
+    pub os: String,
+    /// Its processor.
+    pub arch: String,
+    /// Unix seconds.
+    pub enrolled_at_s: i64,
+    /// Unix seconds; `None` until its first connection.
+    pub last_seen_s: Option<i64>,
+    /// Whether the operator shut it out.
+    pub denied: bool,
+    /// What it said it runs.
+    pub reported: wire::ReportedState,
+}
+
+impl DeviceRecord {
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let reported: Vec<u8> = row.get("reported")?;
+        Ok(Self {
+            id: parsed(row, "id")?,
+            label: row.get("label")?,
+            hostname: row.get("hostname")?,
+            agent_version: row.get("agent_version")?,
+            os: row.get("os")?,
+            arch: row.get("arch")?,
+            enrolled_at_s: row.get("enrolled_at_s")?,
+            last_seen_s: row.get("last_seen_s")?,
+            denied: row.get("denied")?,
+            reported: wire::ReportedState::decode(reported.as_slice())
+                .map_err(|e| conversion_failure(Type::Blob, e))?,
+        })
+    }
+}
+
+impl Store {
+    /// The key of a device, `None` for a device that never enrolled here.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn known_device(&self, id: &DeviceId) -> Result<Option<KnownDevice>, StoreError> {
+        let sql = "SELECT key_hash, denied FROM devices WHERE id = ?";
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let known = statement.query_row([id.as_str()], |row| {
+                Ok(KnownDevice { key: parsed(row, "key_hash")?, denied: row.get("denied")? })
+            });
+            Ok(known.optional()?)
+        })
+    }
+
+    /// Every device, in order of enrolment.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn devices(&self) -> Result<Vec<DeviceRecord>, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT * FROM devices ORDER BY enrolled_at_s, id";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([], DeviceRecord::from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// What a device said when it connected.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn device_hello(
+        &self,
+        id: &DeviceId,
+        hello: &wire::Hello,
+        now_s: i64,
+    ) -> Result<(), StoreError> {
+        let sql = "UPDATE devices SET agent_version = ?, os = ?, arch = ?, reported = ?,
+                   last_seen_s = ? WHERE id = ?";
+        let reported = hello.reported.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+        let values =
+            params![hello.agent_version, hello.os, hello.arch, reported, now_s, id.as_str()];
+        self.change(|transaction| Ok(transaction.execute(sql, values).map(drop)?))
+    }
+
+    /// What a device says it runs now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn device_reported(
+        &self,
+        id: &DeviceId,
+        reported: &wire::ReportedState,
+        now_s: i64,
+    ) -> Result<(), StoreError> {
+        let sql = "UPDATE devices SET reported = ?, last_seen_s = ? WHERE id = ?";
+        let values = params![reported.encode_to_vec(), now_s, id.as_str()];
+        self.change(|transaction| Ok(transaction.execute(sql, values).map(drop)?))
+    }
+
+    /// That a device was connected until now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn device_seen(&self, id: &DeviceId, now_s: i64) -> Result<(), StoreError> {
+        let sql = "UPDATE devices SET last_seen_s = ? WHERE id = ?";
+        let values = params![now_s, id.as_str()];
+        self.change(|transaction| Ok(transaction.execute(sql, values).map(drop)?))
+    }
+
+    /// Shuts a device out, or lets it in again; false for an unknown one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn deny_device(&self, by: &By, id: &DeviceId, denied: bool) -> Result<bool, StoreError> {
+        self.change(|transaction| {
+            let sql = "UPDATE devices SET denied = ? WHERE id = ?";
+            let known = transaction.execute(sql, params![denied, id.as_str()])? == 1;
+            if known {
+                let action = if denied { "device.deny" } else { "device.allow" };
+                append(transaction, by, action, id.as_str(), "")?;
+            }
+            Ok(known)
+        })
+    }
+}
