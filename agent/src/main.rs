@@ -1,1 +1,58 @@
-fn main() {}
+//! `outrigger-agent`: answers on the device, defers to the cloud, installs what it is told.
+//!
+//! How it hangs together, from the outside in:
+//!
+//! * [`serve`]: the local API (Open Inference Protocol) that applications call;
+//! * [`requests`]: one request from arrival to answer, driven by `edge::offload`;
+//! * [`engine`]: the models that answer now;
+//! * [`install`]: from desired state to active model, driven by `edge::update`;
+//! * [`uplink`]: the connection to the cloud, and all that travels on it;
+//! * [`state`], [`identity`], [`config`]: what is kept on disk;
+//! * [`counters`]: what is counted.
+
+mod commands;
+mod config;
+mod counters;
+mod engine;
+mod identity;
+mod install;
+mod requests;
+mod serve;
+mod state;
+mod uplink;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "outrigger-agent",
+    version,
+    about = "Runs AI models on this device and asks the cloud where they are not sure."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a key on this device and buy a certificate for it with a one-time token.
+    Enrol(commands::enrol::Args),
+    /// Serve applications on this device.
+    Run(commands::run::Args),
+    /// Show what this device runs and how it is doing.
+    Status(commands::status::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Enrol(args) => commands::enrol::run(&args),
+        Command::Run(args) => commands::run::run(&args),
+        Command::Status(args) => commands::status::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        commands::report(&error);
+        ExitCode::FAILURE
+    })
+}

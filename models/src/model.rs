@@ -121,7 +121,7 @@ impl LoadedModel {
         options: &ModelOptions,
     ) -> Result<Self, ModelError> {
         let manifest = bundle.manifest();
-        let preprocess = Preprocess::new(manifest)?;
+        let preprocess = Preprocess::new(&manifest.preprocess, &manifest.inputs)?;
         let classes = manifest.classes.as_ref();
         let classes = classes.map(|c| ClassReader::new(c, bundle.labels().to_vec()));
         let mut workers = Vec::new();
@@ -209,7 +209,8 @@ fn compare(
         return equal.then_some(()).ok_or_else(|| ProbeError::Shape { probe, output: output() });
     };
     for (element, (expected, actual)) in wanted.into_iter().zip(got).enumerate() {
-        let near = (actual - expected).abs() <= tolerance * (1.0 + expected.abs());
+        let near =
+            expected.is_finite() && (actual - expected).abs() <= tolerance * (1.0 + expected.abs());
         let same = expected == actual || (expected.is_nan() && actual.is_nan());
         if !(near || same) {
             return Err(ProbeError::Value { probe, output: output(), element, expected, actual });

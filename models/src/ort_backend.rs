@@ -38,7 +38,8 @@ static LOADED: Mutex<Loaded> = Mutex::new(Loaded { library: None, environment: N
 pub enum OpenError {
     /// The file is no library of that kind, or cannot be read.
     #[error(
-        "cannot load ONNX Runtime from {path}: {reason}; install it with `cargo xtask setup` or set {LIBRARY_ENV}"
+        "cannot load ONNX Runtime from {path}: {reason}; install it with `cargo xtask setup` or \
+         set {LIBRARY_ENV}"
     )]
     Library {
         /// The file.
@@ -48,7 +49,8 @@ pub enum OpenError {
     },
     /// This process already runs on another library.
     #[error(
-        "this process already runs on {loaded}; ONNX Runtime cannot be exchanged for {asked} without a restart"
+        "this process already runs on {loaded}; ONNX Runtime cannot be exchanged for {asked} \
+         without a restart"
     )]
     Other {
         /// The library in use.
@@ -161,7 +163,7 @@ impl Session for OrtSession {
         let buffers: Vec<_> = inputs.iter().map(value::align).collect();
         let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::new();
         for (input, buffer) in inputs.iter().zip(&buffers) {
-            values.push((input.name().into(), value::to_ort(input, buffer)?));
+            values.push((input.name().into(), value::to_ort(input, buffer.as_deref())?));
         }
         let wanted: Vec<&str> = match outputs {
             [] => self.outputs.iter().map(|o| o.name.as_str()).collect(),

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use protocol::limits::TENSORS_MAX_BYTES;
-use protocol::manifest::{Manifest, TensorSpec};
+use protocol::manifest::{Pipeline, TensorSpec};
 use protocol::tensor::{DataType, Tensor, TensorMeta};
 
 use crate::backend::describe_type;
@@ -36,14 +36,14 @@ struct Feed {
 }
 
 impl Preprocess {
-    /// Checks the pipelines of a manifest.
+    /// Checks the pipelines of a model with these inputs.
     ///
     /// # Errors
     /// [`InvalidPipeline`].
-    pub fn new(manifest: &Manifest) -> Result<Self, InvalidPipeline> {
-        let mut feeds = Vec::with_capacity(manifest.preprocess.len());
-        for pipeline in &manifest.preprocess {
-            let spec = manifest.input(&pipeline.input).cloned();
+    pub fn new(pipelines: &[Pipeline], inputs: &[TensorSpec]) -> Result<Self, InvalidPipeline> {
+        let mut feeds = Vec::with_capacity(pipelines.len());
+        for pipeline in pipelines {
+            let spec = inputs.iter().find(|spec| spec.name == pipeline.input).cloned();
             let spec = spec.ok_or_else(|| InvalidPipeline::Input(pipeline.input.clone()))?;
             if spec.datatype != DataType::Fp32 || spec.shape.len() != 4 {
                 return Err(InvalidPipeline::Target(pipeline.input.clone()));

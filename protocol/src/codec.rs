@@ -42,9 +42,11 @@ pub enum FrameKind {
     EnrolRequest = 8,
     /// [`wire::EnrolReply`].
     EnrolReply = 9,
+    /// [`wire::RenewRequest`], opens the stream of a renewal connection.
+    RenewRequest = 10,
 }
 
-const KINDS: [(FrameKind, u32); 10] = [
+const KINDS: [(FrameKind, u32); 11] = [
     (FrameKind::Problem, HEADER_FRAME_MAX_BYTES),
     (FrameKind::Hello, CONTROL_FRAME_MAX_BYTES),
     (FrameKind::ReportedState, CONTROL_FRAME_MAX_BYTES),
@@ -55,6 +57,7 @@ const KINDS: [(FrameKind, u32); 10] = [
     (FrameKind::BlobHeader, HEADER_FRAME_MAX_BYTES),
     (FrameKind::EnrolRequest, HEADER_FRAME_MAX_BYTES),
     (FrameKind::EnrolReply, HEADER_FRAME_MAX_BYTES),
+    (FrameKind::RenewRequest, HEADER_FRAME_MAX_BYTES),
 ];
 
 impl FrameKind {
@@ -148,7 +151,8 @@ framed!(
     BlobRequest,
     BlobHeader,
     EnrolRequest,
-    EnrolReply
+    EnrolReply,
+    RenewRequest
 );
 
 /// The frame of a message.

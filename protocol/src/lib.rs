@@ -24,3 +24,5 @@ pub mod wire;
 pub const ALPN_AGENT: &[u8] = b"outrigger/1";
 /// ALPN of the one-shot connection on which a device enrols.
 pub const ALPN_ENROL: &[u8] = b"outrigger-enrol/1";
+/// ALPN of the one-shot connection on which a device renews its certificate, even an expired one.
+pub const ALPN_RENEW: &[u8] = b"outrigger-renew/1";

@@ -1,1 +1,16 @@
-//! x
+//! What the tests of the whole system share.
+//!
+//! [`world`] runs the three real programs on loopback; [`http`] and [`raw_link`] talk to them as
+//! applications and as peers, well-behaved or not; [`python`] brings in clients that nobody here
+//! wrote; [`fashion`] has the labelled demo images. [`demo`] and [`bench`] are what `cargo xtask`
+//! runs under those names; [`architecture`] holds the rules of the code base.
+
+pub mod architecture;
+pub mod bench;
+pub mod demo;
+pub mod fashion;
+pub mod http;
+pub mod python;
+pub mod raw_link;
+pub mod statistics;
+pub mod world;

@@ -1,7 +1,6 @@
 //! Tensors into ONNX Runtime and out of it. Inputs are lent without a copy where their bytes are
 //! aligned; outputs are copied once, because ONNX Runtime reuses its memory.
 
-use std::borrow::Cow;
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -56,27 +55,26 @@ pub(super) fn spec(outlet: &Outlet, onnx: &Path) -> Result<TensorSpec, LoadError
     Ok(TensorSpec { name: outlet.name().to_owned(), datatype, shape: shape.to_vec() })
 }
 
-/// The tensor's bytes at an address that its datatype can be read from: borrowed where they stand
-/// well, else copied once.
-pub(super) fn align(tensor: &Tensor) -> Cow<'_, [u64]> {
+/// A copy of the tensor's bytes at an aligned address, where their own is not.
+pub(super) fn align(tensor: &Tensor) -> Option<Vec<u64>> {
     let data = tensor.data();
     let unit = tensor.datatype().size_bytes().unwrap_or(1);
     if data.as_ptr().align_offset(unit) == 0 {
-        return Cow::Borrowed(&[]);
+        return None;
     }
     let mut copy = vec![0u64; data.len().div_ceil(8)];
     bytemuck::cast_slice_mut::<u64, u8>(&mut copy)[..data.len()].copy_from_slice(data);
-    Cow::Owned(copy)
+    Some(copy)
 }
 
 /// Lends a tensor to ONNX Runtime; `aligned` is what [`align`] gave for it.
 pub(super) fn to_ort<'t>(
     tensor: &'t Tensor,
-    aligned: &'t [u64],
+    aligned: Option<&'t [u64]>,
 ) -> Result<SessionInputValue<'t>, RunError> {
     let bytes: &[u8] = match aligned {
-        [] => tensor.data(),
-        copy => &bytemuck::cast_slice(copy)[..tensor.data().len()],
+        None => tensor.data(),
+        Some(copy) => &bytemuck::cast_slice(copy)[..tensor.data().len()],
     };
     match tensor.datatype() {
         DataType::Bool => lend::<bool>(tensor, bytes),

@@ -197,7 +197,7 @@ mod tests {
     fn target(version: u64) -> Target {
         Target {
             version: Version::new(version).unwrap(),
-            bundle: ContentHash::of(&[version as u8]),
+            bundle: ContentHash::of(&version.to_le_bytes()),
         }
     }
 

@@ -69,6 +69,8 @@ pub struct DeviceCertificate {
     pub device: DeviceId,
     /// SHA-256 of the SubjectPublicKeyInfo.
     pub key: ContentHash,
+    /// Unix seconds from which on it is valid.
+    pub not_before_s: i64,
     /// Unix seconds after which it is no longer valid.
     pub not_after_s: i64,
 }
@@ -83,7 +85,8 @@ impl DeviceCertificate {
         let name = cert.subject().iter_common_name().next().and_then(|n| n.as_str().ok());
         let device = name.and_then(|n| n.parse().ok()).ok_or(PkiError::NoDevice)?;
         let key = ContentHash::of(cert.public_key().raw);
-        Ok(Self { device, key, not_after_s: cert.validity().not_after.timestamp() })
+        let (from, to) = (cert.validity().not_before, cert.validity().not_after);
+        Ok(Self { device, key, not_before_s: from.timestamp(), not_after_s: to.timestamp() })
     }
 }
 

@@ -1,17 +1,20 @@
 //! TLS 1.3 configurations, and the two ways to trust a server: by the fleet CA that is known, or,
 //! on the very first contact, by the CA's hash alone.
 
+use crate::pki::DeviceCertificate;
 use protocol::id::ContentHash;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why a configuration cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +88,10 @@ pub fn pinned_client(ca_hash: ContentHash, alpn: &[u8]) -> Result<ClientConfig, 
     Ok(config)
 }
 
-/// A server that asks for a client certificate of the fleet CA and, where there is none, leaves it
-/// to the caller to refuse (enrolment has none yet). `None` for `client_ca` never asks.
+/// A server that asks for a client certificate of the fleet CA. Two things are left to the caller
+/// to refuse after the handshake, because they depend on what the connection is for: no certificate
+/// at all (enrolment has none yet), and one that expired less than [`RENEWAL_GRACE`] ago (renewal
+/// takes it). `None` for `client_ca` never asks.
 ///
 /// # Errors
 /// A chain, key or CA that rustls refuses.
@@ -104,7 +109,7 @@ pub fn server(
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
                 .allow_unauthenticated()
                 .build()?;
-            builder.with_client_cert_verifier(verifier)
+            builder.with_client_cert_verifier(Arc::new(WithGrace(verifier)))
         }
     };
     let mut config = builder.with_single_cert(identity.chain, identity.key)?;
@@ -119,6 +124,73 @@ pub fn find_ca(
     ca_hash: ContentHash,
 ) -> Option<CertificateDer<'static>> {
     chain.iter().find(|c| ContentHash::of(c) == ca_hash).map(|c| c.clone().into_owned())
+}
+
+/// How long after its end a certificate can still be renewed: a device that was off, or offline,
+/// for that long is not locked out.
+pub const RENEWAL_GRACE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// The ordinary rules, but for a certificate whose end lies within [`RENEWAL_GRACE`].
+#[derive(Debug)]
+struct WithGrace(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for WithGrace {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        use rustls::Error::InvalidCertificate;
+        let verify = |at| self.0.verify_client_cert(end_entity, intermediates, at);
+        match verify(now) {
+            Err(InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            )) => verify(last_valid_second(end_entity, now)?),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// The end of a certificate, if it lies within the grace before `now`.
+fn last_valid_second(cert: &CertificateDer<'_>, now: UnixTime) -> Result<UnixTime, rustls::Error> {
+    let expired = || rustls::Error::InvalidCertificate(CertificateError::Expired);
+    let cert = DeviceCertificate::parse(cert).map_err(|_| expired())?;
+    let end = u64::try_from(cert.not_after_s).map_err(|_| expired())?;
+    if now.as_secs().saturating_sub(end) > RENEWAL_GRACE.as_secs() {
+        return Err(expired());
+    }
+    Ok(UnixTime::since_unix_epoch(Duration::from_secs(end)))
 }
 
 /// Accepts a server whose chain leads to the CA with the given hash, by the ordinary rules.
@@ -166,5 +238,44 @@ impl ServerCertVerifier for PinnedCa {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+    fn day(n: u64) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs(n * 24 * 3600))
+    }
+
+    /// A CA valid for ever, and a device certificate valid from day 10 to day 11 after 2000-01-01.
+    fn ca_and_device() -> (CertificateDer<'static>, CertificateDer<'static>) {
+        let key = || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut ca = CertificateParams::default();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca_key = key();
+        let ca_cert = ca.self_signed(&ca_key).unwrap();
+        let mut device = CertificateParams::default();
+        device.distinguished_name.push(DnType::CommonName, "d-1");
+        device.not_before = rcgen::date_time_ymd(2000, 1, 11);
+        device.not_after = rcgen::date_time_ymd(2000, 1, 12);
+        let cert = device.signed_by(&key(), &Issuer::new(ca, ca_key)).unwrap();
+        (ca_cert.der().clone(), cert.der().clone())
+    }
+
+    #[test]
+    fn an_expired_certificate_passes_within_the_grace_and_not_beyond() {
+        let (ca, device) = ca_and_device();
+        let roots = Arc::new(roots(&ca).unwrap());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        let verifier = WithGrace(verifier.allow_unauthenticated().build().unwrap());
+        let epoch_to_2000 = 10_957; // days
+        let check =
+            |d: u64| verifier.verify_client_cert(&device, &[], day(epoch_to_2000 + d)).is_ok();
+        let valid: Vec<u64> =
+            [9, 10, 11, 12, 50, 101, 102, 200].into_iter().filter(|d| check(*d)).collect();
+        assert_eq!(valid, [10, 11, 12, 50, 101]);
     }
 }

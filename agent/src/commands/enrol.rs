@@ -1,0 +1,87 @@
+//! `outrigger-agent enrol`: this device joins a fleet.
+
+use super::{StateDir, hinted};
+use crate::identity::IdentityFiles;
+use crate::uplink::UplinkError;
+use crate::uplink::enrol::{EnrolError, enrol};
+use anyhow::Context;
+use protocol::token::Token;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments of `enrol`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The cloud to join.
+    #[arg(long, value_name = "HOST:PORT")]
+    cloud: String,
+    /// A file with the one-time token, or - for standard input. (Never on the command line:
+    /// everybody on this machine could read it there.)
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// Enrol again, in another fleet or under another name, although this device is enrolled.
+    #[arg(long)]
+    replace: bool,
+    #[command(flatten)]
+    state_dir: StateDir,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let state_dir = args.state_dir.path();
+    let files = IdentityFiles::new(&state_dir);
+    if let Some(before) = files.enrolment()?
+        && !args.replace
+    {
+        let what =
+            format!("this device is enrolled already, as {} at {}", before.device, before.cloud);
+        return Err(hinted(what, "to enrol it again all the same: --replace"));
+    }
+    let token = read_token(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let enrolment =
+        runtime.block_on(enrol(&files, &args.cloud, &token)).map_err(|e| explain(&e))?;
+    println!("enrolled as {} at {}", enrolment.device, enrolment.cloud);
+    if enrolment.signers().is_empty() {
+        eprintln!("note: no operator has a signing key yet, so nothing can be installed here.");
+        eprintln!("      After \"outrigger login\", enrol again with a fresh token and --replace.");
+    }
+    eprintln!("next: outrigger-agent run --state-dir {}", state_dir.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_token(args: &Args) -> anyhow::Result<Token> {
+    let mut text = String::new();
+    if args.token_file.as_os_str() == "-" {
+        std::io::stdin()
+            .take(4096)
+            .read_to_string(&mut text)
+            .context("cannot read standard input")?;
+    } else {
+        let path = &args.token_file;
+        let file =
+            std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        file.take(4096)
+            .read_to_string(&mut text)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+    }
+    text.parse().map_err(|e: protocol::token::InvalidToken| {
+        hinted(e.to_string(), "a fresh one comes from: outrigger device token")
+    })
+}
+
+fn explain(error: &EnrolError) -> anyhow::Error {
+    let hint = match error {
+        EnrolError::WrongCa(_) => {
+            "is this the right address? If the cloud was set up anew, ask for a new token"
+        }
+        EnrolError::Silent(_) | EnrolError::Uplink(UplinkError::Connection(_)) => {
+            "is the port open for UDP, and is outrigger-cloud running there?"
+        }
+        EnrolError::Refused(problem) => {
+            return hinted(format!("the cloud refused: {}", problem.message), problem.hint.clone());
+        }
+        _ => "",
+    };
+    hinted(crate::counters::chain(error), hint)
+}

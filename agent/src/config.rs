@@ -1,0 +1,171 @@
+//! The agent's configuration: `agent.toml` in the state folder. Every field has a default, so the
+//! file may be absent; an unknown field is an error, so that a typing mistake is not a silent no.
+
+use edge::breaker::BreakerPolicy;
+use serde::Deserialize;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// All sections.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) local: Local,
+    pub(crate) runtime: Runtime,
+    pub(crate) offload: Offload,
+    pub(crate) link: Link,
+}
+
+/// The API for applications on this device.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Local {
+    /// Where the Open Inference Protocol is served over HTTP. Must be a loopback address.
+    pub(crate) http: SocketAddr,
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self { http: SocketAddr::from(([127, 0, 0, 1], 8000)) }
+    }
+}
+
+/// How models run.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Runtime {
+    /// The ONNX Runtime library; found by itself when absent.
+    pub(crate) library: Option<PathBuf>,
+    /// Sessions per model. Two sessions of one thread beat one session of two.
+    pub(crate) sessions: usize,
+    /// Threads per session.
+    pub(crate) threads: usize,
+    /// Requests that may wait for one session; one more is refused at once.
+    pub(crate) queue: usize,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { library: None, sessions: 1, threads: 1, queue: 64 }
+    }
+}
+
+/// When the cloud is asked.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Offload {
+    /// The deadline of a request that names none, in milliseconds.
+    pub(crate) default_deadline_ms: u32,
+    /// Kept back from every deadline for the way back to the application, in milliseconds.
+    pub(crate) margin_ms: u32,
+    /// Failed deferrals in a row after which the cloud is left alone for a while.
+    pub(crate) breaker_failures: u32,
+    /// How long it is left alone, in milliseconds.
+    pub(crate) breaker_open_ms: u32,
+}
+
+impl Default for Offload {
+    fn default() -> Self {
+        Self { default_deadline_ms: 1000, margin_ms: 5, breaker_failures: 3, breaker_open_ms: 2000 }
+    }
+}
+
+impl Offload {
+    pub(crate) fn breaker(&self) -> BreakerPolicy {
+        BreakerPolicy {
+            failures: self.breaker_failures.max(1),
+            open_for: Duration::from_millis(self.breaker_open_ms.into()),
+        }
+    }
+
+    pub(crate) fn margin(&self) -> Duration {
+        Duration::from_millis(self.margin_ms.into())
+    }
+}
+
+/// The connection to the cloud.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Link {
+    /// The longest wait between two attempts to connect, in seconds.
+    pub(crate) reconnect_max_s: u32,
+    /// The fastest a model is downloaded, in bytes per second; 0 for as fast as it goes.
+    pub(crate) download_bytes_per_s: u64,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { reconnect_max_s: 30, download_bytes_per_s: 0 }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is not a valid configuration", path.display())]
+    Invalid { path: PathBuf, source: Box<toml::de::Error> },
+    #[error(
+        "{0} is not a loopback address; the local API has no access control and must not be reachable from other machines"
+    )]
+    NotLoopback(SocketAddr),
+}
+
+impl Config {
+    /// Reads the file; an absent one means the defaults.
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
+        let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Invalid {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses what must not be.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if !self.local.http.ip().is_loopback() {
+            return Err(ConfigError::NotLoopback(self.local.http));
+        }
+        Ok(())
+    }
+}
+
+/// `/var/lib/outrigger-agent` for a service, the user's state folder otherwise.
+pub(crate) fn default_state_dir() -> PathBuf {
+    let service = PathBuf::from("/var/lib/outrigger-agent");
+    if service.is_dir() {
+        return service;
+    }
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    state.unwrap_or_else(|| home().join(".local/state")).join("outrigger-agent")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::read(&path).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn absent_means_default_and_typing_mistakes_are_errors() {
+        assert_eq!(Config::read(Path::new("/nonexistent/agent.toml")).unwrap(), Config::default());
+        assert_eq!(check("[runtime]\nqueue = 7").unwrap().runtime.queue, 7);
+        assert!(check("[runtime]\nqeue = 7").is_err());
+        assert!(check("[local]\nhttp = \"0.0.0.0:8000\"").unwrap_err().contains("loopback"));
+    }
+}

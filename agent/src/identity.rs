@@ -1,0 +1,175 @@
+//! Who this device is: its key, made here and never sent; its certificate; the fleet CA; and what
+//! enrolment said about whom to trust. `enrolment.json` is written last: it is the commit.
+
+use ::link::durable::{self, Access};
+use ::link::pki::{self, DeviceKey, PkiError};
+use ::link::tls::Identity;
+use protocol::id::{ContentHash, DeviceId};
+use protocol::manifest::SignerKey;
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+
+const KEY_FILE: &str = "device.key";
+const CHAIN_FILE: &str = "device.pem";
+const CA_FILE: &str = "ca.pem";
+const ENROLMENT_FILE: &str = "enrolment.json";
+
+/// Why the identity cannot be read or kept.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IdentityError {
+    #[error("this device is not enrolled")]
+    NotEnrolled,
+    #[error("{}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{} is damaged", path.display())]
+    Damaged { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// What enrolment decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Enrolment {
+    /// The cloud, as `HOST:PORT`.
+    pub(crate) cloud: String,
+    /// The device's name in the fleet.
+    pub(crate) device: DeviceId,
+    /// SHA-256 of the fleet CA.
+    pub(crate) ca_hash: ContentHash,
+    /// Hexadecimal public keys that may sign what is installed here.
+    signers: Vec<String>,
+}
+
+impl Enrolment {
+    pub(crate) fn new(
+        cloud: &str,
+        device: DeviceId,
+        ca_hash: ContentHash,
+        signers: &[SignerKey],
+    ) -> Self {
+        let signers = signers.iter().map(|k| hex::encode(k.0)).collect();
+        Self { cloud: cloud.to_owned(), device, ca_hash, signers }
+    }
+
+    /// The keys that may sign what is installed here.
+    pub(crate) fn signers(&self) -> Vec<SignerKey> {
+        let decode = |text: &String| SignerKey::from_slice(&hex::decode(text).ok()?);
+        self.signers.iter().filter_map(decode).collect()
+    }
+}
+
+/// The identity files in a state folder.
+#[derive(Debug, Clone)]
+pub(crate) struct IdentityFiles(PathBuf);
+
+impl IdentityFiles {
+    pub(crate) fn new(state_dir: &Path) -> Self {
+        Self(state_dir.to_owned())
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, IdentityError> {
+        let path = self.0.join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(IdentityError::File { path, source }),
+        }
+    }
+
+    fn require(&self, name: &str) -> Result<Vec<u8>, IdentityError> {
+        self.read(name)?.ok_or(IdentityError::NotEnrolled)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8], access: Access) -> Result<(), IdentityError> {
+        let path = self.0.join(name);
+        durable::write(&path, bytes, access).map_err(|source| IdentityError::File { path, source })
+    }
+
+    /// This device's key; made on the first call and kept, so that an interrupted enrolment can
+    /// be repeated with the same token.
+    pub(crate) fn key(&self) -> Result<DeviceKey, IdentityError> {
+        if let Some(pem) = self.read(KEY_FILE)? {
+            return Ok(DeviceKey::from_pem(&String::from_utf8_lossy(&pem))?);
+        }
+        durable::create_private_folder(&self.0)
+            .map_err(|source| IdentityError::File { path: self.0.clone(), source })?;
+        let key = DeviceKey::generate()?;
+        self.write(KEY_FILE, key.to_pem().as_bytes(), Access::Private)?;
+        Ok(key)
+    }
+
+    /// Keeps what enrolment brought.
+    pub(crate) fn keep(
+        &self,
+        enrolment: &Enrolment,
+        chain: &[CertificateDer<'_>],
+        ca: &CertificateDer<'_>,
+    ) -> Result<(), IdentityError> {
+        self.keep_chain(chain)?;
+        self.write(
+            CA_FILE,
+            pki::chain_to_pem(std::slice::from_ref(ca)).as_bytes(),
+            Access::Public,
+        )?;
+        let json = serde_json::to_vec_pretty(enrolment).expect("strings are always JSON");
+        self.write(ENROLMENT_FILE, &json, Access::Private)
+    }
+
+    /// Keeps a fresh certificate chain for the same key.
+    pub(crate) fn keep_chain(&self, chain: &[CertificateDer<'_>]) -> Result<(), IdentityError> {
+        self.write(CHAIN_FILE, pki::chain_to_pem(chain).as_bytes(), Access::Public)
+    }
+
+    /// What enrolment decided, if it took place.
+    pub(crate) fn enrolment(&self) -> Result<Option<Enrolment>, IdentityError> {
+        let Some(bytes) = self.read(ENROLMENT_FILE)? else { return Ok(None) };
+        let path = self.0.join(ENROLMENT_FILE);
+        let damaged = |e: serde_json::Error| IdentityError::Damaged { path, source: e.into() };
+        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+    }
+
+    /// The certificate chain with its key, for TLS.
+    pub(crate) fn tls(&self) -> Result<Identity, IdentityError> {
+        let chain = pki::chain_from_pem(&self.require(CHAIN_FILE)?)?;
+        let key = pki::key_from_pem(&self.require(KEY_FILE)?)?;
+        Ok(Identity { chain, key })
+    }
+
+    /// The fleet CA.
+    pub(crate) fn ca(&self) -> Result<CertificateDer<'static>, IdentityError> {
+        let chain = pki::chain_from_pem(&self.require(CA_FILE)?)?;
+        chain.into_iter().next().ok_or(IdentityError::NotEnrolled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_and_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = IdentityFiles::new(&folder.path().join("state"));
+        let first = files.key().unwrap().hash();
+        assert_eq!(files.key().unwrap().hash(), first);
+        assert!(files.enrolment().unwrap().is_none());
+        assert!(matches!(files.tls(), Err(IdentityError::NotEnrolled)));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(files.0.join(KEY_FILE)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_damaged_enrolment_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = IdentityFiles::new(folder.path());
+        std::fs::write(folder.path().join(ENROLMENT_FILE), "{").unwrap();
+        assert!(matches!(files.enrolment(), Err(IdentityError::Damaged { .. })));
+    }
+}

@@ -1,0 +1,201 @@
+//! From desired state to active model: one task per model carries out what `edge::update` decides.
+//! The version that is active goes on answering until the next one has proven itself.
+
+mod library;
+mod task;
+
+use crate::counters::Counters;
+use crate::engine::Engine;
+use crate::serve::ModelStatus;
+use crate::state::{State, StateError};
+use crate::uplink::Uplink;
+use edge::update::{Target, Update};
+use library::Library;
+use protocol::id::ModelName;
+use protocol::manifest::{SignedManifest, SignerKey};
+use protocol::wire::{DesiredModel, DesiredState, ReportedModel, ReportedState};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// What one model should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    target: Target,
+    signed: SignedManifest,
+    cloud_variant: bool,
+}
+
+/// Everything that installing needs.
+pub(crate) struct Installer {
+    engine: Arc<Engine>,
+    uplink: Uplink,
+    state: State,
+    library: Library,
+    trusted: Vec<SignerKey>,
+    counters: Arc<Counters>,
+    reported: watch::Sender<ReportedState>,
+    models: Mutex<BTreeMap<ModelName, ModelStatus>>,
+}
+
+/// Where the installer keeps things, and how fast it may fetch.
+pub(crate) struct Places<'a> {
+    pub(crate) state_dir: &'a Path,
+    pub(crate) bytes_per_s: u64,
+}
+
+/// What the installer works with.
+pub(crate) struct Parts {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) uplink: Uplink,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) trusted: Vec<SignerKey>,
+    pub(crate) reported: watch::Sender<ReportedState>,
+}
+
+impl Installer {
+    /// Opens the state and brings back what was active. Blocks while models load.
+    pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
+        let state = State::open(places.state_dir)?;
+        let library = Library::open(places.state_dir, places.bytes_per_s)?;
+        let Parts { engine, uplink, counters, trusted, reported } = parts;
+        let installer = Arc::new(Self {
+            engine,
+            uplink,
+            state,
+            library,
+            trusted,
+            counters,
+            reported,
+            models: Mutex::default(),
+        });
+        installer.restore()?;
+        Ok(installer)
+    }
+
+    /// Loads every active version again; where that fails, the one before it.
+    fn restore(&self) -> Result<(), InstallerError> {
+        let rows = self.state.active()?;
+        let keep: Vec<Target> =
+            rows.iter().flat_map(|r| r.previous.into_iter().chain([r.active])).collect();
+        self.library.sweep(&keep)?;
+        for row in rows {
+            for target in [Some(row.active), row.previous].into_iter().flatten() {
+                match self.restore_one(&row.model, target) {
+                    Ok(()) => break,
+                    Err(why) => self.counters.install_failed(&row.model, false, &why),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_one(&self, name: &ModelName, target: Target) -> Result<(), String> {
+        let kept = self.library.read(target.bundle).map_err(|e| crate::counters::chain(&e))?;
+        let manifest = kept.signed.verify(&self.trusted).map_err(|e| e.to_string())?;
+        let folder = self.library.folder(target.bundle);
+        let model = self.engine.prove(&folder, manifest, target, kept.cloud_variant);
+        let model = Arc::new(model.map_err(|e| crate::counters::chain(&e))?);
+        self.engine.activate(name, model);
+        self.report(name, &Update::new(Some(target)));
+        Ok(())
+    }
+
+    /// Follows the desired state for ever.
+    pub(crate) async fn run(self: Arc<Self>, mut desired: watch::Receiver<Option<DesiredState>>) {
+        let mut tasks: BTreeMap<ModelName, watch::Sender<Option<Wanted>>> = BTreeMap::new();
+        while desired.changed().await.is_ok() {
+            let state = desired.borrow_and_update().clone().unwrap_or_default();
+            for model in &state.models {
+                let Some((name, wanted)) = self.read_desired(model) else { continue };
+                let sender = tasks.entry(name.clone()).or_insert_with(|| self.spawn(name));
+                sender.send_if_modified(|now| {
+                    let changed = now.as_ref() != Some(&wanted);
+                    *now = Some(wanted);
+                    changed
+                });
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, name: ModelName) -> watch::Sender<Option<Wanted>> {
+        let (sender, receiver) = watch::channel(None);
+        let active = self.engine.get(&name, None).ok().map(|model| model.target());
+        tokio::spawn(task::Task::new(self.clone(), name, active).run(receiver));
+        sender
+    }
+
+    /// What the cloud wants of one model. What does not even parse is counted and left out.
+    fn read_desired(&self, model: &DesiredModel) -> Option<(ModelName, Wanted)> {
+        let name: ModelName = model.name.parse().ok()?;
+        let parse = || {
+            let signed =
+                SignedManifest::from_json(&model.signed_manifest).map_err(|e| e.to_string())?;
+            let version =
+                model.version.try_into().map_err(|e: protocol::id::InvalidName| e.to_string())?;
+            let target = Target { version, bundle: signed.bundle() };
+            Ok(Wanted { target, signed, cloud_variant: model.cloud_variant })
+        };
+        match parse() {
+            Ok(wanted) => Some((name, wanted)),
+            Err::<_, String>(why) => {
+                self.counters.install_failed(&name, false, &why);
+                None
+            }
+        }
+    }
+
+    /// Tells the cloud, and whoever asks for the status, how one model stands.
+    fn report(&self, name: &ModelName, update: &Update) {
+        let active = update.active();
+        let threshold = self.engine.get(name, None).ok().and_then(|m| m.profile().threshold);
+        let status = ModelStatus {
+            name: name.to_string(),
+            active_version: active.map(|t| t.version.get()),
+            active_bundle: active.map(|t| t.bundle.to_string()),
+            threshold,
+            target_version: update.target().map(|t| t.version.get()),
+            phase: update.phase().as_str().into(),
+            reason: update.reason().into(),
+        };
+        let mut models = self.models();
+        models.insert(name.clone(), status);
+        let state = ReportedState { models: models.values().map(to_wire).collect() };
+        drop(models);
+        self.reported.send_if_modified(|now| {
+            let changed = *now != state;
+            *now = state;
+            changed
+        });
+    }
+
+    fn models(&self) -> MutexGuard<'_, BTreeMap<ModelName, ModelStatus>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How every model stands.
+    pub(crate) fn status(&self) -> Vec<ModelStatus> {
+        self.models().values().cloned().collect()
+    }
+}
+
+fn to_wire(status: &ModelStatus) -> ReportedModel {
+    ReportedModel {
+        name: status.name.clone(),
+        active_version: status.active_version.unwrap_or(0),
+        active_bundle: status.active_bundle.clone().unwrap_or_default(),
+        target_version: status.target_version.unwrap_or(0),
+        phase: status.phase.clone(),
+        reason: status.reason.clone(),
+    }
+}
+
+/// Why the installer cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InstallerError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the model folder cannot be used")]
+    Library(#[from] std::io::Error),
+}

@@ -1,0 +1,109 @@
+//! The bundles on this device: `bundles/<hash>/` holds a whole bundle with its signed manifest and
+//! appears by one rename; `incoming/` holds what is on its way.
+
+use crate::uplink::blob::{FetchError, Incoming};
+use ::link::durable::{self, Access};
+use edge::update::Target;
+use models::bundle::MANIFEST_FILE as KEPT_FILE;
+use protocol::id::ContentHash;
+use protocol::manifest::{InvalidSignature, Manifest, SignedManifest};
+use quinn::Connection;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What is kept of a bundle beside its files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kept {
+    pub(crate) signed: SignedManifest,
+    pub(crate) cloud_variant: bool,
+}
+
+/// Why a bundle is not here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LibraryError {
+    #[error("{} cannot be read", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is damaged", path.display())]
+    Damaged { path: PathBuf, source: serde_json::Error },
+    #[error("the bundle cannot be kept")]
+    Write(#[from] io::Error),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("refused")]
+    Signature(#[from] InvalidSignature),
+}
+
+/// The folders.
+pub(crate) struct Library {
+    bundles: PathBuf,
+    incoming: Incoming,
+}
+
+impl Library {
+    pub(crate) fn open(state_dir: &Path, bytes_per_s: u64) -> io::Result<Self> {
+        let bundles = state_dir.join("bundles");
+        durable::create_private_folder(&bundles)?;
+        let incoming = Incoming::new(state_dir.join("incoming"), bytes_per_s)?;
+        Ok(Self { bundles, incoming })
+    }
+
+    /// Where a bundle is, or would be.
+    pub(crate) fn folder(&self, bundle: ContentHash) -> PathBuf {
+        self.bundles.join(bundle.to_string())
+    }
+
+    /// Removes every bundle but these, and what an interrupted installation left.
+    pub(crate) fn sweep(&self, keep: &[Target]) -> io::Result<()> {
+        let keep: BTreeSet<String> = keep.iter().map(|t| t.bundle.to_string()).collect();
+        for entry in std::fs::read_dir(&self.bundles)? {
+            let entry = entry?;
+            if !keep.contains(entry.file_name().to_string_lossy().as_ref()) {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was kept of a bundle.
+    pub(crate) fn read(&self, bundle: ContentHash) -> Result<Kept, LibraryError> {
+        let path = self.folder(bundle).join(KEPT_FILE);
+        let bytes = std::fs::read(&path)
+            .map_err(|source| LibraryError::Read { path: path.clone(), source })?;
+        serde_json::from_slice(&bytes).map_err(|source| LibraryError::Damaged { path, source })
+    }
+
+    /// Fetches the files of a bundle and puts it into its place, whole.
+    pub(crate) async fn fetch(
+        &self,
+        connection: &Connection,
+        manifest: &Manifest,
+        kept: &Kept,
+    ) -> Result<(), LibraryError> {
+        let bundle = kept.signed.bundle();
+        let folder = self.folder(bundle);
+        if folder.is_dir() {
+            return Ok(()); // whole, because it appears by rename; its hashes are checked next
+        }
+        let staging = self.bundles.join(format!("{bundle}.staging"));
+        durable::create_private_folder(&staging)?;
+        for (name, file) in &manifest.files {
+            let place = staging.join(name);
+            if !place.exists() {
+                let whole = self.incoming.fetch(connection, (*file).into()).await?;
+                durable::rename(&whole, &place)?;
+            }
+        }
+        let json = serde_json::to_vec(kept).expect("strings are always JSON");
+        durable::write(&staging.join(KEPT_FILE), &json, Access::Private)?;
+        Ok(durable::rename(&staging, &folder)?)
+    }
+
+    /// Throws a bundle away.
+    pub(crate) fn remove(&self, bundle: ContentHash) {
+        // What cannot be removed now is swept at the next start.
+        let _ = std::fs::remove_dir_all(self.folder(bundle));
+    }
+}

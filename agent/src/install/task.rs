@@ -1,0 +1,178 @@
+//! The task that brings one model to its target.
+
+use super::library::{Kept, LibraryError};
+use super::{Installer, Wanted};
+use crate::counters::chain;
+use crate::engine::ActiveModel;
+use edge::IllegalTransition;
+use edge::backoff::Backoff;
+use edge::update::{Action, Event, Target, Update};
+use protocol::id::{ModelName, Variant};
+use protocol::manifest::Manifest;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A failure and whether it may pass.
+struct Failure {
+    passing: bool,
+    why: String,
+}
+
+impl Failure {
+    fn passing(error: &dyn std::error::Error) -> Self {
+        Self { passing: true, why: chain(error) }
+    }
+
+    fn lasting(error: &dyn std::error::Error) -> Self {
+        Self { passing: false, why: chain(error) }
+    }
+}
+
+pub(super) struct Task {
+    installer: Arc<Installer>,
+    name: ModelName,
+    update: Update,
+    backoff: Backoff,
+    wanted: Option<Wanted>,
+    proven: Option<Arc<ActiveModel>>,
+}
+
+impl Task {
+    pub(super) fn new(installer: Arc<Installer>, name: ModelName, active: Option<Target>) -> Self {
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
+        let update = Update::new(active);
+        Self { installer, name, update, backoff, wanted: None, proven: None }
+    }
+
+    /// Carries out one action after the other, for ever. A change of what is wanted interrupts
+    /// fetching and waiting; checking and activating are short and run to their end.
+    pub(super) async fn run(mut self, mut receiver: watch::Receiver<Option<Wanted>>) {
+        let mut action = Action::Rest;
+        loop {
+            self.installer.report(&self.name, &self.update);
+            let step = tokio::select! {
+                step = self.perform(action) => step,
+                changed = receiver.changed() => {
+                    if changed.is_err() {
+                        return; // the agent is shutting down
+                    }
+                    let wanted = receiver.borrow_and_update().clone();
+                    self.want(wanted, action)
+                }
+            };
+            match step {
+                Ok(next) => action = next,
+                Err(error) => {
+                    tracing::error!(model = %self.name, %error, "a fault in the installer");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Something else is wanted: the action that follows, or the present one again.
+    fn want(&mut self, wanted: Option<Wanted>, now: Action) -> Result<Action, IllegalTransition> {
+        if let Some(wanted) = &wanted
+            && let Ok(active) = self.installer.engine.get(&self.name, None)
+            && active.target() == wanted.target
+        {
+            active.set_cloud_variant(wanted.cloud_variant);
+        }
+        let next = self.update.want(wanted.as_ref().map(|w| w.target))?;
+        self.wanted = wanted;
+        if next.is_some() {
+            self.backoff.reset();
+        }
+        Ok(next.unwrap_or(now))
+    }
+
+    async fn perform(&mut self, action: Action) -> Result<Action, IllegalTransition> {
+        let result = match action {
+            Action::Rest => std::future::pending().await,
+            Action::Wait => {
+                let delay = self.backoff.next_delay(u64::from_le_bytes(::link::entropy()));
+                tokio::time::sleep(delay).await;
+                Ok(Event::RetryDue)
+            }
+            Action::Fetch => self.fetch().await.map(|()| Event::Fetched),
+            Action::Check => self.check().await.map(|()| Event::Checked),
+            Action::Activate => self.activate().map(|()| Event::Activated),
+        };
+        match result {
+            Ok(event) => self.update.handle(event),
+            Err(Failure { passing, why }) => {
+                self.installer.counters.install_failed(&self.name, passing, &why);
+                self.update.fail(passing, why)
+            }
+        }
+    }
+
+    /// The manifest, if a trusted key signed it and it is for this model, version and variant.
+    fn manifest(&self) -> Result<(Manifest, Wanted), Failure> {
+        let wanted = self
+            .wanted
+            .clone()
+            .ok_or_else(|| Failure { passing: true, why: "nothing is wanted".into() })?;
+        let manifest =
+            wanted.signed.verify(&self.installer.trusted).map_err(|e| Failure::lasting(&e))?;
+        let named = (&manifest.model, manifest.version, manifest.variant);
+        if named != (&self.name, wanted.target.version, Variant::Edge) {
+            let (model, version, variant) = named;
+            let why = format!("refused: the signed manifest is for {model}@{version} ({variant})");
+            return Err(Failure { passing: false, why });
+        }
+        Ok((manifest, wanted))
+    }
+
+    async fn fetch(&mut self) -> Result<(), Failure> {
+        let (manifest, wanted) = self.manifest()?;
+        let connection = self.installer.uplink.connected().await;
+        let kept = Kept { signed: wanted.signed, cloud_variant: wanted.cloud_variant };
+        let fetched = self.installer.library.fetch(&connection, &manifest, &kept).await;
+        fetched.map_err(|error| {
+            let mut failure = Failure::passing(&error);
+            if let LibraryError::Fetch(fetch) = &error
+                && !fetch.hint().is_empty()
+            {
+                failure.why = format!("{} ({})", failure.why, fetch.hint());
+            }
+            failure
+        })
+    }
+
+    async fn check(&mut self) -> Result<(), Failure> {
+        let (manifest, wanted) = self.manifest()?;
+        let Wanted { target, cloud_variant, .. } = wanted;
+        let installer = self.installer.clone();
+        let folder = installer.library.folder(target.bundle);
+        let prove = move || installer.engine.prove(&folder, manifest, target, cloud_variant);
+        match tokio::task::spawn_blocking(prove).await {
+            Ok(Ok(model)) => {
+                self.proven = Some(Arc::new(model));
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                self.installer.library.remove(target.bundle);
+                Err(Failure::lasting(&error))
+            }
+            Err(panic) => Err(Failure::lasting(&panic)),
+        }
+    }
+
+    /// Durable first, then visible: after a power cut the new version answers again.
+    fn activate(&mut self) -> Result<(), Failure> {
+        let none = || Failure { passing: true, why: "nothing was checked".into() };
+        let model = self.proven.take().ok_or_else(none)?;
+        let target = model.target();
+        let obsolete = self.installer.state.previous(&self.name);
+        let obsolete = obsolete.map_err(|e| Failure::passing(&e))?;
+        self.installer.state.activate(&self.name, target).map_err(|e| Failure::passing(&e))?;
+        self.installer.engine.activate(&self.name, model);
+        self.installer.counters.installed(&self.name, target.version.get());
+        if let Some(obsolete) = obsolete.filter(|o| *o != target) {
+            self.installer.library.remove(obsolete.bundle);
+        }
+        Ok(())
+    }
+}

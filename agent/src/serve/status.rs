@@ -1,0 +1,55 @@
+//! What the agent says of itself: one report, for `outrigger-agent status` and for scripts.
+
+use super::Context;
+use crate::counters::Counted;
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The agent at one moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StatusReport {
+    pub(crate) device: String,
+    pub(crate) cloud: String,
+    pub(crate) agent_version: String,
+    /// Whether the cloud is connected.
+    pub(crate) connected: bool,
+    /// Whether deferral is suspended after failures.
+    pub(crate) breaker_open: bool,
+    pub(crate) models: Vec<ModelStatus>,
+    pub(crate) counters: serde_json::Value,
+}
+
+/// One model on the device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ModelStatus {
+    pub(crate) name: String,
+    pub(crate) active_version: Option<u64>,
+    pub(crate) active_bundle: Option<String>,
+    pub(crate) threshold: Option<f32>,
+    pub(crate) target_version: Option<u64>,
+    pub(crate) phase: String,
+    /// Why the target is not active.
+    pub(crate) reason: String,
+}
+
+pub(super) async fn status(State(context): State<Arc<Context>>) -> Json<StatusReport> {
+    Json(context.report())
+}
+
+impl Context {
+    /// What the agent says of itself now.
+    pub(crate) fn report(&self) -> StatusReport {
+        let counted: Counted = self.counters.read();
+        StatusReport {
+            device: self.device.to_string(),
+            cloud: self.cloud.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            connected: self.uplink.connection().is_some(),
+            breaker_open: self.requests.breaker_is_open(),
+            models: self.installer.status(),
+            counters: serde_json::to_value(counted).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What the agent must remember over a restart: which version of each model is active, and which
+//! one was before it. SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
+
+use edge::update::Target;
+use protocol::id::ModelName;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StateError {
+    #[error("the state database cannot be used")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("the state database is of version {0}, newer than this program")]
+    Newer(i64),
+    #[error("the state database holds a row that does not parse: {0}")]
+    Damaged(String),
+}
+
+/// One model's active version, and the one before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ActiveRow {
+    pub(crate) model: ModelName,
+    pub(crate) active: Target,
+    pub(crate) previous: Option<Target>,
+}
+
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = "
+CREATE TABLE active (
+    model TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    bundle TEXT NOT NULL,
+    previous_version INTEGER,
+    previous_bundle TEXT
+) STRICT;
+PRAGMA user_version = 1;
+";
+
+/// The state database.
+pub(crate) struct State(Mutex<Connection>);
+
+impl State {
+    /// Opens `state.db` in the folder, making it where there is none.
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, StateError> {
+        let connection = Connection::open(state_dir.join("state.db"))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        match connection.pragma_query_value(None, "user_version", |row| row.get(0))? {
+            0 => connection.execute_batch(&format!("BEGIN;{SCHEMA}COMMIT;"))?,
+            SCHEMA_VERSION => {}
+            newer => return Err(StateError::Newer(newer)),
+        }
+        Ok(Self(Mutex::new(connection)))
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All active versions.
+    pub(crate) fn active(&self) -> Result<Vec<ActiveRow>, StateError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare(
+            "SELECT model, version, bundle, previous_version, previous_bundle FROM active ORDER BY model",
+        )?;
+        let rows = statement.query_map([], |row| {
+            Ok((row.get(0)?, (row.get(1)?, row.get(2)?), (row.get(3)?, row.get(4)?)))
+        })?;
+        rows.map(|row| parse_row(row?)).collect()
+    }
+
+    /// Makes a version the active one; what was active becomes the previous one.
+    pub(crate) fn activate(&self, model: &ModelName, target: Target) -> Result<(), StateError> {
+        let version = i64::try_from(target.version.get()).unwrap_or(i64::MAX);
+        self.connection().execute(
+            "INSERT INTO active (model, version, bundle) VALUES (?1, ?2, ?3)
+             ON CONFLICT (model) DO UPDATE SET
+                previous_version = version, previous_bundle = bundle,
+                version = excluded.version, bundle = excluded.bundle",
+            params![model.as_str(), version, target.bundle.to_string()],
+        )?;
+        Ok(())
+    }
+
+    /// The version before the active one.
+    pub(crate) fn previous(&self, model: &ModelName) -> Result<Option<Target>, StateError> {
+        let row: Option<(Option<i64>, Option<String>)> = self
+            .connection()
+            .query_row(
+                "SELECT previous_version, previous_bundle FROM active WHERE model = ?1",
+                [model.as_str()],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
+        match row {
+            Some((Some(version), Some(bundle))) => Ok(Some(parse_target(version, &bundle)?)),
+            _ => Ok(None),
+        }
+    }
+}
+
+type Row = (String, (i64, String), (Option<i64>, Option<String>));
+
+fn parse_row((model, (version, bundle), previous): Row) -> Result<ActiveRow, StateError> {
+    let previous = match previous {
+        (Some(version), Some(bundle)) => Some(parse_target(version, &bundle)?),
+        _ => None,
+    };
+    let model = model.parse().map_err(|_| StateError::Damaged(model))?;
+    Ok(ActiveRow { model, active: parse_target(version, &bundle)?, previous })
+}
+
+fn parse_target(version: i64, bundle: &str) -> Result<Target, StateError> {
+    let damaged = || StateError::Damaged(format!("{version} {bundle}"));
+    Ok(Target {
+        version: version.to_string().parse().map_err(|_| damaged())?,
+        bundle: bundle.parse().map_err(|_| damaged())?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::id::{ContentHash, Version};
+
+    #[test]
+    fn survives_reopening_and_remembers_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = |n: u64| Target {
+            version: Version::new(n).unwrap(),
+            bundle: ContentHash::of(&n.to_le_bytes()),
+        };
+        let model: ModelName = "fashion".parse().unwrap();
+        for n in 1..=3 {
+            State::open(folder.path()).unwrap().activate(&model, target(n)).unwrap();
+        }
+        let state = State::open(folder.path()).unwrap();
+        let expected =
+            ActiveRow { model: model.clone(), active: target(3), previous: Some(target(2)) };
+        assert_eq!(state.active().unwrap(), [expected]);
+        assert_eq!(state.previous(&model).unwrap(), Some(target(2)));
+    }
+
+    #[test]
+    fn a_newer_database_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let raw = Connection::open(folder.path().join("state.db")).unwrap();
+        raw.pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(State::open(folder.path()), Err(StateError::Newer(99))));
+    }
+}

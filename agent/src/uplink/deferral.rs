@@ -1,0 +1,96 @@
+//! One deferral: a stream of its own, header first, then the application's own tensors as they
+//! are. Dropping the future resets the stream, which cancels the request in the cloud.
+
+use ::link::frames::{self, LinkError};
+use protocol::id::Version;
+use protocol::infer::{InferRequest, Timing};
+use protocol::problem::{Problem, ProblemCode};
+use protocol::tensor::Tensor;
+use protocol::wire::{self, InferReply, PendingReply};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use std::time::{Duration, Instant};
+
+/// What the cloud answered.
+#[derive(Debug)]
+pub(crate) struct CloudAnswer {
+    pub(crate) version: Version,
+    pub(crate) outputs: Vec<Tensor>,
+    pub(crate) confidence: Option<f32>,
+    pub(crate) label: Option<String>,
+    pub(crate) timing: Timing,
+    /// Tensor bytes that came back.
+    pub(crate) received_bytes: u64,
+}
+
+/// Resets the request's stream unless the answer arrived whole.
+struct Cancel<'a> {
+    send: SendStream,
+    receive: &'a mut RecvStream,
+    done: bool,
+}
+
+impl Drop for Cancel<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            let code = VarInt::from_u32(ProblemCode::DeadlineExceeded.number());
+            // Errors mean that the stream is gone already, which is what is wanted.
+            let _ = self.send.reset(code);
+            let _ = self.receive.stop(code);
+        }
+    }
+}
+
+/// Asks the cloud and waits for the whole answer. The caller bounds the wait.
+pub(crate) async fn ask(
+    connection: &Connection,
+    request: &InferRequest,
+    version: Version,
+    budget: Duration,
+) -> Result<CloudAnswer, Problem> {
+    exchange(connection, request, version, budget).await.map_err(LinkError::into_problem)?
+}
+
+async fn exchange(
+    connection: &Connection,
+    request: &InferRequest,
+    version: Version,
+    budget: Duration,
+) -> Result<Result<CloudAnswer, Problem>, LinkError> {
+    let started = Instant::now();
+    let (send, mut receive) = connection.open_bi().await?;
+    let mut stream = Cancel { send, receive: &mut receive, done: false };
+    let deadline_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX);
+    let open = wire::infer_open(request, version, deadline_ms);
+    let tensors = request.inputs.iter().map(|t| t.data().clone());
+    match frames::send_last(&mut stream.send, &open, tensors).await {
+        // A refusal is decided on the header: the cloud stops reading and says why.
+        Ok(()) | Err(LinkError::Reset(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let reply: InferReply = frames::receive(stream.receive).await?;
+    let pending = match PendingReply::from_reply(reply) {
+        Ok(pending) => pending,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    let data = frames::receive_raw(stream.receive, &pending.tensor_sizes).await?;
+    stream.done = true;
+    Ok(whole_answer(pending, data, started.elapsed()))
+}
+
+fn whole_answer(
+    pending: PendingReply,
+    data: Vec<bytes::Bytes>,
+    elapsed: Duration,
+) -> Result<CloudAnswer, Problem> {
+    let InferReply { confidence, queue_us, infer_us, label, .. } = pending.reply.clone();
+    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    let network_us = elapsed_us.saturating_sub(queue_us).saturating_sub(infer_us);
+    Ok(CloudAnswer {
+        version: pending.version,
+        received_bytes: pending.tensor_sizes.iter().sum(),
+        outputs: pending.with_data(data)?,
+        confidence: (confidence > 0.0).then_some(confidence),
+        label: Some(label).filter(|l| !l.is_empty()),
+        timing: Timing { queue_us, infer_us, network_us },
+    })
+}

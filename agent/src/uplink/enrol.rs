@@ -1,0 +1,116 @@
+//! Enrolment: the token's CA hash decides whether anything is sent at all; then the token buys a
+//! certificate for the key that was made on this device.
+
+use super::{CloudAddress, UplinkError};
+use crate::identity::{Enrolment, IdentityError, IdentityFiles};
+use ::link::frames::{self, LinkError};
+use ::link::{quic, tls};
+use protocol::id::DeviceId;
+use protocol::manifest::SignerKey;
+use protocol::problem::{Problem, ProblemCode};
+use protocol::token::Token;
+use protocol::wire::{EnrolReply, EnrolRequest};
+use quinn::Connection;
+use rustls_pki_types::CertificateDer;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why this device was not enrolled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EnrolError {
+    #[error("the cloud at {0} does not have the CA that the token names; nothing was sent")]
+    WrongCa(String),
+    #[error("the cloud at {0} did not answer within 15 s")]
+    Silent(String),
+    #[error("the cloud refused")]
+    Refused(#[source] Problem),
+    #[error("the cloud's answer makes no sense: {0}")]
+    Nonsense(&'static str),
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// Enrols this device and keeps what comes of it.
+pub(crate) async fn enrol(
+    files: &IdentityFiles,
+    cloud: &str,
+    token: &Token,
+) -> Result<Enrolment, EnrolError> {
+    let address: CloudAddress = cloud.parse()?;
+    let key = files.key()?;
+    let request = EnrolRequest {
+        token_id: token.id.clone(),
+        token_secret: token.secret.reveal(),
+        csr: key.signing_request().map_err(IdentityError::from)?.into(),
+        hostname: hostname(),
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+    };
+    let exchange = exchange(&address, token, request);
+    let (reply, ca) = tokio::time::timeout(PATIENCE, exchange)
+        .await
+        .map_err(|_| EnrolError::Silent(address.to_string()))??;
+    let enrolment = read_reply(&reply, &address.to_string(), token)?;
+    let chain: Vec<CertificateDer<'_>> =
+        reply.certificates.iter().map(|der| CertificateDer::from_slice(der)).collect();
+    files.keep(&enrolment, &chain, &ca)?;
+    Ok(enrolment)
+}
+
+async fn exchange(
+    address: &CloudAddress,
+    token: &Token,
+    request: EnrolRequest,
+) -> Result<(EnrolReply, CertificateDer<'static>), EnrolError> {
+    let tls = tls::pinned_client(token.ca_hash, protocol::ALPN_ENROL).map_err(UplinkError::from)?;
+    let (endpoint, connection) = match address.connect(tls).await {
+        Err(UplinkError::Connection(error)) if is_certificate_error(&error) => {
+            return Err(EnrolError::WrongCa(address.to_string()));
+        }
+        other => other?,
+    };
+    let ca = shown_ca(&connection, token).ok_or(EnrolError::Nonsense("no CA in its chain"))?;
+    let ask = async {
+        let (mut send, mut receive) = connection.open_bi().await?;
+        frames::send_last(&mut send, &request, []).await?;
+        frames::receive::<EnrolReply>(&mut receive).await
+    };
+    let reply = ask.await.map_err(|error| match error {
+        LinkError::Refused(problem) => EnrolError::Refused(problem),
+        other => EnrolError::Uplink(other.into()),
+    })?;
+    quic::close(&connection, ProblemCode::None, "");
+    endpoint.wait_idle().await;
+    Ok((reply, ca))
+}
+
+/// TLS alerts 40 to 51 speak of certificates (RFC 8446 section 6.2); QUIC adds 0x100.
+fn is_certificate_error(error: &quinn::ConnectionError) -> bool {
+    let quinn::ConnectionError::TransportError(error) = error else { return false };
+    (0x100 + 40..0x100 + 52).contains(&u64::from(error.code))
+}
+
+fn shown_ca(connection: &Connection, token: &Token) -> Option<CertificateDer<'static>> {
+    let shown = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    tls::find_ca(&shown, token.ca_hash)
+}
+
+fn read_reply(reply: &EnrolReply, cloud: &str, token: &Token) -> Result<Enrolment, EnrolError> {
+    let device: DeviceId =
+        reply.device_id.parse().map_err(|_| EnrolError::Nonsense("no valid device id"))?;
+    let signers: Option<Vec<_>> =
+        reply.signer_keys.iter().map(|k| SignerKey::from_slice(k)).collect();
+    let signers = signers.ok_or(EnrolError::Nonsense("a signing key that is none"))?;
+    if reply.certificates.is_empty() {
+        return Err(EnrolError::Nonsense("no certificate"));
+    }
+    Ok(Enrolment::new(cloud, device, token.ca_hash, &signers))
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let name = name.or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default();
+    name.trim().chars().take(64).collect()
+}

@@ -1,0 +1,95 @@
+//! Benches: what they have in common is the report.
+
+pub mod agent;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// The figures of one bench.
+#[derive(Debug, Clone, Serialize)]
+pub struct BenchReport {
+    /// The bench.
+    pub name: &'static str,
+    /// One object per measured thing; all have the same keys.
+    pub rows: Vec<Map<String, Value>>,
+    /// What is to be reached.
+    pub goals: Vec<Goal>,
+}
+
+/// Something to be reached.
+#[derive(Debug, Clone, Serialize)]
+pub struct Goal {
+    /// What is measured, with its unit.
+    pub name: &'static str,
+    /// Which direction is better.
+    pub better: Better,
+    /// The bar.
+    pub goal: f64,
+    /// What was measured.
+    pub measured: f64,
+    /// Whether the bar was cleared.
+    pub met: bool,
+}
+
+/// Which direction is better.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Better {
+    /// Less is better.
+    Lower,
+    /// More is better.
+    Higher,
+}
+
+impl Goal {
+    /// A goal for something of which less is better.
+    pub fn at_most(name: &'static str, goal: f64, measured: f64) -> Self {
+        Self { name, better: Better::Lower, goal, measured, met: measured <= goal }
+    }
+}
+
+impl fmt::Display for BenchReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", rows_table(&self.rows))?;
+        let mut table = new_table(&["goal", "at", "measured", ""]);
+        for goal in &self.goals {
+            let sign = match goal.better {
+                Better::Lower => "<=",
+                Better::Higher => ">=",
+            };
+            let met = if goal.met { "met" } else { "NOT met" };
+            table.add_row([
+                goal.name.to_owned(),
+                format!("{sign} {}", goal.goal),
+                format!("{:.3}", goal.measured),
+                met.to_owned(),
+            ]);
+        }
+        write!(f, "{table}")
+    }
+}
+
+fn rows_table(rows: &[Map<String, Value>]) -> Table {
+    let header: Vec<&str> =
+        rows.first().map(|r| r.keys().map(String::as_str).collect()).unwrap_or_default();
+    let mut table = new_table(&header);
+    for row in rows {
+        table.add_row(row.values().map(|value| match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }));
+    }
+    table
+}
+
+fn new_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(header);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}

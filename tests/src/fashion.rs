@@ -1,0 +1,88 @@
+//! The labelled demo images, and how an application asks about one.
+
+use crate::http::{HttpClient, HttpResponse};
+use crate::world;
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+/// Pixels of one image.
+pub const IMAGE_BYTES: usize = 28 * 28;
+
+/// Labelled images, 28 x 28 grey, one byte per pixel.
+pub struct Images {
+    pixels: Vec<u8>,
+    classes: Vec<u8>,
+    labels: Vec<String>,
+}
+
+impl Images {
+    /// The test images, which nothing was trained or chosen on.
+    ///
+    /// # Errors
+    /// The files are not there.
+    pub fn test() -> anyhow::Result<Self> {
+        let folder = world::fashion();
+        let read = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let labels = serde_json::from_slice(&read("labels.json")?)?;
+        let pixels = read("data/test-images.u8")?;
+        let classes = read("data/test-labels.u8")?;
+        if pixels.len() != classes.len() * IMAGE_BYTES {
+            bail!("images and labels do not match");
+        }
+        Ok(Self { pixels, classes, labels })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.classes.is_empty()
+    }
+
+    /// The pixels of one.
+    pub fn pixels(&self, index: usize) -> &[u8] {
+        &self.pixels[index * IMAGE_BYTES..(index + 1) * IMAGE_BYTES]
+    }
+
+    /// The true label of one.
+    pub fn label(&self, index: usize) -> &str {
+        &self.labels[usize::from(self.classes[index])]
+    }
+}
+
+/// The body of a request about one image of bytes, answered in binary.
+pub fn request_body(pixels: &[u8], parameters: &Value) -> (usize, Vec<u8>) {
+    let head = json!({
+        "parameters": parameters,
+        "inputs": [{
+            "name": "image", "datatype": "UINT8", "shape": [1, 28, 28],
+            "parameters": { "binary_data_size": pixels.len() },
+        }],
+        "outputs": [{ "name": "logits", "parameters": { "binary_data": true } }],
+    });
+    let mut body = head.to_string().into_bytes();
+    let len = body.len();
+    body.extend_from_slice(pixels);
+    (len, body)
+}
+
+/// Sends one request about one image.
+///
+/// # Errors
+/// The connection breaks.
+pub fn ask(
+    client: &mut HttpClient,
+    pixels: &[u8],
+    parameters: &Value,
+) -> anyhow::Result<HttpResponse> {
+    let (len, body) = request_body(pixels, parameters);
+    let len = len.to_string();
+    let headers = [("Inference-Header-Content-Length", len.as_str())];
+    client.post("/v2/models/fashion/infer", &headers, &body)
+}

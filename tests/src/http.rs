@@ -1,0 +1,134 @@
+//! The smallest HTTP/1.1 client that can measure a server: one keep-alive connection, no pool, no
+//! runtime, so that what is timed is the server; and it sends whatever a test wants to send.
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// One connection.
+pub struct HttpClient {
+    stream: BufReader<TcpStream>,
+    host: String,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct HttpResponse {
+    /// The status code.
+    pub status: u16,
+    /// Header names in lower case, and values.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl HttpResponse {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// The JSON part of the body, and the raw bytes behind it.
+    ///
+    /// # Errors
+    /// The body does not begin with JSON.
+    pub fn split(&self) -> anyhow::Result<(Value, &[u8])> {
+        let len = self.header("inference-header-content-length").map(str::parse).transpose()?;
+        let (json, raw) =
+            self.body.split_at_checked(len.unwrap_or(self.body.len())).context("too short")?;
+        Ok((serde_json::from_slice(json)?, raw))
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        Ok(self.split()?.0)
+    }
+}
+
+impl HttpClient {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub fn connect(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        Ok(Self { stream: BufReader::with_capacity(64 << 10, stream), host: address.to_string() })
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn get(&mut self, path: &str) -> anyhow::Result<HttpResponse> {
+        self.send("GET", path, &[], &[])
+    }
+
+    /// `POST path` with more headers and a body.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn post(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> anyhow::Result<HttpResponse> {
+        self.send("POST", path, headers, body)
+    }
+
+    /// Any request. A `Host` among the headers replaces the right one.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> anyhow::Result<HttpResponse> {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nContent-Length: {}\r\n", body.len());
+        if headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case("host")) {
+            head.push_str(&format!("Host: {}\r\n", self.host));
+        }
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        let mut message = head.into_bytes();
+        message.extend_from_slice(body);
+        self.stream.get_mut().write_all(&message)?;
+        self.receive()
+    }
+
+    fn receive(&mut self) -> anyhow::Result<HttpResponse> {
+        let status = self.line()?;
+        let status = status.split(' ').nth(1).context("no status line")?.parse()?;
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            let Some((name, value)) = line.split_once(':') else { break };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut response = HttpResponse { status, headers, body: Vec::new() };
+        let len: usize = response.header("content-length").context("no content-length")?.parse()?;
+        response.body.resize(len, 0);
+        self.stream.read_exact(&mut response.body)?;
+        Ok(response)
+    }
+
+    fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            bail!("the server closed the connection");
+        }
+        Ok(line.trim_end().to_owned())
+    }
+}

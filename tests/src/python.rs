@@ -1,0 +1,71 @@
+//! Virtual environments with programs that nobody here wrote.
+
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A virtual environment, kept between runs in the cache folder and named by what is in it.
+pub struct Environment(PathBuf);
+
+impl Environment {
+    /// The environment with exactly these packages. `None`, with the reason printed, when there is
+    /// no registry to get them from.
+    ///
+    /// # Errors
+    /// No Python, or one without venv.
+    pub fn with(packages: &[&str]) -> anyhow::Result<Option<Self>> {
+        let name = protocol::id::ContentHash::of(packages.join(" ").as_bytes()).to_string();
+        let folder = cache_folder()?.join("python").join(&name[..16]);
+        let environment = Self(folder);
+        if environment.0.join("complete").exists() {
+            return Ok(Some(environment));
+        }
+        let _ = std::fs::remove_dir_all(&environment.0);
+        let made = Command::new("python3").args(["-m", "venv"]).arg(&environment.0).output();
+        check("python3 -m venv (install Python with venv)", &made.context("no python3 in PATH")?)?;
+        let installed = environment
+            .python()
+            .args(["-m", "pip", "install", "--quiet"])
+            .args(packages)
+            .output()?;
+        if !installed.status.success() {
+            let text = String::from_utf8_lossy(&installed.stderr);
+            println!(
+                "SKIPPED: no registry gives {packages:?}: {}",
+                text.lines().last().unwrap_or("")
+            );
+            return Ok(None);
+        }
+        std::fs::write(environment.0.join("complete"), packages.join("\n"))?;
+        Ok(Some(environment))
+    }
+
+    /// Its interpreter.
+    pub fn python(&self) -> Command {
+        Command::new(self.0.join("bin/python"))
+    }
+
+    /// Runs a script of tests/python; its stdout.
+    ///
+    /// # Errors
+    /// It fails; with what it printed.
+    pub fn run(&self, script: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
+        let output = self.python().arg(path).args(arguments).output()?;
+        check(script, &output)?;
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+fn check(what: &str, output: &Output) -> anyhow::Result<()> {
+    if !output.status.success() {
+        bail!("{what} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+fn cache_folder() -> anyhow::Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache"));
+    Ok(cache.or(home).context("neither XDG_CACHE_HOME nor HOME is set")?.join("outrigger"))
+}

@@ -1,0 +1,77 @@
+//! A QUIC peer that says what a test wants it to say, well-formed or not.
+
+use link::{pki, quic, tls};
+use protocol::problem::ProblemCode;
+use quinn::{Connection, ConnectionError, Endpoint};
+use std::path::Path;
+
+/// A connection with the identity of an enrolled device.
+pub struct RawLink {
+    runtime: tokio::runtime::Runtime,
+    connection: Connection,
+    _endpoint: Endpoint,
+}
+
+impl RawLink {
+    /// Connects as the device whose state folder this is.
+    ///
+    /// # Errors
+    /// No identity there, or no connection.
+    pub fn connect(state_dir: &Path, cloud: &str) -> anyhow::Result<Self> {
+        let read = |name: &str| std::fs::read(state_dir.join(name));
+        let ca = pki::chain_from_pem(&read("ca.pem")?)?.remove(0);
+        let chain = pki::chain_from_pem(&read("device.pem")?)?;
+        let key = pki::key_from_pem(&read("device.key")?)?;
+        let identity = Some(tls::Identity { chain, key });
+        Self::connect_with(tls::client(&ca, identity, protocol::ALPN_AGENT)?, cloud)
+    }
+
+    /// Connects without a certificate, as the CA in this folder's cloud allows anybody to try.
+    ///
+    /// # Errors
+    /// No connection.
+    pub fn connect_anonymously(ca_pem: &Path, alpn: &[u8], cloud: &str) -> anyhow::Result<Self> {
+        let ca = pki::chain_from_pem(&std::fs::read(ca_pem)?)?.remove(0);
+        Self::connect_with(tls::client(&ca, None, alpn)?, cloud)
+    }
+
+    fn connect_with(tls: rustls::ClientConfig, cloud: &str) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let address = cloud.parse()?;
+        let config = quic::client(tls)?;
+        let (endpoint, connection) = runtime.block_on(async {
+            let endpoint = quic::endpoint(quic::local_address_for(address), None)?;
+            let connection = endpoint.connect_with(config, address, "127.0.0.1")?.await?;
+            anyhow::Ok((endpoint, connection))
+        })?;
+        Ok(Self { runtime, connection, _endpoint: endpoint })
+    }
+
+    /// Opens a stream, sends these bytes and its end, and reads what comes until the end.
+    ///
+    /// # Errors
+    /// The stream or the connection breaks.
+    pub fn exchange(&self, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+        self.runtime.block_on(async {
+            let (mut send, mut receive) = self.connection.open_bi().await?;
+            send.write_all(bytes).await?;
+            send.finish()?;
+            Ok(receive.read_to_end(1 << 20).await?)
+        })
+    }
+
+    /// Waits until the cloud closes the connection; with which code.
+    ///
+    /// # Errors
+    /// It does not, or ends without a code of ours.
+    pub fn closed_with(&self) -> anyhow::Result<ProblemCode> {
+        let patience = std::time::Duration::from_secs(5);
+        let closed = async { tokio::time::timeout(patience, self.connection.closed()).await };
+        match self.runtime.block_on(closed)? {
+            ConnectionError::ApplicationClosed(close) => {
+                Ok(ProblemCode::from_number(u32::try_from(close.error_code.into_inner())?))
+            }
+            other => Err(other.into()),
+        }
+    }
+}

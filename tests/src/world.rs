@@ -1,0 +1,93 @@
+//! A whole fleet on loopback, in a temporary folder: the three real programs, started, stopped
+//! and killed as a person would. Everything ends with the value that started it.
+
+mod agent;
+mod cloud;
+mod operator;
+mod process;
+
+pub use agent::{Agent, AgentOptions, model_status};
+pub use cloud::Cloud;
+pub use operator::Operator;
+pub use process::{Process, cpu_seconds_of, eventually, program};
+
+use anyhow::Context;
+use std::path::{Path, PathBuf};
+
+/// The folder of the repository.
+pub fn repository() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests).to_owned()
+}
+
+/// The demo model pair.
+pub fn fashion() -> PathBuf {
+    repository().join("models/zoo/fashion")
+}
+
+/// A cloud, an operator who is signed in, and a folder for agents.
+pub struct World {
+    folder: tempfile::TempDir,
+    /// The cloud.
+    pub cloud: Cloud,
+    /// The operator's command.
+    pub operator: Operator,
+}
+
+impl World {
+    /// Starts a cloud on a free port and signs the operator in.
+    ///
+    /// # Errors
+    /// A program that does not start, with what it printed.
+    pub fn start() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("outrigger-").tempdir()?;
+        let cloud = Cloud::start(&folder.path().join("cloud"))?;
+        let operator = Operator::new(&folder.path().join("operator"));
+        operator.login(&cloud)?;
+        Ok(Self { folder, cloud, operator })
+    }
+
+    /// The temporary folder of everything.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Keeps the folder after the end.
+    pub fn keep(&mut self) {
+        self.folder.disable_cleanup(true);
+    }
+
+    /// Pushes the demo models and assigns them to every device.
+    ///
+    /// # Errors
+    /// What the operator's command printed.
+    pub fn ship_fashion(&self) -> anyhow::Result<()> {
+        let folder = fashion();
+        self.operator.run(&["model", "push", &folder.to_string_lossy()])?;
+        self.operator.run(&["model", "assign", "fashion", "--all"])?;
+        Ok(())
+    }
+
+    /// A fresh one-time token in a file.
+    ///
+    /// # Errors
+    /// What the operator's command printed.
+    pub fn token(&self) -> anyhow::Result<PathBuf> {
+        let file = tempfile::Builder::new().prefix("token-").tempfile_in(self.folder())?;
+        let (_, path) = file.keep()?;
+        std::fs::remove_file(&path)?;
+        self.operator.run(&["device", "token", "-o", &path.to_string_lossy()])?;
+        Ok(path)
+    }
+
+    /// Enrols a new device and starts its agent.
+    ///
+    /// # Errors
+    /// A program that does not start, with what it printed.
+    pub fn agent(&self, name: &str, options: &AgentOptions) -> anyhow::Result<Agent> {
+        let state_dir = self.folder().join(name);
+        Agent::enrol(&state_dir, &self.cloud.address(), &self.token()?)
+            .with_context(|| format!("cannot enrol {name}"))?;
+        Agent::start(&state_dir, options)
+    }
+}

@@ -1,0 +1,75 @@
+//! `outrigger-cloud` under test.
+
+use super::process::{Process, program};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A cloud with its data folder. It can be stopped, killed and started again on the same port.
+pub struct Cloud {
+    data_dir: PathBuf,
+    address: String,
+    process: Option<Process>,
+}
+
+impl Cloud {
+    /// Starts a cloud on a free loopback port.
+    ///
+    /// # Errors
+    /// It does not get ready; with what it printed.
+    pub fn start(data_dir: &Path) -> anyhow::Result<Self> {
+        let mut cloud =
+            Self { data_dir: data_dir.to_owned(), address: "127.0.0.1:0".into(), process: None };
+        cloud.restart()?;
+        Ok(cloud)
+    }
+
+    /// Starts it, on the port that it had before.
+    ///
+    /// # Errors
+    /// It does not get ready; with what it printed.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.kill();
+        let listening = self.data_dir.join("listening");
+        let _ = std::fs::remove_file(&listening);
+        let mut command = Command::new(program("outrigger-cloud")?);
+        command
+            .arg("serve")
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .args(["--listen", &self.address]);
+        let log = self.data_dir.with_extension("log");
+        let mut process = Process::start(command, &log)?;
+        let read = || std::fs::read_to_string(&listening).ok().filter(|t| t.ends_with('\n'));
+        self.address = process.wait_for("outrigger-cloud", read)?.trim().to_owned();
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> String {
+        self.address.clone()
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The running process.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// Ends it in order; its exit code.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop(&mut self) -> anyhow::Result<Option<i32>> {
+        self.process.take().map_or(Ok(None), Process::stop)
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+}

@@ -1,0 +1,158 @@
+//! One program of ours as a child process, its output kept for when something goes wrong.
+
+use anyhow::{Context, bail};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The path of one of our programs, beside the running test or bench.
+///
+/// # Errors
+/// It was not built.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let mut folders = own.ancestors().skip(1).take(2);
+    let found = folders.find_map(|f| Some(f.join(name)).filter(|p| p.is_file()));
+    found.with_context(|| {
+        format!("{name} is not built; build it with: cargo build --workspace --bins")
+    })
+}
+
+/// Polls until `check` gives a value, at most for `patience`.
+///
+/// # Errors
+/// It never did.
+pub fn eventually<T>(
+    what: &str,
+    patience: Duration,
+    mut check: impl FnMut() -> Option<T>,
+) -> anyhow::Result<T> {
+    let end = Instant::now() + patience;
+    loop {
+        if let Some(value) = check() {
+            return Ok(value);
+        }
+        if Instant::now() >= end {
+            bail!("{what}: not within {patience:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A running program. It is killed when the value is dropped.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a program whose stdout and stderr go to `log`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
+        let file = File::options().create(true).append(true).open(log)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
+        Ok(Self { child, log: log.to_owned() })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it printed so far.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits for a value that appears once the program is ready.
+    ///
+    /// # Errors
+    /// It ended, or was not ready in time; with the end of its output.
+    pub fn wait_for<T>(
+        &mut self,
+        what: &str,
+        mut check: impl FnMut() -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let child = &mut self.child;
+        let mut ended = None;
+        let found = eventually(what, Duration::from_secs(60), || {
+            ended = child.try_wait().ok().flatten();
+            if ended.is_some() { Some(None) } else { check().map(Some) }
+        });
+        match found {
+            Ok(Some(value)) => Ok(value),
+            _ => bail!(
+                "{what}: {}; it printed:\n{}",
+                ended.map_or("not in time".into(), |s| s.to_string()),
+                self.output()
+            ),
+        }
+    }
+
+    /// Asks it to end (SIGTERM) and waits; its exit code.
+    ///
+    /// # Errors
+    /// It does not end within 20 s.
+    pub fn stop(mut self) -> anyhow::Result<Option<i32>> {
+        let id = libc::pid_t::try_from(self.child.id())?;
+        // SAFETY: a signal to a child that this value owns and has not waited for.
+        #[allow(unsafe_code)]
+        let sent = unsafe { libc::kill(id, libc::SIGTERM) };
+        if sent != 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        let status = eventually("the end after SIGTERM", Duration::from_secs(20), || {
+            self.child.try_wait().ok().flatten()
+        })?;
+        Ok(status.code())
+    }
+
+    /// Kills it at once (SIGKILL).
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill(); // an error means that it ended already
+        let _ = self.child.wait();
+    }
+
+    /// Proportional set size in kB, from `/proc/PID/smaps_rollup`.
+    ///
+    /// # Errors
+    /// It is gone, or this is no Linux.
+    pub fn pss_kb(&self) -> anyhow::Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.id()))?;
+        let line = text.lines().find(|l| l.starts_with("Pss:")).context("no Pss line")?;
+        Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// CPU seconds that the threads of a process have used, from `/proc/PID/task/*/schedstat`
+/// (nanoseconds on a processor; the clock ticks of `/proc/PID/stat` are too coarse for a call).
+///
+/// # Errors
+/// It is gone, or this is no Linux.
+pub fn cpu_seconds_of(id: u32) -> anyhow::Result<f64> {
+    let mut nanoseconds = 0u64;
+    for task in std::fs::read_dir(format!("/proc/{id}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        let first = text.split(' ').next().context("an empty schedstat")?;
+        nanoseconds += first.parse::<u64>()?;
+    }
+    Ok(nanoseconds as f64 / 1e9)
+}

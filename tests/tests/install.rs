@@ -1,0 +1,143 @@
+//! What a device installs, and what it refuses: the old version answers all the while.
+#![allow(clippy::unwrap_used)] // helpers beside the tests
+
+use outrigger_tests::fashion::{Images, ask};
+use outrigger_tests::world::{Agent, AgentOptions, World, eventually, fashion, model_status};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn slow() -> AgentOptions {
+    AgentOptions { config: "[link]\ndownload_bytes_per_s = 30000".into() }
+}
+
+fn answers_with_version(agent: &Agent, version: &str) {
+    let images = Images::test().unwrap();
+    let response =
+        ask(&mut agent.client().unwrap(), images.pixels(0), &json!({"placement": "edge"}));
+    let response = response.unwrap();
+    let (body, _) = response.split().unwrap();
+    assert_eq!((response.status, body["model_version"].as_str()), (200, Some(version)), "{body}");
+}
+
+/// The blob of the newest edge model in the cloud's folder.
+fn edge_blob(world: &World) -> PathBuf {
+    let bytes = std::fs::read(fashion().join("edge.onnx")).unwrap();
+    let hash = protocol::id::ContentHash::of(&bytes).to_string();
+    world.cloud.data_dir().join("blobs").join(&hash[..2]).join(&hash)
+}
+
+fn push_again(world: &World) {
+    let folder = fashion();
+    world.operator.run(&["model", "push", &folder.to_string_lossy()]).unwrap();
+}
+
+fn database(world: &World) -> rusqlite::Connection {
+    rusqlite::Connection::open(world.cloud.data_dir().join("cloud.db")).unwrap()
+}
+
+#[test]
+fn a_forged_manifest_is_refused_and_the_old_version_answers() {
+    let mut world = World::start().unwrap();
+    world.ship_fashion().unwrap();
+    let agent = world.agent("device", &AgentOptions::default()).unwrap();
+    agent.wait_active("fashion", 1).unwrap();
+    push_again(&world);
+
+    // A cloud that was broken into: it alters what was signed.
+    world.cloud.stop().unwrap();
+    let changed = database(&world)
+        .execute(
+            "UPDATE models SET signed_manifest = CAST(replace(CAST(signed_manifest AS TEXT), 'Classifies', 'Misleads') AS BLOB) WHERE version = 2",
+            [],
+        )
+        .unwrap();
+    assert_eq!(changed, 2, "both variants of version 2");
+    world.cloud.restart().unwrap();
+    world.operator.run(&["model", "assign", "fashion@2", "--all"]).unwrap();
+
+    let refused = agent
+        .wait_until("the refusal", |status| model_status(status, "fashion")["phase"] == "refused");
+    let refused = refused.unwrap();
+    let model = model_status(&refused, "fashion");
+    assert!(model["reason"].as_str().unwrap().contains("forged"), "{model}");
+    assert_eq!((&model["active_version"], &model["target_version"]), (&json!(1), &json!(2)));
+    answers_with_version(&agent, "1");
+
+    // The operator sees why.
+    let devices = eventually("the report", Duration::from_secs(10), || {
+        let devices = world.operator.run(&["device", "list", "--json"]).ok()?;
+        devices.contains("forged").then_some(devices)
+    });
+    devices.unwrap();
+}
+
+#[test]
+fn a_truncated_or_altered_blob_is_refused_and_a_repaired_one_is_installed() {
+    let world = World::start().unwrap();
+    world.ship_fashion().unwrap();
+    let blob = edge_blob(&world);
+    let good = std::fs::read(&blob).unwrap();
+
+    let mut altered = good.clone();
+    altered[good.len() / 2] ^= 1;
+    for bad in [&good[..good.len() - 1], &altered] {
+        std::fs::write(&blob, bad).unwrap();
+        let name = format!("device-{}", bad.len());
+        let agent = world.agent(&name, &AgentOptions::default()).unwrap();
+        let status = agent.wait_until("a failure with its reason", |status| {
+            model_status(status, "fashion")["reason"].as_str().is_some_and(|r| !r.is_empty())
+        });
+        let status = status.unwrap();
+        assert_eq!(model_status(&status, "fashion")["active_version"], json!(null), "{status}");
+
+        std::fs::write(&blob, &good).unwrap();
+        agent.wait_active("fashion", 1).unwrap(); // tried again by itself
+        answers_with_version(&agent, "1");
+    }
+}
+
+#[test]
+fn killed_in_the_middle_of_a_download_it_continues() {
+    let world = World::start().unwrap();
+    world.ship_fashion().unwrap();
+    let device = world.folder().join("device");
+    Agent::enrol(&device, &world.cloud.address(), &world.token().unwrap()).unwrap();
+    let partial_bytes = || {
+        let entries = std::fs::read_dir(device.join("incoming")).ok()?;
+        let parts = entries.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "part"));
+        parts.map(|e| e.metadata().map_or(0, |m| m.len())).max()
+    };
+
+    let agent = Agent::start(&device, &slow()).unwrap();
+    let enough = |bytes: &u64| *bytes > 20_000;
+    let before = eventually("a part", Duration::from_secs(20), || partial_bytes().filter(enough));
+    let before = before.unwrap();
+    agent.kill();
+    assert!(partial_bytes().unwrap() >= before, "what arrived is kept");
+
+    let agent = Agent::start(&device, &AgentOptions::default()).unwrap();
+    agent.wait_active("fashion", 1).unwrap();
+    answers_with_version(&agent, "1");
+    let status = agent.status().unwrap();
+    assert_eq!(partial_bytes(), None, "no part is left");
+    assert_eq!(status["counters"]["installs"]["refused"], 0, "{status}");
+}
+
+#[test]
+fn a_second_version_replaces_the_first_and_a_restart_remembers_it() {
+    let mut world = World::start().unwrap();
+    world.ship_fashion().unwrap();
+    let agent = world.agent("device", &AgentOptions::default()).unwrap();
+    agent.wait_active("fashion", 1).unwrap();
+    push_again(&world);
+    world.operator.run(&["model", "assign", "fashion@2", "--all"]).unwrap();
+    agent.wait_active("fashion", 2).unwrap();
+    answers_with_version(&agent, "2");
+
+    // With no cloud at all, the device still answers with what it has.
+    world.cloud.stop().unwrap();
+    let state_dir = agent.stop().unwrap();
+    let agent = Agent::start(&state_dir, &AgentOptions::default()).unwrap();
+    answers_with_version(&agent, "2");
+}
