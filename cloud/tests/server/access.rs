@@ -8,7 +8,7 @@ use crate::support::{bearer, start};
 #[test]
 fn the_first_key_is_an_admins_and_private() {
     let cloud = start();
-    let (status, body) = cloud.admin("GET", "/v1/whoami", Value::Null);
+    let (status, body) = cloud.admin("GET", "/v1/whoami", &Value::Null);
     assert_eq!((status, body["role"].as_str()), (200, Some("admin")));
     assert_eq!(body["ca_hash"].as_str(), Some(cloud.admin.ca_hash.to_string().as_str()));
     let listening = std::fs::read_to_string(cloud.folder.path().join("listening")).unwrap();
@@ -40,7 +40,7 @@ fn without_a_valid_key_there_is_only_health() {
         assert_eq!((status, body["code"].as_str()), (401, Some("unauthorised")), "{auth:?}");
         assert!(body["hint"].as_str().unwrap().contains("outrigger login"));
     }
-    let (_, stats) = cloud.admin("GET", "/v1/stats", Value::Null);
+    let (_, stats) = cloud.admin("GET", "/v1/stats", &Value::Null);
     assert_eq!(stats["counts"]["api_unauthorised"], 5);
 }
 
@@ -95,7 +95,7 @@ fn every_change_is_in_the_audit_log() {
     let cloud = start();
     cloud.trust_signer();
     cloud.token();
-    let (_, body) = cloud.admin("GET", "/v1/audit?limit=2", Value::Null);
+    let (_, body) = cloud.admin("GET", "/v1/audit?limit=2", &Value::Null);
     let actions: Vec<_> = body["audit"].as_array().unwrap().iter().map(|e| &e["action"]).collect();
     assert_eq!(actions, ["token.create", "signer.trust"]);
     assert!(body["audit"][0]["actor"].as_str().unwrap().starts_with("admin ("));

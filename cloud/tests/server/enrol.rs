@@ -21,7 +21,7 @@ fn a_token_is_good_for_one_key() {
     let again = cloud.enrol(&token, &mine).unwrap();
     assert_eq!(again.device_id, first.device_id);
     assert!(cloud.enrol(&token, &other).unwrap_err().contains("used before"));
-    let (_, body) = cloud.admin("GET", "/v1/devices", Value::Null);
+    let (_, body) = cloud.admin("GET", "/v1/devices", &Value::Null);
     let devices = body["devices"].as_array().unwrap();
     assert_eq!((devices.len(), &devices[0]["online"]), (1, &json!(false)));
     assert_eq!((&devices[0]["id"], &devices[0]["name"]), (&json!(first.device_id), &json!("box")));

@@ -26,7 +26,7 @@ fn a_push_is_checked_from_all_sides() {
     let path = format!("/v1/blobs/{}", ContentHash::of(b"announced"));
     let altered = cloud.call(Some(&bearer(&cloud.admin)), "PUT", &path, b"sent");
     assert_eq!(bad(altered), refused(422, "hash_mismatch"));
-    assert_eq!(cloud.admin("HEAD", &path, Value::Null).0, 404);
+    assert_eq!(cloud.admin("HEAD", &path, &Value::Null).0, 404);
 
     let push = |bundle, key: &SigningKey| cloud.push_manifest(bundle, key);
     assert_eq!(bad(push(&edge, &signing_key())), refused(422, "untrusted_signer"));
@@ -49,7 +49,7 @@ fn a_push_is_checked_from_all_sides() {
     let wrong = bundle(1, Variant::Cloud, &MODEL.replace("scale 2", "scale 3"));
     assert_eq!(bad(cloud.push(&wrong)), refused(422, "unusable_model"));
     assert_eq!(good(cloud.push(&bundle(1, Variant::Cloud, MODEL))), (201, Some(true)));
-    let (_, list) = cloud.admin("GET", "/v1/models", Value::Null);
+    let (_, list) = cloud.admin("GET", "/v1/models", &Value::Null);
     assert_eq!(list["models"].as_array().unwrap().len(), 2);
 }
 
@@ -67,7 +67,7 @@ fn an_assignment_reaches_the_device_at_once() {
     assert_eq!(blob(&cloud.runtime, &connection, hash, 0).unwrap_err(), ProblemCode::NotFound);
 
     let assigned = json!({ "model": "m", "version": 1, "device": device.id });
-    assert_eq!(cloud.admin("PUT", "/v1/assignments", assigned).0, 200);
+    assert_eq!(cloud.admin("PUT", "/v1/assignments", &assigned).0, 200);
     let pushed = frames::receive::<wire::DesiredState>(&mut control.recv);
     let pushed = cloud.runtime.block_on(pushed).unwrap();
     assert!(pushed.revision > desired.revision);
@@ -92,7 +92,7 @@ fn an_assignment_reaches_the_device_at_once() {
     cloud.runtime.block_on(frames::send(&mut control.send, &report)).unwrap();
     control.send.finish().unwrap();
     let _ = cloud.runtime.block_on(control.recv.read_to_end(0)); // ends once the report was kept
-    let (_, body) = cloud.admin("GET", "/v1/devices", Value::Null);
+    let (_, body) = cloud.admin("GET", "/v1/devices", &Value::Null);
     let device = &body["devices"][0];
     assert_eq!(device["reported"][0]["active_version"], 1);
     assert_eq!((&device["online"], &device["desired"][0]["version"]), (&json!(true), &json!(1)));

@@ -106,7 +106,7 @@ impl Cloud {
     }
 
     /// One call as the first admin.
-    pub(crate) fn admin(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) fn admin(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         self.call(Some(&bearer(&self.admin)), method, path, body.as_bytes())
     }
@@ -238,7 +238,7 @@ impl Cloud {
     pub(crate) fn trust_signer(&self) {
         let public_key = hex::encode(signing_key().public().0);
         let body = json!({ "public_key": public_key, "name": "test" });
-        assert!(self.admin("POST", "/v1/signers", body).0 < 300);
+        assert!(self.admin("POST", "/v1/signers", &body).0 < 300);
     }
 
     pub(crate) fn push_files(&self, bundle: &Bundle) {
