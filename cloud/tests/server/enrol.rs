@@ -50,10 +50,10 @@ fn an_agent_needs_its_own_certificate() {
     let path = format!("/v1/devices/{}/denied", device.id);
     let live = cloud.runtime.block_on(crate::support::hello(&connection));
     assert!(live.is_ok());
-    assert_eq!(cloud.admin("PUT", &path, json!({ "denied": true })).0, 200);
+    assert_eq!(cloud.admin("PUT", &path, &json!({ "denied": true })).0, 200);
     assert_eq!(cloud.closed(&connection).0, ProblemCode::Unauthorised);
     assert_eq!(cloud.closed(&cloud.agent(&device)).0, ProblemCode::Unauthorised);
-    assert_eq!(cloud.admin("PUT", &path, json!({ "denied": false })).0, 200);
+    assert_eq!(cloud.admin("PUT", &path, &json!({ "denied": false })).0, 200);
     let allowed = cloud.agent(&device);
     assert!(cloud.runtime.block_on(crate::support::hello(&allowed)).is_ok());
 }

@@ -152,7 +152,7 @@ impl Cloud {
     }
 
     pub(crate) fn token(&self) -> Token {
-        let (status, body) = self.admin("POST", "/v1/tokens", json!({}));
+        let (status, body) = self.admin("POST", "/v1/tokens", &json!({}));
         assert_eq!(status, 201, "{body}");
         body["token"].as_str().unwrap().parse().unwrap()
     }

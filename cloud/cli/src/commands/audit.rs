@@ -1,5 +1,6 @@
 //! `outrigger audit`.
 
+use protocol::id::ContentHash;
 use serde::Deserialize;
 
 use crate::client::Client;
@@ -26,6 +27,12 @@ struct Entry {
     detail: String,
 }
 
+/// A hash by its first digits; anything else as it is.
+fn brief(text: &str) -> String {
+    let is_hash = text.parse::<ContentHash>().is_ok();
+    if is_hash { output::short(text) } else { text.to_owned() }
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let client = Client::open(&Config::open()?)?;
     let entries = client.list(&format!("/v1/audit?limit={}", args.limit), "audit")?;
@@ -34,7 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let entries: Vec<Entry> = serde_json::from_value(entries)?;
-    let row = |e: Entry| vec![e.at, e.actor, e.action, e.subject, e.detail];
+    let row = |e: Entry| vec![e.at, e.actor, e.action, brief(&e.subject), brief(&e.detail)];
     let header = ["when", "who", "did", "to", "detail"];
     output::table(&header, entries.into_iter().map(row).collect(), "Nothing was changed yet.");
     Ok(())
