@@ -105,7 +105,7 @@ impl CloudAddress {
     ) -> Result<(Endpoint, Connection), UplinkError> {
         let address = self.resolve().await?;
         let local = quic::local_address_for(address);
-        let endpoint = quic::endpoint(local, None).map_err(UplinkError::Socket)?;
+        let endpoint = quic::endpoint(local).map_err(UplinkError::Socket)?;
         let connecting = endpoint.connect_with(quic::client(tls)?, address, &self.host)?;
         let connection = connecting.await?;
         Ok((endpoint, connection))

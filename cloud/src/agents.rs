@@ -2,7 +2,7 @@
 //! connection, one per stream; the protocol a connection speaks is its ALPN.
 
 use protocol::problem::{Problem, ProblemCode};
-use protocol::{ALPN_AGENT, ALPN_ENROL, wire};
+use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_RENEW, wire};
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use std::sync::Arc;
@@ -17,6 +17,8 @@ mod blob;
 mod control;
 mod enrol;
 mod infer;
+mod once;
+mod renew;
 mod session;
 
 /// From a connection's first packet to the end of its handshake.
@@ -70,6 +72,7 @@ async fn serve(cloud: Arc<Cloud>, incoming: Incoming, _permit: OwnedSemaphorePer
     cloud.events.connection_accepted(remote);
     match alpn(&connection).as_deref() {
         Some(ALPN_ENROL) => enrol::serve(&cloud, &connection).await,
+        Some(ALPN_RENEW) => renew::serve(&cloud, &connection).await,
         Some(ALPN_AGENT) => session::serve(cloud, connection).await,
         _ => quic::close(&connection, ProblemCode::Protocol, "unknown ALPN"),
     }

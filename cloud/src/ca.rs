@@ -2,12 +2,13 @@
 //! device's certificate at each enrolment.
 
 use link::durable::{self, Access};
-use link::pki::{PkiError, chain_from_pem};
+use link::pki::{DeviceCertificate, PkiError, chain_from_pem};
 use link::tls::Identity;
 use protocol::id::{ContentHash, DeviceId};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SubjectPublicKeyInfo,
 };
 use rustls_pki_types::{
     CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer, ServerName,
@@ -98,6 +99,16 @@ impl FleetCa {
         ContentHash::of(&self.certificate)
     }
 
+    /// A secret that stays the same over restarts, for QUIC's stateless resets: derived from the
+    /// CA's key, so that there is no second secret to keep.
+    pub fn reset_key(&self) -> [u8; 32] {
+        use ring::hmac;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.issuer.key().serialize_der());
+        let mut out = [0; 32];
+        out.copy_from_slice(hmac::sign(&key, b"outrigger stateless reset").as_ref());
+        out
+    }
+
     /// A fresh certificate for the server under these host names and addresses. The CA's own
     /// certificate follows it, so that clients can find it by its hash.
     ///
@@ -127,10 +138,29 @@ impl FleetCa {
         device: &DeviceId,
         request: &SigningRequest,
     ) -> Result<CertificateDer<'static>, CaError> {
+        self.certify(device, &request.csr.public_key)
+    }
+
+    /// A fresh certificate for a device whose certificate was verified: same name, same key.
+    ///
+    /// # Errors
+    /// [`CaError::Make`].
+    pub fn renewed_certificate(
+        &self,
+        old: &DeviceCertificate,
+    ) -> Result<CertificateDer<'static>, CaError> {
+        self.certify(&old.device, &SubjectPublicKeyInfo::from_der(&old.public_key)?)
+    }
+
+    fn certify(
+        &self,
+        device: &DeviceId,
+        key: &impl PublicKeyData,
+    ) -> Result<CertificateDer<'static>, CaError> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, device.as_str());
         limit(&mut params, DEVICE_LIFE, ExtendedKeyUsagePurpose::ClientAuth);
-        Ok(params.signed_by(&request.csr.public_key, &self.issuer)?.der().clone())
+        Ok(params.signed_by(key, &self.issuer)?.der().clone())
     }
 }
 
@@ -187,7 +217,7 @@ fn open_certificate(path: &Path, key: &KeyPair) -> Result<CertificateDer<'static
 #[cfg(test)]
 mod tests {
     use super::*;
-    use link::pki::{DeviceCertificate, DeviceKey};
+    use link::pki::DeviceKey;
     use rustls::server::WebPkiClientVerifier;
     use rustls_pki_types::UnixTime;
     use std::sync::Arc;
@@ -212,6 +242,9 @@ mod tests {
         let der = ca.device_certificate(&"d-1".parse().unwrap(), &request).unwrap();
         let parsed = DeviceCertificate::parse(&der).unwrap();
         assert_eq!((parsed.device.as_str(), parsed.key), ("d-1", key.hash()));
+        let renewed = ca.renewed_certificate(&parsed).unwrap();
+        let renewed = DeviceCertificate::parse(&renewed).unwrap();
+        assert_eq!((renewed.device.as_str(), renewed.key), ("d-1", key.hash()));
 
         let mut roots = rustls::RootCertStore::empty();
         roots.add(ca.certificate().clone()).unwrap();

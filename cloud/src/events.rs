@@ -48,6 +48,8 @@ macro_rules! counters {
 counters! {
     /// QUIC connections whose handshake ended well.
     connections_accepted,
+    /// Certificates renewed.
+    renewals,
     /// QUIC connections refused because there were too many.
     connections_refused,
     /// QUIC handshakes that failed or took too long.
@@ -121,6 +123,11 @@ impl Events {
     pub(crate) fn enrolled(&self, device: &DeviceId, hostname: &str) {
         self.enrolments.add(1);
         tracing::info!(%device, hostname, "device enrolled");
+    }
+
+    pub(crate) fn renewed(&self, device: &DeviceId) {
+        self.renewals.add(1);
+        tracing::info!(%device, "certificate renewed");
     }
 
     pub(crate) fn enrolment_refused(&self, remote: SocketAddr, problem: &Problem) {

@@ -7,7 +7,7 @@ use models::backend::Backend;
 use protocol::id::{ContentHash, Variant};
 use protocol::problem::ProblemCode;
 use protocol::token::{Secret, Token};
-use protocol::{ALPN_AGENT, ALPN_ENROL};
+use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_RENEW};
 use quinn::Endpoint;
 use std::io;
 use std::net::SocketAddr;
@@ -116,12 +116,14 @@ impl Server {
         let identity = ca.server_identity(&server_names(&config))?;
         let store = Store::open(&data_dir.database())?;
         let new_admin_key = admin_key(&store, &data_dir, ca.hash())?;
-        let tls = tls::server(identity.clone(), Some(ca.certificate()), &[ALPN_AGENT, ALPN_ENROL])?;
+        let protocols = [ALPN_AGENT, ALPN_ENROL, ALPN_RENEW];
+        let tls = tls::server(identity.clone(), Some(ca.certificate()), &protocols)?;
         let quic = quic::server(tls)?;
         let cloud = open_cloud(&config, &data_dir, store, ca).await?;
 
         let failed = |source| StartError::Bind { address: config.listen, source };
-        let (tcp, endpoint) = sockets::bind(config.listen, &quic).map_err(failed)?;
+        let (tcp, endpoint) =
+            sockets::bind(config.listen, &quic, &cloud.ca.reset_key()).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
         let https = https::Https::start(tcp, identity, api::router(cloud.clone()))?;
         let accepting = tokio::spawn(agents::accept(cloud.clone(), endpoint.clone()));

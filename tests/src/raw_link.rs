@@ -40,7 +40,7 @@ impl RawLink {
         let address = cloud.parse()?;
         let config = quic::client(tls)?;
         let (endpoint, connection) = runtime.block_on(async {
-            let endpoint = quic::endpoint(quic::local_address_for(address), None)?;
+            let endpoint = quic::endpoint(quic::local_address_for(address))?;
             let connection = endpoint.connect_with(config, address, "127.0.0.1")?.await?;
             anyhow::Ok((endpoint, connection))
         })?;

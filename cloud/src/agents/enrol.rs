@@ -1,15 +1,13 @@
-//! Enrolment: a one-time token buys a certificate. One stream, one request, one answer.
+//! Enrolment: a one-time token buys a certificate.
 
 use bytes::Bytes;
-use link::frames;
-use link::quic;
 use protocol::id::DeviceId;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::token::Secret;
 use protocol::wire;
-use quinn::{Connection, SendStream};
+use quinn::Connection;
 
-use super::{FAREWELL_TIMEOUT, FIRST_FRAME_TIMEOUT, clip, violation};
+use super::{clip, once};
 use crate::ca::SigningRequest;
 use crate::state::{Cloud, now_s};
 use crate::store::Store;
@@ -17,45 +15,12 @@ use crate::store::tokens::{Applicant, EnrolError};
 
 /// Serves one enrolment connection to its end.
 pub(super) async fn serve(cloud: &Cloud, connection: &Connection) {
-    let exchange = async {
-        let (send, mut recv) = connection.accept_bi().await?;
-        let request: wire::EnrolRequest = frames::receive(&mut recv).await?;
-        Ok((send, request))
-    };
-    let (mut send, request) = match tokio::time::timeout(FIRST_FRAME_TIMEOUT, exchange).await {
-        Ok(Ok(received)) => received,
-        Ok(Err(error)) => {
-            if let Some(code) = violation(&error) {
-                cloud.events.protocol_error(connection.remote_address(), &error);
-                quic::close(connection, code, &error.to_string());
-            }
-            return;
-        }
-        Err(_) => return quic::close(connection, ProblemCode::Protocol, "no request came"),
-    };
-    let code = match enrol(cloud, request).await {
-        Ok(reply) => send_last(&mut send, &reply, ProblemCode::None).await,
-        Err(problem) => {
-            cloud.events.enrolment_refused(connection.remote_address(), &problem);
-            let code = problem.code;
-            send_last(&mut send, &wire::Problem::from(problem), code).await
-        }
-    };
-    // The answer must arrive before the connection is closed.
-    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, connection.closed()).await;
-    quic::close(connection, code, "");
-}
-
-/// Sends the answer; a peer that is gone already is none of our concern.
-async fn send_last<M: protocol::codec::Framed>(
-    send: &mut SendStream,
-    message: &M,
-    code: ProblemCode,
-) -> ProblemCode {
-    match frames::send_last(send, message, []).await {
-        Ok(()) => code,
-        Err(_) => ProblemCode::Internal,
-    }
+    once::serve(cloud, connection, async |request| {
+        enrol(cloud, request).await.inspect_err(|problem| {
+            cloud.events.enrolment_refused(connection.remote_address(), problem);
+        })
+    })
+    .await;
 }
 
 async fn enrol(cloud: &Cloud, request: wire::EnrolRequest) -> Result<wire::EnrolReply, Problem> {
@@ -76,13 +41,9 @@ async fn enrol(cloud: &Cloud, request: wire::EnrolRequest) -> Result<wire::Enrol
     cloud.events.enrolled(&device, &hostname);
     Ok(wire::EnrolReply {
         device_id: device.to_string(),
-        certificates: vec![bytes(&leaf), bytes(cloud.ca.certificate())],
-        signer_keys: signers.iter().map(|key| bytes(&key.0)).collect(),
+        certificates: once::chain(cloud, &leaf),
+        signer_keys: signers.iter().map(|key| Bytes::copy_from_slice(&key.0)).collect(),
     })
-}
-
-fn bytes(slice: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(slice)
 }
 
 fn applicant(request: &wire::EnrolRequest, signing: &SigningRequest) -> Result<Applicant, Problem> {

@@ -44,7 +44,8 @@ pub(super) enum StreamError {
 /// Serves one agent's connection to its end.
 pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let remote = connection.remote_address();
-    let device = match identify(&cloud, &connection).await {
+    let certificate = identify(&cloud, &connection).await;
+    let device = match certificate.and_then(|c| not_expired(&c).map(|()| c.device)) {
         Ok(device) => device,
         Err(reason) => {
             cloud.events.agent_unauthorised(remote, reason);
@@ -65,15 +66,23 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     }
 }
 
-/// The device behind a connection. A resumed TLS session is checked like a new one.
-async fn identify(cloud: &Cloud, connection: &Connection) -> Result<DeviceId, &'static str> {
+fn not_expired(certificate: &DeviceCertificate) -> Result<(), &'static str> {
+    if certificate.not_after_s <= now_s() {
+        return Err("the device's certificate has expired: renew it first");
+    }
+    Ok(())
+}
+
+/// The certificate behind a connection, if its device is known here and not shut out; it may have
+/// expired. A resumed TLS session is checked like a new one.
+pub(super) async fn identify(
+    cloud: &Cloud,
+    connection: &Connection,
+) -> Result<DeviceCertificate, &'static str> {
     let chain = connection.peer_identity().and_then(|any| any.downcast().ok());
     let chain: Vec<CertificateDer<'static>> = chain.map(|boxed| *boxed).unwrap_or_default();
     let leaf = chain.first().ok_or("no client certificate: enrol the device first")?;
     let certificate = DeviceCertificate::parse(leaf).map_err(|_| "not a device's certificate")?;
-    if certificate.not_after_s <= now_s() {
-        return Err("the device's certificate has expired");
-    }
     let id = certificate.device.clone();
     let known = cloud.db.call(move |store| store.known_device(&id)).await.map_err(|error| {
         cloud.events.internal_error(&error);
@@ -82,7 +91,7 @@ async fn identify(cloud: &Cloud, connection: &Connection) -> Result<DeviceId, &'
     match known {
         Some(known) if known.key != certificate.key => Err("the device enrolled with another key"),
         Some(known) if known.denied => Err("this device was denied by the operator"),
-        Some(_) => Ok(certificate.device),
+        Some(_) => Ok(certificate),
         None => Err("this device never enrolled here"),
     }
 }

@@ -11,13 +11,14 @@ const ATTEMPTS: u32 = 16;
 pub(super) fn bind(
     address: SocketAddr,
     config: &quinn::ServerConfig,
+    reset_key: &[u8; 32],
 ) -> io::Result<(TcpListener, Endpoint)> {
     let attempts = if address.port() == 0 { ATTEMPTS } else { 1 };
-    let mut last = bind_once(address, config);
+    let mut last = bind_once(address, config, reset_key);
     for _ in 1..attempts {
         match &last {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                last = bind_once(address, config);
+                last = bind_once(address, config, reset_key);
             }
             _ => break,
         }
@@ -28,9 +29,10 @@ pub(super) fn bind(
 fn bind_once(
     address: SocketAddr,
     config: &quinn::ServerConfig,
+    reset_key: &[u8; 32],
 ) -> io::Result<(TcpListener, Endpoint)> {
     let tcp = TcpListener::bind(address)?;
     tcp.set_nonblocking(true)?;
-    let endpoint = link::quic::endpoint(tcp.local_addr()?, Some(config.clone()))?;
+    let endpoint = link::quic::listener(tcp.local_addr()?, config.clone(), reset_key)?;
     Ok((tcp, endpoint))
 }

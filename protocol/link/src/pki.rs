@@ -69,6 +69,8 @@ pub struct DeviceCertificate {
     pub device: DeviceId,
     /// SHA-256 of the SubjectPublicKeyInfo.
     pub key: ContentHash,
+    /// The SubjectPublicKeyInfo itself, DER.
+    pub public_key: Vec<u8>,
     /// Unix seconds from which on it is valid.
     pub not_before_s: i64,
     /// Unix seconds after which it is no longer valid.
@@ -84,9 +86,16 @@ impl DeviceCertificate {
         let (_, cert) = X509Certificate::from_der(der).map_err(|_| PkiError::Certificate)?;
         let name = cert.subject().iter_common_name().next().and_then(|n| n.as_str().ok());
         let device = name.and_then(|n| n.parse().ok()).ok_or(PkiError::NoDevice)?;
-        let key = ContentHash::of(cert.public_key().raw);
+        let public_key = cert.public_key().raw.to_vec();
+        let key = ContentHash::of(&public_key);
         let (from, to) = (cert.validity().not_before, cert.validity().not_after);
-        Ok(Self { device, key, not_before_s: from.timestamp(), not_after_s: to.timestamp() })
+        Ok(Self {
+            device,
+            key,
+            public_key,
+            not_before_s: from.timestamp(),
+            not_after_s: to.timestamp(),
+        })
     }
 }
 

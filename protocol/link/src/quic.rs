@@ -66,17 +66,40 @@ pub fn server(tls: rustls::ServerConfig) -> Result<quinn::ServerConfig, NoInitia
     Ok(config)
 }
 
-/// An endpoint on a UDP socket with large buffers; with a server configuration it accepts.
+/// An endpoint on a UDP socket with large buffers, for connecting.
 ///
 /// # Errors
 /// The address cannot be bound.
-pub fn endpoint(bind: SocketAddr, server: Option<quinn::ServerConfig>) -> io::Result<Endpoint> {
+pub fn endpoint(bind: SocketAddr) -> io::Result<Endpoint> {
+    open(bind, EndpointConfig::default(), None)
+}
+
+/// An endpoint that accepts. With the same `reset_key` after a restart it can tell the peers of
+/// its former self that their connections are gone (stateless reset, RFC 9000 section 10.3), so
+/// that they need not wait for the idle timeout.
+///
+/// # Errors
+/// The address cannot be bound.
+pub fn listener(
+    bind: SocketAddr,
+    server: quinn::ServerConfig,
+    reset_key: &[u8; 32],
+) -> io::Result<Endpoint> {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
+    open(bind, EndpointConfig::new(Arc::new(key)), Some(server))
+}
+
+fn open(
+    bind: SocketAddr,
+    config: EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+) -> io::Result<Endpoint> {
     let socket = Socket::new(Domain::for_address(bind), Type::DGRAM, Some(Protocol::UDP))?;
     // The system may grant less: that costs speed, not function.
     let _ = socket.set_recv_buffer_size(UDP_BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(UDP_BUFFER_BYTES);
     socket.bind(&bind.into())?;
-    Endpoint::new(EndpointConfig::default(), server, socket.into(), Arc::new(TokioRuntime))
+    Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime))
 }
 
 /// The wildcard address from which `remote` can be reached.

@@ -1,0 +1,63 @@
+//! A connection for one certificate: one stream, one request, one answer, and the end.
+
+use bytes::Bytes;
+use link::frames;
+use link::quic;
+use protocol::codec::Framed;
+use protocol::problem::{Problem, ProblemCode};
+use protocol::wire;
+use quinn::{Connection, SendStream};
+
+use super::{FAREWELL_TIMEOUT, FIRST_FRAME_TIMEOUT, violation};
+use crate::state::Cloud;
+
+/// Serves one connection to its end.
+pub(super) async fn serve<M: Framed>(
+    cloud: &Cloud,
+    connection: &Connection,
+    answer: impl AsyncFnOnce(M) -> Result<wire::EnrolReply, Problem>,
+) {
+    let exchange = async {
+        let (send, mut recv) = connection.accept_bi().await?;
+        let request: M = frames::receive(&mut recv).await?;
+        Ok((send, request))
+    };
+    let (mut send, request) = match tokio::time::timeout(FIRST_FRAME_TIMEOUT, exchange).await {
+        Ok(Ok(received)) => received,
+        Ok(Err(error)) => {
+            if let Some(code) = violation(&error) {
+                cloud.events.protocol_error(connection.remote_address(), &error);
+                quic::close(connection, code, &error.to_string());
+            }
+            return;
+        }
+        Err(_) => return quic::close(connection, ProblemCode::Protocol, "no request came"),
+    };
+    let code = match answer(request).await {
+        Ok(reply) => send_last(&mut send, &reply, ProblemCode::None).await,
+        Err(problem) => {
+            let code = problem.code;
+            send_last(&mut send, &wire::Problem::from(problem), code).await
+        }
+    };
+    // The answer must arrive before the connection is closed.
+    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, connection.closed()).await;
+    quic::close(connection, code, "");
+}
+
+/// Sends the answer; a peer that is gone already is none of our concern.
+async fn send_last<M: Framed>(
+    send: &mut SendStream,
+    message: &M,
+    code: ProblemCode,
+) -> ProblemCode {
+    match frames::send_last(send, message, []).await {
+        Ok(()) => code,
+        Err(_) => ProblemCode::Internal,
+    }
+}
+
+/// A device's chain: its certificate, and the fleet CA's.
+pub(super) fn chain(cloud: &Cloud, leaf: &[u8]) -> Vec<Bytes> {
+    vec![Bytes::copy_from_slice(leaf), Bytes::copy_from_slice(cloud.ca.certificate())]
+}
