@@ -65,7 +65,7 @@ fn start_with(backend: FakeBackend) -> Cloud {
     let server = runtime.block_on(Server::start(config)).unwrap();
     let key = std::fs::read_to_string(server.new_admin_key().unwrap()).unwrap();
     let _guard = runtime.enter();
-    let endpoint = link::quic::endpoint("127.0.0.1:0".parse().unwrap(), None).unwrap();
+    let endpoint = link::quic::endpoint("127.0.0.1:0".parse().unwrap()).unwrap();
     let http = http_client(server.cloud().ca.certificate());
     drop(_guard);
     Cloud { admin: key.parse().unwrap(), runtime, server, folder, endpoint, http }
