@@ -170,7 +170,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n{} labelled images (Fashion-MNIST test set), through http on the device:\n",
+            "\n{} labelled images (Fashion-MNIST test set), through the HTTP API of the agent:\n",
             self.images
         )?;
         writeln!(f, "{}\n", self.accuracy_table())?;
