@@ -2,7 +2,8 @@
 
 pub mod agent;
 
-use comfy_table::{CellAlignment, Table, presets};
+use crate::people::new_table;
+use comfy_table::Table;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::fmt;
@@ -97,16 +98,6 @@ fn rows_table(rows: &[Row]) -> Table {
             Value::Null => String::new(),
             other => other.to_string(),
         }));
-    }
-    table
-}
-
-fn new_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

@@ -1,8 +1,9 @@
 //! What the demo measured: a table for people, JSON for scripts, and the bar that it must clear.
 
 use super::Asked;
+use crate::people::new_table;
 use crate::statistics::percentile_ms;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -146,16 +147,6 @@ impl Report {
         }
         table
     }
-}
-
-fn new_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }
 
 fn percent(share: f64) -> String {
