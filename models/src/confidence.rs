@@ -68,7 +68,7 @@ impl ClassReader {
             None => top.class.to_string(),
         };
         let labels: Vec<String> = best.iter().map(label).collect();
-        Tensor::from_byte_strings(LABEL_OUTPUT, shape, &labels).map_err(failed)
+        Tensor::from_byte_strings(LABEL_OUTPUT, shape, &labels).map_err(|e| failed(&e))
     }
 
     /// The probabilities of those classes, `FP32` `[n,k]`.
@@ -78,7 +78,7 @@ impl ClassReader {
     pub fn probability_tensor(&self, logits: &Tensor) -> Result<Tensor, RunError> {
         let (shape, best) = self.best(logits)?;
         let values: Vec<f32> = best.iter().map(|top| top.confidence).collect();
-        Tensor::from_f32(PROBABILITY_OUTPUT, shape, &values).map_err(failed)
+        Tensor::from_f32(PROBABILITY_OUTPUT, shape, &values).map_err(|e| failed(&e))
     }
 
     /// `[n,k]` and the most probable classes of each item, one item after the other.
@@ -96,7 +96,7 @@ impl ClassReader {
     }
 }
 
-fn failed(error: InvalidTensor) -> RunError {
+fn failed(error: &InvalidTensor) -> RunError {
     RunError::Failed(error.to_string())
 }
 

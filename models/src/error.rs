@@ -1,6 +1,6 @@
 //! Why a request was not answered, told apart by who can do something about it: the caller
-//! ([`InvalidRequest`], [`ImageError`], [`AudioError`], [`TextError`]), nobody but the model's author (`Failed`, `NotANumber`,
-//! `Panicked`), or time (`Expired`, `Stopped`).
+//! ([`InvalidRequest`], [`ImageError`], [`AudioError`], [`TextError`]), nobody but the model's author
+//! (`Failed`, `NotANumber`, `Panicked`), or time (`Expired`, `Stopped`).
 
 use protocol::manifest::TensorSpec;
 use protocol::problem::{Problem, ProblemCode};

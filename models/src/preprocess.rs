@@ -205,3 +205,6 @@ impl Make {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,6 +130,9 @@ impl AudioFeed {
         prepared: &mut Prepared,
     ) -> Result<(), RunError> {
         if let Shape::Frames { size, context } = self.shape {
+            if prepared.frames.is_some() {
+                return Err(InvalidRequest::Repeated(self.input.clone()).into());
+            }
             let (data, rest) = self.frames(input, tail, (size, context))?;
             let count = data.len() / (size + context);
             let tensor = self.tensor(&data, &[count, size + context])?;

@@ -2,8 +2,8 @@
 //! step is carried out.
 
 use super::{
-    FORMAT, InvalidManifest, LABEL_OUTPUT, MODEL_FILE, Manifest, PROBABILITY_OUTPUT, PostStep,
-    Step, TensorSpec,
+    FORMAT, InvalidManifest, LABEL_OUTPUT, MODEL_FILE, Manifest, PROBABILITY_OUTPUT, Pipeline,
+    PostStep, Step, TensorSpec,
 };
 use crate::id::ModelName;
 use crate::limits::{
@@ -100,7 +100,7 @@ impl Manifest {
         if let Some(name) = repeated(self.preprocess.iter().map(|p| p.input.as_str())) {
             return contradiction(format!("two pipelines take {name:?}"));
         }
-        let fed = self.preprocess.iter().flat_map(|p| p.feeds()).map(|(_, input)| input);
+        let fed = self.preprocess.iter().flat_map(Pipeline::feeds).map(|(_, input)| input);
         let constants = self.constants.iter().map(|c| c.input.as_str());
         let state = self.state.iter().map(|s| s.input.as_str());
         match repeated(fed.chain(constants).chain(state)) {
