@@ -5,12 +5,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use models::backend::Backend;
 use models::ort_backend::{OrtBackend, find_library};
 use outrigger_cloud::server::{Config, Server, host_name};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// What is logged unless RUST_LOG says otherwise: ONNX Runtime introduces itself at length.
+const LOG_DEFAULT: &str = "info,ort=warn";
 
 /// The cloud side of Outrigger: enrols devices, carries models to them, and answers what they
 /// defer.
@@ -42,7 +46,7 @@ struct Serve {
     /// ONNX Runtime's shared library; found by itself where it is installed.
     #[arg(long, value_name = "LIBRARY")]
     runtime: Option<PathBuf>,
-    /// How to log to stderr. What to log: RUST_LOG (default info).
+    /// How to log to stderr. What to log: RUST_LOG.
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     log: LogFormat,
 }
@@ -66,8 +70,10 @@ fn main() -> ExitCode {
 }
 
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+    let colour = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = log.with_ansi(colour);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
@@ -79,15 +85,26 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
     // An error would mean that a provider is installed already; ours is the only one there is.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let backend = open_backend(args.runtime.as_deref())?;
-    let host = args.names.first().cloned().or_else(host_name);
+    let host = reached_under(&args);
     let (data_dir, listen, names) = (args.data_dir, args.listen, args.names);
     let server = Server::start(Config { data_dir, listen, names, backend }).await?;
-    say_ready(&server, host.as_deref().unwrap_or("localhost"));
+    say_ready(&server, &host);
     wait_for_signal().await?;
     tracing::info!("stopping");
     server.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How an operator would call this server.
+fn reached_under(args: &Serve) -> String {
+    let ip = args.listen.ip();
+    let named = args.names.first().cloned();
+    named.unwrap_or_else(|| match ip.is_unspecified() {
+        true => host_name().unwrap_or_else(|| "localhost".to_owned()),
+        false if ip.is_ipv6() => format!("[{ip}]"),
+        false => ip.to_string(),
+    })
 }
 
 fn open_backend(runtime: Option<&Path>) -> anyhow::Result<Option<Arc<dyn Backend>>> {

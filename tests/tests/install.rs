@@ -48,7 +48,7 @@ fn a_forged_manifest_is_refused_and_the_old_version_answers() {
     world.cloud.stop().unwrap();
     let changed = database(&world)
         .execute(
-            "UPDATE models SET signed_manifest = CAST(replace(CAST(signed_manifest AS TEXT), 'Classifies', 'Misleads') AS BLOB) WHERE version = 2",
+            "UPDATE bundles SET signed_manifest = CAST(replace(CAST(signed_manifest AS TEXT), 'Classifies', 'Misleads') AS BLOB) WHERE version = 2",
             [],
         )
         .unwrap();

@@ -40,8 +40,8 @@ impl ApiError {
     }
 
     pub(super) fn unauthorised() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorised", "no valid key came with this call")
-            .hint("log in again: outrigger login")
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorised", "this key is not known to this cloud")
+            .hint("log in with another: outrigger login --cloud HOST:PORT --key-file FILE")
     }
 
     pub(super) fn forbidden(error: String) -> Self {

@@ -1,0 +1,148 @@
+//! The admin API of a cloud, for a blocking caller.
+
+use anyhow::Context;
+use protocol::id::ContentHash;
+use rustls_pki_types::CertificateDer;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::io::Read;
+use std::time::Duration;
+use ureq::http::{Request, StatusCode};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, AsSendBody, SendBody};
+
+use crate::config::{Config, Credentials};
+use crate::errors::hinted;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A pushed cloud variant is loaded and tried before the answer comes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+/// The largest answer: a list of many devices.
+const ANSWER_MAX_BYTES: u64 = 64 << 20;
+
+/// A cloud that this operator is logged in to.
+pub(crate) struct Client {
+    http: Agent,
+    cloud: String,
+    bearer: String,
+}
+
+impl Client {
+    /// The cloud of the last login.
+    pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
+        let (credentials, ca) = config.login()?;
+        Ok(Self::new(&credentials, &ca))
+    }
+
+    /// A cloud that is trusted by its CA.
+    pub(crate) fn new(credentials: &Credentials, ca: &CertificateDer<'_>) -> Self {
+        let root = Certificate::from_der(ca).to_owned();
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&[root]))
+            .unversioned_rustls_crypto_provider(link::tls::provider())
+            .build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .https_only(true)
+            .proxy(None)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
+            .build();
+        Self {
+            http: config.new_agent(),
+            cloud: credentials.cloud.clone(),
+            bearer: format!("Bearer {}.{}", credentials.key_id, credentials.secret),
+        }
+    }
+
+    /// `HOST:PORT`.
+    pub(crate) fn cloud(&self) -> &str {
+        &self.cloud
+    }
+
+    /// Reads something.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.answer(self.call("GET", path, &[], ())?)
+    }
+
+    /// The list under `key` of an answer.
+    pub(crate) fn list(&self, path: &str, key: &str) -> anyhow::Result<Value> {
+        let mut answer: Value = self.get(path)?;
+        Ok(answer[key].take())
+    }
+
+    /// Sends JSON.
+    pub(crate) fn send<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> anyhow::Result<T> {
+        let json = [("content-type", "application/json".to_owned())];
+        self.answer(self.call(method, path, &json, body)?)
+    }
+
+    /// Whether the cloud holds a blob.
+    pub(crate) fn has_blob(&self, hash: ContentHash) -> anyhow::Result<bool> {
+        let response = self.call("HEAD", &format!("/v1/blobs/{hash}"), &[], ())?;
+        match response.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => self.answer::<Value>(response).map(|_| false),
+        }
+    }
+
+    /// Uploads a blob.
+    pub(crate) fn put_blob(
+        &self,
+        hash: ContentHash,
+        size_bytes: u64,
+        mut bytes: impl Read,
+    ) -> anyhow::Result<()> {
+        let length = [("content-length", size_bytes.to_string())];
+        let body = SendBody::from_reader(&mut bytes);
+        let response = self.call("PUT", &format!("/v1/blobs/{hash}"), &length, body)?;
+        self.answer::<Value>(response).map(drop)
+    }
+
+    fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, String)],
+        body: impl AsSendBody,
+    ) -> anyhow::Result<ureq::http::Response<ureq::Body>> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", self.cloud))
+            .header("authorization", &self.bearer);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        self.http.run(request.body(body)?).map_err(|error| {
+            let hint = "is outrigger-cloud running there?";
+            hinted(format!("cannot reach the cloud at {}: {error}", self.cloud), hint)
+        })
+    }
+
+    fn answer<T: DeserializeOwned>(
+        &self,
+        mut response: ureq::http::Response<ureq::Body>,
+    ) -> anyhow::Result<T> {
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(ANSWER_MAX_BYTES).read_to_vec();
+        let body = body.with_context(|| format!("the answer of {} broke off", self.cloud))?;
+        if status.is_success() {
+            return serde_json::from_slice(&body)
+                .context("the cloud's answer is not understood; is its version much newer?");
+        }
+        let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
+        match text("error") {
+            error if error.is_empty() => Err(hinted(format!("the cloud answered {status}"), "")),
+            error => Err(hinted(error, text("hint"))),
+        }
+    }
+}

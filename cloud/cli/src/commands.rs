@@ -1,0 +1,6 @@
+//! The commands, one file each.
+
+pub(crate) mod audit;
+pub(crate) mod device;
+pub(crate) mod login;
+pub(crate) mod model;

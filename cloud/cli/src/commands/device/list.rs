@@ -1,0 +1,120 @@
+//! `outrigger device list`.
+
+use serde::Deserialize;
+
+use crate::client::Client;
+use crate::config::Config;
+use crate::output;
+
+/// Arguments of `device list`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Deserialize)]
+struct Device {
+    id: String,
+    name: String,
+    online: bool,
+    last_seen_s: Option<i64>,
+    agent_version: String,
+    denied: bool,
+    desired: Vec<Desired>,
+    reported: Vec<Reported>,
+}
+
+#[derive(Deserialize)]
+struct Desired {
+    model: String,
+    version: u64,
+}
+
+#[derive(Deserialize)]
+struct Reported {
+    model: String,
+    active_version: Option<u64>,
+    target_version: Option<u64>,
+    phase: String,
+    reason: String,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let client = Client::open(&Config::open()?)?;
+    let devices = client.list("/v1/devices", "devices")?;
+    if args.json {
+        output::json(&devices);
+        return Ok(());
+    }
+    let devices: Vec<Device> = serde_json::from_value(devices)?;
+    let now_s = output::now_s();
+    let rows = devices.iter().map(|device| device.row(now_s)).collect();
+    let header = ["device", "name", "state", "agent", "should run", "runs"];
+    output::table(&header, rows, "There are no devices yet: outrigger device token");
+    Ok(())
+}
+
+impl Device {
+    fn row(&self, now_s: i64) -> Vec<String> {
+        let desired: Vec<_> =
+            self.desired.iter().map(|d| format!("{}@{}", d.model, d.version)).collect();
+        let reported: Vec<_> = self.reported.iter().filter_map(Reported::words).collect();
+        let or_dash = |list: Vec<String>| match list.is_empty() {
+            true => "-".to_owned(),
+            false => list.join("\n"),
+        };
+        vec![
+            self.id.clone(),
+            self.name.clone(),
+            self.state(now_s),
+            self.agent_version.clone(),
+            or_dash(desired),
+            or_dash(reported),
+        ]
+    }
+
+    fn state(&self, now_s: i64) -> String {
+        match self.last_seen_s {
+            _ if self.denied => "denied".to_owned(),
+            _ if self.online => "connected".to_owned(),
+            Some(then_s) => format!("gone, seen {}", output::ago(then_s, now_s)),
+            None => "never connected".to_owned(),
+        }
+    }
+}
+
+impl Reported {
+    fn words(&self) -> Option<String> {
+        let active = self.active_version.map(|version| format!("{}@{version}", self.model));
+        let target = self.target_version.filter(|target| Some(*target) != self.active_version);
+        let target = target.map(|version| {
+            let reason = if self.reason.is_empty() { "" } else { ": " };
+            format!("{}@{version} {}{reason}{}", self.model, self.phase, self.reason)
+        });
+        match (active, target) {
+            (Some(active), Some(target)) => Some(format!("{active}, {target}")),
+            (active, target) => active.or(target),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_runs_in_words() {
+        let check = |active_version, target_version, phase: &str, reason: &str| {
+            let (phase, reason) = (phase.to_owned(), reason.to_owned());
+            let model = "m".to_owned();
+            Reported { model, active_version, target_version, phase, reason }.words()
+        };
+        assert_eq!(check(None, None, "", ""), None);
+        assert_eq!(check(Some(1), None, "active", "").unwrap(), "m@1");
+        assert_eq!(check(Some(1), Some(1), "active", "").unwrap(), "m@1");
+        assert_eq!(check(Some(1), Some(2), "fetching", "").unwrap(), "m@1, m@2 fetching");
+        assert_eq!(check(None, Some(2), "refused", "forged").unwrap(), "m@2 refused: forged");
+    }
+}

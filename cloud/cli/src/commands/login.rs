@@ -1,0 +1,103 @@
+//! `outrigger login`: the first contact with a cloud.
+
+use anyhow::Context;
+use fleet::access::{Permission, Role};
+use protocol::manifest::SignerKey;
+use protocol::token::{InvalidToken, Token};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::client::Client;
+use crate::config::{Config, Credentials};
+use crate::errors::hinted;
+use crate::output;
+use crate::probe::{Address, learn_ca};
+
+/// Larger than any key.
+const KEY_FILE_MAX_BYTES: u64 = 4096;
+
+/// Arguments of `login`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where the cloud is.
+    #[arg(long, value_name = "HOST:PORT")]
+    cloud: String,
+    /// The file with the key (the first one is admin.key in the cloud's data folder), or - for
+    /// standard input. Never on the command line: everybody on this machine could read it there.
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Me {
+    name: String,
+    role: Role,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let address = Address::parse(&args.cloud)?;
+    let key = read_key(&args.key_file)?;
+    let ca = learn_ca(&address, key.ca_hash)?;
+    let credentials = Credentials {
+        cloud: address.to_string(),
+        key_id: key.id.clone(),
+        secret: key.secret.reveal(),
+    };
+    let client = Client::new(&credentials, &ca);
+    let me: Me = client.get("/v1/whoami")?;
+    let config = Config::open()?;
+    let signing = config.ensure_signing_key()?.public();
+    config.keep(&credentials, &ca)?;
+    output::line(&format!("logged in to {address} as {} (role {})", me.name, me.role));
+    trust(&client, me.role, signing)?;
+    say_next(me.role);
+    Ok(())
+}
+
+fn read_key(path: &Path) -> anyhow::Result<Token> {
+    let mut text = String::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().take(KEY_FILE_MAX_BYTES).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|f| f.take(KEY_FILE_MAX_BYTES).read_to_string(&mut text))
+    };
+    read.with_context(|| format!("cannot read the key from {}", path.display()))?;
+    text.parse().map_err(|error: InvalidToken| {
+        hinted(
+            format!("this is no key: {error}"),
+            "the first key is admin.key in the cloud's folder",
+        )
+    })
+}
+
+/// Lets the cloud, and the devices that enrol from now on, trust this operator's signing key.
+fn trust(client: &Client, role: Role, key: SignerKey) -> anyhow::Result<()> {
+    let public_key = hex::encode(key.0);
+    if !role.allows(Permission::TrustSigner) {
+        if role.allows(Permission::Push) {
+            eprintln!(
+                "note: before you can push, an admin must trust your signing key {public_key}"
+            );
+        }
+        return Ok(());
+    }
+    let user = std::env::var("USER").ok().filter(|user| !user.is_empty());
+    let name = user.unwrap_or_else(|| "operator".to_owned());
+    let body = json!({ "public_key": public_key, "name": name }).to_string();
+    let answer: Value = client.send("POST", "/v1/signers", body.as_bytes())?;
+    if answer["added"] == true {
+        eprintln!("Devices that enrol from now on trust what your signing key signs.");
+    }
+    Ok(())
+}
+
+fn say_next(role: Role) {
+    let next = match role {
+        Role::Signer | Role::Admin => "outrigger model push FOLDER",
+        Role::Operator => "outrigger device token",
+        Role::Viewer => "outrigger device list",
+    };
+    eprintln!("next: {next}");
+}

@@ -1,0 +1,32 @@
+//! Errors at the edge of the program: what happened, why, and what the person can do now.
+
+use std::fmt;
+
+/// A failure with a hint.
+#[derive(Debug)]
+pub(crate) struct Hinted {
+    what: String,
+    hint: String,
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Hinted {}
+
+/// A failure that says what the person can do now; an empty hint is not shown.
+pub(crate) fn hinted(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    Hinted { what: what.into(), hint: hint.into() }.into()
+}
+
+/// Prints an error with its causes, and its hint, to stderr.
+pub(crate) fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+    let hint = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>());
+    if let Some(hint) = hint.map(|hinted| &hinted.hint).filter(|hint| !hint.is_empty()) {
+        eprintln!("hint: {hint}");
+    }
+}

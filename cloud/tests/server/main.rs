@@ -1,0 +1,11 @@
+//! The server from outside: its HTTPS API, its QUIC side, and what it does with peers that do not
+//! keep to the protocol.
+
+#![allow(clippy::unwrap_used)] // helpers beside the tests
+
+mod access;
+mod enrol;
+mod garbage;
+mod models;
+mod process;
+mod support;
