@@ -33,7 +33,10 @@ named!(inference::DataType, inference::model_input::Format, inference::model_ins
 
 /// How generated code writes an enumeration as JSON.
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
-fn json_name<E: Named, S: serde::Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+fn json_name<E: Named, S: serde::Serializer>(
+    value: &i32,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let known = E::try_from(*value).map_err(|_| serde::ser::Error::custom("an unknown value"))?;
     serializer.serialize_str(known.name())
 }

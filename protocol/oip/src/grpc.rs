@@ -12,7 +12,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
 mod generated {
     tonic::include_proto!("inference");
 }
@@ -21,6 +21,7 @@ pub(crate) use generated::grpc_inference_service_client::GrpcInferenceServiceCli
 use generated::grpc_inference_service_server::GrpcInferenceServiceServer as Server;
 
 /// The tensors of one message at most, and a mebibyte for all that is said about them.
+#[allow(clippy::cast_possible_truncation)] // 64 MiB
 const MESSAGE_MAX_BYTES: usize = TENSORS_MAX_BYTES as usize + (1 << 20);
 
 /// The routes. Compressed requests are taken; answers are not compressed, because gRPC clients

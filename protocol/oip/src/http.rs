@@ -34,10 +34,7 @@ pub(crate) fn routes<I: Inference>(inference: Arc<I>) -> Router {
             .route(&format!("{model}/stats"), get(models::statistics::<I>))
             .route(&format!("{model}/infer"), infer::route::<I>());
     }
-    router
-        .method_not_allowed_fallback(wrong_method)
-        .fallback(unknown_path)
-        .with_state(inference)
+    router.method_not_allowed_fallback(wrong_method).fallback(unknown_path).with_state(inference)
 }
 
 async fn wrong_method(uri: Uri) -> Response {

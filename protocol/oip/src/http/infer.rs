@@ -95,7 +95,7 @@ pub(super) async fn read_body(body: Body, limit: usize) -> Result<Bytes, Problem
         Problem::new(ProblemCode::DeadlineExceeded, text)
     };
     read.map_err(late)?.map_err(|error| {
-        let too_large = error.source().is_some_and(|e| e.is::<LengthLimitError>());
+        let too_large = error.source().is_some_and(<dyn Error>::is::<LengthLimitError>);
         if too_large {
             let text = format!("the body has more than {limit} bytes");
             return Problem::new(ProblemCode::TooLarge, text).hint("send fewer items per request");

@@ -12,7 +12,6 @@ use protocol::wire::inference::repository_index_response::ModelIndex;
 use protocol::wire::inference::{InferStatistics, ModelStatistics};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
 
 #[derive(Default)]
 pub(super) struct Fake {
@@ -81,7 +80,11 @@ impl Inference for Fake {
             Some(-2.0) => {
                 return Err(Problem::new(ProblemCode::Overloaded, "full").retry_after_ms(1500));
             }
-            Some(slow) if *slow >= 100.0 => tokio::time::sleep(Duration::from_millis(30)).await,
+            Some(slow) if *slow >= 100.0 => {
+                for _ in 0..100 {
+                    tokio::task::yield_now().await
+                }
+            }
             _ => {}
         }
         let doubled: Vec<f32> = values.iter().map(|v| v * 2.0).collect();

@@ -123,10 +123,8 @@ async fn the_deadline_of_a_call_reaches_the_model() {
 #[tokio::test]
 async fn a_call_that_nobody_waits_for_is_cancelled() {
     let (fake, mut client) = client(Caller::unlimited());
-    let waiting = tokio::time::timeout(
-        Duration::from_millis(50),
-        client.model_infer(request(&[-1.0, 0.0])),
-    );
+    let waiting =
+        tokio::time::timeout(Duration::from_millis(50), client.model_infer(request(&[-1.0, 0.0])));
     assert!(waiting.await.is_err());
     assert_eq!(fake.running.load(SeqCst), 0);
 }
@@ -149,7 +147,8 @@ async fn streams_keep_the_order_and_survive_errors() {
         let is_last = inside.parameters.contains_key("triton_final_response");
         seen.push((inside.id, answer.error_message.is_empty(), is_last));
     }
-    let expected = [("100", true, false), ("-2", false, false), ("5", false, false), ("4", true, true)];
+    let expected =
+        [("100", true, false), ("-2", false, false), ("5", false, false), ("4", true, true)];
     assert_eq!(seen, expected.map(|(id, good, last)| (id.to_owned(), good, last)));
 }
 

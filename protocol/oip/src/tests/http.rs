@@ -69,7 +69,10 @@ async fn what_is_said_about_the_server_and_its_model() {
         let metadata = get(&router, &model).await.json();
         assert_eq!(metadata["inputs"][0]["shape"], json!([-1, 2]));
         let config = get(&router, &format!("{model}/config")).await.json();
-        assert_eq!((&config["max_batch_size"], &config["input"][0]["dims"]), (&json!(4096), &json!([2])));
+        assert_eq!(
+            (&config["max_batch_size"], &config["input"][0]["dims"]),
+            (&json!(4096), &json!([2]))
+        );
         let statistics = get(&router, &format!("{model}/stats")).await.json();
         assert_eq!(statistics["model_stats"][0]["inference_count"], 7);
         let ready = get(&router, &format!("{model}/ready")).await.json();
@@ -141,7 +144,8 @@ async fn bodies_may_be_compressed_either_way() {
     let (_, router) = served(Caller::unlimited());
     let many: Vec<f32> = (0..2000).map(|i| i as f32 / 4.0).collect();
     let json = body(&many, &json!({}));
-    for (encoding, packed) in [("gzip", gzip(json.as_bytes())), ("deflate", zlib(json.as_bytes()))] {
+    for (encoding, packed) in [("gzip", gzip(json.as_bytes())), ("deflate", zlib(json.as_bytes()))]
+    {
         let headers = [("content-encoding", encoding)];
         let answer = post(&router, INFER, &headers, packed).await.json();
         assert_eq!(answer["outputs"][0]["data"][3], 1.5, "{encoding}");

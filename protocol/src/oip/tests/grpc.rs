@@ -1,5 +1,6 @@
 use super::super::grpc::*;
 use super::response;
+use crate::id::Version;
 use crate::infer::PlacementHint;
 use crate::problem::{Problem, ProblemCode};
 use crate::wire::inference::infer_parameter::ParameterChoice;
@@ -9,8 +10,8 @@ use bytes::Bytes;
 use std::time::Duration;
 
 const DATATYPES: [&str; 14] = [
-    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16",
-    "FP32", "FP64", "BYTES",
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16",
+    "BF16", "FP32", "FP64", "BYTES",
 ];
 
 fn parameter(choice: ParameterChoice) -> InferParameter {
@@ -61,7 +62,8 @@ fn typed_contents_become_bytes() {
         fp64_contents: vec![1.0, 2.0],
         bytes_contents: vec![Bytes::from_static(b"ab"), Bytes::new()],
     };
-    let report: Vec<String> = DATATYPES.into_iter()
+    let report: Vec<String> = DATATYPES
+        .into_iter()
         .map(|datatype| {
             let message = request(vec![input(datatype, &[2], Some(contents.clone()))], &[]);
             match data(message) {
@@ -79,10 +81,9 @@ fn bad_messages_say_what_is_wrong() {
         Some(InferTensorContents { uint_contents: values.to_vec(), ..Default::default() })
     };
     let mut region = input("FP32", &[1], None);
-    region.parameters.insert(
-        "shared_memory_region".into(),
-        parameter(ParameterChoice::StringParam("r".into())),
-    );
+    region
+        .parameters
+        .insert("shared_memory_region".into(), parameter(ParameterChoice::StringParam("r".into())));
     let mut unknown = request(vec![input("UINT8", &[1], ints(&[1]))], &[]);
     unknown.parameters.insert("sequence_id".into(), parameter(ParameterChoice::Int64Param(7)));
     let mut nameless = request(vec![], &[]);
@@ -126,7 +127,7 @@ fn options_are_the_same_as_over_http() {
     let parsed = parse_request(message.clone(), None).unwrap();
     assert_eq!((parsed.request.deadline_ms, parsed.request.priority), (Some(2), 255));
     assert_eq!((parsed.request.hint, parsed.form.classes("y")), (PlacementHint::Edge, Some(2)));
-    assert_eq!(parsed.request.version.map(|v| v.get()), Some(3));
+    assert_eq!(parsed.request.version.map(Version::get), Some(3));
     let sooner = parse_request(message, Some(Duration::from_micros(1900))).unwrap();
     assert_eq!(sooner.request.deadline_ms, Some(1), "the earlier of the two");
 }
