@@ -87,7 +87,7 @@ refused("version 9", lambda: client.infer(MODEL, image_input(images), model_vers
 refused("a sequence", lambda: client.infer(MODEL, image_input(images), sequence_id=7, sequence_start=True), 400)
 refused("a wrong shape", lambda: client.infer(MODEL, image_input(images[:, :, :27])), 400)
 late = refused("one microsecond", lambda: client.infer(MODEL, image_input(np.repeat(images, 64, 0)), timeout=1), 504)
-assert "timeout" in late, late
+assert "allow more time" in late, late
 
 # Classification: value:index:label, the greatest first.
 for binary_out in (True, False):
@@ -108,7 +108,7 @@ for statistics in (
     [entry] = statistics
     stats = entry["inference_stats"]
     assert entry["name"] == MODEL and entry["version"] == "1" and entry["inference_count"] > 32 * 8, entry
-    assert stats["success"]["count"] >= 24 and stats["fail"]["count"] >= 2, entry
+    assert stats["success"]["count"] >= 20 and stats["fail"]["count"] >= 2, entry
     assert stats["compute_infer"]["ns"] > 0 and entry["last_inference"] > 1_600_000_000_000, entry
 
 # Load and unload are for the Unix socket only, and take no files and no configuration anywhere.

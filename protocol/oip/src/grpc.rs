@@ -24,6 +24,22 @@ use generated::grpc_inference_service_server::GrpcInferenceServiceServer as Serv
 #[allow(clippy::cast_possible_truncation)] // 64 MiB
 const MESSAGE_MAX_BYTES: usize = TENSORS_MAX_BYTES as usize + (1 << 20);
 
+/// The calls that are served; any other of the service is answered as one that is not.
+const CALLS: [&str; 12] = [
+    "ServerLive",
+    "ServerReady",
+    "ModelReady",
+    "ServerMetadata",
+    "ModelMetadata",
+    "ModelInfer",
+    "ModelStreamInfer",
+    "ModelConfig",
+    "ModelStatistics",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+];
+
 /// The routes. Compressed requests are taken; answers are not compressed, because gRPC clients
 /// announce every compression that they know, whether they want it or not.
 pub(crate) fn routes<I: Inference>(inference: Arc<I>) -> Router {
@@ -32,7 +48,9 @@ pub(crate) fn routes<I: Inference>(inference: Arc<I>) -> Router {
         .accept_compressed(CompressionEncoding::Deflate)
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES);
-    Router::new().route_service("/inference.GRPCInferenceService/{call}", server)
+    CALLS.iter().fold(Router::new(), |router, call| {
+        router.route_service(&format!("/inference.GRPCInferenceService/{call}"), server.clone())
+    })
 }
 
 /// The gRPC answer to a problem.

@@ -54,7 +54,7 @@ const NOT_SERVED: [(&str, &str); 4] = [
 
 async fn unknown_path(headers: HeaderMap, uri: Uri) -> Response {
     if is_grpc(&headers) {
-        let status = tonic::Status::unimplemented("there is no such service here");
+        let status = tonic::Status::unimplemented(format!("{} is not served here", uri.path()));
         return status.into_http::<axum::body::Body>().into_response();
     }
     let path = uri.path();

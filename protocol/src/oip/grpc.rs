@@ -8,7 +8,7 @@ use std::time::Duration;
 mod contents;
 
 use super::ParsedRequest;
-use super::options::{Options, check_count, invalid, unknown};
+use super::options::{Options, check_count, invalid, unknown, whole};
 use super::response::verdict_parameters;
 use crate::id::{InvalidName, ModelName, Version};
 use crate::infer::InferResponse;
@@ -115,8 +115,12 @@ fn parse_inputs(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<Te
 
 fn parse_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, Problem> {
     check_count(input.parameters.len())?;
-    if let Some(key) = input.parameters.keys().next() {
-        return Err(unknown("input parameter", key, "none"));
+    let mut size = None;
+    for (key, parameter) in &input.parameters {
+        match key.as_str() {
+            "binary_data_size" => size = Some(whole(key, &value(parameter))?),
+            _ => return Err(unknown("input parameter", key, "binary_data_size")),
+        }
     }
     let meta = TensorMeta::new(&input.name, input.datatype.parse()?, input.shape)?;
     let contents = input.contents.filter(|c| *c != InferTensorContents::default());
@@ -125,6 +129,11 @@ fn parse_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, Pr
             "input {:?} has both contents and raw_input_contents; give one of them",
             meta.name
         ))),
+        (Some(raw), None) if size.is_some_and(|size| size != raw.len() as u64) => {
+            let text =
+                format!("input {:?} carries {} bytes, not binary_data_size", meta.name, raw.len());
+            Err(invalid(text))
+        }
         (Some(raw), None) => Ok(Tensor::new(meta, raw)?),
         (None, Some(contents)) => contents::parse(meta, contents),
         (None, None) if meta.elements() == 0 => Ok(Tensor::new(meta, Bytes::new())?),

@@ -179,3 +179,18 @@ async fn a_repository_is_managed_only_from_where_it_may_be() {
     other.model_name = "other".into();
     assert_eq!(client.model_infer(other).await.unwrap_err().code(), Code::PermissionDenied);
 }
+
+#[tokio::test]
+async fn calls_that_are_not_served_say_so() {
+    let (_, router) = served(Caller::unlimited());
+    for call in ["inference.GRPCInferenceService/TraceSetting", "grpc.health.v1.Health/Check"] {
+        let request = axum::http::Request::post(format!("/{call}"))
+            .header("content-type", "application/grpc")
+            .body(axum::body::Body::empty())
+            .unwrap();
+        let response = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
+        let header = |name| response.headers()[name].to_str().unwrap();
+        assert_eq!(header("grpc-status"), "12", "{call}");
+        assert!(header("grpc-message").contains("not%20served"), "{call}");
+    }
+}
