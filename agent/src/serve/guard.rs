@@ -4,7 +4,7 @@
 use super::Applications;
 use crate::counters::Counters;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use oip::Caller;
@@ -83,7 +83,7 @@ fn check_token(applications: &Applications, headers: &HeaderMap) -> Result<Calle
     if !applications.are_configured() {
         return Ok(Caller::unlimited());
     }
-    let shown = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    let shown = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     let token = shown.and_then(|value| value.split_at_checked(7));
     let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
     let holder = token.and_then(|(_, token)| applications.holder(token.trim_ascii()));

@@ -82,7 +82,7 @@ impl Inference for Fake {
             }
             Some(slow) if *slow >= 100.0 => {
                 for _ in 0..100 {
-                    tokio::task::yield_now().await
+                    tokio::task::yield_now().await;
                 }
             }
             _ => {}
