@@ -2,7 +2,9 @@
 //! file may be absent; an unknown field is an error, so that a typing mistake is not a silent no.
 
 use edge::breaker::BreakerPolicy;
+use protocol::id::{ContentHash, ModelName};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,11 +26,32 @@ pub(crate) struct Config {
 pub(crate) struct Local {
     /// Where the Open Inference Protocol is served over HTTP. Must be a loopback address.
     pub(crate) http: SocketAddr,
+    /// Where it is served over gRPC. Must be a loopback address.
+    pub(crate) grpc: SocketAddr,
+    /// The Unix socket that serves both; `agent.sock` in the state folder when absent, none when
+    /// empty. Owner and group may open it.
+    pub(crate) socket: Option<PathBuf>,
+    /// Applications that may call over TCP. When there is one, whoever has no token is refused.
+    pub(crate) applications: Vec<Application>,
+}
+
+/// An application on this device.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Application {
+    /// For people.
+    pub(crate) name: String,
+    /// SHA-256 of the token that it sends, as 64 hexadecimal digits.
+    pub(crate) token_sha256: ContentHash,
+    /// The models that it may use; all when absent.
+    #[serde(default)]
+    pub(crate) models: Option<BTreeSet<ModelName>>,
 }
 
 impl Default for Local {
     fn default() -> Self {
-        Self { http: SocketAddr::from(([127, 0, 0, 1], 8000)) }
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self { http: loopback(8000), grpc: loopback(8001), socket: None, applications: Vec::new() }
     }
 }
 
@@ -109,7 +132,7 @@ pub(crate) enum ConfigError {
     #[error("{} is not a valid configuration", path.display())]
     Invalid { path: PathBuf, source: Box<toml::de::Error> },
     #[error(
-        "{0} is not a loopback address; the local API has no access control and must not be reachable from other machines"
+        "{0} is not a loopback address; the local API is for this machine and must not be reachable from others"
     )]
     NotLoopback(SocketAddr),
 }
@@ -132,10 +155,8 @@ impl Config {
 
     /// Refuses what must not be.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if !self.local.http.ip().is_loopback() {
-            return Err(ConfigError::NotLoopback(self.local.http));
-        }
-        Ok(())
+        let open = [self.local.http, self.local.grpc].into_iter().find(|a| !a.ip().is_loopback());
+        open.map_or(Ok(()), |address| Err(ConfigError::NotLoopback(address)))
     }
 }
 
@@ -166,6 +187,21 @@ mod tests {
         assert_eq!(Config::read(Path::new("/nonexistent/agent.toml")).unwrap(), Config::default());
         assert_eq!(check("[runtime]\nqueue = 7").unwrap().runtime.queue, 7);
         assert!(check("[runtime]\nqeue = 7").is_err());
-        assert!(check("[local]\nhttp = \"0.0.0.0:8000\"").unwrap_err().contains("loopback"));
+        for door in ["http", "grpc"] {
+            let open = format!("[local]\n{door} = \"0.0.0.0:8000\"");
+            assert!(check(&open).unwrap_err().contains("loopback"));
+        }
+    }
+
+    #[test]
+    fn applications_have_digests_and_models() {
+        let text = |digest: &str| {
+            format!(
+                "[[local.applications]]\nname = \"a\"\ntoken_sha256 = \"{digest}\"\nmodels = [\"m\"]"
+            )
+        };
+        let config = check(&text(&"0f".repeat(32))).unwrap();
+        assert_eq!(config.local.applications[0].models, Some(["m".parse().unwrap()].into()));
+        assert!(check(&text("the token itself")).is_err());
     }
 }

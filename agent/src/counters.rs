@@ -35,6 +35,8 @@ pub(crate) struct Counters {
     installs: AtomicU64,
     install_failures: AtomicU64,
     installs_refused: AtomicU64,
+    loads: AtomicU64,
+    unloads: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -77,6 +79,8 @@ struct Installs {
     done: u64,
     failed: u64,
     refused: u64,
+    loads: u64,
+    unloads: u64,
 }
 
 impl Counters {
@@ -147,6 +151,18 @@ impl Counters {
         tracing::info!(%model, version, "active");
     }
 
+    /// An application let a model answer again.
+    pub(crate) fn loaded(&self, model: &ModelName) {
+        self.loads.fetch_add(1, Relaxed);
+        tracing::info!(%model, "loaded");
+    }
+
+    /// An application stopped a model from answering.
+    pub(crate) fn unloaded(&self, model: &ModelName) {
+        self.unloads.fetch_add(1, Relaxed);
+        tracing::info!(%model, "unloaded");
+    }
+
     /// An installation failed; `passing` tells whether it will be tried again.
     pub(crate) fn install_failed(&self, model: &ModelName, passing: bool, why: &str) {
         let counter = if passing { &self.install_failures } else { &self.installs_refused };
@@ -182,6 +198,8 @@ impl Counters {
                 done: get(&self.installs),
                 failed: get(&self.install_failures),
                 refused: get(&self.installs_refused),
+                loads: get(&self.loads),
+                unloads: get(&self.unloads),
             },
         }
     }

@@ -5,7 +5,7 @@ mod library;
 mod task;
 
 use crate::counters::Counters;
-use crate::engine::Engine;
+use crate::engine::{ActiveModel, Engine};
 use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
 use crate::uplink::Uplink;
@@ -13,6 +13,7 @@ use edge::update::{Target, Update};
 use library::Library;
 use protocol::id::ModelName;
 use protocol::manifest::{SignedManifest, SignerKey};
+use protocol::problem::{Problem, ProblemCode};
 use protocol::wire::{DesiredModel, DesiredState, ReportedModel, ReportedState};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -92,13 +93,31 @@ impl Installer {
     }
 
     fn restore_one(&self, name: &ModelName, target: Target) -> Result<(), String> {
+        let model = self.prove_installed(target)?;
+        self.engine.activate(name, Arc::new(model));
+        self.report(name, &Update::new(Some(target)));
+        Ok(())
+    }
+
+    /// Loads what is installed, checked as on the first day. Blocks.
+    fn prove_installed(&self, target: Target) -> Result<ActiveModel, String> {
         let kept = self.library.read(target.bundle).map_err(|e| crate::counters::chain(&e))?;
         let manifest = kept.signed.verify(&self.trusted).map_err(|e| e.to_string())?;
         let folder = self.library.folder(target.bundle);
         let model = self.engine.prove(&folder, manifest, target, kept.cloud_variant);
-        let model = Arc::new(model.map_err(|e| crate::counters::chain(&e))?);
-        self.engine.activate(name, model);
-        self.report(name, &Update::new(Some(target)));
+        model.map_err(|e| crate::counters::chain(&e))
+    }
+
+    /// Lets an unloaded model answer again.
+    pub(crate) async fn load(self: &Arc<Self>, name: &ModelName) -> Result<(), Problem> {
+        let Some(target) = self.engine.unloaded(name)? else { return Ok(()) };
+        let installer = self.clone();
+        let proven = tokio::task::spawn_blocking(move || installer.prove_installed(target)).await;
+        let model = proven.unwrap_or_else(|panic| Err(panic.to_string())).map_err(|why| {
+            self.counters.install_failed(name, true, &why);
+            Problem::new(ProblemCode::Internal, format!("{name} does not load: {why}"))
+        })?;
+        self.engine.reload(name, model);
         Ok(())
     }
 
@@ -121,7 +140,7 @@ impl Installer {
 
     fn spawn(self: &Arc<Self>, name: ModelName) -> watch::Sender<Option<Wanted>> {
         let (sender, receiver) = watch::channel(None);
-        let active = self.engine.get(&name, None).ok().map(|model| model.target());
+        let active = self.engine.target(&name);
         tokio::spawn(task::Task::new(self.clone(), name, active).run(receiver));
         sender
     }
@@ -176,7 +195,13 @@ impl Installer {
 
     /// How every model stands.
     pub(crate) fn status(&self) -> Vec<ModelStatus> {
-        self.models().values().cloned().collect()
+        let mut models: Vec<ModelStatus> = self.models().values().cloned().collect();
+        for entry in self.engine.index().iter().filter(|entry| !entry.reason.is_empty()) {
+            for model in models.iter_mut().filter(|m| m.name == entry.name && m.reason.is_empty()) {
+                model.reason.clone_from(&entry.reason);
+            }
+        }
+        models
     }
 }
 

@@ -47,29 +47,43 @@ impl Requests {
 
     /// Answers a request inside its deadline, or says why there is no answer.
     pub(crate) async fn answer(&self, request: InferRequest) -> Result<InferResponse, Problem> {
-        let result = self.drive(request).await;
+        let start = Instant::now();
+        let model = self.engine.get(&request.model, request.version);
+        let model = model.inspect_err(|problem| self.counters.refused(problem))?;
+        let items = model.items(&request);
+        let result = self.drive(&model, request, start).await;
         match &result {
-            Ok(response) => self.counters.answered(&response.verdict),
-            Err(problem) => self.counters.refused(problem),
+            Ok(response) => {
+                self.counters.answered(&response.verdict);
+                model.statistics().answered(items, start.elapsed());
+            }
+            Err(problem) => {
+                self.counters.refused(problem);
+                model.statistics().failed(start.elapsed());
+            }
         }
         result
     }
 
-    async fn drive(&self, request: InferRequest) -> Result<InferResponse, Problem> {
-        let model = self.engine.get(&request.model, request.version)?;
+    async fn drive(
+        &self,
+        model: &ActiveModel,
+        request: InferRequest,
+        start: Instant,
+    ) -> Result<InferResponse, Problem> {
         let allowed_ms = request.deadline_ms.unwrap_or(self.policy.default_deadline_ms);
-        let deadline = Instant::now() + Duration::from_millis(allowed_ms.into());
+        let deadline = start + Duration::from_millis(allowed_ms.into());
         let mut machine = route(&model.profile(), request.hint)?;
         let mut hand = Hand::default();
         let mut action = machine.start();
         loop {
             let event = match action {
-                Action::RunEdge => self.run_edge(&model, &request, deadline, &mut hand).await,
+                Action::RunEdge => self.run_edge(model, &request, deadline, &mut hand).await,
                 Action::AskCloud => {
-                    self.ask_cloud(&model, &request, &machine, deadline, &mut hand).await
+                    self.ask_cloud(model, &request, &machine, deadline, &mut hand).await
                 }
                 Action::AnswerEdge(placement, reason) => {
-                    return hand.answer_edge(&model, request, placement, reason);
+                    return hand.answer_edge(model, request, placement, reason);
                 }
                 Action::AnswerCloud(reason) => return hand.answer_cloud(request, reason),
                 Action::FailEdge => return Err(taken(hand.edge_failure)),
@@ -88,6 +102,7 @@ impl Requests {
     ) -> Event {
         match model.run(request, deadline).await {
             Ok(answer) => {
+                model.statistics().ran(answer.queue_us, answer.infer_us);
                 let accepted = model.profile().accepts(answer.confidence);
                 hand.edge = Some(answer);
                 if accepted { Event::EdgeAccepted } else { Event::EdgeDoubtful }

@@ -1,4 +1,4 @@
-//! The connection to the cloud: one QUIC connection, kept up by [`Uplink::run`], and the three
+//! The connection to the cloud: one QUIC connection, kept up by [`Keeper`], and the three
 //! things that travel on it: control ([`control`]), deferrals ([`deferral`]) and blobs ([`blob`]).
 //! Enrolment ([`enrol`]) and renewal ([`renew`]) are connections of their own.
 

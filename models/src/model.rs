@@ -144,6 +144,16 @@ impl LoadedModel {
         self.bundle.manifest()
     }
 
+    /// The labels of its classes, in their order; none for a model without.
+    pub fn labels(&self) -> &[String] {
+        self.bundle.labels()
+    }
+
+    /// How many requests it answers at the same time.
+    pub fn instances(&self) -> usize {
+        self.workers.len()
+    }
+
     /// What the model itself takes; what applications send is [`Manifest::served_inputs`].
     pub fn inputs(&self) -> &[TensorSpec] {
         &self.manifest().inputs

@@ -15,6 +15,32 @@ pub mod inference {
     include!(concat!(env!("OUT_DIR"), "/inference.rs"));
 }
 
+/// An enumeration whose JSON form is the name of its value.
+trait Named: TryFrom<i32> {
+    fn name(&self) -> &'static str;
+}
+
+macro_rules! named {
+    ($($type:ty),+) => {$(
+        impl Named for $type {
+            fn name(&self) -> &'static str {
+                self.as_str_name()
+            }
+        }
+    )+};
+}
+named!(inference::DataType, inference::model_input::Format, inference::model_instance_group::Kind);
+
+/// How generated code writes an enumeration as JSON.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn json_name<E: Named, S: serde::Serializer>(
+    value: &i32,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let known = E::try_from(*value).map_err(|_| serde::ser::Error::custom("an unknown value"))?;
+    serializer.serialize_str(known.name())
+}
+
 mod outrigger {
     pub(super) mod v1 {
         #![allow(missing_docs, clippy::all, unused_qualifications)]
@@ -144,7 +170,8 @@ fn zip_tensors(metas: Vec<TensorMeta>, data: Vec<Bytes>) -> Result<Vec<Tensor>, 
     Ok(pairs.map(|(meta, data)| Tensor::new(meta, data)).collect::<Result<_, _>>()?)
 }
 
-fn check_request_bounds(message: &ModelInferRequest) -> Result<(), Failure> {
+/// Refuses more parameters, outputs or bytes of id than the limits allow.
+pub(crate) fn check_request_bounds(message: &ModelInferRequest) -> Result<(), Failure> {
     let parameters = message.inputs.iter().map(|i| i.parameters.len()).max().unwrap_or(0);
     if parameters.max(message.parameters.len()) > PARAMETERS_MAX_COUNT {
         let text = format!("at most {PARAMETERS_MAX_COUNT} parameters are taken");

@@ -3,6 +3,10 @@
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
+
+/// Tests that run side by side may want the same environment: one of them makes it.
+static MAKING: Mutex<()> = Mutex::new(());
 
 /// A virtual environment, kept between runs in the cache folder and named by what is in it.
 pub struct Environment(PathBuf);
@@ -16,6 +20,7 @@ impl Environment {
     pub fn with(packages: &[&str]) -> anyhow::Result<Option<Self>> {
         let name = protocol::id::ContentHash::of(packages.join(" ").as_bytes()).to_string();
         let folder = cache_folder()?.join("python").join(&name[..16]);
+        let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         let environment = Self(folder);
         if environment.0.join("complete").exists() {
             return Ok(Some(environment));

@@ -1,25 +1,28 @@
 //! `outrigger-agent run`: serve until told to stop.
 
 use super::{StateDir, hinted};
-use crate::config::Config;
+use crate::config::{Config, Local};
 use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::identity::{Enrolment, IdentityFiles};
 use crate::install::{Installer, Parts, Places};
 use crate::requests::Requests;
-use crate::serve::{Context, router};
+use crate::serve::{Applications, Context, Door, router};
 use crate::uplink::Keeper;
 use crate::uplink::renew::Renewer;
 use anyhow::Context as _;
 use models::ort_backend::{OrtBackend, find_library};
+use oip::listen::{Listener, SocketError, UnixSocket};
 use protocol::wire::ReportedState;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -29,9 +32,12 @@ pub(crate) struct Args {
     /// The configuration; agent.toml in the state folder when absent.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Serve here instead of at [local] http of the configuration; a loopback address.
+    /// Serve here instead of at `[local] http` of the configuration; a loopback address.
     #[arg(long, value_name = "ADDRESS")]
-    http: Option<std::net::SocketAddr>,
+    http: Option<SocketAddr>,
+    /// Serve gRPC here instead of at `[local] grpc` of the configuration; a loopback address.
+    #[arg(long, value_name = "ADDRESS")]
+    grpc: Option<SocketAddr>,
     /// Logs as lines for people, or as JSON for machines.
     #[arg(long, value_enum, default_value = "text")]
     log: LogFormat,
@@ -49,6 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config_file = args.config.clone().unwrap_or_else(|| state_dir.join("agent.toml"));
     let mut config = Config::read(&config_file)?;
     config.local.http = args.http.unwrap_or(config.local.http);
+    config.local.grpc = args.grpc.unwrap_or(config.local.grpc);
     config.check()?;
     let files = IdentityFiles::new(&state_dir);
     let enrolment = files.enrolment()?.ok_or_else(|| {
@@ -83,38 +90,112 @@ async fn serve(
     files: IdentityFiles,
     enrolment: Enrolment,
 ) -> anyhow::Result<()> {
-    let listener = bind(config.local.http).await?;
-    let address = listener.local_addr()?;
+    let sockets = Sockets::bind(state_dir, &config.local).await?;
+    let applications = Arc::new(Applications::new(&config.local.applications));
     let context = assemble(state_dir, config, files, enrolment)?;
-    tracing::info!(%address, "serving the Open Inference Protocol");
-    publish_address(state_dir, address)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    };
-    axum::serve(listener, router(context)).with_graceful_shutdown(stop).await?;
+    let stop = stop_signal()?;
+    sockets.publish(state_dir)?;
+    sockets.serve(&context, &applications, stop).await;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+/// Turns true when the process is told to end.
+fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        let _ = sender.send(true);
+    });
+    Ok(receiver)
+}
+
+/// Where applications call. HTTP and gRPC are told apart on any of the sockets; there are two
+/// addresses because that is where clients of the standard look.
+struct Sockets {
+    http: TcpListener,
+    grpc: TcpListener,
+    unix: Option<UnixSocket>,
+}
+
+impl Sockets {
+    async fn bind(state_dir: &Path, local: &Local) -> anyhow::Result<Self> {
+        Ok(Self {
+            http: bind(local.http, "http").await?,
+            grpc: bind(local.grpc, "grpc").await?,
+            unix: bind_socket(state_dir, local.socket.as_deref()).await?,
+        })
+    }
+
+    /// Scripts, and `status`, find the addresses here, also where a port was left to the system.
+    fn publish(&self, state_dir: &Path) -> anyhow::Result<()> {
+        let file = state_dir.join(ADDRESS_FILE);
+        let (http, grpc) = (self.http.local_addr()?, self.grpc.local_addr()?);
+        let mut text = format!("http://{http}\ngrpc://{grpc}\n");
+        if let Some(socket) = &self.unix {
+            text += &format!("{SOCKET_SCHEME}{}\n", socket.path().display());
+        }
+        tracing::info!(%http, %grpc, "serving the Open Inference Protocol");
+        ::link::durable::write(&file, text.as_bytes(), ::link::durable::Access::Public)
+            .with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    async fn serve(
+        self,
+        context: &Arc<Context>,
+        applications: &Arc<Applications>,
+        stop: watch::Receiver<bool>,
+    ) {
+        let mut doors = JoinSet::new();
+        for listener in [self.http, self.grpc] {
+            let router = router(context.clone(), Door::Tcp(applications.clone()));
+            doors.spawn(oip::listen::serve(Listener::Tcp(listener), router, stop.clone()));
+        }
+        if let Some(socket) = self.unix {
+            let router = router(context.clone(), Door::Unix);
+            doors.spawn(oip::listen::serve(Listener::Unix(socket), router, stop));
+        }
+        doors.join_all().await;
+    }
+}
+
+async fn bind(address: SocketAddr, field: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
-        let hint = "is another agent running? The address is [local] http in agent.toml";
+        let hint =
+            format!("is another agent running? The address is [local] {field} in agent.toml");
         hinted(format!("cannot listen on {address}: {error}"), hint)
     })
 }
 
-/// Scripts, and `status`, find the address here, also where the port was left to the system.
-fn publish_address(state_dir: &Path, address: std::net::SocketAddr) -> anyhow::Result<()> {
-    let file = state_dir.join(ADDRESS_FILE);
-    let text = format!("http://{address}\n");
-    ::link::durable::write(&file, text.as_bytes(), ::link::durable::Access::Public)
-        .with_context(|| format!("cannot write {}", file.display()))
+/// The Unix socket: where the configuration says, or in the state folder.
+async fn bind_socket(
+    state_dir: &Path,
+    configured: Option<&Path>,
+) -> anyhow::Result<Option<UnixSocket>> {
+    if configured.is_some_and(|path| path.as_os_str().is_empty()) {
+        return Ok(None);
+    }
+    let default = state_dir.join("agent.sock");
+    match UnixSocket::bind(configured.unwrap_or(&default)).await {
+        Ok(socket) => Ok(Some(socket)),
+        // Nobody asked for this very path; the agent serves without it.
+        Err(error @ SocketError::TooLong(_)) if configured.is_none() => {
+            tracing::warn!(%error, "no Unix socket; set [local] socket to a shorter path");
+            Ok(None)
+        }
+        Err(error) => {
+            let hint = "the path is [local] socket in agent.toml";
+            Err(hinted(crate::counters::chain(&error), hint))
+        }
+    }
 }
 
-/// Holds the address of the local API while the agent runs.
+/// Holds the addresses of the local API while the agent runs, one a line, HTTP first.
 pub(super) const ADDRESS_FILE: &str = "listening";
+/// The line with the Unix socket begins so.
+pub(super) const SOCKET_SCHEME: &str = "unix://";
 
 /// Puts the parts together and starts the tasks that run beside the API.
 fn assemble(

@@ -4,6 +4,8 @@ use super::{StateDir, hinted};
 use crate::identity::IdentityFiles;
 use crate::serve::{ModelStatus, StatusReport};
 use comfy_table::{Table, presets};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -49,13 +51,33 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks the running agent; `None` when none answers.
+const STATUS_PATH: &str = "/outrigger/status";
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the running agent; `None` when none answers. The Unix socket needs no token, so it comes
+/// first; whoever may not open it asks over TCP.
 fn ask(state_dir: &Path) -> Option<StatusReport> {
-    let address = std::fs::read_to_string(state_dir.join(super::run::ADDRESS_FILE)).ok()?;
+    let addresses = std::fs::read_to_string(state_dir.join(super::run::ADDRESS_FILE)).ok()?;
+    let socket = addresses.lines().find_map(|line| line.strip_prefix(super::run::SOCKET_SCHEME));
+    let answer = socket.and_then(|path| ask_socket(Path::new(path)).ok());
+    answer.or_else(|| ask_http(addresses.lines().next()?))
+}
+
+fn ask_http(address: &str) -> Option<StatusReport> {
     let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
-    let url = format!("{}/outrigger/status", address.trim());
-    agent.get(url).call().ok()?.body_mut().read_json().ok()
+        ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
+    agent.get(format!("{address}{STATUS_PATH}")).call().ok()?.body_mut().read_json().ok()
+}
+
+/// HTTP/1.0 ends an answer by closing, so that there is nothing to parse but one empty line.
+fn ask_socket(path: &Path) -> std::io::Result<StatusReport> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {STATUS_PATH} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok(serde_json::from_str(body)?)
 }
 
 fn print(report: &StatusReport) {

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
 
 use super::data;
+use super::options::{Options, OutputForm, invalid, unknown, whole};
 use crate::id::{ModelName, Version};
-use crate::infer::{InferRequest, PlacementHint};
-use crate::limits::{DEADLINE_MAX_MS, NAME_MAX_BYTES, PARAMETERS_MAX_COUNT};
-use crate::problem::{Problem, ProblemCode};
-use crate::tensor::{InvalidTensor, Tensor, TensorMeta, check_totals};
+use crate::infer::InferRequest;
+use crate::limits::NAME_MAX_BYTES;
+use crate::problem::Problem;
+use crate::tensor::{Tensor, TensorMeta, check_totals};
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -43,21 +43,6 @@ struct Output {
     parameters: Map<String, Value>,
 }
 
-/// Which outputs are wanted as raw bytes behind the JSON.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OutputForm {
-    all_binary: bool,
-    binary: BTreeSet<String>,
-    json: BTreeSet<String>,
-}
-
-impl OutputForm {
-    /// Whether this output is wanted as raw bytes.
-    pub fn is_binary(&self, output: &str) -> bool {
-        self.binary.contains(output) || (self.all_binary && !self.json.contains(output))
-    }
-}
-
 /// A request and the form in which its answer is wanted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParsedRequest {
@@ -67,8 +52,19 @@ pub struct ParsedRequest {
     pub form: OutputForm,
 }
 
-fn invalid(text: impl Into<String>) -> Problem {
-    Problem::new(ProblemCode::InvalidRequest, text)
+impl ParsedRequest {
+    pub(super) fn new(
+        model: ModelName,
+        version: Option<Version>,
+        id: String,
+        inputs: Vec<Tensor>,
+        options: Options,
+    ) -> Self {
+        let Options { form, outputs, deadline_ms, priority, hint } = options;
+        let request =
+            InferRequest { model, version, id, inputs, outputs, deadline_ms, priority, hint };
+        Self { request, form }
+    }
 }
 
 /// Reads the body of `POST /v2/models/{model}[/versions/{version}]/infer`.
@@ -95,19 +91,13 @@ pub fn parse_request(
     if parsed.id.len() > NAME_MAX_BYTES {
         return Err(invalid(format!("a request id has at most {NAME_MAX_BYTES} bytes")));
     }
-    let options = Options::parse(&parsed.parameters)?;
-    let (outputs, form) = parse_outputs(parsed.outputs, options.binary_data_output)?;
-    let request = InferRequest {
-        model,
-        version,
-        id: parsed.id,
-        inputs: parse_inputs(parsed.inputs, body.slice(json_len..))?,
-        outputs,
-        deadline_ms: options.deadline_ms,
-        priority: options.priority,
-        hint: options.hint,
-    };
-    Ok(ParsedRequest { request, form })
+    let mut options = Options::parse(&parsed.parameters)?;
+    for output in parsed.outputs {
+        let parameters = output.parameters.iter().map(|(key, value)| (key.as_str(), value.clone()));
+        options.want(output.name, parameters)?;
+    }
+    let inputs = parse_inputs(parsed.inputs, body.slice(json_len..))?;
+    Ok(ParsedRequest::new(model, version, parsed.id, inputs, options))
 }
 
 fn parse_inputs(inputs: Vec<Input<'_>>, mut binary: Bytes) -> Result<Vec<Tensor>, Problem> {
@@ -159,88 +149,4 @@ fn parse_input(input: Input<'_>, binary: &mut Bytes) -> Result<Tensor, Problem> 
             Ok(Tensor::new(meta, data)?)
         }
     }
-}
-
-fn parse_outputs(
-    outputs: Vec<Output>,
-    all_binary: bool,
-) -> Result<(Vec<String>, OutputForm), Problem> {
-    if outputs.len() > crate::limits::TENSORS_MAX_COUNT {
-        return Err(InvalidTensor::Count(outputs.len()).into());
-    }
-    let mut form = OutputForm { all_binary, ..OutputForm::default() };
-    let mut names = Vec::with_capacity(outputs.len());
-    for output in outputs {
-        for (key, value) in &output.parameters {
-            let named = match (key.as_str(), value) {
-                ("binary_data", Value::Bool(true)) => &mut form.binary,
-                ("binary_data", Value::Bool(false)) => &mut form.json,
-                ("binary_data", _) => return Err(invalid("binary_data is true or false")),
-                _ => return Err(unknown("output parameter", key, "binary_data")),
-            };
-            named.insert(output.name.clone());
-        }
-        names.push(output.name);
-    }
-    Ok((names, form))
-}
-
-/// The parameters of a request that are understood.
-#[derive(Default)]
-struct Options {
-    binary_data_output: bool,
-    deadline_ms: Option<u32>,
-    priority: u8,
-    hint: PlacementHint,
-}
-
-impl Options {
-    fn parse(parameters: &Map<String, Value>) -> Result<Self, Problem> {
-        if parameters.len() > PARAMETERS_MAX_COUNT {
-            let text = format!("at most {PARAMETERS_MAX_COUNT} parameters are taken");
-            return Err(Problem::new(ProblemCode::TooLarge, text));
-        }
-        let mut options = Self::default();
-        for (key, value) in parameters {
-            options.set(key, value)?;
-        }
-        Ok(options)
-    }
-
-    fn set(&mut self, key: &str, value: &Value) -> Result<(), Problem> {
-        match key {
-            "binary_data_output" => {
-                self.binary_data_output = value
-                    .as_bool()
-                    .ok_or_else(|| invalid("binary_data_output is true or false"))?;
-            }
-            // Schedule policy extension: microseconds; 0 stands for the server's default.
-            "timeout" => self.deadline_ms = deadline_from_timeout(whole(key, value)?),
-            "priority" => self.priority = u8::try_from(whole(key, value)?).unwrap_or(u8::MAX),
-            "placement" => {
-                self.hint = serde_json::from_value(value.clone())
-                    .map_err(|_| invalid("placement is \"auto\", \"edge\" or \"cloud\""))?;
-            }
-            _ => {
-                let known = "binary_data_output, timeout (microseconds), priority, placement";
-                return Err(unknown("request parameter", key, known));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn deadline_from_timeout(timeout_us: u64) -> Option<u32> {
-    let ms = timeout_us.div_ceil(1000).min(DEADLINE_MAX_MS.into());
-    u32::try_from(ms).ok().filter(|ms| *ms > 0)
-}
-
-fn whole(key: &str, value: &Value) -> Result<u64, Problem> {
-    let text = value.as_str().and_then(|s| s.parse().ok());
-    value.as_u64().or(text).ok_or_else(|| invalid(format!("{key} is a whole number")))
-}
-
-fn unknown(what: &str, key: &str, known: &str) -> Problem {
-    let key: String = key.chars().take(NAME_MAX_BYTES).collect();
-    invalid(format!("unknown {what} {key:?}")).hint(format!("known here: {known}"))
 }

@@ -1,12 +1,10 @@
 //! The bodies of answers: inference, metadata, errors.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{OutputForm, data};
 use crate::infer::{InferResponse, Verdict};
-use crate::manifest::TensorSpec;
 use crate::problem::Problem;
 use crate::tensor::Tensor;
 
@@ -61,7 +59,8 @@ pub fn render_response(
     Ok(RenderedResponse { body: out.freeze(), json_len: Some(json_len) })
 }
 
-fn verdict_parameters(verdict: &Verdict) -> Map<String, Value> {
+/// The verdict, as parameters of the response.
+pub(super) fn verdict_parameters(verdict: &Verdict) -> Map<String, Value> {
     let mut parameters = Map::new();
     let mut put = |key: &str, value: Value| drop(parameters.insert(key.to_owned(), value));
     put("placement", verdict.placement.as_str().into());
@@ -85,51 +84,4 @@ pub fn error_body(problem: &Problem) -> Bytes {
         body["retry_after_ms"] = problem.retry_after_ms.into();
     }
     serde_json::to_vec(&body).expect("a JSON value is always JSON").into()
-}
-
-/// `GET /v2`.
-#[derive(Debug, Clone, Serialize)]
-pub struct ServerMetadata {
-    /// The program.
-    pub name: &'static str,
-    /// Its version.
-    pub version: &'static str,
-    /// The extensions that it serves.
-    pub extensions: &'static [&'static str],
-}
-
-/// `GET /v2/models/{model}`.
-#[derive(Debug, Clone, Serialize)]
-pub struct ModelMetadata {
-    /// The model.
-    pub name: String,
-    /// The versions that answer here.
-    pub versions: Vec<String>,
-    /// What runs it.
-    pub platform: &'static str,
-    /// Its inputs.
-    pub inputs: Vec<TensorMetadata>,
-    /// Its outputs.
-    pub outputs: Vec<TensorMetadata>,
-}
-
-/// An input or output in [`ModelMetadata`].
-#[derive(Debug, Clone, Serialize)]
-pub struct TensorMetadata {
-    /// Its name.
-    pub name: String,
-    /// Its datatype.
-    pub datatype: String,
-    /// Its shape, -1 where any size goes.
-    pub shape: Vec<i64>,
-}
-
-impl From<&TensorSpec> for TensorMetadata {
-    fn from(spec: &TensorSpec) -> Self {
-        Self {
-            name: spec.name.clone(),
-            datatype: spec.datatype.to_string(),
-            shape: spec.shape.clone(),
-        }
-    }
 }

@@ -1,3 +1,6 @@
+mod describe;
+mod grpc;
+
 use super::*;
 use crate::id::Version;
 use crate::infer::{InferResponse, Placement, PlacementHint, Reason, Timing, Verdict};
@@ -90,7 +93,7 @@ fn options_are_understood() {
     assert!(p.form.is_binary("anything"));
 }
 
-fn response(value: f32) -> InferResponse {
+pub(super) fn response(value: f32) -> InferResponse {
     InferResponse {
         model: "m".parse().unwrap(),
         id: "7".into(),
@@ -137,4 +140,26 @@ fn integers_and_texts_come_back() {
     assert_eq!(data::render(&ints).unwrap().to_string(), "[-1,9223372036854775807]");
     let texts = Tensor::from_byte_strings("t", vec![1], &["ü".as_bytes()]).unwrap();
     assert_eq!(data::render(&texts).unwrap().to_string(), "[\"ü\"]");
+}
+
+#[test]
+fn classes_in_place_of_outputs() {
+    let json = r#"{"inputs":[{"name":"x","datatype":"UINT8","shape":[1],"data":[1]}],"outputs":[{"name":"y","parameters":{"classification":2}},{"name":"z","parameters":{"classification":0}}]}"#;
+    let form = parse(json, b"", None).unwrap().form;
+    assert_eq!((form.classes("y"), form.classes("z"), form.wants_classes()), (Some(2), None, true));
+}
+
+#[test]
+fn repository_bodies() {
+    assert_eq!(index_wants_ready_only(b""), Ok(false));
+    assert_eq!(index_wants_ready_only(br#"{"ready":true}"#), Ok(true));
+    assert_eq!(check_parameters(br#"{"parameters":{"unload_dependents":false}}"#), Ok(()));
+    for (body, code) in [
+        (r#"{"parameters":{"config":"{}"}}"#, ProblemCode::Unauthorised),
+        (r#"{"parameters":{"file:1/model.onnx":"AAAA"}}"#, ProblemCode::Unauthorised),
+        (r#"{"parameters":{"else":1}}"#, ProblemCode::InvalidRequest),
+        ("[", ProblemCode::InvalidRequest),
+    ] {
+        assert_eq!(check_parameters(body.as_bytes()).unwrap_err().code, code, "{body}");
+    }
 }

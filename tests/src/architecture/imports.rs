@@ -63,6 +63,11 @@ pub const LAYERS: &[Layer] = &[
         reason: "link carries frames for both ends: it decides nothing and knows no models",
     },
     Layer {
+        name: "outrigger-oip",
+        may_import: &["outrigger-protocol"],
+        reason: "oip speaks the standard for whoever can answer: what answers, and from where, is not its business",
+    },
+    Layer {
         name: "outrigger-models",
         may_import: &["outrigger-protocol"],
         reason: "models knows tensors and ONNX Runtime; who asks, and from where, is none of its business",
@@ -84,7 +89,13 @@ pub const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "outrigger-agent",
-        may_import: &["outrigger-protocol", "outrigger-edge", "outrigger-link", "outrigger-models"],
+        may_import: &[
+            "outrigger-protocol",
+            "outrigger-edge",
+            "outrigger-link",
+            "outrigger-oip",
+            "outrigger-models",
+        ],
         reason: "the agent drives the device's decisions; the cloud is a peer that it talks to, not code that it links",
     },
     Layer {
@@ -93,6 +104,7 @@ pub const LAYERS: &[Layer] = &[
             "outrigger-protocol",
             "outrigger-fleet",
             "outrigger-link",
+            "outrigger-oip",
             "outrigger-models",
         ],
         reason: "the cloud drives the fleet's decisions; an agent is a peer that it talks to, not code that it links",
@@ -129,6 +141,11 @@ pub const OUT_OF_REACH: &[OutOfReach] = &[
         from: &["outrigger-link"],
         never: &["ort", "rusqlite"],
         reason: "link only moves frames: it runs no model and keeps no state",
+    },
+    OutOfReach {
+        from: &["outrigger-oip"],
+        never: &["quinn", "quinn-proto", "ort", "rusqlite"],
+        reason: "oip is sockets and the standard, so that agent and cloud can both stand on it: it runs no model, keeps no state and knows no other transport",
     },
     OutOfReach {
         from: &["outrigger-models"],

@@ -20,6 +20,7 @@ pub struct AgentOptions {
 pub struct Agent {
     state_dir: PathBuf,
     address: SocketAddr,
+    grpc: SocketAddr,
     process: Process,
 }
 
@@ -46,7 +47,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Starts the agent of an enrolled device on a free port.
+    /// Starts the agent of an enrolled device on free ports.
     ///
     /// # Errors
     /// It does not get ready; with what it printed.
@@ -55,19 +56,32 @@ impl Agent {
         let listening = state_dir.join("listening");
         let _ = std::fs::remove_file(&listening);
         let mut command = Command::new(program("outrigger-agent")?);
-        command.args(["run", "--http", "127.0.0.1:0", "--state-dir"]).arg(state_dir);
+        command.args(["run", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--state-dir"]);
+        command.arg(state_dir);
         let mut process = Process::start(command, &state_dir.join("agent.log"))?;
         let read = || {
             let text = std::fs::read_to_string(&listening).ok()?;
-            text.trim().strip_prefix("http://")?.parse().ok()
+            let mut lines = text.lines();
+            let http = lines.next()?.strip_prefix("http://")?.parse().ok()?;
+            Some((http, lines.next()?.strip_prefix("grpc://")?.parse().ok()?))
         };
-        let address = process.wait_for("outrigger-agent", read)?;
-        Ok(Self { state_dir: state_dir.to_owned(), address, process })
+        let (address, grpc) = process.wait_for("outrigger-agent", read)?;
+        Ok(Self { state_dir: state_dir.to_owned(), address, grpc, process })
     }
 
-    /// Where it serves.
+    /// Where it serves HTTP.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves gRPC.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Its Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.state_dir.join("agent.sock")
     }
 
     /// Its state folder.

@@ -1,0 +1,128 @@
+//! `POST .../infer`.
+
+use super::failure;
+use super::named::Named;
+use crate::{Caller, Inference};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use axum::routing::{MethodRouter, post};
+use bytes::Bytes;
+use http_body_util::LengthLimitError;
+use protocol::limits::HTTP_BODY_MAX_BYTES;
+use protocol::oip::{self, ParsedRequest, RenderedResponse};
+use protocol::problem::{Problem, ProblemCode};
+use std::convert::Infallible;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+use tower_http::compression::predicate::SizeAbove;
+use tower_http::compression::{CompressionLayer, CompressionLevel};
+use tower_http::decompression::RequestDecompressionLayer;
+
+/// How long a body may take to arrive: a caller on a bad link is waited for, one that does nothing
+/// but hold a place is not.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
+/// Compressing an answer smaller than this would cost more than it spares.
+const COMPRESSED_MIN_BYTES: u64 = 1024;
+
+/// The handler, with bodies that may be gzip or deflate either way.
+pub(super) fn route<I: Inference>() -> MethodRouter<Arc<I>> {
+    let compression = CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(SizeAbove::new(COMPRESSED_MIN_BYTES));
+    let decompression = RequestDecompressionLayer::new().pass_through_unaccepted(true);
+    let packed = post(infer::<I>).layer::<_, Infallible>(decompression);
+    packed.layer::<_, Infallible>(compression)
+}
+
+async fn infer<I: Inference>(
+    State(inference): State<Arc<I>>,
+    caller: Caller,
+    named: Named,
+    request: Request,
+) -> Response {
+    match answer(&*inference, &caller, named, request).await {
+        Ok(rendered) => success(rendered),
+        Err(problem) => failure(&problem),
+    }
+}
+
+async fn answer<I: Inference>(
+    inference: &I,
+    caller: &Caller,
+    named: Named,
+    request: Request,
+) -> Result<RenderedResponse, Problem> {
+    let parsed = parse(caller, named, request).await;
+    let ParsedRequest { request, form } = parsed.inspect_err(|p| inference.refused(p))?;
+    let mut response = inference.infer(request).await?;
+    if form.wants_classes() {
+        let model = inference.describe(&response.model, Some(response.verdict.version))?;
+        oip::classify(&mut response, &form, &model)?;
+    }
+    oip::render_response(&response, &form)
+}
+
+async fn parse(caller: &Caller, named: Named, request: Request) -> Result<ParsedRequest, Problem> {
+    caller.check_model(&named.model)?;
+    let (parts, body) = request.into_parts();
+    check_encoding(&parts.headers)?;
+    let json_len = json_len(&parts.headers)?;
+    let body = read_body(body, HTTP_BODY_MAX_BYTES).await?;
+    oip::parse_request(named.model, named.version, json_len, &body)
+}
+
+/// What was gzip or deflate is neither any more when it gets here.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => {
+            let text = "this Content-Encoding is not understood";
+            Err(Problem::new(ProblemCode::InvalidRequest, text)
+                .hint("send gzip, deflate, or the body as it is"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The whole body; more than `limit` bytes, counted after decompression, are refused as soon as
+/// they are seen.
+pub(super) async fn read_body(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, limit)).await;
+    let late = |_| {
+        let text = format!("the body was not complete after {} s", BODY_PATIENCE.as_secs());
+        Problem::new(ProblemCode::DeadlineExceeded, text)
+    };
+    read.map_err(late)?.map_err(|error| {
+        let too_large = error.source().is_some_and(<dyn Error>::is::<LengthLimitError>);
+        if too_large {
+            let text = format!("the body has more than {limit} bytes");
+            return Problem::new(ProblemCode::TooLarge, text).hint("send fewer items per request");
+        }
+        let text = "the body broke off, or is not what its Content-Encoding says";
+        Problem::new(ProblemCode::InvalidRequest, text)
+    })
+}
+
+fn json_len(headers: &HeaderMap) -> Result<Option<usize>, Problem> {
+    let Some(value) = headers.get(oip::HEADER_LENGTH) else { return Ok(None) };
+    let len = value.to_str().ok().and_then(|text| text.parse().ok());
+    let invalid = || {
+        let text = "Inference-Header-Content-Length is the number of bytes of the JSON part";
+        Problem::new(ProblemCode::InvalidRequest, text)
+    };
+    len.map(Some).ok_or_else(invalid)
+}
+
+fn success(rendered: RenderedResponse) -> Response {
+    let mut response = Response::new(Body::from(rendered.body));
+    let kind =
+        if rendered.json_len.is_some() { "application/octet-stream" } else { "application/json" };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some(len) = rendered.json_len {
+        headers.insert(oip::HEADER_LENGTH, HeaderValue::from(len));
+    }
+    response
+}

@@ -1,0 +1,4 @@
+mod fake;
+mod grpc;
+mod http;
+mod sockets;

@@ -1,0 +1,148 @@
+//! What is said about a model: its metadata and its configuration, in the standard's own messages.
+
+use crate::id::{ModelName, Version};
+use crate::limits::TENSORS_MAX_BYTES;
+use crate::manifest::{MODEL_FILE, Manifest, TensorSpec};
+use crate::tensor::DataType;
+use crate::wire::inference::model_metadata_response::TensorMetadata;
+use crate::wire::inference::{
+    self, ModelConfig, ModelInput, ModelInstanceGroup, ModelMetadataResponse, ModelOutput,
+    ModelTransactionPolicy, ModelVersionPolicy, model_instance_group, model_version_policy,
+};
+
+/// The largest batch that is ever announced.
+const BATCH_MAX: u64 = 4096;
+
+/// A model as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelDescription {
+    /// The model.
+    pub name: ModelName,
+    /// The version that answers.
+    pub version: Version,
+    /// Its inputs.
+    pub inputs: Vec<TensorSpec>,
+    /// Its outputs.
+    pub outputs: Vec<TensorSpec>,
+    /// The output whose elements are classes.
+    pub classes: Option<String>,
+    /// The labels of those classes, in their order; may be empty.
+    pub labels: Vec<String>,
+    /// How many requests run at once.
+    pub instances: usize,
+}
+
+const PLATFORM: &str = "onnxruntime_onnx";
+
+impl ModelDescription {
+    /// What a manifest says, with the labels that its bundle holds.
+    pub fn new(manifest: &Manifest, labels: &[String], instances: usize) -> Self {
+        Self {
+            name: manifest.model.clone(),
+            version: manifest.version,
+            inputs: manifest.inputs.clone(),
+            outputs: manifest.outputs.clone(),
+            classes: manifest.classes.as_ref().map(|classes| classes.logits.clone()),
+            labels: labels.to_vec(),
+            instances,
+        }
+    }
+
+    /// How many items one request may hold, where the first dimension of every tensor counts
+    /// items; 0 for a model that takes no batches.
+    pub fn max_batch_size(&self) -> u32 {
+        let batched = |spec: &TensorSpec| spec.shape.first() == Some(&-1);
+        if !self.inputs.iter().chain(&self.outputs).all(batched) {
+            return 0;
+        }
+        let item = self.inputs.iter().map(item_size_bytes).max().unwrap_or(1).max(1);
+        u32::try_from((TENSORS_MAX_BYTES / item).clamp(1, BATCH_MAX)).unwrap_or(1)
+    }
+
+    /// The labels of an output's elements; none for any output but the classes.
+    pub fn labels_of(&self, output: &str) -> &[String] {
+        if self.classes.as_deref() == Some(output) { &self.labels } else { &[] }
+    }
+
+    /// `GET /v2/models/{model}` and `ModelMetadata`.
+    pub fn metadata(&self) -> ModelMetadataResponse {
+        ModelMetadataResponse {
+            name: self.name.to_string(),
+            versions: vec![self.version.to_string()],
+            platform: PLATFORM.into(),
+            inputs: self.inputs.iter().map(tensor_metadata).collect(),
+            outputs: self.outputs.iter().map(tensor_metadata).collect(),
+        }
+    }
+
+    /// `GET /v2/models/{model}/config` and `ModelConfig`. The dimensions of a model that takes
+    /// batches stand there without the batch.
+    pub fn config(&self) -> ModelConfig {
+        let max_batch_size = self.max_batch_size();
+        let dims = |spec: &TensorSpec| spec.shape[usize::from(max_batch_size > 0)..].to_vec();
+        let input = |spec: &TensorSpec| ModelInput {
+            name: spec.name.clone(),
+            data_type: config_type(spec.datatype).into(),
+            dims: dims(spec),
+            ..ModelInput::default()
+        };
+        let output = |spec: &TensorSpec| ModelOutput {
+            name: spec.name.clone(),
+            data_type: config_type(spec.datatype).into(),
+            dims: dims(spec),
+            ..ModelOutput::default()
+        };
+        let latest = model_version_policy::Latest { num_versions: 1 };
+        ModelConfig {
+            name: self.name.to_string(),
+            platform: PLATFORM.into(),
+            backend: "onnxruntime".into(),
+            version_policy: Some(ModelVersionPolicy { latest: Some(latest) }),
+            max_batch_size: i32::try_from(max_batch_size).unwrap_or(i32::MAX),
+            input: self.inputs.iter().map(input).collect(),
+            output: self.outputs.iter().map(output).collect(),
+            instance_group: vec![ModelInstanceGroup {
+                name: self.name.to_string(),
+                count: i32::try_from(self.instances).unwrap_or(i32::MAX),
+                kind: model_instance_group::Kind::Auto.into(),
+            }],
+            default_model_filename: MODEL_FILE.into(),
+            model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
+        }
+    }
+}
+
+/// Bytes of one item; a dimension of any size counts as 1.
+fn item_size_bytes(spec: &TensorSpec) -> u64 {
+    let unit = spec.datatype.size_bytes().unwrap_or(4) as u64;
+    let dimensions = spec.shape.iter().skip(1).map(|d| u64::try_from(*d).unwrap_or(1));
+    dimensions.fold(unit, u64::saturating_mul)
+}
+
+fn tensor_metadata(spec: &TensorSpec) -> TensorMetadata {
+    TensorMetadata {
+        name: spec.name.clone(),
+        datatype: spec.datatype.to_string(),
+        shape: spec.shape.clone(),
+    }
+}
+
+fn config_type(datatype: DataType) -> inference::DataType {
+    use inference::DataType as Config;
+    match datatype {
+        DataType::Bool => Config::TypeBool,
+        DataType::Uint8 => Config::TypeUint8,
+        DataType::Uint16 => Config::TypeUint16,
+        DataType::Uint32 => Config::TypeUint32,
+        DataType::Uint64 => Config::TypeUint64,
+        DataType::Int8 => Config::TypeInt8,
+        DataType::Int16 => Config::TypeInt16,
+        DataType::Int32 => Config::TypeInt32,
+        DataType::Int64 => Config::TypeInt64,
+        DataType::Fp16 => Config::TypeFp16,
+        DataType::Bf16 => Config::TypeBf16,
+        DataType::Fp32 => Config::TypeFp32,
+        DataType::Fp64 => Config::TypeFp64,
+        DataType::Bytes => Config::TypeString,
+    }
+}
