@@ -101,6 +101,10 @@ fn manifest(version: u64, variant: Variant, tolerance: f32) -> Manifest {
         files: [(MODEL_FILE.to_owned(), file("onnx")), ("probes.pb".to_owned(), file("probes"))]
             .into(),
         preprocess: vec![],
+        constants: vec![],
+        state: vec![],
+        postprocess: vec![],
+        default_outputs: vec![],
         classes: None,
         calibration: None,
         probes: Probes { file: "probes.pb".into(), tolerance },

@@ -40,8 +40,8 @@ impl ModelDescription {
         Self {
             name: manifest.model.clone(),
             version: manifest.version,
-            inputs: manifest.inputs.clone(),
-            outputs: manifest.outputs.clone(),
+            inputs: manifest.served_inputs(),
+            outputs: manifest.served_outputs(),
             classes: manifest.classes.as_ref().map(|classes| classes.logits.clone()),
             labels: labels.to_vec(),
             instances,
