@@ -59,8 +59,8 @@ impl Installer {
     /// Opens the state and brings back what was active. Blocks while models load.
     pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
         let state = State::open(places.state_dir)?;
-        let library = Library::open(places.state_dir, places.bytes_per_s)?;
         let Parts { engine, uplink, counters, trusted, reported } = parts;
+        let library = Library::open(places.state_dir, places.bytes_per_s, counters.clone())?;
         let installer = Arc::new(Self {
             engine,
             uplink,

@@ -1,5 +1,5 @@
-//! Makes bundles from an authoring folder: `model.toml` ([`recipe`]) beside ONNX files, labels and
-//! data.
+//! Makes bundles from an authoring folder: `model.toml` ([`recipe`]) beside ONNX files, labels,
+//! tokenizers and data.
 //!
 //! Building copies and hashes the files, reads what the model takes and gives from a real session,
 //! measures the probes with it, and for the edge variant chooses the threshold. The result is a
@@ -12,25 +12,27 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use protocol::id::{ModelName, Variant, Version};
 use protocol::manifest::{
-    Calibration, Classes, FORMAT, FileRef, InvalidManifest, MODEL_FILE, Manifest, Probes,
-    TensorSpec,
+    Calibration, Classes, FORMAT, FileRef, InvalidManifest, LABEL_OUTPUT, MODEL_FILE, Manifest,
+    PROBABILITY_OUTPUT, Probes, TensorSpec,
 };
 use protocol::tensor::Tensor;
 use protocol::wire::{Probe, ProbeSet};
 
 use crate::backend::{Backend, LoadError, SessionOptions};
-use crate::bundle::{BundleError, file_ref, read_labels};
+use crate::bundle::{BundleError, file_ref, read_labels, read_step_file};
 use crate::calibrate::{Item, NoThreshold, choose};
 use crate::confidence::{Top, top_classes};
 use crate::error::RunError;
-use crate::preprocess::{InvalidPipeline, Preprocess};
-use crate::runner::Runner;
+use crate::preprocess::StepFiles;
+use crate::runner::{Call, InvalidPipelines, Pipelines, Reply, Runner};
 
 mod data;
 pub mod recipe;
+mod steps;
 
 use data::{Batch, labels_of};
 use recipe::{CalibrationRecipe, Recipe, Source};
+use steps::StepFile;
 
 /// The file that describes an authoring folder.
 pub const RECIPE_FILE: &str = "model.toml";
@@ -78,8 +80,8 @@ pub enum BuildError {
     Load(#[from] LoadError),
     /// A pipeline that cannot run.
     #[error(transparent)]
-    Pipeline(#[from] InvalidPipeline),
-    /// Labels that cannot be used.
+    Pipeline(#[from] InvalidPipelines),
+    /// Labels, or a file of a step, that cannot be used.
     #[error(transparent)]
     Labels(#[from] BundleError),
     /// The model failed on an item of the data.
@@ -149,46 +151,63 @@ impl Author {
         backend: &dyn Backend,
         out: &Path,
     ) -> Result<Manifest, BuildError> {
-        let mut model = self.load(variant, backend)?;
-        let probes = self.measure_probes(&mut model.runner)?;
+        let mut model = self.load((variant, version), backend)?;
+        let probes = self.measure_probes(&mut model)?;
         let calibration = match (variant, &self.recipe.calibration) {
-            (Variant::Edge, Some(recipe)) => Some(self.calibrate(recipe, &mut model, backend)?),
+            (Variant::Edge, Some(recipe)) => {
+                Some(self.calibrate(recipe, &mut model, version, backend)?)
+            }
             _ => None,
         };
-        self.check_labels()?;
         prepare_folder(out)?;
-        let files = self.write_files(variant, &probes, out)?;
-        let manifest = self.manifest((variant, version), model, files, calibration);
+        let files = self.write_files(variant, &probes, &model.steps, out)?;
+        let manifest = Manifest { files, calibration, ..model.draft };
         manifest.check()?;
         Ok(manifest)
     }
 
-    fn load(&self, variant: Variant, backend: &dyn Backend) -> Result<Model, BuildError> {
-        let onnx = self.recipe.variants.onnx(variant).ok_or(BuildError::NoVariant(variant))?;
+    /// Loads a variant, with all that the manifest will say but its files and threshold.
+    fn load(
+        &self,
+        version: (Variant, Version),
+        backend: &dyn Backend,
+    ) -> Result<Model, BuildError> {
+        let onnx = self.recipe.variants.onnx(version.0);
+        let onnx = onnx.ok_or(BuildError::NoVariant(version.0))?;
         let session = backend.load(&self.folder.join(onnx), &SessionOptions::default())?;
-        let (inputs, outputs) = (session.inputs().to_vec(), session.outputs().to_vec());
-        let preprocess = Preprocess::new(&self.recipe.preprocess, &inputs)?;
-        Ok(Model { runner: Runner::new(session, preprocess, None), inputs, outputs })
+        let mut draft = self.draft(version, session.inputs().to_vec(), session.outputs().to_vec());
+        let steps = steps::rename(&mut draft.preprocess)?;
+        draft.check_parts()?;
+        let files = self.step_files(&steps)?;
+        let labels = self.recipe.classes.as_ref().and_then(|c| c.labels.as_deref());
+        let labels = labels.map_or(Ok(Vec::new()), |file| read_labels(&self.folder, file))?;
+        let pipelines = Pipelines::new(&draft, &files, &labels)?;
+        Ok(Model { runner: Runner::new(session, pipelines), draft, steps })
     }
 
-    fn check_labels(&self) -> Result<(), BuildError> {
-        let file = self.recipe.classes.as_ref().and_then(|c| c.labels.as_deref());
-        file.map_or(Ok(()), |file| Ok(read_labels(&self.folder, file).map(drop)?))
+    fn step_files(&self, steps: &[StepFile]) -> Result<StepFiles, BuildError> {
+        let read = |file: &StepFile| {
+            let bytes = read_step_file(&self.folder, &file.source)?;
+            Ok((file.name.clone(), bytes))
+        };
+        steps.iter().map(read).collect()
     }
 
     fn write_files(
         &self,
         variant: Variant,
         probes: &ProbeSet,
+        steps: &[StepFile],
         out: &Path,
     ) -> Result<BTreeMap<String, FileRef>, BuildError> {
         let onnx = self.recipe.variants.onnx(variant).map(|onnx| (onnx, MODEL_FILE));
         let labels = self.recipe.classes.as_ref().and_then(|c| c.labels.as_deref());
         let labels = labels.map(|labels| (labels, LABELS_FILE));
+        let steps = steps.iter().map(|file| (file.source.as_str(), file.name.as_str()));
         let mut names = vec![PROBES_FILE];
         let path = out.join(PROBES_FILE);
         fs::write(&path, probes.encode_to_vec()).map_err(io_error(&path))?;
-        for (source, name) in onnx.into_iter().chain(labels) {
+        for (source, name) in onnx.into_iter().chain(labels).chain(steps) {
             let source = self.folder.join(source);
             fs::copy(&source, out.join(name)).map_err(io_error(&source))?;
             names.push(name);
@@ -205,16 +224,18 @@ impl Author {
     }
 
     /// Probes are items spread evenly over the data, answered by the model that is shipped.
-    fn measure_probes(&self, runner: &mut Runner) -> Result<ProbeSet, BuildError> {
+    fn measure_probes(&self, model: &mut Model) -> Result<ProbeSet, BuildError> {
+        let wanted = probed_outputs(&model.draft);
         let data = self.read(&self.recipe.probes.inputs)?;
         let count = data.len().min(PROBES);
         let mut probes = Vec::with_capacity(count);
         for index in 0..count {
             let item = index * data.len() / count;
             let inputs = data.item(item)?;
-            let (outputs, _) =
-                runner.answer(&inputs, &[]).map_err(|source| BuildError::Run { item, source })?;
-            probes.push(Probe::new(&inputs, &outputs));
+            let call = Call { inputs: &inputs, outputs: &wanted, ..Call::default() };
+            let reply = model.runner.answer(call);
+            let reply: Reply = reply.map_err(|source| BuildError::Run { item, source })?;
+            probes.push(Probe::new(&inputs, &reply.outputs));
         }
         Ok(ProbeSet { probes })
     }
@@ -223,10 +244,11 @@ impl Author {
         &self,
         recipe: &CalibrationRecipe,
         edge: &mut Model,
+        version: Version,
         backend: &dyn Backend,
     ) -> Result<Calibration, BuildError> {
         let classes = self.recipe.classes.as_ref().ok_or(BuildError::NoClasses)?;
-        let mut cloud = self.load(Variant::Cloud, backend)?;
+        let mut cloud = self.load((Variant::Cloud, version), backend)?;
         let data = self.read(&recipe.inputs)?;
         let labels = labels_of(&self.folder, &recipe.labels, data.len())?;
         let mut items = Vec::with_capacity(data.len());
@@ -247,51 +269,70 @@ impl Author {
         Ok(choose(&items, recipe.max_drop)?)
     }
 
-    fn manifest(
+    fn draft(
         &self,
         (variant, version): (Variant, Version),
-        model: Model,
-        files: BTreeMap<String, FileRef>,
-        calibration: Option<Calibration>,
+        inputs: Vec<TensorSpec>,
+        outputs: Vec<TensorSpec>,
     ) -> Manifest {
-        let labels = |c: &Classes| c.labels.as_ref().map(|_| LABELS_FILE.to_owned());
+        let recipe = self.recipe.clone();
+        let bundled =
+            |c: Classes| Classes { labels: c.labels.map(|_| LABELS_FILE.to_owned()), ..c };
         Manifest {
             format: FORMAT,
-            model: self.recipe.name.clone(),
+            model: recipe.name,
             version,
             variant,
-            inputs: model.inputs,
-            outputs: model.outputs,
-            files,
-            preprocess: self.recipe.preprocess.clone(),
-            classes: self
-                .recipe
-                .classes
-                .as_ref()
-                .map(|c| Classes { logits: c.logits.clone(), labels: labels(c) }),
-            calibration,
-            probes: Probes {
-                file: PROBES_FILE.to_owned(),
-                tolerance: self.recipe.probes.tolerance,
-            },
-            never_leaves_device: self.recipe.never_leaves_device,
-            provenance: self.recipe.provenance.clone(),
+            inputs,
+            outputs,
+            files: BTreeMap::new(),
+            preprocess: recipe.preprocess,
+            constants: recipe.constants,
+            state: recipe.state,
+            postprocess: recipe.postprocess,
+            default_outputs: recipe.default_outputs,
+            classes: recipe.classes.map(bundled),
+            calibration: None,
+            probes: Probes { file: PROBES_FILE.to_owned(), tolerance: recipe.probes.tolerance },
+            never_leaves_device: recipe.never_leaves_device,
+            provenance: recipe.provenance,
         }
     }
+}
+
+/// What probes compare: the default outputs, but a classifier's logits instead of its labels, which
+/// may change places where two classes are nearly alike.
+fn probed_outputs(manifest: &Manifest) -> Vec<String> {
+    let mut wanted: Vec<String> = Vec::new();
+    for name in &manifest.default_outputs {
+        let name = match &manifest.classes {
+            Some(classes) if manifest.output(name).is_none() && is_reading(name) => &classes.logits,
+            _ => name,
+        };
+        if !wanted.contains(name) {
+            wanted.push(name.clone());
+        }
+    }
+    wanted
+}
+
+fn is_reading(name: &str) -> bool {
+    [LABEL_OUTPUT, PROBABILITY_OUTPUT].contains(&name)
 }
 
 /// A variant that is loaded for measuring.
 struct Model {
     runner: Runner,
-    inputs: Vec<TensorSpec>,
-    outputs: Vec<TensorSpec>,
+    draft: Manifest,
+    steps: Vec<StepFile>,
 }
 
 impl Model {
     /// The most probable class of one item, asked alone: batching may change the numbers.
     fn top(&mut self, inputs: &[Tensor], classes: &Classes) -> Result<Top, RunError> {
-        let (outputs, _) = self.runner.answer(inputs, std::slice::from_ref(&classes.logits))?;
-        let tops = outputs.first().map_or(Ok(Vec::new()), top_classes)?;
+        let outputs = std::slice::from_ref(&classes.logits);
+        let reply = self.runner.answer(Call { inputs, outputs, ..Call::default() })?;
+        let tops = reply.outputs.first().map_or(Ok(Vec::new()), top_classes)?;
         let none = || RunError::Failed(format!("{:?} is empty", classes.logits));
         tops.first().copied().ok_or_else(none)
     }

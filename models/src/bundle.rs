@@ -9,15 +9,19 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 use protocol::id::Hasher;
-use protocol::manifest::{FileRef, MODEL_FILE, Manifest};
+use protocol::manifest::{FileRef, MODEL_FILE, Manifest, Step};
 use protocol::problem::Problem;
 use protocol::tensor::Tensor;
 use protocol::wire::ProbeSet;
+
+use crate::preprocess::StepFiles;
 
 /// The one file that may stand in a bundle's folder unlisted: its own manifest, signed.
 pub const MANIFEST_FILE: &str = "manifest.json";
 /// The file of labels: 4 MiB.
 pub const LABELS_MAX_BYTES: u64 = 4 << 20;
+/// A file that a step reads, such as a tokenizer: 64 MiB.
+pub const STEP_FILE_MAX_BYTES: u64 = 64 << 20;
 /// The file of probes: 256 MiB.
 pub const PROBES_MAX_BYTES: u64 = 256 << 20;
 /// Probes in one bundle.
@@ -62,6 +66,9 @@ pub enum BundleError {
         /// What is wrong.
         reason: String,
     },
+    /// A file that a step reads and that is too long.
+    #[error("the file {0:?} of a step has over {STEP_FILE_MAX_BYTES} bytes")]
+    StepFile(String),
     /// Probes that are no `ProbeSet`, none, or too many.
     #[error("the probes {file:?} are unusable: {reason}")]
     Probes {
@@ -118,6 +125,16 @@ impl Bundle {
     /// The ONNX file.
     pub fn model_path(&self) -> PathBuf {
         self.folder.join(MODEL_FILE)
+    }
+
+    /// The files that the manifest's steps name, read anew.
+    ///
+    /// # Errors
+    /// [`BundleError::StepFile`] or [`BundleError::Read`].
+    pub fn step_files(&self) -> Result<StepFiles, BundleError> {
+        let steps = self.manifest.preprocess.iter().flat_map(|p| &p.steps);
+        let read = |file: &str| Ok((file.to_owned(), read_step_file(&self.folder, file)?));
+        steps.filter_map(Step::file).map(read).collect()
     }
 
     /// The probes, read anew.
@@ -208,4 +225,10 @@ pub(crate) fn read_labels(folder: &Path, file: &str) -> Result<Vec<String>, Bund
     let bytes = read_bounded(&folder.join(file), LABELS_MAX_BYTES)?;
     let bytes = bytes.ok_or_else(|| unusable(format!("over {LABELS_MAX_BYTES} bytes")))?;
     serde_json::from_slice(&bytes).map_err(|e| unusable(e.to_string()))
+}
+
+/// A file that a step reads.
+pub(crate) fn read_step_file(folder: &Path, file: &str) -> Result<Vec<u8>, BundleError> {
+    let bytes = read_bounded(&folder.join(file), STEP_FILE_MAX_BYTES)?;
+    bytes.ok_or_else(|| BundleError::StepFile(file.to_owned()))
 }

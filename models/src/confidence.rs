@@ -1,7 +1,8 @@
-//! How sure a classifier is: the softmax of its most probable class.
+//! How sure a classifier is: the softmax of its most probable class; and which its most probable
+//! classes are.
 
-use protocol::manifest::Classes;
-use protocol::tensor::Tensor;
+use protocol::manifest::{Classes, LABEL_OUTPUT, PROBABILITY_OUTPUT};
+use protocol::tensor::{InvalidTensor, Tensor};
 
 use crate::error::RunError;
 use crate::numbers;
@@ -13,6 +14,8 @@ pub struct ClassReader {
     pub logits: String,
     /// The labels in class order; empty when there are none.
     pub labels: Vec<String>,
+    /// How many classes the labels and probabilities tell, at least 1.
+    pub top_k: usize,
 }
 
 /// What a classifier said.
@@ -36,7 +39,8 @@ pub struct Top {
 impl ClassReader {
     /// A reader for a manifest's classes.
     pub fn new(classes: &Classes, labels: Vec<String>) -> Self {
-        Self { logits: classes.logits.clone(), labels }
+        let top_k = classes.top_k.unwrap_or(1).max(1) as usize;
+        Self { logits: classes.logits.clone(), labels, top_k }
     }
 
     /// Reads a batch.
@@ -51,6 +55,49 @@ impl ClassReader {
         };
         Ok(Reading { confidence: tops.iter().map(|t| t.confidence).reduce(f32::min), label })
     }
+
+    /// The labels of the `k` most probable classes of each item, `BYTES` `[n,k]`, most probable
+    /// first; a class without a label is its number.
+    ///
+    /// # Errors
+    /// As [`top_classes`].
+    pub fn label_tensor(&self, logits: &Tensor) -> Result<Tensor, RunError> {
+        let (shape, best) = self.best(logits)?;
+        let label = |top: &Top| match self.labels.get(top.class) {
+            Some(label) => label.clone(),
+            None => top.class.to_string(),
+        };
+        let labels: Vec<String> = best.iter().map(label).collect();
+        Tensor::from_byte_strings(LABEL_OUTPUT, shape, &labels).map_err(|e| failed(&e))
+    }
+
+    /// The probabilities of those classes, `FP32` `[n,k]`.
+    ///
+    /// # Errors
+    /// As [`top_classes`].
+    pub fn probability_tensor(&self, logits: &Tensor) -> Result<Tensor, RunError> {
+        let (shape, best) = self.best(logits)?;
+        let values: Vec<f32> = best.iter().map(|top| top.confidence).collect();
+        Tensor::from_f32(PROBABILITY_OUTPUT, shape, &values).map_err(|e| failed(&e))
+    }
+
+    /// `[n,k]` and the most probable classes of each item, one item after the other.
+    fn best(&self, logits: &Tensor) -> Result<(Vec<i64>, Vec<Top>), RunError> {
+        let (classes, items) = items_of(logits)?;
+        let k = self.top_k.min(classes);
+        let not_a_number = || RunError::NotANumber(logits.name().to_owned());
+        let mut best = Vec::new();
+        for item in items.chunks(classes) {
+            let mut all = shares(item).ok_or_else(not_a_number)?;
+            all.sort_by(|a, b| b.confidence.total_cmp(&a.confidence)); // stable: first of equals
+            best.extend_from_slice(&all[..k]);
+        }
+        Ok((vec![logits.shape()[0], i64::try_from(k).unwrap_or(i64::MAX)], best))
+    }
+}
+
+fn failed(error: &InvalidTensor) -> RunError {
+    RunError::Failed(error.to_string())
 }
 
 /// The most probable class of each item of logits `[n, classes]`, of any numeric datatype.
@@ -58,20 +105,42 @@ impl ClassReader {
 /// # Errors
 /// [`RunError::NotANumber`] for NaN or infinity, [`RunError::Failed`] for another shape.
 pub fn top_classes(logits: &Tensor) -> Result<Vec<Top>, RunError> {
+    let (classes, values) = items_of(logits)?;
+    let not_a_number = || RunError::NotANumber(logits.name().to_owned());
+    values.chunks(classes).map(|item| top(item).ok_or_else(not_a_number)).collect()
+}
+
+/// How many classes there are, and the logits of all items.
+fn items_of(logits: &Tensor) -> Result<(usize, Vec<f64>), RunError> {
     let values = numbers::to_f64(logits);
     let (Some(values), &[_, 1..=i64::MAX]) = (values, logits.shape()) else {
         let text = format!("the logits {:?} are not numbers [n, classes]", logits.name());
         return Err(RunError::Failed(text));
     };
-    let classes = usize::try_from(logits.shape()[1]).unwrap_or(usize::MAX);
-    let not_a_number = || RunError::NotANumber(logits.name().to_owned());
-    values.chunks(classes).map(|item| top(item).ok_or_else(not_a_number)).collect()
+    Ok((usize::try_from(logits.shape()[1]).unwrap_or(usize::MAX), values))
 }
 
 /// Softmax of the largest logit, `1 / sum(exp(x - max))`, which cannot overflow. A logit of
 /// negative infinity is a class that is ruled out. `None` where there is no softmax.
 #[allow(clippy::cast_possible_truncation)] // a share of 1 rounds well
 fn top(logits: &[f64]) -> Option<Top> {
+    let (class, max) = largest(logits)?;
+    let sum: f64 = logits.iter().map(|x| (x - max).exp()).sum();
+    Some(Top { class, confidence: (1.0 / sum) as f32 })
+}
+
+/// The softmax of every class, under the same rules.
+#[allow(clippy::cast_possible_truncation)] // shares of 1 round well
+fn shares(logits: &[f64]) -> Option<Vec<Top>> {
+    let (_, max) = largest(logits)?;
+    let sum: f64 = logits.iter().map(|x| (x - max).exp()).sum();
+    let share =
+        |(class, x): (usize, &f64)| Top { class, confidence: ((x - max).exp() / sum) as f32 };
+    Some(logits.iter().enumerate().map(share).collect())
+}
+
+/// The first of the largest logits; `None` for NaN, and where the largest is infinite.
+fn largest(logits: &[f64]) -> Option<(usize, f64)> {
     let (mut class, mut max) = (0, f64::NEG_INFINITY);
     for (index, &logit) in logits.iter().enumerate() {
         if logit.is_nan() {
@@ -81,8 +150,7 @@ fn top(logits: &[f64]) -> Option<Top> {
             (class, max) = (index, logit);
         }
     }
-    let sum: f64 = logits.iter().map(|x| (x - max).exp()).sum();
-    max.is_finite().then(|| Top { class, confidence: (1.0 / sum) as f32 })
+    max.is_finite().then_some((class, max))
 }
 
 #[cfg(test)]
@@ -91,7 +159,7 @@ mod tests {
 
     fn check(shape: &[i64], values: &[f32]) -> Result<Reading, RunError> {
         let labels = vec!["cat".to_owned(), "dog".to_owned()];
-        let reader = ClassReader { logits: "y".into(), labels };
+        let reader = ClassReader { logits: "y".into(), labels, top_k: 1 };
         reader.read(&Tensor::from_f32("y", shape.to_vec(), values).unwrap())
     }
 
@@ -113,6 +181,25 @@ mod tests {
     fn large_logits_do_not_overflow() {
         for values in [[1e30, -1e30], [3e38, 3e37], [0.0, f32::NEG_INFINITY]] {
             assert_eq!(check(&[1, 2], &values).unwrap().confidence, Some(1.0), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn the_most_probable_classes_come_first() {
+        let reader = |top_k| ClassReader { logits: "y".into(), labels: vec!["cat".into()], top_k };
+        let logits = Tensor::from_f32("y", vec![2, 3], &[0.0, 3f32.ln(), 0.0, 5.0, 5.0, -9e9]);
+        let logits = logits.unwrap();
+        let labels = |k| {
+            let tensor = reader(k).label_tensor(&logits).unwrap();
+            let texts = tensor.byte_elements().map(|b| String::from_utf8(b.to_vec()).unwrap());
+            (tensor.shape().to_vec(), texts.collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(labels(1), (vec![2, 1], "1 cat".to_owned()));
+        assert_eq!(labels(2), (vec![2, 2], "1 cat cat 1".to_owned()));
+        assert_eq!(labels(9), (vec![2, 3], "1 cat 2 cat 1 2".to_owned()));
+        let shares = reader(3).probability_tensor(&logits).unwrap().to_f32().unwrap();
+        for (share, expected) in shares.iter().zip([0.6, 0.2, 0.2, 0.5, 0.5, 0.0]) {
+            assert!((share - expected).abs() < 1e-6, "{shares:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Why a request was not answered, told apart by who can do something about it: the caller
-//! ([`InvalidRequest`], [`ImageError`]), nobody but the model's author (`Failed`, `NotANumber`,
-//! `Panicked`), or time (`Expired`, `Stopped`).
+//! ([`InvalidRequest`], [`ImageError`], [`AudioError`], [`TextError`]), nobody but the model's author
+//! (`Failed`, `NotANumber`, `Panicked`), or time (`Expired`, `Stopped`).
 
 use protocol::manifest::TensorSpec;
 use protocol::problem::{Problem, ProblemCode};
@@ -8,6 +8,12 @@ use protocol::tensor::Tensor;
 
 use crate::backend::{describe, describe_type};
 use crate::preprocess::ImageError;
+
+pub mod audio;
+pub mod text;
+
+pub use audio::AudioError;
+pub use text::TextError;
 
 /// A request that the model cannot take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +65,9 @@ pub enum InvalidRequest {
         /// All outputs with datatype and shape.
         gives: String,
     },
+    /// The state of a stream of another model.
+    #[error("the stream's state is not this model's; begin the stream anew")]
+    ForeignState,
 }
 
 fn list(specs: &[TensorSpec]) -> String {
@@ -104,6 +113,28 @@ pub enum RunError {
         #[source]
         source: ImageError,
     },
+    /// A sound in the request cannot be used.
+    #[error("item {item} of the input {input:?}: {source}")]
+    Audio {
+        /// The input's name.
+        input: String,
+        /// Which item of the batch.
+        item: usize,
+        /// What is wrong with it.
+        #[source]
+        source: AudioError,
+    },
+    /// A text in the request cannot be used.
+    #[error("item {item} of the input {input:?}: {source}")]
+    Text {
+        /// The input's name.
+        input: String,
+        /// Which item of the batch.
+        item: usize,
+        /// What is wrong with it.
+        #[source]
+        source: TextError,
+    },
     /// The model failed on inputs that it should take.
     #[error("the model failed: {0}")]
     Failed(String),
@@ -113,8 +144,8 @@ pub enum RunError {
     /// The model panicked; its worker goes on.
     #[error("the model panicked: {0}")]
     Panicked(String),
-    /// The deadline passed before the model could start.
-    #[error("the deadline passed while the request waited for the model")]
+    /// The deadline passed before the model could start, or between two frames.
+    #[error("the deadline passed before the model had answered")]
     Expired,
     /// The model was unloaded before it answered.
     #[error("the model was unloaded before it answered")]
@@ -126,7 +157,11 @@ impl RunError {
         match self {
             Self::Request(_) => ProblemCode::InvalidRequest,
             Self::Image { source, .. } if source.is_too_large() => ProblemCode::TooLarge,
-            Self::Image { .. } => ProblemCode::InvalidRequest,
+            Self::Audio { source, .. } if source.is_too_large() => ProblemCode::TooLarge,
+            Self::Text { source, .. } if source.is_too_large() => ProblemCode::TooLarge,
+            Self::Image { .. } | Self::Audio { .. } | Self::Text { .. } => {
+                ProblemCode::InvalidRequest
+            }
             Self::Failed(_) | Self::NotANumber(_) | Self::Panicked(_) => {
                 ProblemCode::InferenceFailed
             }

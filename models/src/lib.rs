@@ -27,8 +27,10 @@
 //!
 //! - [`backend`]: the traits. [`ort_backend`] is ONNX Runtime, [`fake`] a deterministic stand-in
 //!   for tests of everything around a model.
-//! - [`preprocess`]: from pixels or image files to the model's input. [`confidence`]: from logits
-//!   to how sure the model is. [`runner`] puts both around a session.
+//! - [`preprocess`]: from what an application has (pixels, image files, sounds, texts) to the
+//!   model's inputs. [`postprocess`]: from its outputs to embeddings, labels and probabilities;
+//!   [`confidence`]: how sure it is. [`stream`]: what is kept from one frame or piece to the next.
+//!   [`runner`] puts all of it around a session.
 //! - [`worker`]: one thread owns one runner, behind a bounded queue; [`model`] is a checked
 //!   [`bundle`] with its workers.
 //! - [`authoring`]: makes bundles from a folder with a `model.toml`, measures the probes, and
@@ -48,6 +50,8 @@ pub mod fake;
 pub mod model;
 pub mod numbers;
 pub mod ort_backend;
+pub mod postprocess;
 pub mod preprocess;
 pub mod runner;
+pub mod stream;
 pub mod worker;

@@ -7,11 +7,10 @@ use protocol::tensor::Tensor;
 
 use crate::backend::{Backend, LoadError, SessionOptions};
 use crate::bundle::{Bundle, BundleError, ProbeCase};
-use crate::confidence::ClassReader;
 use crate::error::RunError;
 use crate::numbers;
-use crate::preprocess::{InvalidPipeline, Preprocess};
-use crate::runner::Runner;
+use crate::runner::{InvalidPipelines, Pipelines, Runner};
+use crate::stream::StreamState;
 use crate::worker::{Counters, Job, QUEUE_CAPACITY, Refused, Ticket, Worker};
 
 /// How much of the machine a model gets.
@@ -40,7 +39,10 @@ pub enum ModelError {
     Load(#[from] LoadError),
     /// A pipeline that cannot run.
     #[error(transparent)]
-    Pipeline(#[from] InvalidPipeline),
+    Pipeline(#[from] InvalidPipelines),
+    /// A file that a step reads cannot be read any more.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// The ONNX file takes or gives something else than the manifest says.
     #[error("the model {path} does not take and give what its manifest says")]
     Contradiction {
@@ -121,9 +123,7 @@ impl LoadedModel {
         options: &ModelOptions,
     ) -> Result<Self, ModelError> {
         let manifest = bundle.manifest();
-        let preprocess = Preprocess::new(&manifest.preprocess, &manifest.inputs)?;
-        let classes = manifest.classes.as_ref();
-        let classes = classes.map(|c| ClassReader::new(c, bundle.labels().to_vec()));
+        let pipelines = Pipelines::new(manifest, &bundle.step_files()?, bundle.labels())?;
         let mut workers = Vec::new();
         for _ in 0..options.sessions.max(1) {
             let path = bundle.model_path();
@@ -131,7 +131,7 @@ impl LoadedModel {
             if session.inputs() != manifest.inputs || session.outputs() != manifest.outputs {
                 return Err(ModelError::Contradiction { path });
             }
-            let runner = Runner::new(session, preprocess.clone(), classes.clone());
+            let runner = Runner::new(session, pipelines.clone());
             let name = manifest.model.as_str();
             let worker = Worker::start(name, runner, options.queue_capacity);
             workers.push(worker.map_err(ModelError::Thread)?);
@@ -154,12 +154,12 @@ impl LoadedModel {
         self.workers.len()
     }
 
-    /// What the model itself takes; pipelines take more.
+    /// What the model itself takes; what applications send is [`Manifest::served_inputs`].
     pub fn inputs(&self) -> &[TensorSpec] {
         &self.manifest().inputs
     }
 
-    /// What the model gives.
+    /// What the model itself gives; what applications get is [`Manifest::served_outputs`].
     pub fn outputs(&self) -> &[TensorSpec] {
         &self.manifest().outputs
     }
@@ -170,8 +170,23 @@ impl LoadedModel {
     /// # Errors
     /// [`Refused`], at once.
     pub fn submit(&self, job: Job) -> Result<Ticket, Refused> {
+        self.least_busy()?.submit(job)
+    }
+
+    /// Queues the next piece of a stream, which stands at `state`: its default at the beginning,
+    /// then what came back as [`Answer::stream`](crate::worker::Answer::stream). Pieces of one
+    /// stream follow each other: submit the next when this one is answered. Without this, every
+    /// request is a whole and begins anew.
+    ///
+    /// # Errors
+    /// [`Refused`], at once.
+    pub fn submit_stream(&self, job: Job, state: StreamState) -> Result<Ticket, Refused> {
+        self.least_busy()?.submit_stream(job, state)
+    }
+
+    fn least_busy(&self) -> Result<&Worker, Refused> {
         let least = self.workers.iter().min_by_key(|worker| worker.counters().waiting);
-        least.ok_or(Refused::Stopped)?.submit(job)
+        least.ok_or(Refused::Stopped)
     }
 
     /// What became of the requests so far, over all workers.
@@ -193,7 +208,8 @@ impl LoadedModel {
     }
 
     fn check_probe(&self, probe: usize, case: &ProbeCase) -> Result<(), ProbeError> {
-        let job = Job { inputs: case.inputs.clone(), ..Job::default() };
+        let outputs = case.outputs.iter().map(|output| output.name().to_owned()).collect();
+        let job = Job { inputs: case.inputs.clone(), outputs, ..Job::default() };
         let ticket = self.submit(job).map_err(|source| ProbeError::Refused { probe, source })?;
         let answer = ticket.wait().map_err(|source| ProbeError::Run { probe, source })?;
         let tolerance = f64::from(self.manifest().probes.tolerance);

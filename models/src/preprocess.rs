@@ -1,164 +1,208 @@
 //! From what an application has to what a model takes: runs the manifest's pipelines.
 //!
-//! The input's datatype decides. What the model takes as it is goes through unchanged; `UINT8`
-//! `[n,h,w]` or `[n,h,w,c]` is pixels and skips decoding; `BYTES` `[n]` is encoded images. The
-//! result is one `FP32` tensor, `[n,c,h,w]` or `[n,h,w,c]`.
-//!
-//! Read [`plan`] for what a pipeline may say, [`picture`] for decoding and geometry.
+//! The input's datatype decides. What the model takes as it is goes through unchanged. `BYTES` is
+//! what a file or a text is: encoded images, WAV files, UTF-8. Pixels and samples may come as
+//! numbers. Each kind has its module: [`image`], `audio` (feature `audio`) and `text` (feature
+//! `text`); [`steps`] is what a pipeline may say.
 
-use bytes::Bytes;
-use protocol::limits::TENSORS_MAX_BYTES;
-use protocol::manifest::{Pipeline, TensorSpec};
-use protocol::tensor::{DataType, Tensor, TensorMeta};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::backend::describe_type;
+use protocol::manifest::{Manifest, Pipeline, TensorSpec};
+use protocol::tensor::Tensor;
+
 use crate::error::{InvalidRequest, RunError};
 
-mod jpeg;
-pub mod picture;
-pub mod plan;
+#[cfg(feature = "audio")]
+pub mod audio;
+pub mod image;
+pub mod steps;
+#[cfg(feature = "text")]
+pub mod text;
 
-use picture::Picture;
-pub use picture::{ENCODED_MAX_BYTES, ImageError, PIXELS_MAX, SIDE_MAX};
-pub use plan::InvalidPipeline;
-use plan::Plan;
+pub use image::{ENCODED_MAX_BYTES, ImageError, PIXELS_MAX, SIDE_MAX};
+pub use steps::InvalidPipeline;
+use steps::Kind;
 
-/// The pipelines of one model, checked.
+/// The bundle's files that steps read, by name.
+pub type StepFiles = BTreeMap<String, Vec<u8>>;
+
+/// The pipelines of one model, checked. Clones share what is large.
 #[derive(Debug, Clone, Default)]
-pub struct Preprocess {
+pub struct Preprocess(Arc<Parts>);
+
+#[derive(Debug, Default)]
+struct Parts {
     feeds: Vec<Feed>,
+    /// What the model itself takes.
+    inputs: Vec<TensorSpec>,
+    /// What an application sends, for messages.
+    served: Vec<TensorSpec>,
 }
 
-#[derive(Debug, Clone)]
+/// What feeds one or several inputs of the model from one of an application's.
+#[derive(Debug)]
 struct Feed {
-    spec: TensorSpec,
-    plan: Plan,
+    input: String,
+    /// What the model takes under the same name.
+    own: Option<TensorSpec>,
+    /// The inputs that are fed.
+    targets: Vec<String>,
+    make: Make,
+}
+
+#[derive(Debug)]
+enum Make {
+    Image(image::ImageFeed),
+    #[cfg(feature = "audio")]
+    Audio(audio::AudioFeed),
+    #[cfg(feature = "text")]
+    Text(text::TextFeed),
+}
+
+/// The model's inputs, ready but for constants and state.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Prepared {
+    /// Inputs that are the same in every run of the request.
+    pub tensors: Vec<Tensor>,
+    /// The input that holds frames.
+    pub frames: Option<Frames>,
+}
+
+/// Frames of a sound: the model's batch, or one run each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frames {
+    /// All frames, `FP32` `[frames, ...]` under the name of the model's input.
+    pub tensor: Tensor,
+    /// The samples from which the next piece of a stream goes on.
+    pub tail: Vec<f32>,
 }
 
 impl Preprocess {
-    /// Checks the pipelines of a model with these inputs.
+    /// Checks the pipelines of a model; `files` holds at least those that the steps read.
     ///
     /// # Errors
     /// [`InvalidPipeline`].
-    pub fn new(pipelines: &[Pipeline], inputs: &[TensorSpec]) -> Result<Self, InvalidPipeline> {
-        let mut feeds = Vec::with_capacity(pipelines.len());
-        for pipeline in pipelines {
-            let spec = inputs.iter().find(|spec| spec.name == pipeline.input).cloned();
-            let spec = spec.ok_or_else(|| InvalidPipeline::Input(pipeline.input.clone()))?;
-            if spec.datatype != DataType::Fp32 || spec.shape.len() != 4 {
-                return Err(InvalidPipeline::Target(pipeline.input.clone()));
-            }
-            feeds.push(Feed { spec, plan: Plan::new(&pipeline.steps)? });
+    pub fn new(manifest: &Manifest, files: &StepFiles) -> Result<Self, InvalidPipeline> {
+        let feeds = manifest.preprocess.iter().map(|p| Feed::new(p, &manifest.inputs, files));
+        let feeds: Vec<Feed> = feeds.collect::<Result<_, _>>()?;
+        if feeds.iter().filter(|feed| feed.cuts_frames()).count() > 1 {
+            return Err(InvalidPipeline::Frames);
         }
-        Ok(Self { feeds })
+        let (inputs, served) = (manifest.inputs.clone(), manifest.served_inputs());
+        Ok(Self(Arc::new(Parts { feeds, inputs, served })))
     }
 
     /// Turns an application's inputs into the model's. Inputs without a pipeline, and those that
-    /// the model takes as they are, go through uncopied.
+    /// the model takes as they are, go through uncopied. `tail` holds the samples that an earlier
+    /// piece of the same stream left over; without it the request is a whole.
     ///
     /// # Errors
-    /// [`RunError::Request`] or [`RunError::Image`].
-    pub fn apply(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
-        inputs.iter().map(|input| self.apply_one(input)).collect()
+    /// [`RunError`] of a request that cannot be used.
+    pub fn apply(&self, inputs: &[Tensor], tail: Option<&[f32]>) -> Result<Prepared, RunError> {
+        let mut prepared = Prepared::default();
+        for input in inputs {
+            match self.0.feeds.iter().find(|feed| feed.input == input.name()) {
+                Some(feed) if !feed.accepts_as_it_is(input) => {
+                    feed.apply(input, tail, &mut prepared)?;
+                }
+                _ => prepared.tensors.push(self.known(input)?.clone()),
+            }
+        }
+        self.check_fed(inputs, &prepared)?;
+        Ok(prepared)
     }
 
-    fn apply_one(&self, input: &Tensor) -> Result<Tensor, RunError> {
-        match self.feeds.iter().find(|feed| feed.spec.name == input.name()) {
-            Some(feed) if !feed.spec.accepts(input.datatype(), input.shape()) => feed.apply(input),
-            _ => Ok(input.clone()),
+    fn known<'t>(&self, input: &'t Tensor) -> Result<&'t Tensor, InvalidRequest> {
+        let known = self.0.inputs.iter().any(|spec| spec.name == input.name());
+        if known || self.0.inputs.is_empty() {
+            return Ok(input);
         }
+        Err(InvalidRequest::unknown_input(input.name(), &self.0.served))
+    }
+
+    /// Names the application's own input where nothing has fed the model's.
+    fn check_fed(&self, inputs: &[Tensor], prepared: &Prepared) -> Result<(), InvalidRequest> {
+        for feed in &self.0.feeds {
+            let sent = inputs.iter().any(|input| input.name() == feed.input);
+            let fed = |target: &String| prepared.tensors.iter().any(|t| t.name() == target);
+            if !sent && !feed.targets.iter().any(fed) {
+                return Err(InvalidRequest::missing_input(&feed.input, &self.0.served));
+            }
+        }
+        Ok(())
     }
 }
 
 impl Feed {
-    fn apply(&self, input: &Tensor) -> Result<Tensor, RunError> {
-        match (input.datatype(), input.shape()) {
-            (_, [0, ..]) => Err(self.refuse(input)),
-            (DataType::Uint8, &[_, height, width]) => self.pixels(input, [height, width, 1]),
-            (DataType::Uint8, &[_, height, width, channels]) => {
-                self.pixels(input, [height, width, channels])
-            }
-            (DataType::Bytes, &[_]) if self.plan.color.is_some() => self.encoded(input),
-            _ => Err(self.refuse(input)),
-        }
-    }
-
-    fn refuse(&self, input: &Tensor) -> RunError {
-        let encoded = match self.plan.color {
-            Some(_) => ", or JPEG or PNG files as BYTES [n]",
-            None => "",
+    fn new(
+        pipeline: &Pipeline,
+        inputs: &[TensorSpec],
+        files: &StepFiles,
+    ) -> Result<Self, InvalidPipeline> {
+        let kind = Kind::of(&pipeline.steps);
+        steps::check_order(kind, &pipeline.steps)?;
+        let feed = Self {
+            input: pipeline.input.clone(),
+            own: inputs.iter().find(|spec| spec.name == pipeline.input).cloned(),
+            targets: pipeline.feeds().map(|(_, target)| target.to_owned()).collect(),
+            make: Make::new(kind, pipeline, inputs, files)?,
         };
-        let own = describe_type(self.spec.datatype, &self.spec.shape);
-        RunError::Request(InvalidRequest::WrongInput {
-            name: input.name().to_owned(),
-            actual: describe_type(input.datatype(), input.shape()),
-            takes: format!("{own}, or pixels as UINT8 [n,h,w] or [n,h,w,c]{encoded}"),
-        })
+        if feed.cuts_frames() && feed.own.is_some() {
+            return Err(InvalidPipeline::Ambiguous(feed.input));
+        }
+        Ok(feed)
     }
 
-    /// Pixels `[n,h,w,c]`: `size` is `[h,w,c]`.
-    fn pixels(&self, input: &Tensor, size: [i64; 3]) -> Result<Tensor, RunError> {
-        let item_len = size.iter().try_fold(1usize, |product, dimension| {
-            product.checked_mul(usize::try_from(*dimension).ok()?)
-        });
-        let item_len = item_len.filter(|len| *len > 0).ok_or_else(|| self.refuse(input))?;
-        let pictures =
-            input.data().chunks(item_len).map(|item| Picture::from_pixels(item, size, &self.plan));
-        self.stack(pictures)
+    fn cuts_frames(&self) -> bool {
+        match &self.make {
+            #[cfg(feature = "audio")]
+            Make::Audio(audio) => audio.cuts_frames(),
+            _ => false,
+        }
     }
 
-    fn encoded(&self, input: &Tensor) -> Result<Tensor, RunError> {
-        let elements: Vec<Bytes> = input.byte_elements().collect();
-        self.stack(elements.iter().map(|item| Picture::decode(item, &self.plan)))
+    fn accepts_as_it_is(&self, input: &Tensor) -> bool {
+        self.own.as_ref().is_some_and(|spec| spec.accepts(input.datatype(), input.shape()))
     }
 
-    /// Runs the plan on each item and stacks the results.
-    fn stack(
+    #[cfg_attr(not(feature = "audio"), allow(unused_variables))]
+    fn apply(
         &self,
-        pictures: impl Iterator<Item = Result<Picture, ImageError>>,
-    ) -> Result<Tensor, RunError> {
-        let mut batch = Batch::default();
-        for (item, picture) in pictures.enumerate() {
-            let added = picture
-                .and_then(|p| p.shape_up(&self.plan))
-                .and_then(|p| batch.add(&p, &self.plan));
-            added.map_err(|source| RunError::Image {
-                input: self.spec.name.clone(),
-                item,
-                source,
-            })?;
+        input: &Tensor,
+        tail: Option<&[f32]>,
+        prepared: &mut Prepared,
+    ) -> Result<(), RunError> {
+        match &self.make {
+            Make::Image(image) => prepared.tensors.push(image.apply(input)?),
+            #[cfg(feature = "audio")]
+            Make::Audio(audio) => audio.apply(input, tail, prepared)?,
+            #[cfg(feature = "text")]
+            Make::Text(text) => prepared.tensors.extend(text.apply(input)?),
         }
-        batch.into_tensor(&self.spec.name, &self.plan)
+        Ok(())
     }
 }
 
-/// The items so far, as little-endian `f32`.
-#[derive(Default)]
-struct Batch {
-    data: Vec<u8>,
-    items: i64,
-    /// Height, width and channels of the first item, and so of all.
-    size: [u32; 3],
-}
-
-impl Batch {
-    fn add(&mut self, picture: &Picture, plan: &Plan) -> Result<(), ImageError> {
-        let size = picture.size();
-        if self.items > 0 && size != self.size {
-            return Err(ImageError::Sizes { first: self.size, this: size });
+impl Make {
+    #[cfg_attr(not(feature = "text"), allow(unused_variables))]
+    fn new(
+        kind: Kind,
+        pipeline: &Pipeline,
+        inputs: &[TensorSpec],
+        files: &StepFiles,
+    ) -> Result<Self, InvalidPipeline> {
+        match kind {
+            Kind::Image => Ok(Self::Image(image::ImageFeed::new(pipeline, inputs)?)),
+            #[cfg(feature = "audio")]
+            Kind::Audio => Ok(Self::Audio(audio::AudioFeed::new(pipeline, inputs)?)),
+            #[cfg(not(feature = "audio"))]
+            Kind::Audio => Err(InvalidPipeline::NotBuilt("audio")),
+            #[cfg(feature = "text")]
+            Kind::Text => Ok(Self::Text(text::TextFeed::new(pipeline, inputs, files)?)),
+            #[cfg(not(feature = "text"))]
+            Kind::Text => Err(InvalidPipeline::NotBuilt("text")),
         }
-        let grown = self.data.len() as u64 + picture.len() as u64 * 4;
-        if grown > TENSORS_MAX_BYTES {
-            return Err(ImageError::Batch { size_bytes: grown });
-        }
-        (self.size, self.items) = (size, self.items + 1);
-        plan.write(picture, &mut self.data)
-    }
-
-    fn into_tensor(self, name: &str, plan: &Plan) -> Result<Tensor, RunError> {
-        let shape = plan.shape(self.items, self.size);
-        let build = || Tensor::new(TensorMeta::new(name, DataType::Fp32, shape)?, self.data.into());
-        build().map_err(|e| RunError::Failed(e.to_string()))
     }
 }
 

@@ -1,56 +1,250 @@
-//! One session with all that stands around it: pre-processing before, reading the confidence
-//! after. It runs in a worker's thread.
+//! One session with all that stands around it: pre-processing before, state in between,
+//! post-processing and reading the confidence after. It runs in a worker's thread and keeps nothing
+//! from one request to the next.
 
-use protocol::tensor::Tensor;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use protocol::manifest::Manifest;
+use protocol::tensor::{InvalidTensor, Tensor, TensorMeta};
 
 use crate::backend::Session;
-use crate::confidence::{ClassReader, Reading};
-use crate::error::{InvalidRequest, RunError};
-use crate::preprocess::Preprocess;
+use crate::confidence::Reading;
+use crate::error::RunError;
+use crate::postprocess::{InvalidPostprocess, Plan, Postprocess};
+use crate::preprocess::{Frames, InvalidPipeline, Preprocess, StepFiles};
+use crate::stream::{Feedback, StreamState};
 
-/// A whole model: session, pipelines and, for a classifier, how its answer is read.
+/// All that stands around a session, checked against what it takes and gives. The default is
+/// nothing: tensors in, tensors out.
+#[derive(Debug, Clone, Default)]
+pub struct Pipelines {
+    preprocess: Preprocess,
+    feedback: Feedback,
+    postprocess: Postprocess,
+}
+
+/// Why what stands around a model cannot be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPipelines {
+    /// A pipeline that cannot run.
+    #[error(transparent)]
+    Preprocess(#[from] InvalidPipeline),
+    /// Post-processing that cannot run.
+    #[error(transparent)]
+    Postprocess(#[from] InvalidPostprocess),
+    /// A constant or state that is no tensor.
+    #[error(transparent)]
+    Tensor(#[from] InvalidTensor),
+}
+
+impl Pipelines {
+    /// Reads a checked manifest, the files that its steps name, and the labels in class order.
+    ///
+    /// # Errors
+    /// [`InvalidPipelines`].
+    pub fn new(
+        manifest: &Manifest,
+        files: &StepFiles,
+        labels: &[String],
+    ) -> Result<Self, InvalidPipelines> {
+        Ok(Self {
+            preprocess: Preprocess::new(manifest, files)?,
+            feedback: Feedback::new(manifest)?,
+            postprocess: Postprocess::new(manifest, labels)?,
+        })
+    }
+}
+
+/// A whole model: session and pipelines.
 pub struct Runner {
     session: Box<dyn Session>,
-    preprocess: Preprocess,
-    classes: Option<ClassReader>,
+    pipelines: Pipelines,
+}
+
+/// One request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Call<'c> {
+    /// The inputs, as an application has them.
+    pub inputs: &'c [Tensor],
+    /// The wanted outputs; the manifest's defaults when empty.
+    pub outputs: &'c [String],
+    /// When the answer stops being of use; looked at between two frames.
+    pub deadline: Option<Instant>,
+    /// Where the stream stands of which this is a piece; without it the request is a whole.
+    pub stream: Option<&'c StreamState>,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The wanted outputs, in their order.
+    pub outputs: Vec<Tensor>,
+    /// The confidence, which is read even if the logits are not wanted.
+    pub reading: Reading,
+    /// Where the stream stands now; for a piece of a stream.
+    pub stream: Option<StreamState>,
 }
 
 impl Runner {
     /// Puts a model together.
-    pub fn new(
-        session: Box<dyn Session>,
-        preprocess: Preprocess,
-        classes: Option<ClassReader>,
-    ) -> Self {
-        Self { session, preprocess, classes }
+    pub fn new(session: Box<dyn Session>, pipelines: Pipelines) -> Self {
+        Self { session, pipelines }
     }
 
-    /// Answers one request: inputs as an application has them, the wanted outputs (all when
-    /// empty), and the confidence, which is read even if the logits are not wanted.
+    /// Answers one request.
     ///
     /// # Errors
     /// [`RunError`].
-    pub fn answer(
+    pub fn answer(&mut self, call: Call<'_>) -> Result<Reply, RunError> {
+        let plan = self.pipelines.postprocess.plan(call.outputs)?;
+        let tail = call.stream.map(|stream| stream.tail.as_slice());
+        let prepared = self.pipelines.preprocess.apply(call.inputs, tail)?;
+        let mut inputs = prepared.tensors;
+        self.pipelines.feedback.add_constants(&mut inputs);
+        let left_over = prepared.frames.as_ref().map(|frames| frames.tail.clone());
+        let (outputs, tensors) = match (prepared.frames, self.pipelines.feedback.has_state()) {
+            (None, false) => (self.session.run(&inputs, call.ask(&plan))?, Vec::new()),
+            (None, true) => self.run_once(&mut inputs, &plan, call.stream)?,
+            (Some(frames), false) => (self.run_batch(&mut inputs, frames, &plan)?, Vec::new()),
+            (Some(frames), true) => self.run_frames(&inputs, &frames, &plan, &call)?,
+        };
+        let (outputs, reading) = self.pipelines.postprocess.apply(&plan, &inputs, outputs)?;
+        let tail = left_over.unwrap_or_default();
+        let stream = call.stream.map(|_| StreamState { tensors, tail });
+        Ok(Reply { outputs, reading, stream })
+    }
+
+    /// One run with state. A request that gives the state itself keeps it itself.
+    fn run_once(
+        &mut self,
+        inputs: &mut Vec<Tensor>,
+        plan: &Plan,
+        stream: Option<&StreamState>,
+    ) -> Result<(Vec<Tensor>, Vec<Tensor>), RunError> {
+        for state in self.pipelines.feedback.begin(stream)? {
+            if inputs.iter().all(|input| input.name() != state.name()) {
+                inputs.push(state);
+            }
+        }
+        let outputs = self.session.run(inputs, &plan.ask)?;
+        let next = match stream {
+            Some(_) => self.pipelines.feedback.next(&outputs)?,
+            None => Vec::new(),
+        };
+        Ok((outputs, next))
+    }
+
+    /// All frames as one batch.
+    fn run_batch(
+        &mut self,
+        inputs: &mut Vec<Tensor>,
+        frames: Frames,
+        plan: &Plan,
+    ) -> Result<Vec<Tensor>, RunError> {
+        if frames.tensor.shape()[0] == 0 {
+            return self.pipelines.postprocess.of_nothing(plan);
+        }
+        inputs.push(frames.tensor);
+        self.session.run(inputs, &plan.ask)
+    }
+
+    /// One frame after the other, each with the state that the one before left. The outputs are
+    /// joined along their first axis; of the state, the last remains.
+    fn run_frames(
         &mut self,
         inputs: &[Tensor],
-        outputs: &[String],
-    ) -> Result<(Vec<Tensor>, Reading), RunError> {
-        let inputs = self.preprocess.apply(inputs)?;
-        let Some(classes) = &self.classes else {
-            return Ok((self.session.run(&inputs, outputs)?, Reading::default()));
+        frames: &Frames,
+        plan: &Plan,
+        call: &Call<'_>,
+    ) -> Result<(Vec<Tensor>, Vec<Tensor>), RunError> {
+        let feedback = &self.pipelines.feedback;
+        let mut state = feedback.begin(call.stream)?;
+        let mut joined: Vec<Joined> = Vec::new();
+        for frame in cut(&frames.tensor)? {
+            if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(RunError::Expired);
+            }
+            let given = inputs.iter().chain(&state).cloned().chain([frame]);
+            let outputs = self.session.run(&given.collect::<Vec<_>>(), &plan.ask)?;
+            state = feedback.next(&outputs)?;
+            if joined.is_empty() {
+                joined = outputs.iter().map(Joined::new).collect();
+            }
+            for (joined, output) in joined.iter_mut().zip(outputs) {
+                let last = feedback.outputs().any(|name| name == output.name());
+                joined.add(output, last)?;
+            }
+        }
+        if joined.is_empty() {
+            return Ok((self.pipelines.postprocess.of_nothing(plan)?, state));
+        }
+        Ok((joined.into_iter().map(Joined::finish).collect::<Result<_, _>>()?, state))
+    }
+}
+
+impl<'c> Call<'c> {
+    /// A model without a manifest is asked as the request asks.
+    fn ask(&self, plan: &'c Plan) -> &'c [String] {
+        if plan.ask.is_empty() { self.outputs } else { &plan.ask }
+    }
+}
+
+fn failed(error: &InvalidTensor) -> RunError {
+    RunError::Failed(error.to_string())
+}
+
+/// The items of a batch, each as a batch of one.
+fn cut(batch: &Tensor) -> Result<Vec<Tensor>, RunError> {
+    let items = usize::try_from(batch.shape()[0]).unwrap_or(0);
+    let size = batch.data().len() / items.max(1);
+    let shape = [&[1], &batch.shape()[1..]].concat();
+    let meta = TensorMeta::new(batch.name(), batch.datatype(), shape).map_err(|e| failed(&e))?;
+    let item = |i: usize| {
+        let data = batch.data().slice(i * size..(i + 1) * size);
+        Tensor::new(meta.clone(), data).map_err(|e| failed(&e))
+    };
+    (0..items).map(item).collect()
+}
+
+/// One output over all frames.
+struct Joined {
+    first: TensorMeta,
+    rows: i64,
+    data: BytesMut,
+    last: Option<Tensor>,
+}
+
+impl Joined {
+    fn new(first: &Tensor) -> Self {
+        Self { first: first.meta().clone(), rows: 0, data: BytesMut::new(), last: None }
+    }
+
+    fn add(&mut self, output: Tensor, only_the_last: bool) -> Result<(), RunError> {
+        if only_the_last {
+            self.last = Some(output);
+            return Ok(());
+        }
+        let rest = |shape: &[i64]| shape.get(1..).map(<[i64]>::to_vec);
+        if output.name() != self.first.name || rest(output.shape()) != rest(&self.first.shape) {
+            let text = format!("the output {:?} changes its shape between frames", output.name());
+            return Err(RunError::Failed(text));
+        }
+        self.rows += output.shape().first().copied().unwrap_or(1);
+        self.data.extend_from_slice(output.data());
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Tensor, RunError> {
+        if let Some(last) = self.last {
+            return Ok(last);
+        }
+        let rest = self.first.shape.get(1..).unwrap_or_default();
+        let shape = [&[self.rows], rest].concat();
+        let build = || {
+            let meta = TensorMeta::new(&self.first.name, self.first.datatype, shape)?;
+            Tensor::new(meta, Bytes::from(self.data))
         };
-        let mut asked = outputs.to_vec();
-        let unasked = !asked.is_empty() && !asked.contains(&classes.logits);
-        if unasked {
-            asked.push(classes.logits.clone());
-        }
-        let mut answer = self.session.run(&inputs, &asked)?;
-        let logits = answer.iter().find(|output| output.name() == classes.logits);
-        let absent = || InvalidRequest::unknown_output(&classes.logits, self.session.outputs());
-        let reading = classes.read(logits.ok_or_else(absent)?)?;
-        if unasked {
-            answer.pop();
-        }
-        Ok((answer, reading))
+        build().map_err(|e| failed(&e))
     }
 }

@@ -18,7 +18,8 @@ use futures_channel::oneshot;
 use protocol::tensor::Tensor;
 
 use crate::error::RunError;
-use crate::runner::Runner;
+use crate::runner::{Call, Reply, Runner};
+use crate::stream::StreamState;
 
 mod counters;
 pub use counters::Counters;
@@ -32,9 +33,10 @@ pub const QUEUE_CAPACITY: usize = 64;
 pub struct Job {
     /// The inputs, as an application has them.
     pub inputs: Vec<Tensor>,
-    /// The wanted outputs; all when empty.
+    /// The wanted outputs; the manifest's defaults when empty.
     pub outputs: Vec<String>,
-    /// When the answer stops being of use: the job is dropped if it has not started by then.
+    /// When the answer stops being of use: the job is dropped if it has not started by then, or
+    /// stands between two frames.
     pub deadline: Option<Instant>,
 }
 
@@ -47,9 +49,11 @@ pub struct Answer {
     pub confidence: Option<f32>,
     /// The most probable class's label, for one item and a labelled model.
     pub label: Option<String>,
+    /// Where the stream stands now, for a piece of one.
+    pub stream: Option<StreamState>,
     /// Microseconds in the queue.
     pub queue_us: u64,
-    /// Microseconds of pre-processing and running the model.
+    /// Microseconds of pre-processing, running the model and post-processing.
     pub infer_us: u64,
 }
 
@@ -106,6 +110,7 @@ impl Ticket {
 
 struct Waiting {
     job: Job,
+    stream: Option<StreamState>,
     since: Instant,
     reply: oneshot::Sender<Result<Answer, RunError>>,
 }
@@ -141,8 +146,20 @@ impl Worker {
     /// # Errors
     /// [`Refused`], at once.
     pub fn submit(&self, job: Job) -> Result<Ticket, Refused> {
+        self.queue(job, None)
+    }
+
+    /// Queues the next piece of a stream.
+    ///
+    /// # Errors
+    /// [`Refused`], at once.
+    pub fn submit_stream(&self, job: Job, state: StreamState) -> Result<Ticket, Refused> {
+        self.queue(job, Some(state))
+    }
+
+    fn queue(&self, job: Job, stream: Option<StreamState>) -> Result<Ticket, Refused> {
         let (reply, ticket) = oneshot::channel();
-        let waiting = Waiting { job, since: Instant::now(), reply };
+        let waiting = Waiting { job, stream, since: Instant::now(), reply };
         let queue = self.queue.as_ref().ok_or(Refused::Stopped)?;
         self.tally.enter();
         queue.try_send(waiting).map_err(|refused| {
@@ -183,7 +200,7 @@ fn serve(mut runner: Runner, jobs: &Receiver<Waiting>, tally: &Tally) {
 }
 
 fn serve_one(runner: &mut Runner, waiting: Waiting, tally: &Tally) {
-    let Waiting { job, since, reply } = waiting;
+    let Waiting { job, stream, since, reply } = waiting;
     if reply.is_canceled() {
         return tally.cancel();
     }
@@ -194,10 +211,11 @@ fn serve_one(runner: &mut Runner, waiting: Waiting, tally: &Tally) {
         let _ = reply.send(Err(RunError::Expired));
         return;
     }
-    let result = run_caught(runner, &job).map(|(outputs, reading)| Answer {
-        outputs,
-        confidence: reading.confidence,
-        label: reading.label,
+    let result = run_caught(runner, &job, stream.as_ref()).map(|reply| Answer {
+        outputs: reply.outputs,
+        confidence: reply.reading.confidence,
+        label: reply.reading.label,
+        stream: reply.stream,
         queue_us: micros(start.duration_since(since)),
         infer_us: micros(start.elapsed()),
     });
@@ -205,11 +223,14 @@ fn serve_one(runner: &mut Runner, waiting: Waiting, tally: &Tally) {
     let _ = reply.send(result);
 }
 
-type Read = (Vec<Tensor>, crate::confidence::Reading);
-
 /// A panicking model leaves nothing of ours half-changed: a runner keeps no state between jobs.
-fn run_caught(runner: &mut Runner, job: &Job) -> Result<Read, RunError> {
-    let run = AssertUnwindSafe(|| runner.answer(&job.inputs, &job.outputs));
+fn run_caught(
+    runner: &mut Runner,
+    job: &Job,
+    stream: Option<&StreamState>,
+) -> Result<Reply, RunError> {
+    let call = Call { inputs: &job.inputs, outputs: &job.outputs, deadline: job.deadline, stream };
+    let run = AssertUnwindSafe(|| runner.answer(call));
     catch_unwind(run).unwrap_or_else(|panic| Err(RunError::Panicked(panic_text(&*panic))))
 }
 

@@ -8,11 +8,18 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::id::{ContentHash, ModelName, Variant, Version};
-use crate::limits::{BUNDLE_FILE_MAX_BYTES, BUNDLE_MAX_FILES, TENSOR_MAX_RANK};
+use crate::limits::{BUNDLE_FILE_MAX_BYTES, BUNDLE_MAX_FILES};
 use crate::tensor::DataType;
 use crate::transfer::BlobRef;
 
+mod answers;
+mod check;
+mod pipeline;
 mod sign;
+pub use answers::{
+    Classes, Constant, LABEL_OUTPUT, PROBABILITY_OUTPUT, PostStep, Postprocess, StateLoop,
+};
+pub use pipeline::{Color, Filter, Layout, Log, LogMel, MelOrder, MelScale, Part, Pipeline, Step};
 pub use sign::{InvalidSignature, SignedManifest, SignerKey, SigningKey};
 
 /// The only manifest format so far.
@@ -36,9 +43,23 @@ pub struct Manifest {
     pub outputs: Vec<TensorSpec>,
     /// Every file of the bundle beside the manifest, by name.
     pub files: BTreeMap<String, FileRef>,
-    /// How what an application has becomes what the model takes; one pipeline per input.
+    /// How what an application has becomes what the model takes; one pipeline for each thing that
+    /// an application sends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preprocess: Vec<Pipeline>,
+    /// Inputs that never change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constants: Vec<Constant>,
+    /// Outputs that are fed back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state: Vec<StateLoop>,
+    /// Outputs that are computed from the model's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub postprocess: Vec<Postprocess>,
+    /// What a request gets that names no output. When empty, all that the model gives, but for its
+    /// state, and all of `postprocess`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub default_outputs: Vec<String>,
     /// How the answer is read, for classifiers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<Classes>,
@@ -91,90 +112,6 @@ impl From<FileRef> for BlobRef {
     fn from(file: FileRef) -> Self {
         Self { hash: file.sha256, size_bytes: file.size_bytes }
     }
-}
-
-/// The steps that turn an application's input into the model's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pipeline {
-    /// The model's input that is fed by this pipeline.
-    pub input: String,
-    /// The steps, in order.
-    pub steps: Vec<Step>,
-}
-
-/// One step of a pipeline over an image. A `BYTES` tensor holds encoded images; a `UINT8` tensor
-/// `[n,h,w]` or `[n,h,w,c]` holds pixels and skips `decode`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "step", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Step {
-    /// JPEG or PNG bytes to pixels, in these colours.
-    Decode {
-        /// Grey or RGB.
-        color: Color,
-    },
-    /// Scale so that the shorter side has this many pixels.
-    ResizeShorter {
-        /// Pixels.
-        size: u32,
-    },
-    /// Scale to exactly this size.
-    Resize {
-        /// Pixels.
-        width: u32,
-        /// Pixels.
-        height: u32,
-    },
-    /// Cut the middle out.
-    CenterCrop {
-        /// Pixels.
-        width: u32,
-        /// Pixels.
-        height: u32,
-    },
-    /// Pixels 0..255 to `(x - mean) / std`, one pair for all channels or one per channel.
-    Normalize {
-        /// Subtracted.
-        mean: Vec<f32>,
-        /// Divided by.
-        std: Vec<f32>,
-    },
-    /// The order of the model's axes.
-    Layout {
-        /// `nchw` or `nhwc`.
-        order: Layout,
-    },
-}
-
-/// The colours of a decoded image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Color {
-    /// One channel.
-    Gray,
-    /// Three channels.
-    Rgb,
-}
-
-/// The order of a batch of images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// Batch, channel, height, width.
-    Nchw,
-    /// Batch, height, width, channel.
-    Nhwc,
-}
-
-/// How a classifier's answer is read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Classes {
-    /// The output `[n, classes]` that holds the logits.
-    pub logits: String,
-    /// The file with the labels, a JSON array in class order.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub labels: Option<String>,
 }
 
 /// When an edge answer is accepted: its confidence (the softmax of its most probable class, lowest
@@ -244,86 +181,68 @@ impl Manifest {
         serde_json::to_vec(self).expect("a manifest holds nothing that JSON cannot")
     }
 
-    /// Refuses what contradicts itself.
-    ///
-    /// # Errors
-    /// [`InvalidManifest`].
-    pub fn check(&self) -> Result<(), InvalidManifest> {
-        if self.format != FORMAT {
-            return Err(InvalidManifest::Format(self.format));
-        }
-        self.check_files()?;
-        self.check_tensors()?;
-        self.check_numbers()
-    }
-
-    fn check_files(&self) -> Result<(), InvalidManifest> {
-        for (index, (name, file)) in self.files.iter().enumerate() {
-            let plain = name.parse::<ModelName>().is_ok(); // the same safe characters
-            if !plain || file.size_bytes > BUNDLE_FILE_MAX_BYTES || index >= BUNDLE_MAX_FILES {
-                return Err(InvalidManifest::File(name.clone()));
-            }
-        }
-        let labels = self.classes.as_ref().and_then(|c| c.labels.as_deref());
-        for used in
-            [Some(MODEL_FILE), Some(self.probes.file.as_str()), labels].into_iter().flatten()
-        {
-            if !self.files.contains_key(used) {
-                return Err(InvalidManifest::Missing(used.to_owned()));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_tensors(&self) -> Result<(), InvalidManifest> {
-        let contradiction = |text: String| Err(InvalidManifest::Contradiction(text));
-        if self.inputs.is_empty() || self.outputs.is_empty() {
-            return contradiction("a model has at least one input and one output".into());
-        }
-        for spec in self.inputs.iter().chain(&self.outputs) {
-            if spec.shape.len() > TENSOR_MAX_RANK {
-                return contradiction(format!("tensor {:?} has too many dimensions", spec.name));
-            }
-        }
-        for pipeline in &self.preprocess {
-            if self.input(&pipeline.input).is_none() {
-                return contradiction(format!(
-                    "a pipeline feeds {:?}, which is no input",
-                    pipeline.input
-                ));
-            }
-        }
-        match &self.classes {
-            Some(classes) if self.outputs.iter().all(|o| o.name != classes.logits) => {
-                contradiction(format!("the logits {:?} are no output", classes.logits))
-            }
-            None if self.calibration.is_some() => {
-                contradiction("a threshold needs classes to read a confidence from".into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_numbers(&self) -> Result<(), InvalidManifest> {
-        let threshold = self.calibration.as_ref().map_or(0.0, |c| c.threshold);
-        let tolerance = self.probes.tolerance;
-        // Comparisons written so that NaN fails them.
-        if !((0.0..=1.0).contains(&threshold) && tolerance >= 0.0 && tolerance.is_finite()) {
-            let text = "threshold must lie in 0..1 and the probes' tolerance must be >= 0";
-            return Err(InvalidManifest::Contradiction(text.into()));
-        }
-        Ok(())
-    }
-
     /// The specification of an input.
     pub fn input(&self, name: &str) -> Option<&TensorSpec> {
         self.inputs.iter().find(|i| i.name == name)
+    }
+
+    /// The specification of an output.
+    pub fn output(&self, name: &str) -> Option<&TensorSpec> {
+        self.outputs.iter().find(|o| o.name == name)
+    }
+
+    /// What an application sends: the model's inputs, but for constants and state, and with a
+    /// pipeline's own input, `BYTES`, in the place of those that it feeds under another name.
+    pub fn served_inputs(&self) -> Vec<TensorSpec> {
+        let hidden = |spec: &TensorSpec| {
+            self.constants.iter().any(|c| c.input == spec.name)
+                || self.state.iter().any(|s| s.input == spec.name)
+                || self.preprocess.iter().any(|p| {
+                    p.input != spec.name && p.feeds().any(|(_, target)| target == spec.name)
+                })
+        };
+        let own = self.inputs.iter().filter(|spec| !hidden(spec)).cloned();
+        let renamed = self.preprocess.iter().filter(|p| self.input(&p.input).is_none());
+        let bytes = |p: &Pipeline| spec(&p.input, DataType::Bytes, &[-1]);
+        own.chain(renamed.map(bytes)).collect()
+    }
+
+    /// What an application gets or may ask for: the model's outputs, but for its state, then those
+    /// of post-processing, then a classifier's labels and probabilities.
+    pub fn served_outputs(&self) -> Vec<TensorSpec> {
+        let is_state = |spec: &&TensorSpec| self.state.iter().any(|s| s.output == spec.name);
+        let mut served: Vec<TensorSpec> =
+            self.outputs.iter().filter(|o| !is_state(o)).cloned().collect();
+        served.extend(self.postprocess.iter().map(|p| self.derived(p)));
+        let k = i64::from(self.classes.as_ref().and_then(|c| c.top_k).unwrap_or(1));
+        for (name, datatype) in
+            [(LABEL_OUTPUT, DataType::Bytes), (PROBABILITY_OUTPUT, DataType::Fp32)]
+        {
+            if self.classes.is_some() && self.output(name).is_none() {
+                served.push(spec(name, datatype, &[-1, k]));
+            }
+        }
+        served
+    }
+
+    fn derived(&self, postprocess: &Postprocess) -> TensorSpec {
+        let mut shape = self.output(&postprocess.from).map_or(Vec::new(), |o| o.shape.clone());
+        for step in &postprocess.steps {
+            if matches!(step, PostStep::MeanPool { .. }) && shape.len() == 3 {
+                shape.remove(1);
+            }
+        }
+        TensorSpec { name: postprocess.output.clone(), datatype: DataType::Fp32, shape }
     }
 
     /// Bytes of all files together.
     pub fn size_bytes(&self) -> u64 {
         self.files.values().map(|f| f.size_bytes).sum()
     }
+}
+
+fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
+    TensorSpec { name: name.to_owned(), datatype, shape: shape.to_vec() }
 }
 
 #[cfg(test)]

@@ -36,7 +36,8 @@ assert client.get_server_metadata(as_json=True)["name"] == "outrigger-agent"
 for version in ("", "1"):
     metadata = client.get_model_metadata(MODEL, version)
     assert [(i.name, i.datatype, list(i.shape)) for i in metadata.inputs] == [("image", "FP32", [-1, 1, 28, 28])]
-    assert [(o.name, o.datatype, list(o.shape)) for o in metadata.outputs] == [("logits", "FP32", [-1, 10])]
+    assert [(o.name, o.datatype, list(o.shape)) for o in metadata.outputs][0] == ("logits", "FP32", [-1, 10])
+    assert [o.name for o in metadata.outputs] == ["logits", "label", "probability"], metadata
     config = client.get_model_config(MODEL, version).config
     assert config.max_batch_size >= 32 and list(config.input[0].dims) == [1, 28, 28], config
     assert config.backend == "onnxruntime" and config.version_policy.latest.num_versions == 1, config

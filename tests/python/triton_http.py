@@ -38,7 +38,8 @@ assert server["name"] == "outrigger-agent" and "classification" in server["exten
 for version in ("", "1"):
     metadata = client.get_model_metadata(MODEL, version)
     assert metadata["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 28, 28]}], metadata
-    assert metadata["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": [-1, 10]}], metadata
+    assert metadata["outputs"][0] == {"name": "logits", "datatype": "FP32", "shape": [-1, 10]}, metadata
+    assert [output["name"] for output in metadata["outputs"]] == ["logits", "label", "probability"], metadata
     config = client.get_model_config(MODEL, version)
     assert config["max_batch_size"] >= 32 and config["backend"] == "onnxruntime", config
     assert config["input"][0]["dims"] == [1, 28, 28] and config["input"][0]["data_type"] == "TYPE_FP32", config

@@ -2,9 +2,10 @@
 
 pub mod agent;
 
-use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use crate::people::new_table;
+use comfy_table::Table;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 use std::fmt;
 
 /// The figures of one bench.
@@ -12,10 +13,25 @@ use std::fmt;
 pub struct BenchReport {
     /// The bench.
     pub name: &'static str,
-    /// One object per measured thing; all have the same keys.
-    pub rows: Vec<Map<String, Value>>,
+    /// One per measured thing; all have the same columns.
+    pub rows: Vec<Row>,
     /// What is to be reached.
     pub goals: Vec<Goal>,
+}
+
+/// The figures of one measured thing, in the order in which they are shown.
+#[derive(Debug, Clone)]
+pub struct Row(pub Vec<(&'static str, Value)>);
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// A number with three decimals.
+pub fn rounded(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
 }
 
 /// Something to be reached.
@@ -46,7 +62,8 @@ pub enum Better {
 impl Goal {
     /// A goal for something of which less is better.
     pub fn at_most(name: &'static str, goal: f64, measured: f64) -> Self {
-        Self { name, better: Better::Lower, goal, measured, met: measured <= goal }
+        let met = measured <= goal;
+        Self { name, better: Better::Lower, goal, measured: rounded(measured), met }
     }
 }
 
@@ -71,25 +88,16 @@ impl fmt::Display for BenchReport {
     }
 }
 
-fn rows_table(rows: &[Map<String, Value>]) -> Table {
-    let header: Vec<&str> =
-        rows.first().map(|r| r.keys().map(String::as_str).collect()).unwrap_or_default();
+fn rows_table(rows: &[Row]) -> Table {
+    let columns = rows.first().map_or(&[][..], |row| &row.0);
+    let header: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
     let mut table = new_table(&header);
     for row in rows {
-        table.add_row(row.values().map(|value| match value {
+        table.add_row(row.0.iter().map(|(_, value)| match value {
             Value::String(text) => text.clone(),
+            Value::Null => String::new(),
             other => other.to_string(),
         }));
-    }
-    table
-}
-
-fn new_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

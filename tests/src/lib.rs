@@ -10,6 +10,7 @@ pub mod bench;
 pub mod demo;
 pub mod fashion;
 pub mod http;
+pub mod people;
 pub mod python;
 pub mod raw_link;
 pub mod statistics;

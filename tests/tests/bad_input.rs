@@ -79,7 +79,7 @@ fn the_quic_port_closes_on_garbage_and_lives() {
     ];
     for (bytes, code) in cases {
         let peer = RawLink::connect(agent.state_dir(), &cloud).unwrap();
-        assert!(peer.exchange(bytes).is_err(), "{bytes:?}");
+        let _ = peer.exchange(bytes); // nothing, or the end of the connection
         assert_eq!(peer.closed_with().unwrap(), code, "{bytes:?}");
     }
     // Without a certificate there is nothing to talk about.
@@ -103,7 +103,7 @@ fn a_full_queue_refuses_with_a_type() {
     // A heavy request: 512 images at a time keep the one session busy.
     let many: Vec<u8> = (0..512).flat_map(|i| images.pixels(i).to_vec()).collect();
     let head = json!({
-        "parameters": { "placement": "edge", "timeout": 400_000 },
+        "parameters": { "placement": "edge", "timeout": 3_000_000 },
         "inputs": [{"name": "image", "datatype": "UINT8", "shape": [512, 28, 28],
                     "parameters": {"binary_data_size": many.len()}}],
         "outputs": [{"name": "logits", "parameters": {"binary_data": true}}],
@@ -132,8 +132,8 @@ fn a_full_queue_refuses_with_a_type() {
             504 => assert_eq!(code, "deadline_exceeded"),
             other => panic!("HTTP {other} {code}"),
         }
-        // The deadline counts from the whole request's arrival; uploading 200 x 400 kB takes time.
-        assert!(*elapsed < Duration::from_secs(10), "{elapsed:?}");
+        // 3 s of deadline, and some for 200 clients on a machine that does other things too.
+        assert!(*elapsed < Duration::from_secs(8), "{elapsed:?}");
     }
     assert!(count(200) > 0, "some were answered");
     assert!(count(503) > 0, "some were refused: {ends:?}");

@@ -76,24 +76,29 @@ fn a_forged_manifest_is_refused_and_the_old_version_answers() {
 fn a_truncated_or_altered_blob_is_refused_and_a_repaired_one_is_installed() {
     let world = World::start().unwrap();
     world.ship_fashion().unwrap();
+    let agent = world.agent("device", &AgentOptions::default()).unwrap();
+    agent.wait_active("fashion", 1).unwrap();
     let blob = edge_blob(&world);
     let good = std::fs::read(&blob).unwrap();
-
     let mut altered = good.clone();
     altered[good.len() / 2] ^= 1;
-    for bad in [&good[..good.len() - 1], &altered] {
+
+    for (version, bad) in [(2, &good[..good.len() - 1]), (3, &altered)] {
+        push_again(&world);
         std::fs::write(&blob, bad).unwrap();
-        let name = format!("device-{}", bad.len());
-        let agent = world.agent(&name, &AgentOptions::default()).unwrap();
+        world.operator.run(&["model", "assign", &format!("fashion@{version}"), "--all"]).unwrap();
         let status = agent.wait_until("a failure with its reason", |status| {
-            model_status(status, "fashion")["reason"].as_str().is_some_and(|r| !r.is_empty())
+            let model = model_status(status, "fashion");
+            model["target_version"] == version && model["reason"].as_str() != Some("")
         });
         let status = status.unwrap();
-        assert_eq!(model_status(&status, "fashion")["active_version"], json!(null), "{status}");
+        let active = &model_status(&status, "fashion")["active_version"];
+        assert_eq!(active, &json!(version - 1), "the old version stays: {status}");
+        answers_with_version(&agent, &(version - 1).to_string());
 
         std::fs::write(&blob, &good).unwrap();
-        agent.wait_active("fashion", 1).unwrap(); // tried again by itself
-        answers_with_version(&agent, "1");
+        agent.wait_active("fashion", version).unwrap(); // tried again by itself
+        answers_with_version(&agent, &version.to_string());
     }
 }
 

@@ -78,9 +78,14 @@ fn the_tour() {
         });
         outputs += &done.unwrap_or_else(|e| panic!("{e}\n{last}"));
     }
-    for expected in
-        ["fashion", "Ankle boot", "\"placement\":\"edge\"", "\"placement\":\"cloud\"", "connected"]
-    {
+    for expected in [
+        "fashion",
+        "Ankle boot",
+        "Sandal",
+        "\"placement\":\"edge\"",
+        "\"placement\":\"cloud\"",
+        "connected",
+    ] {
         assert!(outputs.contains(expected), "{expected} in:\n{outputs}");
     }
 }

@@ -1,6 +1,7 @@
 //! The bundles on this device: `bundles/<hash>/` holds a whole bundle with its signed manifest and
 //! appears by one rename; `incoming/` holds what is on its way.
 
+use crate::counters::Counters;
 use crate::uplink::blob::{FetchError, Incoming};
 use ::link::durable::{self, Access};
 use edge::update::Target;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What is kept of a bundle beside its files.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,10 +45,14 @@ pub(crate) struct Library {
 }
 
 impl Library {
-    pub(crate) fn open(state_dir: &Path, bytes_per_s: u64) -> io::Result<Self> {
+    pub(crate) fn open(
+        state_dir: &Path,
+        bytes_per_s: u64,
+        counters: Arc<Counters>,
+    ) -> io::Result<Self> {
         let bundles = state_dir.join("bundles");
         durable::create_private_folder(&bundles)?;
-        let incoming = Incoming::new(state_dir.join("incoming"), bytes_per_s)?;
+        let incoming = Incoming::new(state_dir.join("incoming"), bytes_per_s, counters)?;
         Ok(Self { bundles, incoming })
     }
 

@@ -1,6 +1,7 @@
 //! Fetching a blob: by hash, from where the partial file ends, never faster than allowed, never
 //! more than the signed length. What is here at the end has the signed hash, or is thrown away.
 
+use crate::counters::Counters;
 use ::link::durable;
 use ::link::frames::{self, LinkError};
 use protocol::transfer::{BlobRef, Download, TransferError};
@@ -8,6 +9,7 @@ use protocol::wire::{BlobHeader, BlobRequest};
 use quinn::{Connection, RecvStream};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const PIECE_BYTES: usize = 64 << 10;
@@ -38,12 +40,17 @@ impl FetchError {
 pub(crate) struct Incoming {
     folder: PathBuf,
     bytes_per_s: u64,
+    counters: Arc<Counters>,
 }
 
 impl Incoming {
-    pub(crate) fn new(folder: PathBuf, bytes_per_s: u64) -> io::Result<Self> {
+    pub(crate) fn new(
+        folder: PathBuf,
+        bytes_per_s: u64,
+        counters: Arc<Counters>,
+    ) -> io::Result<Self> {
         durable::create_private_folder(&folder)?;
-        Ok(Self { folder, bytes_per_s })
+        Ok(Self { folder, bytes_per_s, counters })
     }
 
     /// Fetches a blob and gives the path of the whole, verified file. A partial file that an
@@ -108,6 +115,7 @@ impl Incoming {
                 break; // finish() says that it is incomplete
             };
             download.take(&chunk.bytes)?;
+            self.counters.received(chunk.bytes.len() as u64);
             file.write_all(&chunk.bytes).map_err(disk(partial))?;
             self.pace(started, download.offset() - begin).await;
         }

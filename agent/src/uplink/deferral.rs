@@ -89,7 +89,7 @@ fn whole_answer(
         version: pending.version,
         received_bytes: pending.tensor_sizes.iter().sum(),
         outputs: pending.with_data(data)?,
-        confidence: (confidence > 0.0).then_some(confidence),
+        confidence,
         label: Some(label).filter(|l| !l.is_empty()),
         timing: Timing { queue_us, infer_us, network_us },
     })

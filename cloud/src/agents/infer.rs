@@ -144,7 +144,7 @@ fn refused(refused: Refused) -> Problem {
 
 fn reply(request: &InferRequest, version: Version, answer: Answer) -> Reply {
     let reply = wire::InferReply {
-        confidence: answer.confidence.unwrap_or_default(),
+        confidence: answer.confidence,
         queue_us: answer.queue_us,
         infer_us: answer.infer_us,
         label: answer.label.unwrap_or_default(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::id::{ModelName, Variant};
-use protocol::manifest::{Classes, Pipeline};
+use protocol::manifest::{Classes, Constant, Pipeline, Postprocess, StateLoop};
 use protocol::tensor::DataType;
 use serde::Deserialize;
 
@@ -19,9 +19,21 @@ pub struct Recipe {
     /// `[provenance]`: description, licence, origin, figures; for people.
     #[serde(default)]
     pub provenance: BTreeMap<String, String>,
-    /// `[[preprocess]]`: as in the manifest.
+    /// `[[preprocess]]`: as in the manifest; steps name files of this folder.
     #[serde(default)]
     pub preprocess: Vec<Pipeline>,
+    /// `[[constants]]`: as in the manifest.
+    #[serde(default)]
+    pub constants: Vec<Constant>,
+    /// `[[state]]`: as in the manifest.
+    #[serde(default)]
+    pub state: Vec<StateLoop>,
+    /// `[[postprocess]]`: as in the manifest.
+    #[serde(default)]
+    pub postprocess: Vec<Postprocess>,
+    /// As in the manifest.
+    #[serde(default)]
+    pub default_outputs: Vec<String>,
     /// `[classes]`: as in the manifest; `labels` names a file of this folder.
     pub classes: Option<Classes>,
     /// `[variants.edge]` and `[variants.cloud]`.
@@ -86,19 +98,67 @@ fn default_max_drop() -> f64 {
     0.005
 }
 
-/// A file of raw items, as an application would send them: little-endian, row-major, one after
-/// the other, no header.
+/// Items for one input, as an application would send them, each as a batch of one. One of:
+///
+/// ```toml
+/// { input = "image", file = "images.u8", datatype = "UINT8", item_shape = [28, 28] }
+/// { input = "image", files = ["cat.jpg", "dog.jpg"] } # each file is an item: images, WAV
+/// { input = "text", lines = "sentences.txt" }         # each line that is not empty is an item
+/// ```
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "SourceText")]
 pub struct Source {
     /// The input that is fed.
     pub input: String,
-    /// The file, relative to the folder.
-    pub file: String,
-    /// The datatype, any but `BYTES`.
-    pub datatype: DataType,
-    /// One item's dimensions; each is sent as a batch of one, `[1, ...]`.
-    pub item_shape: Vec<i64>,
+    /// Where its items are.
+    pub items: Items,
+}
+
+/// Where items are; files are relative to the folder.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Items {
+    /// Raw numbers: little-endian, row-major, one item after the other, no header.
+    Raw {
+        /// The file.
+        file: String,
+        /// The datatype, any but `BYTES`.
+        datatype: DataType,
+        /// One item's dimensions; it is sent as `[1, ...]`.
+        item_shape: Vec<i64>,
+    },
+    /// Files that are sent as they are, as `BYTES` `[1]`.
+    Files(Vec<String>),
+    /// A file of UTF-8 lines, each sent as `BYTES` `[1]`.
+    Lines(String),
+}
+
+/// A source as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceText {
+    input: String,
+    file: Option<String>,
+    datatype: Option<DataType>,
+    item_shape: Option<Vec<i64>>,
+    files: Option<Vec<String>>,
+    lines: Option<String>,
+}
+
+impl TryFrom<SourceText> for Source {
+    type Error = &'static str;
+
+    fn try_from(text: SourceText) -> Result<Self, Self::Error> {
+        let numbers = (text.file, text.datatype, text.item_shape);
+        let items = match (numbers, text.files, text.lines) {
+            ((Some(file), Some(datatype), Some(item_shape)), None, None) => {
+                Items::Raw { file, datatype, item_shape }
+            }
+            ((None, None, None), Some(files), None) => Items::Files(files),
+            ((None, None, None), None, Some(lines)) => Items::Lines(lines),
+            _ => return Err("give `file`, `datatype` and `item_shape`, or `files`, or `lines`"),
+        };
+        Ok(Self { input: text.input, items })
+    }
 }
 
 /// A file of class numbers, one per item.

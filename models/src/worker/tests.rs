@@ -1,7 +1,7 @@
 use super::*;
 use crate::backend::{Backend, SessionOptions};
 use crate::fake::{FakeBackend, Gate};
-use crate::preprocess::Preprocess;
+use crate::runner::Pipelines;
 
 const MODEL: &str = "fake\ninput x FP32 -1 2\noutput y FP32 -1 2\npanic 13\nfail 14";
 
@@ -10,7 +10,7 @@ fn worker(backend: &FakeBackend, capacity: usize) -> Worker {
     let file = folder.path().join("model.onnx");
     std::fs::write(&file, MODEL).unwrap();
     let session = backend.load(&file, &SessionOptions::default()).unwrap();
-    let runner = Runner::new(session, Preprocess::default(), None);
+    let runner = Runner::new(session, Pipelines::default());
     Worker::start("model", runner, capacity).unwrap()
 }
 

@@ -23,13 +23,22 @@ fn manifest() -> Manifest {
             .collect(),
         preprocess: vec![Pipeline {
             input: "image".into(),
+            targets: BTreeMap::new(),
             steps: vec![
                 Step::Decode { color: Color::Gray },
                 Step::Normalize { mean: vec![0.0], std: vec![255.0] },
                 Step::Layout { order: Layout::Nchw },
             ],
         }],
-        classes: Some(Classes { logits: "logits".into(), labels: Some("labels.json".into()) }),
+        constants: Vec::new(),
+        state: Vec::new(),
+        postprocess: Vec::new(),
+        default_outputs: Vec::new(),
+        classes: Some(Classes {
+            logits: "logits".into(),
+            labels: Some("labels.json".into()),
+            top_k: None,
+        }),
         calibration: Some(Calibration {
             threshold: 0.8,
             method: "fixed".into(),
@@ -101,8 +110,113 @@ fn contradictions_are_refused() {
         check(&|m| m.preprocess[0].input = "sound".into()),
         check(&|m| m.classes.as_mut().unwrap().logits = "boxes".into()),
         check(&|m| m.classes = None),
+        check(&|m| m.classes.as_mut().unwrap().top_k = Some(0)),
         check(&|m| m.calibration.as_mut().unwrap().threshold = 1.5),
         check(&|m| m.probes.tolerance = -1.0),
+    ];
+    insta::assert_snapshot!(report.join("\n"));
+}
+
+/// A sentence encoder: one text feeds three inputs.
+const TEXT: &str = r#"{
+    "preprocess": [{
+        "input": "text",
+        "targets": { "ids": "input_ids", "mask": "attention_mask" },
+        "steps": [{ "step": "tokenize", "file": "tokenizer.json", "max_tokens": 256 }]
+    }],
+    "inputs": [
+        { "name": "input_ids", "datatype": "INT64", "shape": [-1, -1] },
+        { "name": "attention_mask", "datatype": "INT64", "shape": [-1, -1] }
+    ],
+    "outputs": [{ "name": "hidden", "datatype": "FP32", "shape": [-1, -1, 384] }],
+    "postprocess": [{
+        "output": "embedding",
+        "from": "hidden",
+        "steps": [{ "step": "mean-pool", "mask": "attention_mask" }, { "step": "l2-normalize" }]
+    }],
+    "default_outputs": ["embedding"]
+}"#;
+
+/// A speech detector with state and a sample rate that never changes.
+const AUDIO: &str = r#"{
+    "preprocess": [{
+        "input": "audio",
+        "targets": { "values": "x" },
+        "steps": [
+            { "step": "decode-wav" },
+            { "step": "resample", "rate_hz": 16000 },
+            { "step": "frame", "size": 512, "context": 64 }
+        ]
+    }],
+    "inputs": [
+        { "name": "x", "datatype": "FP32", "shape": [-1, -1] },
+        { "name": "state", "datatype": "FP32", "shape": [2, -1, 128] },
+        { "name": "sr", "datatype": "INT64", "shape": [] }
+    ],
+    "constants": [{ "input": "sr", "values": [16000] }],
+    "state": [{ "output": "state_out", "input": "state", "shape": [2, 1, 128] }],
+    "outputs": [
+        { "name": "y", "datatype": "FP32", "shape": [-1, 1] },
+        { "name": "state_out", "datatype": "FP32", "shape": [-1, -1, -1] }
+    ]
+}"#;
+
+/// The parts of a manifest that such a text holds, around those of [`manifest`].
+fn with_parts(parts: &str) -> Result<Manifest, InvalidManifest> {
+    let mut json = serde_json::to_value(manifest()).unwrap();
+    let parts: serde_json::Value = serde_json::from_str(parts).unwrap();
+    let object = json.as_object_mut().unwrap();
+    object.retain(|key, _| !["classes", "calibration"].contains(&key.as_str()));
+    object.extend(parts.as_object().unwrap().clone());
+    json["files"]["tokenizer.json"] = serde_json::to_value(file("{}")).unwrap();
+    Manifest::from_json(&serde_json::to_vec(&json).unwrap())
+}
+
+#[test]
+fn what_applications_see() {
+    let names = |specs: Vec<TensorSpec>| specs.into_iter().map(|s| s.name).collect::<Vec<_>>();
+    let text = with_parts(TEXT).unwrap();
+    assert_eq!(text.served_inputs(), [spec("text", DataType::Bytes, &[-1])]);
+    let embedding = spec("embedding", DataType::Fp32, &[-1, 384]);
+    assert_eq!(text.served_outputs(), [text.outputs[0].clone(), embedding]);
+
+    let audio = with_parts(AUDIO).unwrap();
+    assert_eq!(names(audio.served_inputs()), ["audio"]);
+    assert_eq!(names(audio.served_outputs()), ["y"]);
+
+    assert_eq!(names(manifest().served_inputs()), ["image"]);
+    assert_eq!(names(manifest().served_outputs()), ["logits", "label", "probability"]);
+    for parts in [text, audio] {
+        assert_eq!(Manifest::from_json(&parts.to_json()), Ok(parts));
+    }
+}
+
+#[test]
+fn contradictions_between_steps_are_refused() {
+    let check = |parts: &str, from: &str, to: &str| {
+        assert!(parts.contains(from), "{from}");
+        with_parts(&parts.replacen(from, to, 1)).unwrap_err().to_string()
+    };
+    let report = [
+        check(TEXT, "tokenizer.json", "other.json"),
+        check(TEXT, "\"ids\": \"input_ids\"", "\"ids\": \"ids\""),
+        check(TEXT, "\"ids\": \"input_ids\"", "\"ids\": \"attention_mask\""),
+        check(TEXT, "\"input\": \"text\"", "\"input\": \"\""),
+        check(AUDIO, "\"input\": \"audio\"", "\"input\": \"sr\""),
+        check(TEXT, "\"from\": \"hidden\"", "\"from\": \"logits\""),
+        check(TEXT, "\"output\": \"embedding\"", "\"output\": \"hidden\""),
+        check(TEXT, "\"output\": \"embedding\"", "\"output\": \"label\""),
+        check(TEXT, "\"mask\": \"attention_mask\" }, {", "\"mask\": \"mask\" }, {"),
+        check(TEXT, "[\"embedding\"]", "[\"label\"]"),
+        check(TEXT, "[\"embedding\"]", "[\"hidden\", \"hidden\"]"),
+        check(AUDIO, "\"input\": \"sr\"", "\"input\": \"rate\""),
+        check(AUDIO, "[16000]", "[16000, 1]"),
+        check(AUDIO, "\"values\": [16000]", "\"shape\": [1], \"values\": [16000]"),
+        check(AUDIO, "\"input\": \"state\"", "\"input\": \"x\""),
+        check(AUDIO, "\"output\": \"state_out\"", "\"output\": \"stateN\""),
+        check(AUDIO, "\"shape\": [2, 1, 128]", "\"shape\": [2, 1, 64]"),
+        check(AUDIO, "\"shape\": [2, 1, 128]", "\"shape\": [2, -1, 128]"),
+        check(AUDIO, "\"size\": 512", "\"frame_size\": 512"),
     ];
     insta::assert_snapshot!(report.join("\n"));
 }

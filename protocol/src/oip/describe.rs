@@ -20,9 +20,9 @@ pub struct ModelDescription {
     pub name: ModelName,
     /// The version that answers.
     pub version: Version,
-    /// Its inputs.
+    /// What an application sends.
     pub inputs: Vec<TensorSpec>,
-    /// Its outputs.
+    /// What it may get.
     pub outputs: Vec<TensorSpec>,
     /// The output whose elements are classes.
     pub classes: Option<String>,
@@ -40,8 +40,8 @@ impl ModelDescription {
         Self {
             name: manifest.model.clone(),
             version: manifest.version,
-            inputs: manifest.inputs.clone(),
-            outputs: manifest.outputs.clone(),
+            inputs: manifest.served_inputs(),
+            outputs: manifest.served_outputs(),
             classes: manifest.classes.as_ref().map(|classes| classes.logits.clone()),
             labels: labels.to_vec(),
             instances,

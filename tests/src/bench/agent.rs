@@ -1,7 +1,7 @@
 //! What the agent adds to a model: local calls over HTTP and deferrals over QUIC, beside the same
 //! models called in this process. Rounds alternate, medians over rounds are reported.
 
-use super::{BenchReport, Goal};
+use super::{BenchReport, Goal, Row, rounded};
 use crate::fashion::{Images, ask};
 use crate::http::HttpClient;
 use crate::statistics::{median, percentile_ms};
@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use models::backend::{Backend, Session, SessionOptions};
 use models::ort_backend::{OrtBackend, find_library};
 use protocol::tensor::Tensor;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// One way to get an answer, over all rounds.
@@ -32,17 +32,15 @@ impl Way {
         median(&self.p50_ms)
     }
 
-    fn row(&self, name: &str, yardstick: Option<&Way>) -> Map<String, Value> {
-        let three = |x: f64| json!((x * 1000.0).round() / 1000.0);
-        let added = yardstick.map_or(Value::Null, |y| three(self.p50() - y.p50()));
-        let row = json!({
-            "way": name,
-            "p50_ms": three(self.p50()),
-            "p99_ms": three(median(&self.p99_ms)),
-            "added_p50_ms": added,
-            "cpu_ms_per_call": three(median(&self.cpu_ms)),
-        });
-        row.as_object().cloned().unwrap_or_default()
+    fn row(&self, name: &str, yardstick: Option<&Way>) -> Row {
+        let added = yardstick.map(|y| rounded(self.p50() - y.p50()));
+        Row(vec![
+            ("way", json!(name)),
+            ("p50_ms", json!(rounded(self.p50()))),
+            ("p99_ms", json!(rounded(median(&self.p99_ms)))),
+            ("added_p50_ms", json!(added)),
+            ("cpu_ms_per_call", json!(rounded(median(&self.cpu_ms)))),
+        ])
     }
 }
 

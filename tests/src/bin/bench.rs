@@ -1,8 +1,8 @@
 //! `cargo xtask bench NAME`: measurements beside a yardstick from the same run.
 
-use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use outrigger_tests::bench;
+use outrigger_tests::people::{exit_code, write_json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,13 +26,7 @@ enum Name {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
@@ -40,10 +34,6 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Name::Agent => bench::agent::run(args.short)?,
     };
     println!("{report}");
-    if let Some(file) = &args.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(file, text + "\n")
-            .with_context(|| format!("cannot write {}", file.display()))?;
-    }
+    write_json(args.json.as_deref(), &report)?;
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! `cargo xtask demo`: the main job on real images, from an empty folder to a table, through an
 //! outage and back.
 
-use anyhow::Context;
 use clap::Parser;
+use outrigger_tests::people::{exit_code, write_json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,24 +18,14 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
     let mut demo = outrigger_tests::demo::Demo::set_up()?;
     let report = demo.run()?;
     println!("{report}");
-    if let Some(file) = &args.json {
-        let text = serde_json::to_string_pretty(&report.to_json())?;
-        std::fs::write(file, text + "\n")
-            .with_context(|| format!("cannot write {}", file.display()))?;
-    }
+    write_json(args.json.as_deref(), &report.to_json())?;
     report.check()?;
     demo.finish(args.keep)
 }

@@ -1,8 +1,9 @@
 //! What the demo measured: a table for people, JSON for scripts, and the bar that it must clear.
 
 use super::Asked;
+use crate::people::new_table;
 use crate::statistics::percentile_ms;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -148,16 +149,6 @@ impl Report {
     }
 }
 
-fn new_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
 fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
@@ -170,7 +161,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n{} labelled images (Fashion-MNIST test set), through http on the device:\n",
+            "\n{} labelled images (Fashion-MNIST test set), through the HTTP API of the agent:\n",
             self.images
         )?;
         writeln!(f, "{}\n", self.accuracy_table())?;

@@ -1,14 +1,14 @@
 //! One image: decoded with its dimensions bounded before anything is allocated for them, resized,
 //! cropped.
 //!
-//! Scaling is bilinear with the filter widened when shrinking (as Pillow's `BILINEAR`). Grey is
+//! Scaling widens the filter when shrinking (as Pillow's `BILINEAR` and `BICUBIC` do). Grey is
 //! Rec. 709 luma. A rotation that the file's EXIF block asks for is not applied.
 
 use std::io::{Cursor, ErrorKind};
 
 use image::imageops::FilterType;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
-use protocol::manifest::Color;
+use protocol::manifest::{Color, Filter};
 
 use super::jpeg;
 use super::plan::{Geometry, Plan, channels};
@@ -174,10 +174,10 @@ impl Picture {
     pub fn shape_up(mut self, plan: &Plan) -> Result<Self, ImageError> {
         for geometry in &plan.geometry {
             self = match *geometry {
-                Geometry::Resize { width, height } => self.resize(width, height)?,
-                Geometry::ResizeShorter { size } => {
+                Geometry::Resize { width, height, filter } => self.resize(width, height, filter)?,
+                Geometry::ResizeShorter { size, filter } => {
                     let (width, height) = scale_shorter(self.0.width(), self.0.height(), size);
-                    self.resize(width, height)?
+                    self.resize(width, height, filter)?
                 }
                 Geometry::CenterCrop { width, height } => self.crop(width, height)?,
             };
@@ -185,7 +185,7 @@ impl Picture {
         Ok(self)
     }
 
-    fn resize(self, width: u32, height: u32) -> Result<Self, ImageError> {
+    fn resize(self, width: u32, height: u32, filter: Filter) -> Result<Self, ImageError> {
         check_size(width, height)?;
         if u64::from(self.0.width()) * u64::from(height) > RESIZE_MAX_PIXELS {
             return Err(ImageError::Pixels { width: self.0.width(), height });
@@ -193,7 +193,11 @@ impl Picture {
         if (self.0.width(), self.0.height()) == (width, height) {
             return Ok(self);
         }
-        Ok(Self(self.0.resize_exact(width, height, FilterType::Triangle)))
+        let filter = match filter {
+            Filter::Bilinear => FilterType::Triangle,
+            Filter::Bicubic => FilterType::CatmullRom,
+        };
+        Ok(Self(self.0.resize_exact(width, height, filter)))
     }
 
     fn crop(self, width: u32, height: u32) -> Result<Self, ImageError> {

@@ -1,8 +1,8 @@
-//! A pipeline's steps, checked once at load and put in the only order that makes sense: decode,
-//! geometry on pixels, then numbers.
+//! An image pipeline's steps, checked once at load: decode, geometry on pixels, then numbers.
 
-use protocol::manifest::{Color, Layout, Step};
+use protocol::manifest::{Color, Filter, Layout, Step};
 
+use super::super::steps::{InvalidPipeline, check_normalize};
 use super::picture::{ImageError, Picture};
 
 /// A pipeline in the form in which it runs.
@@ -22,63 +22,17 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // the manifest's steps of the same names
 pub enum Geometry {
-    ResizeShorter { size: u32 },
-    Resize { width: u32, height: u32 },
+    ResizeShorter { size: u32, filter: Filter },
+    Resize { width: u32, height: u32, filter: Filter },
     CenterCrop { width: u32, height: u32 },
 }
 
-/// Why a pipeline is refused at load.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidPipeline {
-    /// It feeds something that is no input.
-    #[error("a pipeline feeds {0:?}, which is no input of the model")]
-    Input(String),
-    /// It feeds an input that is no batch of images.
-    #[error("a pipeline makes FP32 of 4 dimensions, but the input {0:?} takes something else")]
-    Target(String),
-    /// Steps in another order, or one of them twice.
-    #[error(
-        "the step {0} stands in the wrong place; the order is decode, resizes and crops, \
-         normalize, layout"
-    )]
-    Order(&'static str),
-    /// A size of 0.
-    #[error("the step {0} has a size of 0")]
-    Size(&'static str),
-    /// Numbers that cannot be divided by, or of another count than there are channels.
-    #[error("normalize needs one mean and std for all channels or one for each, and no std of 0")]
-    Normalize,
-}
-
-/// Where in the order a step stands, and its name.
-fn place(step: &Step) -> (u8, &'static str) {
-    match step {
-        Step::Decode { .. } => (0, "decode"),
-        Step::ResizeShorter { .. } => (1, "resize-shorter"),
-        Step::Resize { .. } => (1, "resize"),
-        Step::CenterCrop { .. } => (1, "center-crop"),
-        Step::Normalize { .. } => (2, "normalize"),
-        Step::Layout { .. } => (3, "layout"),
-    }
-}
-
-fn check_order(steps: &[Step]) -> Result<(), InvalidPipeline> {
-    for pair in steps.windows(2) {
-        let ((before, _), (after, name)) = (place(&pair[0]), place(&pair[1]));
-        if after < before || (after == before && after != 1) {
-            return Err(InvalidPipeline::Order(name));
-        }
-    }
-    Ok(())
-}
-
 impl Plan {
-    /// Checks the steps.
+    /// Checks the steps, which stand in their order.
     ///
     /// # Errors
     /// [`InvalidPipeline`].
     pub fn new(steps: &[Step]) -> Result<Self, InvalidPipeline> {
-        check_order(steps)?;
         let (mean, std) = (vec![0.0], vec![1.0]);
         let mut plan = Self { color: None, geometry: Vec::new(), layout: Layout::Nhwc, mean, std };
         for step in steps {
@@ -92,11 +46,11 @@ impl Plan {
     fn take(&mut self, step: &Step) {
         match step {
             Step::Decode { color } => self.color = Some(*color),
-            Step::ResizeShorter { size } => {
-                self.geometry.push(Geometry::ResizeShorter { size: *size });
+            &Step::ResizeShorter { size, filter } => {
+                self.geometry.push(Geometry::ResizeShorter { size, filter });
             }
-            &Step::Resize { width, height } => {
-                self.geometry.push(Geometry::Resize { width, height });
+            &Step::Resize { width, height, filter } => {
+                self.geometry.push(Geometry::Resize { width, height, filter });
             }
             &Step::CenterCrop { width, height } => {
                 self.geometry.push(Geometry::CenterCrop { width, height });
@@ -105,38 +59,27 @@ impl Plan {
                 (self.mean, self.std) = (mean.clone(), std.clone());
             }
             Step::Layout { order } => self.layout = *order,
+            _ => {} // of another kind, and so refused before
         }
     }
 
     fn check_geometry(&self) -> Result<(), InvalidPipeline> {
         for geometry in &self.geometry {
-            match geometry {
-                Geometry::ResizeShorter { size: 0 } => {
-                    return Err(InvalidPipeline::Size("resize-shorter"));
-                }
-                Geometry::Resize { width: 0, .. } | Geometry::Resize { height: 0, .. } => {
-                    return Err(InvalidPipeline::Size("resize"));
-                }
-                Geometry::CenterCrop { width: 0, .. } | Geometry::CenterCrop { height: 0, .. } => {
-                    return Err(InvalidPipeline::Size("center-crop"));
-                }
-                _ => {}
+            let (step, smallest) = match *geometry {
+                Geometry::ResizeShorter { size, .. } => ("resize-shorter", size),
+                Geometry::Resize { width, height, .. } => ("resize", width.min(height)),
+                Geometry::CenterCrop { width, height } => ("center-crop", width.min(height)),
+            };
+            if smallest == 0 {
+                return Err(InvalidPipeline::Size { step, limits: "at least 1 pixel" });
             }
         }
         Ok(())
     }
 
     fn check_numbers(&self) -> Result<(), InvalidPipeline> {
-        let count = |len: usize| match self.color {
-            Some(color) => len == 1 || len == usize::from(channels(color)),
-            None => len == 1 || len == 3,
-        };
-        let usable =
-            self.std.iter().all(|s| s.is_normal()) && self.mean.iter().all(|m| m.is_finite());
-        if self.mean.len() == self.std.len() && count(self.mean.len()) && usable {
-            return Ok(());
-        }
-        Err(InvalidPipeline::Normalize)
+        let channels = self.color.map_or(3, |color| usize::from(channels(color)));
+        check_normalize(&self.mean, &self.std, &[channels])
     }
 
     /// The result's shape for so many items of that height, width and channels.
