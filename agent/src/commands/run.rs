@@ -32,10 +32,10 @@ pub(crate) struct Args {
     /// The configuration; agent.toml in the state folder when absent.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Serve here instead of at [local] http of the configuration; a loopback address.
+    /// Serve here instead of at http in the section local of the configuration; a loopback address.
     #[arg(long, value_name = "ADDRESS")]
     http: Option<SocketAddr>,
-    /// Serve gRPC here instead of at [local] grpc of the configuration; a loopback address.
+    /// Serve gRPC here instead of at grpc in the section local of the configuration; a loopback address.
     #[arg(long, value_name = "ADDRESS")]
     grpc: Option<SocketAddr>,
     /// Logs as lines for people, or as JSON for machines.
