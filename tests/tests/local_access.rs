@@ -47,7 +47,7 @@ fn tokens_over_tcp_and_permissions_at_the_socket() {
     let output = status.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["counters"]["refusals"]["forbidden"], 3, "{report:#}");
+    assert_eq!(report["counters"]["refusals"]["forbidden"], 2, "{report:#}");
 }
 
 #[test]

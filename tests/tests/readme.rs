@@ -62,7 +62,8 @@ fn the_tour() {
         let command = command
             .replace("/tmp/outrigger", &folder.to_string_lossy())
             .replace("8443", &cloud)
-            .replace("8000", &agent);
+            .replace("8000", &agent)
+            .replace("outrigger-agent run", "outrigger-agent run --grpc 127.0.0.1:0");
         if let Some(command) = command.strip_suffix(" &") {
             let child =
                 shell(&format!("exec {command}"), home.path()).stderr(Stdio::null()).spawn();

@@ -20,9 +20,9 @@ pub struct ModelDescription {
     pub name: ModelName,
     /// The version that answers.
     pub version: Version,
-    /// Its inputs.
+    /// What an application sends.
     pub inputs: Vec<TensorSpec>,
-    /// Its outputs.
+    /// What it may get.
     pub outputs: Vec<TensorSpec>,
     /// The output whose elements are classes.
     pub classes: Option<String>,

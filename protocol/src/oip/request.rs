@@ -72,7 +72,7 @@ impl ParsedRequest {
 /// `json_len` is the value of [`super::HEADER_LENGTH`], where the request has it.
 ///
 /// # Errors
-/// [`ProblemCode::InvalidRequest`] or [`ProblemCode::TooLarge`], with what is wrong where.
+/// `InvalidRequest` or `TooLarge`, with what is wrong where.
 pub fn parse_request(
     model: ModelName,
     version: Option<Version>,
