@@ -24,11 +24,14 @@ pub(crate) struct Config {
 pub(crate) struct Local {
     /// Where the Open Inference Protocol is served over HTTP. Must be a loopback address.
     pub(crate) http: SocketAddr,
+    /// Where Prometheus reads `/metrics`. Must be a loopback address.
+    pub(crate) metrics: SocketAddr,
 }
 
 impl Default for Local {
     fn default() -> Self {
-        Self { http: SocketAddr::from(([127, 0, 0, 1], 8000)) }
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self { http: loopback(8000), metrics: loopback(8002) }
     }
 }
 
@@ -132,10 +135,11 @@ impl Config {
 
     /// Refuses what must not be.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if !self.local.http.ip().is_loopback() {
-            return Err(ConfigError::NotLoopback(self.local.http));
+        let addresses = [self.local.http, self.local.metrics];
+        match addresses.into_iter().find(|address| !address.ip().is_loopback()) {
+            Some(open) => Err(ConfigError::NotLoopback(open)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -166,6 +170,9 @@ mod tests {
         assert_eq!(Config::read(Path::new("/nonexistent/agent.toml")).unwrap(), Config::default());
         assert_eq!(check("[runtime]\nqueue = 7").unwrap().runtime.queue, 7);
         assert!(check("[runtime]\nqeue = 7").is_err());
-        assert!(check("[local]\nhttp = \"0.0.0.0:8000\"").unwrap_err().contains("loopback"));
+        for key in ["http", "metrics"] {
+            let text = format!("[local]\n{key} = \"0.0.0.0:8000\"");
+            assert!(check(&text).unwrap_err().contains("loopback"));
+        }
     }
 }

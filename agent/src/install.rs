@@ -1,7 +1,7 @@
 //! From desired state to active model: one task per model carries out what `edge::update` decides.
 //! The version that is active goes on answering until the next one has proven itself.
 
-mod library;
+pub(crate) mod library;
 mod task;
 
 use crate::counters::Counters;

@@ -47,9 +47,12 @@ impl Requests {
 
     /// Answers a request inside its deadline, or says why there is no answer.
     pub(crate) async fn answer(&self, request: InferRequest) -> Result<InferResponse, Problem> {
+        let started = Instant::now();
         let result = self.drive(request).await;
         match &result {
-            Ok(response) => self.counters.answered(&response.verdict),
+            Ok(response) => {
+                self.counters.answered(&response.model, &response.verdict, started.elapsed());
+            }
             Err(problem) => self.counters.refused(problem),
         }
         result

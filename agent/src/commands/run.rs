@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::identity::{Enrolment, IdentityFiles};
 use crate::install::{Installer, Parts, Places};
 use crate::requests::Requests;
-use crate::serve::{Context, router};
+use crate::serve::{Context, metrics_router, router};
 use crate::uplink::Keeper;
 use crate::uplink::renew::Renewer;
 use anyhow::Context as _;
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Serve here instead of at [local] http of the configuration; a loopback address.
     #[arg(long, value_name = "ADDRESS")]
     http: Option<std::net::SocketAddr>,
+    /// Serve Prometheus' /metrics here instead of at [local] metrics; a loopback address.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<std::net::SocketAddr>,
     /// Logs as lines for people, or as JSON for machines.
     #[arg(long, value_enum, default_value = "text")]
     log: LogFormat,
@@ -49,6 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config_file = args.config.clone().unwrap_or_else(|| state_dir.join("agent.toml"));
     let mut config = Config::read(&config_file)?;
     config.local.http = args.http.unwrap_or(config.local.http);
+    config.local.metrics = args.metrics.unwrap_or(config.local.metrics);
     config.check()?;
     let files = IdentityFiles::new(&state_dir);
     let enrolment = files.enrolment()?.ok_or_else(|| {
@@ -85,9 +89,11 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let listener = bind(config.local.http).await?;
     let address = listener.local_addr()?;
+    let metrics = config.local.metrics;
     let context = assemble(state_dir, config, files, enrolment)?;
     tracing::info!(%address, "serving the Open Inference Protocol");
-    publish_address(state_dir, address)?;
+    serve_metrics(state_dir, metrics, context.clone()).await?;
+    publish_address(state_dir, ADDRESS_FILE, address)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {
@@ -105,16 +111,39 @@ async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
+/// Answers matter more than their numbers: an address that is taken is said, and lived without.
+async fn serve_metrics(
+    state_dir: &Path,
+    address: std::net::SocketAddr,
+    context: Arc<Context>,
+) -> anyhow::Result<()> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            publish_address(state_dir, METRICS_ADDRESS_FILE, listener.local_addr()?)?;
+            tokio::spawn(axum::serve(listener, metrics_router(context)).into_future());
+        }
+        Err(error) => tracing::warn!(%address, %error, "no metrics are served"),
+    }
+    Ok(())
+}
+
 /// Scripts, and `status`, find the address here, also where the port was left to the system.
-fn publish_address(state_dir: &Path, address: std::net::SocketAddr) -> anyhow::Result<()> {
-    let file = state_dir.join(ADDRESS_FILE);
+fn publish_address(
+    state_dir: &Path,
+    name: &str,
+    address: std::net::SocketAddr,
+) -> anyhow::Result<()> {
+    let file = state_dir.join(name);
     let text = format!("http://{address}\n");
     ::link::durable::write(&file, text.as_bytes(), ::link::durable::Access::Public)
         .with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Holds the address of the local API while the agent runs.
-pub(super) const ADDRESS_FILE: &str = "listening";
+pub(crate) const ADDRESS_FILE: &str = "listening";
+
+/// Holds the address of `/metrics` while the agent runs.
+const METRICS_ADDRESS_FILE: &str = "metrics-listening";
 
 /// Puts the parts together and starts the tasks that run beside the API.
 fn assemble(
@@ -129,6 +158,7 @@ fn assemble(
     let counters = Arc::new(Counters::default());
     let (desired_sender, desired) = watch::channel(None);
     let (reported_sender, reported) = watch::channel(ReportedState::default());
+    let own_identity = identity.clone();
     let keeper = Keeper {
         address: enrolment.cloud.parse()?,
         identity,
@@ -157,5 +187,13 @@ fn assemble(
     tokio::spawn(installer.clone().run(desired));
     let requests = Requests::new(engine, uplink.clone(), counters.clone(), config.offload);
     let Enrolment { device, cloud, .. } = enrolment;
-    Ok(Arc::new(Context { requests, counters, uplink, installer, device, cloud }))
+    Ok(Arc::new(Context {
+        requests,
+        counters,
+        uplink,
+        installer,
+        device,
+        cloud,
+        identity: own_identity,
+    }))
 }

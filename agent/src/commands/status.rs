@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Asks the running agent; `None` when none answers.
-fn ask(state_dir: &Path) -> Option<StatusReport> {
+pub(crate) fn ask(state_dir: &Path) -> Option<StatusReport> {
     let address = std::fs::read_to_string(state_dir.join(super::run::ADDRESS_FILE)).ok()?;
     let agent: ureq::Agent =
         ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();

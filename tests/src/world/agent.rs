@@ -55,7 +55,9 @@ impl Agent {
         let listening = state_dir.join("listening");
         let _ = std::fs::remove_file(&listening);
         let mut command = Command::new(program("outrigger-agent")?);
-        command.args(["run", "--http", "127.0.0.1:0", "--state-dir"]).arg(state_dir);
+        command
+            .args(["run", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--state-dir"])
+            .arg(state_dir);
         let mut process = Process::start(command, &state_dir.join("agent.log"))?;
         let read = || {
             let text = std::fs::read_to_string(&listening).ok()?;
