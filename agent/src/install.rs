@@ -174,6 +174,11 @@ impl Installer {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on models are downloaded at most this fast; 0 for as fast as it goes.
+    pub(crate) fn set_download_rate(&self, bytes_per_s: u64) {
+        self.library.set_download_rate(bytes_per_s);
+    }
+
     /// How every model stands.
     pub(crate) fn status(&self) -> Vec<ModelStatus> {
         self.models().values().cloned().collect()

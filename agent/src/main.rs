@@ -7,7 +7,8 @@
 //! * [`engine`]: the models that answer now;
 //! * [`install`]: from desired state to active model, driven by `edge::update`;
 //! * [`uplink`]: the connection to the cloud, and all that travels on it;
-//! * [`state`], [`identity`], [`config`]: what is kept on disk;
+//! * [`state`], [`identity`], [`config`]: what is kept on disk; [`reload`]: the configuration read
+//!   again; [`logging`]: the log and its level;
 //! * [`counters`]: what is counted; [`metrics`]: how Prometheus reads it;
 //! * [`health`]: the device checked by itself, for whoever has to repair it;
 //! * [`support`]: what somebody needs who helps from afar.
@@ -19,7 +20,9 @@ mod engine;
 mod health;
 mod identity;
 mod install;
+mod logging;
 mod metrics;
+mod reload;
 mod requests;
 mod serve;
 mod state;

@@ -6,6 +6,8 @@ use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::identity::{Enrolment, IdentityFiles};
 use crate::install::{Installer, Parts, Places};
+use crate::logging::{Log, LogFormat};
+use crate::reload::{Reloader, Source, Told};
 use crate::requests::Requests;
 use crate::serve::{Context, metrics_router, router};
 use crate::uplink::Keeper;
@@ -13,7 +15,6 @@ use crate::uplink::renew::Renewer;
 use anyhow::Context as _;
 use models::ort_backend::{OrtBackend, find_library};
 use protocol::wire::ReportedState;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,20 +41,14 @@ pub(crate) struct Args {
     log: LogFormat,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let state_dir = args.state_dir.path();
-    start_logging(args.log);
     let config_file = args.config.clone().unwrap_or_else(|| state_dir.join("agent.toml"));
     let mut config = Config::read(&config_file)?;
-    config.local.http = args.http.unwrap_or(config.local.http);
-    config.local.metrics = args.metrics.unwrap_or(config.local.metrics);
+    let told = Told { http: args.http, metrics: args.metrics };
+    told.apply(&mut config);
     config.check()?;
+    let log = Log::start(args.log, config.log.level);
     let files = IdentityFiles::new(&state_dir);
     let enrolment = files.enrolment()?.ok_or_else(|| {
         hinted(
@@ -63,22 +58,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(&state_dir, config, files, enrolment))?;
+    let source = Source { file: config_file, told, log };
+    runtime.block_on(serve(&state_dir, config, files, enrolment, source))?;
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
-}
-
-fn start_logging(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("OUTRIGGER_LOG")
-        .unwrap_or_else(|_| "info,ort=warn".into());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
 }
 
 async fn serve(
@@ -86,11 +69,13 @@ async fn serve(
     config: Config,
     files: IdentityFiles,
     enrolment: Enrolment,
+    source: Source,
 ) -> anyhow::Result<()> {
     let listener = bind(config.local.http).await?;
     let address = listener.local_addr()?;
     let metrics = config.local.metrics;
-    let context = assemble(state_dir, config, files, enrolment)?;
+    let context = assemble(state_dir, config.clone(), files, enrolment)?;
+    tokio::spawn(Reloader::new(source, config, context.clone())?.run());
     tracing::info!(%address, "serving the Open Inference Protocol");
     serve_metrics(state_dir, metrics, context.clone()).await?;
     publish_address(state_dir, ADDRESS_FILE, address)?;
@@ -122,7 +107,10 @@ async fn serve_metrics(
             publish_address(state_dir, METRICS_ADDRESS_FILE, listener.local_addr()?)?;
             tokio::spawn(axum::serve(listener, metrics_router(context)).into_future());
         }
-        Err(error) => tracing::warn!(%address, %error, "no metrics are served"),
+        Err(error) => {
+            let _ = std::fs::remove_file(state_dir.join(METRICS_ADDRESS_FILE)); // a former one's
+            tracing::warn!(%address, %error, "no metrics are served");
+        }
     }
     Ok(())
 }
