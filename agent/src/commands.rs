@@ -1,8 +1,10 @@
 //! The commands, one file each.
 
+pub(crate) mod check;
 pub(crate) mod enrol;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod support_bundle;
 
 use crate::config::default_state_dir;
 use clap::Args;
@@ -17,7 +19,7 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.path.clone().unwrap_or_else(default_state_dir)
     }
 }

@@ -18,6 +18,39 @@ pub(crate) struct Config {
     pub(crate) runtime: Runtime,
     pub(crate) offload: Offload,
     pub(crate) link: Link,
+    pub(crate) log: Log,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub(crate) level: Level,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Level {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Level {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
 }
 
 /// The API for applications on this device.
@@ -28,6 +61,8 @@ pub(crate) struct Local {
     pub(crate) http: SocketAddr,
     /// Where it is served over gRPC. Must be a loopback address.
     pub(crate) grpc: SocketAddr,
+    /// Where Prometheus reads `/metrics`. Must be a loopback address.
+    pub(crate) metrics: SocketAddr,
     /// The Unix socket that serves both; `agent.sock` in the state folder when absent, none when
     /// empty. Owner and group may open it.
     pub(crate) socket: Option<PathBuf>,
@@ -51,7 +86,13 @@ pub(crate) struct Application {
 impl Default for Local {
     fn default() -> Self {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Self { http: loopback(8000), grpc: loopback(8001), socket: None, applications: Vec::new() }
+        Self {
+            http: loopback(8000),
+            grpc: loopback(8001),
+            metrics: loopback(8002),
+            socket: None,
+            applications: Vec::new(),
+        }
     }
 }
 
@@ -155,7 +196,8 @@ impl Config {
 
     /// Refuses what must not be.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        let open = [self.local.http, self.local.grpc].into_iter().find(|a| !a.ip().is_loopback());
+        let addresses = [self.local.http, self.local.grpc, self.local.metrics];
+        let open = addresses.into_iter().find(|address| !address.ip().is_loopback());
         open.map_or(Ok(()), |address| Err(ConfigError::NotLoopback(address)))
     }
 }
@@ -187,7 +229,7 @@ mod tests {
         assert_eq!(Config::read(Path::new("/nonexistent/agent.toml")).unwrap(), Config::default());
         assert_eq!(check("[runtime]\nqueue = 7").unwrap().runtime.queue, 7);
         assert!(check("[runtime]\nqeue = 7").is_err());
-        for door in ["http", "grpc"] {
+        for door in ["http", "grpc", "metrics"] {
             let open = format!("[local]\n{door} = \"0.0.0.0:8000\"");
             assert!(check(&open).unwrap_err().contains("loopback"));
         }

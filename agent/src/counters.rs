@@ -1,11 +1,13 @@
 //! What is counted, in one place. Each event is one method that counts and, where a person would
 //! want to read of it, logs; so counters and logs cannot drift apart.
 
+use crate::metrics::Latencies;
 use protocol::id::ModelName;
 use protocol::infer::{Placement, Verdict};
 use protocol::problem::{Problem, ProblemCode};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// An error with all its causes, on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -37,6 +39,7 @@ pub(crate) struct Counters {
     installs_refused: AtomicU64,
     loads: AtomicU64,
     unloads: AtomicU64,
+    latencies: Latencies,
 }
 
 /// The counters at one moment.
@@ -84,8 +87,9 @@ struct Installs {
 }
 
 impl Counters {
-    /// A request was answered.
-    pub(crate) fn answered(&self, verdict: &Verdict) {
+    /// A request to this model was answered, `took` after it was read.
+    pub(crate) fn answered(&self, model: &ModelName, verdict: &Verdict, took: Duration) {
+        self.latencies.record(model, verdict, took);
         let counter = match verdict.placement {
             Placement::Edge => &self.edge,
             Placement::Cloud => &self.cloud,
@@ -168,6 +172,11 @@ impl Counters {
         let counter = if passing { &self.install_failures } else { &self.installs_refused };
         counter.fetch_add(1, Relaxed);
         tracing::warn!(%model, passing, why, "not installed");
+    }
+
+    /// How long answers took.
+    pub(crate) fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
     /// The counters now.

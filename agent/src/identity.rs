@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
-const KEY_FILE: &str = "device.key";
+pub(crate) const KEY_FILE: &str = "device.key";
 const CHAIN_FILE: &str = "device.pem";
 const CA_FILE: &str = "ca.pem";
-const ENROLMENT_FILE: &str = "enrolment.json";
+pub(crate) const ENROLMENT_FILE: &str = "enrolment.json";
 
 /// Why the identity cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -91,14 +91,20 @@ impl IdentityFiles {
     /// This device's key; made on the first call and kept, so that an interrupted enrolment can
     /// be repeated with the same token.
     pub(crate) fn key(&self) -> Result<DeviceKey, IdentityError> {
-        if let Some(pem) = self.read(KEY_FILE)? {
-            return Ok(DeviceKey::from_pem(&String::from_utf8_lossy(&pem))?);
+        if let Some(key) = self.kept_key()? {
+            return Ok(key);
         }
         durable::create_private_folder(&self.0)
             .map_err(|source| IdentityError::File { path: self.0.clone(), source })?;
         let key = DeviceKey::generate()?;
         self.write(KEY_FILE, key.to_pem().as_bytes(), Access::Private)?;
         Ok(key)
+    }
+
+    /// This device's key, if it was made already.
+    pub(crate) fn kept_key(&self) -> Result<Option<DeviceKey>, IdentityError> {
+        let Some(pem) = self.read(KEY_FILE)? else { return Ok(None) };
+        Ok(Some(DeviceKey::from_pem(&String::from_utf8_lossy(&pem))?))
     }
 
     /// Keeps what enrolment brought.
@@ -131,9 +137,14 @@ impl IdentityFiles {
         serde_json::from_slice(&bytes).map(Some).map_err(damaged)
     }
 
+    /// The certificate chain.
+    pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        Ok(pki::chain_from_pem(&self.require(CHAIN_FILE)?)?)
+    }
+
     /// The certificate chain with its key, for TLS.
     pub(crate) fn tls(&self) -> Result<Identity, IdentityError> {
-        let chain = pki::chain_from_pem(&self.require(CHAIN_FILE)?)?;
+        let chain = self.chain()?;
         let key = pki::key_from_pem(&self.require(KEY_FILE)?)?;
         Ok(Identity { chain, key })
     }

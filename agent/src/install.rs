@@ -1,7 +1,7 @@
 //! From desired state to active model: one task per model carries out what `edge::update` decides.
 //! The version that is active goes on answering until the next one has proven itself.
 
-mod library;
+pub(crate) mod library;
 mod task;
 
 use crate::counters::Counters;
@@ -191,6 +191,11 @@ impl Installer {
 
     fn models(&self) -> MutexGuard<'_, BTreeMap<ModelName, ModelStatus>> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on models are downloaded at most this fast; 0 for as fast as it goes.
+    pub(crate) fn set_download_rate(&self, bytes_per_s: u64) {
+        self.library.set_download_rate(bytes_per_s);
     }
 
     /// How every model stands.

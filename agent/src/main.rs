@@ -7,18 +7,26 @@
 //! * [`engine`]: the models that answer now;
 //! * [`install`]: from desired state to active model, driven by `edge::update`;
 //! * [`uplink`]: the connection to the cloud, and all that travels on it;
-//! * [`state`], [`identity`], [`config`]: what is kept on disk;
-//! * [`counters`]: what is counted.
+//! * [`state`], [`identity`], [`config`]: what is kept on disk; [`reload`]: the configuration read
+//!   again; [`logging`]: the log and its level;
+//! * [`counters`]: what is counted; [`metrics`]: how Prometheus reads it;
+//! * [`health`]: the device checked by itself, for whoever has to repair it;
+//! * [`support`]: what somebody needs who helps from afar.
 
 mod commands;
 mod config;
 mod counters;
 mod engine;
+mod health;
 mod identity;
 mod install;
+mod logging;
+mod metrics;
+mod reload;
 mod requests;
 mod serve;
 mod state;
+mod support;
 mod uplink;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +51,10 @@ enum Command {
     Run(commands::run::Args),
     /// Show what this device runs and how it is doing.
     Status(commands::status::Args),
+    /// Check this device: what works, what does not, and what to do about it.
+    Check(commands::check::Args),
+    /// Write an archive for whoever helps with this device; no secrets inside.
+    SupportBundle(commands::support_bundle::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +62,8 @@ fn main() -> ExitCode {
         Command::Enrol(args) => commands::enrol::run(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Check(args) => commands::check::run(&args),
+        Command::SupportBundle(args) => commands::support_bundle::run(&args),
     };
     result.unwrap_or_else(|error| {
         commands::report(&error);

@@ -8,7 +8,7 @@ use edge::breaker::Breaker;
 use edge::offload::{Action, Event, Path, Request, ask_budget, route};
 use protocol::infer::{InferRequest, InferResponse, Placement, Reason, Timing, Verdict};
 use protocol::problem::{Problem, ProblemCode};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 /// All that answering needs.
@@ -17,7 +17,7 @@ pub(crate) struct Requests {
     uplink: Uplink,
     counters: Arc<Counters>,
     breaker: Mutex<Breaker>,
-    policy: crate::config::Offload,
+    policy: RwLock<crate::config::Offload>,
 }
 
 /// What a request has gathered so far.
@@ -37,7 +37,17 @@ impl Requests {
         policy: crate::config::Offload,
     ) -> Self {
         let breaker = Mutex::new(Breaker::new(policy.breaker()));
-        Self { engine, uplink, counters, breaker, policy }
+        Self { engine, uplink, counters, breaker, policy: RwLock::new(policy) }
+    }
+
+    /// From now on these rules; requests under way keep theirs.
+    pub(crate) fn set_policy(&self, policy: &crate::config::Offload) {
+        self.breaker().set_policy(policy.breaker());
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy.clone();
+    }
+
+    fn policy(&self) -> RwLockReadGuard<'_, crate::config::Offload> {
+        self.policy.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The models that answer here.
@@ -54,7 +64,7 @@ impl Requests {
         let result = self.drive(&model, request, start).await;
         match &result {
             Ok(response) => {
-                self.counters.answered(&response.verdict);
+                self.counters.answered(&response.model, &response.verdict, start.elapsed());
                 model.statistics().answered(items, start.elapsed());
             }
             Err(problem) => {
@@ -71,7 +81,7 @@ impl Requests {
         request: InferRequest,
         start: Instant,
     ) -> Result<InferResponse, Problem> {
-        let allowed_ms = request.deadline_ms.unwrap_or(self.policy.default_deadline_ms);
+        let allowed_ms = request.deadline_ms.unwrap_or(self.policy().default_deadline_ms);
         let deadline = start + Duration::from_millis(allowed_ms.into());
         let mut machine = route(&model.profile(), request.hint)?;
         let mut hand = Hand::default();
@@ -146,7 +156,7 @@ impl Requests {
     ) -> Result<CloudAnswer, (Reason, Problem)> {
         let edge_run =
             if machine.keeps_time_for_edge() { model.usual_run() } else { Duration::ZERO };
-        let keep = self.policy.margin() + edge_run;
+        let keep = self.policy().margin() + edge_run;
         let connection = self.uplink.connection();
         let connected = connection.is_some();
         let breaker_allows = connected && self.breaker().allow(Instant::now());

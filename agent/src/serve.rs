@@ -9,13 +9,16 @@
 mod applications;
 mod guard;
 mod inference;
+mod metrics;
 mod status;
 
 pub(crate) use applications::Applications;
 pub(crate) use guard::Door;
+pub(crate) use metrics::metrics_router;
 pub(crate) use status::{ModelStatus, StatusReport};
 
 use crate::counters::Counters;
+use crate::identity::IdentityFiles;
 use crate::install::Installer;
 use crate::requests::Requests;
 use crate::uplink::Uplink;
@@ -32,6 +35,7 @@ pub(crate) struct Context {
     pub(crate) installer: Arc<Installer>,
     pub(crate) device: DeviceId,
     pub(crate) cloud: String,
+    pub(crate) identity: IdentityFiles,
 }
 
 /// The routes, as whoever comes through this door may use them.

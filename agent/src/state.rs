@@ -3,7 +3,7 @@
 
 use edge::update::Target;
 use protocol::id::ModelName;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -56,6 +56,23 @@ impl State {
         Ok(Self(Mutex::new(connection)))
     }
 
+    /// Opens an existing `state.db` for looking only, beside a running agent or without one.
+    pub(crate) fn inspect(state_dir: &Path) -> Result<Self, StateError> {
+        let path = state_dir.join("state.db");
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        // Without a write-ahead log nobody has it open, and nothing needs to be made beside it.
+        let immutable = if state_dir.join("state.db-wal").exists() { "0" } else { "1" };
+        let uri = format!("file:{}?immutable={immutable}", escaped(&path));
+        let connection = Connection::open_with_flags(uri, flags)?;
+        connection.busy_timeout(std::time::Duration::from_secs(2))?;
+        Ok(Self(Mutex::new(connection)))
+    }
+
+    /// What SQLite finds wrong with the file; `ok` when nothing is.
+    pub(crate) fn quick_check(&self) -> Result<String, StateError> {
+        Ok(self.connection().query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?)
+    }
+
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,6 +117,11 @@ impl State {
             _ => Ok(None),
         }
     }
+}
+
+/// A path as it stands in a `file:` URI.
+fn escaped(path: &Path) -> String {
+    path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
 type Row = (String, (i64, String), (Option<i64>, Option<String>));

@@ -91,7 +91,7 @@ impl std::str::FromStr for CloudAddress {
 }
 
 impl CloudAddress {
-    async fn resolve(&self) -> Result<SocketAddr, UplinkError> {
+    pub(crate) async fn resolve(&self) -> Result<SocketAddr, UplinkError> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
         let mut found =
             found.map_err(|source| UplinkError::Resolve { host: self.host.clone(), source })?;
@@ -99,7 +99,7 @@ impl CloudAddress {
     }
 
     /// A connection with this TLS configuration, and the endpoint that carries it.
-    async fn connect(
+    pub(crate) async fn connect(
         &self,
         tls: rustls::ClientConfig,
     ) -> Result<(Endpoint, Connection), UplinkError> {

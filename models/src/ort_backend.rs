@@ -90,6 +90,11 @@ impl OrtBackend {
         Ok(Self { environment })
     }
 
+    /// How the library in use was built, in its own words: branch, commit, build type.
+    pub fn build_info(&self) -> &'static str {
+        ort::info()
+    }
+
     /// The place where execution providers other than the CPU's would be registered.
     fn builder(&self, options: &SessionOptions) -> Result<SessionBuilder, ort::Error> {
         Ok(ort::session::Session::builder(&self.environment)?

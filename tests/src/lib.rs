@@ -11,6 +11,7 @@ pub mod demo;
 pub mod fashion;
 pub mod http;
 pub mod people;
+pub mod prometheus;
 pub mod python;
 pub mod raw_link;
 pub mod statistics;

@@ -1,6 +1,7 @@
 //! A whole fleet on loopback, in a temporary folder: the three real programs, started, stopped
 //! and killed as a person would. Everything ends with the value that started it.
 
+mod ageing;
 mod agent;
 mod cloud;
 mod operator;

@@ -6,15 +6,16 @@ use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::identity::{Enrolment, IdentityFiles};
 use crate::install::{Installer, Parts, Places};
+use crate::logging::{Log, LogFormat};
+use crate::reload::{Reloader, Source, Told};
 use crate::requests::Requests;
-use crate::serve::{Applications, Context, Door, router};
+use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::uplink::Keeper;
 use crate::uplink::renew::Renewer;
 use anyhow::Context as _;
 use models::ort_backend::{OrtBackend, find_library};
 use oip::listen::{Listener, SocketError, UnixSocket};
 use protocol::wire::ReportedState;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,25 +39,22 @@ pub(crate) struct Args {
     /// Serve gRPC here instead of at `[local] grpc` of the configuration; a loopback address.
     #[arg(long, value_name = "ADDRESS")]
     grpc: Option<SocketAddr>,
+    /// Serve Prometheus' /metrics here instead of at `[local] metrics`; a loopback address.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
     /// Logs as lines for people, or as JSON for machines.
     #[arg(long, value_enum, default_value = "text")]
     log: LogFormat,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let state_dir = args.state_dir.path();
-    start_logging(args.log);
     let config_file = args.config.clone().unwrap_or_else(|| state_dir.join("agent.toml"));
     let mut config = Config::read(&config_file)?;
-    config.local.http = args.http.unwrap_or(config.local.http);
-    config.local.grpc = args.grpc.unwrap_or(config.local.grpc);
+    let told = Told { http: args.http, grpc: args.grpc, metrics: args.metrics };
+    told.apply(&mut config);
     config.check()?;
+    let log = Log::start(args.log, config.log.level);
     let files = IdentityFiles::new(&state_dir);
     let enrolment = files.enrolment()?.ok_or_else(|| {
         hinted(
@@ -66,22 +64,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(&state_dir, config, files, enrolment))?;
+    let source = Source { file: config_file, told, log };
+    runtime.block_on(serve(&state_dir, config, files, enrolment, source))?;
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
-}
-
-fn start_logging(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("OUTRIGGER_LOG")
-        .unwrap_or_else(|_| "info,ort=warn".into());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
 }
 
 async fn serve(
@@ -89,10 +75,14 @@ async fn serve(
     config: Config,
     files: IdentityFiles,
     enrolment: Enrolment,
+    source: Source,
 ) -> anyhow::Result<()> {
     let sockets = Sockets::bind(state_dir, &config.local).await?;
     let applications = Arc::new(Applications::new(&config.local.applications));
-    let context = assemble(state_dir, config, files, enrolment)?;
+    let metrics = config.local.metrics;
+    let context = assemble(state_dir, config.clone(), files, enrolment)?;
+    tokio::spawn(Reloader::new(source, config, context.clone())?.run());
+    serve_metrics(state_dir, metrics, context.clone()).await?;
     let stop = stop_signal()?;
     sockets.publish(state_dir)?;
     sockets.serve(&context, &applications, stop).await;
@@ -192,10 +182,40 @@ async fn bind_socket(
     }
 }
 
+/// Answers matter more than their numbers: an address that is taken is said, and lived without.
+async fn serve_metrics(
+    state_dir: &Path,
+    address: SocketAddr,
+    context: Arc<Context>,
+) -> anyhow::Result<()> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            publish_metrics(state_dir, listener.local_addr()?)?;
+            tokio::spawn(axum::serve(listener, metrics_router(context)).into_future());
+        }
+        Err(error) => {
+            let _ = std::fs::remove_file(state_dir.join(METRICS_ADDRESS_FILE)); // a former one's
+            tracing::warn!(%address, %error, "no metrics are served");
+        }
+    }
+    Ok(())
+}
+
+/// Scripts find the address of `/metrics` here, also where the port was left to the system.
+fn publish_metrics(state_dir: &Path, address: SocketAddr) -> anyhow::Result<()> {
+    let file = state_dir.join(METRICS_ADDRESS_FILE);
+    let text = format!("http://{address}\n");
+    ::link::durable::write(&file, text.as_bytes(), ::link::durable::Access::Public)
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
 /// Holds the addresses of the local API while the agent runs, one a line, HTTP first.
-pub(super) const ADDRESS_FILE: &str = "listening";
+pub(crate) const ADDRESS_FILE: &str = "listening";
 /// The line with the Unix socket begins so.
-pub(super) const SOCKET_SCHEME: &str = "unix://";
+pub(crate) const SOCKET_SCHEME: &str = "unix://";
+
+/// Holds the address of `/metrics` while the agent runs.
+const METRICS_ADDRESS_FILE: &str = "metrics-listening";
 
 /// Puts the parts together and starts the tasks that run beside the API.
 fn assemble(
@@ -210,6 +230,7 @@ fn assemble(
     let counters = Arc::new(Counters::default());
     let (desired_sender, desired) = watch::channel(None);
     let (reported_sender, reported) = watch::channel(ReportedState::default());
+    let own_identity = identity.clone();
     let keeper = Keeper {
         address: enrolment.cloud.parse()?,
         identity,
@@ -238,5 +259,13 @@ fn assemble(
     tokio::spawn(installer.clone().run(desired));
     let requests = Requests::new(engine, uplink.clone(), counters.clone(), config.offload);
     let Enrolment { device, cloud, .. } = enrolment;
-    Ok(Arc::new(Context { requests, counters, uplink, installer, device, cloud }))
+    Ok(Arc::new(Context {
+        requests,
+        counters,
+        uplink,
+        installer,
+        device,
+        cloud,
+        identity: own_identity,
+    }))
 }

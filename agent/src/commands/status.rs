@@ -56,7 +56,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the running agent; `None` when none answers. The Unix socket needs no token, so it comes
 /// first; whoever may not open it asks over TCP.
-fn ask(state_dir: &Path) -> Option<StatusReport> {
+pub(crate) fn ask(state_dir: &Path) -> Option<StatusReport> {
     let addresses = std::fs::read_to_string(state_dir.join(super::run::ADDRESS_FILE)).ok()?;
     let socket = addresses.lines().find_map(|line| line.strip_prefix(super::run::SOCKET_SCHEME));
     let answer = socket.and_then(|path| ask_socket(Path::new(path)).ok());

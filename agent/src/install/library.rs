@@ -56,6 +56,11 @@ impl Library {
         Ok(Self { bundles, incoming })
     }
 
+    /// Also for downloads under way; 0 for as fast as it goes.
+    pub(crate) fn set_download_rate(&self, bytes_per_s: u64) {
+        self.incoming.set_rate(bytes_per_s);
+    }
+
     /// Where a bundle is, or would be.
     pub(crate) fn folder(&self, bundle: ContentHash) -> PathBuf {
         self.bundles.join(bundle.to_string())

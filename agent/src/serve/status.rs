@@ -39,6 +39,12 @@ pub(super) async fn status(State(context): State<Arc<Context>>) -> Json<StatusRe
 }
 
 impl Context {
+    /// When this device's certificate ends, in Unix seconds.
+    pub(crate) fn certificate_end_s(&self) -> Option<i64> {
+        let chain = self.identity.chain().ok()?;
+        Some(::link::pki::DeviceCertificate::parse(chain.first()?).ok()?.not_after_s)
+    }
+
     /// What the agent says of itself now.
     pub(crate) fn report(&self) -> StatusReport {
         let counted: Counted = self.counters.read();

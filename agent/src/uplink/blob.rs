@@ -10,6 +10,7 @@ use quinn::{Connection, RecvStream};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const PIECE_BYTES: usize = 64 << 10;
@@ -39,7 +40,7 @@ impl FetchError {
 /// A place for partial downloads, named by content.
 pub(crate) struct Incoming {
     folder: PathBuf,
-    bytes_per_s: u64,
+    bytes_per_s: AtomicU64,
     counters: Arc<Counters>,
 }
 
@@ -50,7 +51,12 @@ impl Incoming {
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
         durable::create_private_folder(&folder)?;
-        Ok(Self { folder, bytes_per_s, counters })
+        Ok(Self { folder, bytes_per_s: AtomicU64::new(bytes_per_s), counters })
+    }
+
+    /// The fastest from now on, also of downloads under way; 0 for as fast as it goes.
+    pub(crate) fn set_rate(&self, bytes_per_s: u64) {
+        self.bytes_per_s.store(bytes_per_s, Relaxed);
     }
 
     /// Fetches a blob and gives the path of the whole, verified file. A partial file that an
@@ -106,8 +112,7 @@ impl Incoming {
         file: &mut std::fs::File,
         partial: &Path,
     ) -> Result<(), FetchError> {
-        let started = Instant::now();
-        let begin = download.offset();
+        let mut due = Instant::now();
         while download.remaining() > 0 {
             let Some(chunk) =
                 receive.read_chunk(PIECE_BYTES, true).await.map_err(LinkError::from)?
@@ -117,17 +122,21 @@ impl Incoming {
             download.take(&chunk.bytes)?;
             self.counters.received(chunk.bytes.len() as u64);
             file.write_all(&chunk.bytes).map_err(disk(partial))?;
-            self.pace(started, download.offset() - begin).await;
+            due = self.pace(due, chunk.bytes.len()).await;
         }
         Ok(())
     }
 
-    /// Waits until `bytes` since `started` are within the allowed rate.
-    async fn pace(&self, started: Instant, bytes: u64) {
-        if self.bytes_per_s > 0 {
-            let due = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64);
-            tokio::time::sleep_until((started + due).into()).await;
+    /// Waits until a piece of `bytes`, after one that was due at `due`, is within the allowed
+    /// rate. Piece by piece, because the rate may change between two.
+    async fn pace(&self, due: Instant, bytes: usize) -> Instant {
+        let bytes_per_s = self.bytes_per_s.load(Relaxed);
+        if bytes_per_s == 0 {
+            return Instant::now();
         }
+        let due = due + Duration::from_secs_f64(bytes as f64 / bytes_per_s as f64);
+        tokio::time::sleep_until(due.into()).await;
+        due
     }
 }
 

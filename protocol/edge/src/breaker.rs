@@ -45,6 +45,11 @@ impl Breaker {
         Self { policy, state: State::Closed { failures: 0 } }
     }
 
+    /// From now on these rules. A breaker that is open stays so for as long as it was going to.
+    pub fn set_policy(&mut self, policy: BreakerPolicy) {
+        self.policy = policy;
+    }
+
     /// Whether a request may ask the cloud now. Whoever is allowed must report the end with
     /// [`Breaker::succeeded`] or [`Breaker::failed`].
     pub fn allow(&mut self, now: Instant) -> bool {
@@ -106,6 +111,18 @@ mod tests {
         assert!(breaker.allow(at(4_002)));
         breaker.succeeded();
         assert!(breaker.allow(at(4_003)) && !breaker.is_open());
+    }
+
+    #[test]
+    fn new_rules_hold_from_the_next_failure_on() {
+        let start = Instant::now();
+        let mut breaker = Breaker::new(BreakerPolicy::default());
+        breaker.failed(start);
+        breaker.set_policy(BreakerPolicy { failures: 2, open_for: Duration::from_millis(10) });
+        assert!(breaker.allow(start));
+        breaker.failed(start);
+        assert!(!breaker.allow(start + Duration::from_millis(9)));
+        assert!(breaker.allow(start + Duration::from_millis(10)));
     }
 
     proptest! {

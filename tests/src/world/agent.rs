@@ -56,8 +56,8 @@ impl Agent {
         let listening = state_dir.join("listening");
         let _ = std::fs::remove_file(&listening);
         let mut command = Command::new(program("outrigger-agent")?);
-        command.args(["run", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--state-dir"]);
-        command.arg(state_dir);
+        command.args(["run", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]);
+        command.args(["--metrics", "127.0.0.1:0", "--state-dir"]).arg(state_dir);
         let mut process = Process::start(command, &state_dir.join("agent.log"))?;
         let read = || {
             let text = std::fs::read_to_string(&listening).ok()?;

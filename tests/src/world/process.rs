@@ -102,17 +102,30 @@ impl Process {
     /// # Errors
     /// It does not end within 20 s.
     pub fn stop(mut self) -> anyhow::Result<Option<i32>> {
-        let id = libc::pid_t::try_from(self.child.id())?;
-        // SAFETY: a signal to a child that this value owns and has not waited for.
-        #[allow(unsafe_code)]
-        let sent = unsafe { libc::kill(id, libc::SIGTERM) };
-        if sent != 0 {
-            return Err(std::io::Error::last_os_error().into());
-        }
+        self.signal(libc::SIGTERM)?;
         let status = eventually("the end after SIGTERM", Duration::from_secs(20), || {
             self.child.try_wait().ok().flatten()
         })?;
         Ok(status.code())
+    }
+
+    /// Asks it to read its configuration again (SIGHUP).
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn hang_up(&self) -> anyhow::Result<()> {
+        self.signal(libc::SIGHUP)
+    }
+
+    fn signal(&self, signal: libc::c_int) -> anyhow::Result<()> {
+        let id = libc::pid_t::try_from(self.child.id())?;
+        // SAFETY: a signal to a child that this value owns and has not waited for.
+        #[allow(unsafe_code)]
+        let sent = unsafe { libc::kill(id, signal) };
+        if sent != 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        Ok(())
     }
 
     /// Kills it at once (SIGKILL).

@@ -1,0 +1,155 @@
+//! Every active bundle: who signed it, whether its bytes are what was signed, and whether it still
+//! answers its probes on this machine, and how fast.
+
+use super::{Check, Finding, Group, Subject, bounded};
+use crate::counters::chain;
+use crate::install::library::Kept;
+use crate::state::{ActiveRow, State};
+use ::models::backend::SessionOptions;
+use ::models::bundle::{Bundle, MANIFEST_FILE};
+use ::models::model::{LoadedModel, ModelOptions};
+use ::models::ort_backend::OrtBackend;
+use ::models::worker::Job;
+use protocol::manifest::Manifest;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Hashing and probing a large model takes its time, on a small device most of all.
+const PATIENCE: Duration = Duration::from_secs(60);
+const AGAIN: &str = "stop the agent, remove this folder and start it: the bundle is fetched anew";
+
+pub(super) fn checks(subject: &Subject, backend: Option<&Arc<OrtBackend>>) -> Vec<Check> {
+    let rows = match rows(&subject.state_dir) {
+        Ok(rows) => rows,
+        Err(finding) => return vec![Group::Models.check("active-models", finding)],
+    };
+    let mut checks = vec![Group::Models.check("active-models", active(&rows))];
+    for row in &rows {
+        checks.extend(check_one(subject, row, backend));
+    }
+    checks
+}
+
+fn rows(state_dir: &Path) -> Result<Vec<ActiveRow>, Finding> {
+    if !state_dir.join("state.db").exists() {
+        return Err(Finding::skipped("no models yet"));
+    }
+    let rows = State::inspect(state_dir).and_then(|state| state.active());
+    rows.map_err(|_| Finding::skipped("state.db cannot be read; see state-database"))
+}
+
+fn active(rows: &[ActiveRow]) -> Finding {
+    if rows.is_empty() {
+        return Finding::warning("none")
+            .hint("an operator assigns them with: outrigger model assign NAME --device DEVICE");
+    }
+    let names: Vec<_> = rows.iter().map(|r| format!("{}@{}", r.model, r.active.version)).collect();
+    Finding::ok(names.join(", "))
+}
+
+fn check_one(subject: &Subject, row: &ActiveRow, backend: Option<&Arc<OrtBackend>>) -> [Check; 3] {
+    let folder = subject.state_dir.join("bundles").join(row.active.bundle.to_string());
+    let (signature, manifest) = match signature(subject, &folder, row) {
+        Ok((finding, manifest)) => (finding, Some(manifest)),
+        Err(finding) => (finding, None),
+    };
+    let options = ModelOptions {
+        session: SessionOptions { threads: subject.config.runtime.threads, ..Default::default() },
+        ..Default::default()
+    };
+    let (files, answers) = match manifest {
+        None => skipped_both("without a manifest there is nothing to compare with"),
+        Some(manifest) => files_and_answers(&folder, manifest, backend, options),
+    };
+    [("signature", signature), ("files", files), ("answers", answers)]
+        .map(|(what, finding)| Group::Models.check(format!("{}-{what}", row.model), finding))
+}
+
+fn skipped_both(why: &str) -> (Finding, Finding) {
+    (Finding::skipped(why), Finding::skipped(why))
+}
+
+fn again(what: &str, folder: &Path) -> Finding {
+    Finding::failed(what).hint(format!("{AGAIN}: {}", folder.display()))
+}
+
+fn signature(
+    subject: &Subject,
+    folder: &Path,
+    row: &ActiveRow,
+) -> Result<(Finding, Manifest), Finding> {
+    let signers = subject.enrolment.as_ref().ok_or_else(super::needs_enrolment)?.signers();
+    let bytes = std::fs::read(folder.join(MANIFEST_FILE));
+    let bytes = bytes.map_err(|e| again(&format!("{MANIFEST_FILE}: {e}"), folder))?;
+    let kept: Kept = serde_json::from_slice(&bytes)
+        .map_err(|e| again(&format!("{MANIFEST_FILE}: {e}"), folder))?;
+    if kept.signed.bundle() != row.active.bundle {
+        return Err(again("the manifest is not the one that was made active", folder));
+    }
+    let manifest = kept.signed.verify(&signers).map_err(|e| {
+        Finding::failed(chain(&e)).hint(
+            "the model goes on being refused; an operator whom this device knows must sign it",
+        )
+    })?;
+    Ok((Finding::ok("by a key that this device knows"), manifest))
+}
+
+fn files_and_answers(
+    folder: &Path,
+    manifest: Manifest,
+    backend: Option<&Arc<OrtBackend>>,
+    options: ModelOptions,
+) -> (Finding, Finding) {
+    let (hashes, own) = (folder.to_owned(), manifest.clone());
+    let shown = folder.to_owned();
+    let files = bounded(PATIENCE, move || match Bundle::open(&hashes, own) {
+        Ok(bundle) => {
+            Finding::ok(format!("{} files are what was signed", bundle.manifest().files.len()))
+        }
+        Err(error) => again(&chain(&error), &shown),
+    });
+    if files.outcome != super::Outcome::Ok {
+        return (files, Finding::skipped("the files are not what was signed"));
+    }
+    let Some(backend) = backend.cloned() else {
+        return (files, Finding::skipped("ONNX Runtime is not loaded"));
+    };
+    let folder = folder.to_owned();
+    let answers = bounded(PATIENCE, move || answers(&folder, manifest, &backend, &options));
+    (files, answers)
+}
+
+/// Loads the model beside the agent's, answers the probes, and times one more run.
+fn answers(
+    folder: &Path,
+    manifest: Manifest,
+    backend: &OrtBackend,
+    options: &ModelOptions,
+) -> Finding {
+    let hint = "this machine computes the model differently, or has too little memory; is the same ONNX Runtime installed as before?";
+    match try_answers(folder, manifest, backend, options) {
+        Ok((probes, run)) => Finding::ok(format!(
+            "{probes} probes as expected; one run {:.2} ms",
+            run.as_secs_f64() * 1000.0
+        )),
+        Err(why) => Finding::failed(why).hint(hint),
+    }
+}
+
+fn try_answers(
+    folder: &Path,
+    manifest: Manifest,
+    backend: &OrtBackend,
+    options: &ModelOptions,
+) -> Result<(usize, Duration), String> {
+    let bundle = Bundle::open(folder, manifest).map_err(|e| chain(&e))?;
+    let probe = bundle.probes().map_err(|e| chain(&e))?.into_iter().next();
+    let model = LoadedModel::load(backend, bundle, options).map_err(|e| chain(&e))?;
+    let probes = model.check_probes().map_err(|e| chain(&e))?;
+    let inputs = probe.map(|p| p.inputs).unwrap_or_default();
+    let started = Instant::now();
+    let ticket = model.submit(Job { inputs, ..Job::default() }).map_err(|e| chain(&e))?;
+    ticket.wait().map_err(|e| chain(&e))?;
+    Ok((probes, started.elapsed()))
+}

@@ -1,0 +1,92 @@
+//! What Prometheus reads at `/metrics`: the counters, how long answers took, and how things stand.
+//!
+//! The text is written by hand (format 0.0.4): a fixed set of families, whose only open label is the
+//! name of a model that is or was active here, needs no registry.
+
+mod exposition;
+mod histogram;
+mod latencies;
+
+pub(crate) use latencies::Latencies;
+
+use crate::serve::{Context, StatusReport};
+use exposition::{Exposition, Kind};
+use serde_json::Value;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The media type of [`render`]'s text.
+pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics now.
+pub(crate) fn render(context: &Context) -> String {
+    let mut out = Exposition::default();
+    let report = context.report();
+    counters(&mut out, &report.counters);
+    gauges(&mut out, &report);
+    if let Some(end_s) = context.certificate_end_s() {
+        let left = end_s.saturating_sub(now_s());
+        let help = "Seconds until this device's certificate ends; negative when it has ended.";
+        out.family("outrigger_certificate_expiry_seconds", help, Kind::Gauge).sample(&[], left);
+    }
+    process(&mut out);
+    context.counters.latencies().render(&mut out);
+    out.finish()
+}
+
+fn now_s() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    i64::try_from(now).unwrap_or(i64::MAX)
+}
+
+/// Each group of counters is a family, but for those whose members are no alternatives.
+fn counters(out: &mut Exposition, counters: &Value) {
+    let labelled = [
+        ("answers", "outrigger_answers_total", "placement", "Requests answered."),
+        ("refusals", "outrigger_refusals_total", "reason", "Requests refused or failed."),
+        ("installs", "outrigger_installs_total", "result", "Installations of model versions."),
+    ];
+    for (group, name, label, help) in labelled {
+        let mut family = out.family(name, help, Kind::Counter);
+        for (value, count) in counters[group].as_object().into_iter().flatten() {
+            family.sample(&[(label, &value.replace('_', "-"))], count);
+        }
+    }
+    for (name, count) in counters["link"].as_object().into_iter().flatten() {
+        let help = format!("The link to the cloud: {}.", name.replace('_', " "));
+        out.family(&format!("outrigger_link_{name}_total"), &help, Kind::Counter)
+            .sample(&[], count);
+    }
+}
+
+fn gauges(out: &mut Exposition, report: &StatusReport) {
+    let help = "The version of this program.";
+    let version = [("version", report.agent_version.as_str())];
+    out.family("outrigger_agent_info", help, Kind::Gauge).sample(&version, 1);
+    let help = "Whether the cloud is connected.";
+    out.family("outrigger_connected", help, Kind::Gauge).sample(&[], u8::from(report.connected));
+    let help = "Whether deferral is suspended after failures.";
+    out.family("outrigger_breaker_open", help, Kind::Gauge)
+        .sample(&[], u8::from(report.breaker_open));
+    let help = "The version of each model that answers.";
+    let mut family = out.family("outrigger_model_active_version", help, Kind::Gauge);
+    for model in &report.models {
+        if let Some(version) = model.active_version {
+            family.sample(&[("model", &model.name)], version);
+        }
+    }
+}
+
+/// The names that Prometheus' own client libraries give these.
+fn process(out: &mut Exposition) {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    if let Some(pages) = pages {
+        let bytes = pages.saturating_mul(rustix::param::page_size() as u64);
+        let help = "Resident memory size in bytes.";
+        out.family("process_resident_memory_bytes", help, Kind::Gauge).sample(&[], bytes);
+    }
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        let help = "Number of open file descriptors.";
+        out.family("process_open_fds", help, Kind::Gauge).sample(&[], open.count());
+    }
+}
