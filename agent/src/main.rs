@@ -8,7 +8,9 @@
 //! * [`install`]: from desired state to active model, driven by `edge::update`;
 //! * [`uplink`]: the connection to the cloud, and all that travels on it;
 //! * [`state`], [`identity`], [`config`]: what is kept on disk;
-//! * [`counters`]: what is counted.
+//! * [`counters`]: what is counted;
+//! * [`service`], [`notify`]: the agent as a service of the system;
+//! * [`lock`], [`reset`]: one agent per state folder, and the way out of a fleet.
 
 mod commands;
 mod config;
@@ -16,8 +18,12 @@ mod counters;
 mod engine;
 mod identity;
 mod install;
+mod lock;
+mod notify;
 mod requests;
+mod reset;
 mod serve;
+mod service;
 mod state;
 mod uplink;
 
@@ -39,6 +45,14 @@ struct Cli {
 enum Command {
     /// Make a key on this device and buy a certificate for it with a one-time token.
     Enrol(commands::enrol::Args),
+    /// Set this device up in one step: configuration, enrolment, and a service that starts by itself.
+    Install(commands::install::Args),
+    /// Take the service and the program off this device; what it knows stays unless --purge.
+    Uninstall(commands::uninstall::Args),
+    /// Leave the fleet: forget key, certificate and trusted keys; keep the models.
+    Unenrol(commands::unenrol::Args),
+    /// Forget everything: empty the state folder.
+    FactoryReset(commands::factory_reset::Args),
     /// Serve applications on this device.
     Run(commands::run::Args),
     /// Show what this device runs and how it is doing.
@@ -48,6 +62,10 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Enrol(args) => commands::enrol::run(&args),
+        Command::Install(args) => commands::install::run(&args),
+        Command::Uninstall(args) => commands::uninstall::run(&args),
+        Command::Unenrol(args) => commands::unenrol::run(&args),
+        Command::FactoryReset(args) => commands::factory_reset::run(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Status(args) => commands::status::run(&args),
     };

@@ -6,6 +6,8 @@ use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::identity::{Enrolment, IdentityFiles};
 use crate::install::{Installer, Parts, Places};
+use crate::lock::StateLock;
+use crate::notify::Notifier;
 use crate::requests::Requests;
 use crate::serve::{Context, router};
 use crate::uplink::Keeper;
@@ -57,6 +59,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "outrigger-agent enrol --cloud HOST:PORT --token-file FILE",
         )
     })?;
+    let _lock = StateLock::take(&state_dir).map_err(|e| super::explain_lock(&e))?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(&state_dir, config, files, enrolment))?;
@@ -90,8 +93,12 @@ async fn serve(
     publish_address(state_dir, address)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let notifier = Notifier::from_environment();
+    notifier.ready();
+    tokio::spawn(notifier.clone().keep_alive());
     let stop = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        notifier.stopping();
     };
     axum::serve(listener, router(context)).with_graceful_shutdown(stop).await?;
     tracing::info!("stopped");
