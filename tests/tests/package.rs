@@ -5,7 +5,9 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
-use outrigger_tests::world::{Agent, AgentOptions, Process, World, program, repository};
+use outrigger_tests::world::{
+    Agent, AgentOptions, Process, World, eventually, program, repository,
+};
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -133,9 +135,30 @@ fn exec_start(state_dir: &Path) -> Command {
     command
 }
 
+/// What MemoryDenyWriteExecute= of the unit does, where the kernel can (Linux 6.3).
+fn deny_write_execute(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec this calls prctl alone, which is async-signal-safe.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(|| {
+            // An older kernel refuses: then this test proves less, but no less than nothing.
+            libc::prctl(
+                libc::PR_SET_MDWE,
+                libc::c_ulong::from(libc::PR_MDWE_REFUSE_EXEC_GAIN),
+                0,
+                0,
+                0,
+            );
+            Ok(())
+        });
+    }
+}
+
 #[test]
 fn the_service_manager_hears_when_it_serves_lives_and_stops() {
     let world = World::start().unwrap();
+    world.ship_fashion().unwrap();
     let state_dir = world.folder().join("device");
     Agent::enrol(&state_dir, &world.cloud.address(), &world.token().unwrap()).unwrap();
     let socket = world.folder().join("notify");
@@ -143,6 +166,7 @@ fn the_service_manager_hears_when_it_serves_lives_and_stops() {
     let mut command = exec_start(&state_dir);
     command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "400000");
     command.args(["--http", "127.0.0.1:0"]);
+    deny_write_execute(&mut command);
     let log = state_dir.join("agent.log");
     let process = Process::start(command, &log).unwrap();
     assert_eq!(hear_until(&manager, "READY=1"), ["READY=1"]);
@@ -150,6 +174,9 @@ fn the_service_manager_hears_when_it_serves_lives_and_stops() {
     let address = address.trim().strip_prefix("http://").unwrap().parse().unwrap();
     let mut client = outrigger_tests::http::HttpClient::connect(address).unwrap();
     assert_eq!(client.get("/v2/health/live").unwrap().status, 200, "ready means that it serves");
+    let answers =
+        || Some(client.get("/v2/models/fashion/ready").ok()?.status == 200).filter(|r| *r);
+    eventually("a model answers", Duration::from_secs(60), answers).unwrap();
     drop(client);
     hear_until(&manager, "WATCHDOG=1");
     hear_until(&manager, "WATCHDOG=1");
