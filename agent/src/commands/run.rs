@@ -90,9 +90,9 @@ async fn serve(
     let address = listener.local_addr()?;
     let context = assemble(state_dir, config, files, enrolment)?;
     tracing::info!(%address, "serving the Open Inference Protocol");
-    publish_address(state_dir, address)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    publish_address(state_dir, address)?; // last: who reads it may already ask for the end
     let notifier = Notifier::from_environment();
     notifier.ready();
     tokio::spawn(notifier.clone().keep_alive());
