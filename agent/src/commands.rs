@@ -2,11 +2,17 @@
 
 pub(crate) mod check;
 pub(crate) mod enrol;
+pub(crate) mod factory_reset;
+pub(crate) mod install;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod support_bundle;
+pub(crate) mod unenrol;
+pub(crate) mod uninstall;
 
 use crate::config::default_state_dir;
+use crate::lock::LockError;
+use crate::reset::ResetError;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -42,6 +48,35 @@ impl std::error::Error for Hinted {}
 /// An error that says what the person can do now.
 pub(crate) fn hinted(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
     Hinted { what: what.into(), hint: hint.into() }.into()
+}
+
+fn explain_lock(error: &LockError) -> anyhow::Error {
+    let hint = match error {
+        LockError::Taken(_) => "stop it first: systemctl stop outrigger-agent, or end its process",
+        LockError::Io { .. } => "run this as the user that the agent runs as, or as root",
+    };
+    hinted(crate::counters::chain(error), hint)
+}
+
+fn explain_reset(error: &ResetError) -> anyhow::Error {
+    match error {
+        ResetError::Lock(error) => explain_lock(error),
+        ResetError::Foreign(_) => {
+            hinted(error.to_string(), "the right folder is named with --state-dir")
+        }
+        ResetError::Identity(_) | ResetError::Remove { .. } => {
+            let hint = "run this as the user that the agent runs as, or as root";
+            hinted(crate::counters::chain(error), hint)
+        }
+    }
+}
+
+/// What cannot be undone is done only when it was meant.
+fn confirmed(yes: bool, what: &str) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    Err(hinted(format!("{what}, and that cannot be undone"), "if this is meant: --yes"))
 }
 
 /// Prints an error, its causes and its hint to stderr.

@@ -129,6 +129,22 @@ impl IdentityFiles {
         self.write(CHAIN_FILE, pki::chain_to_pem(chain).as_bytes(), Access::Public)
     }
 
+    /// Removes all of it, the commit first. Whether there was anything.
+    pub(crate) fn remove(&self) -> Result<bool, IdentityError> {
+        let mut found = false;
+        for name in [ENROLMENT_FILE, KEY_FILE, CHAIN_FILE, CA_FILE] {
+            let path = self.0.join(name);
+            match std::fs::remove_file(&path) {
+                Ok(()) => found = true,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(IdentityError::File { path, source }),
+            }
+        }
+        durable::sync_folder(&self.0)
+            .map_err(|source| IdentityError::File { path: self.0.clone(), source })?;
+        Ok(found)
+    }
+
     /// What enrolment decided, if it took place.
     pub(crate) fn enrolment(&self) -> Result<Option<Enrolment>, IdentityError> {
         let Some(bytes) = self.read(ENROLMENT_FILE)? else { return Ok(None) };

@@ -11,7 +11,9 @@
 //!   again; [`logging`]: the log and its level;
 //! * [`counters`]: what is counted; [`metrics`]: how Prometheus reads it;
 //! * [`health`]: the device checked by itself, for whoever has to repair it;
-//! * [`support`]: what somebody needs who helps from afar.
+//! * [`support`]: what somebody needs who helps from afar;
+//! * [`service`], [`notify`]: the agent as a service of the system;
+//! * [`lock`], [`reset`]: one agent per state folder, and the way out of a fleet.
 
 mod commands;
 mod config;
@@ -20,11 +22,15 @@ mod engine;
 mod health;
 mod identity;
 mod install;
+mod lock;
 mod logging;
 mod metrics;
+mod notify;
 mod reload;
 mod requests;
+mod reset;
 mod serve;
+mod service;
 mod state;
 mod support;
 mod uplink;
@@ -47,6 +53,14 @@ struct Cli {
 enum Command {
     /// Make a key on this device and buy a certificate for it with a one-time token.
     Enrol(commands::enrol::Args),
+    /// Set this device up in one step: configuration, enrolment, and a service that starts by itself.
+    Install(commands::install::Args),
+    /// Take the service and the program off this device; what it knows stays unless --purge.
+    Uninstall(commands::uninstall::Args),
+    /// Leave the fleet: forget key, certificate and trusted keys; keep the models.
+    Unenrol(commands::unenrol::Args),
+    /// Forget everything: empty the state folder.
+    FactoryReset(commands::factory_reset::Args),
     /// Serve applications on this device.
     Run(commands::run::Args),
     /// Show what this device runs and how it is doing.
@@ -60,6 +74,10 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Enrol(args) => commands::enrol::run(&args),
+        Command::Install(args) => commands::install::run(&args),
+        Command::Uninstall(args) => commands::uninstall::run(&args),
+        Command::Unenrol(args) => commands::unenrol::run(&args),
+        Command::FactoryReset(args) => commands::factory_reset::run(&args),
         Command::Run(args) => commands::run::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Check(args) => commands::check::run(&args),

@@ -1,13 +1,13 @@
 //! `outrigger-agent enrol`: this device joins a fleet.
 
 use super::{StateDir, hinted};
-use crate::identity::IdentityFiles;
+use crate::identity::{Enrolment, IdentityFiles};
 use crate::uplink::UplinkError;
 use crate::uplink::enrol::{EnrolError, enrol};
 use anyhow::Context;
 use protocol::token::Token;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Arguments of `enrol`.
@@ -37,28 +37,36 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             format!("this device is enrolled already, as {} at {}", before.device, before.cloud);
         return Err(hinted(what, "to enrol it again all the same: --replace"));
     }
-    let token = read_token(args)?;
+    join(&files, &args.cloud, &args.token_file)?;
+    eprintln!("next: outrigger-agent run --state-dir {}", state_dir.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Enrols this device and says so.
+pub(super) fn join(
+    files: &IdentityFiles,
+    cloud: &str,
+    token_file: &Path,
+) -> anyhow::Result<Enrolment> {
+    let token = read_token(token_file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let enrolment =
-        runtime.block_on(enrol(&files, &args.cloud, &token)).map_err(|e| explain(&e))?;
+    let enrolment = runtime.block_on(enrol(files, cloud, &token)).map_err(|e| explain(&e))?;
     println!("enrolled as {} at {}", enrolment.device, enrolment.cloud);
     if enrolment.signers().is_empty() {
         eprintln!("note: no operator has a signing key yet, so nothing can be installed here.");
         eprintln!("      After \"outrigger login\", enrol again with a fresh token and --replace.");
     }
-    eprintln!("next: outrigger-agent run --state-dir {}", state_dir.display());
-    Ok(ExitCode::SUCCESS)
+    Ok(enrolment)
 }
 
-fn read_token(args: &Args) -> anyhow::Result<Token> {
+fn read_token(path: &Path) -> anyhow::Result<Token> {
     let mut text = String::new();
-    if args.token_file.as_os_str() == "-" {
+    if path.as_os_str() == "-" {
         std::io::stdin()
             .take(4096)
             .read_to_string(&mut text)
             .context("cannot read standard input")?;
     } else {
-        let path = &args.token_file;
         let file =
             std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         file.take(4096)

@@ -6,7 +6,9 @@ use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::identity::{Enrolment, IdentityFiles};
 use crate::install::{Installer, Parts, Places};
+use crate::lock::StateLock;
 use crate::logging::{Log, LogFormat};
+use crate::notify::Notifier;
 use crate::reload::{Reloader, Source, Told};
 use crate::requests::Requests;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
@@ -62,6 +64,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "outrigger-agent enrol --cloud HOST:PORT --token-file FILE",
         )
     })?;
+    let _lock = StateLock::take(&state_dir).map_err(|e| super::explain_lock(&e))?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let source = Source { file: config_file, told, log };
@@ -84,10 +87,21 @@ async fn serve(
     tokio::spawn(Reloader::new(source, config, context.clone())?.run());
     serve_metrics(state_dir, metrics, context.clone()).await?;
     let stop = stop_signal()?;
-    sockets.publish(state_dir)?;
+    sockets.publish(state_dir)?; // last: who reads it may already ask for the end
+    let notifier = Notifier::from_environment();
+    notifier.ready();
+    tokio::spawn(notifier.clone().keep_alive());
+    tokio::spawn(say_goodbye(notifier, stop.clone()));
     sockets.serve(&context, &applications, stop).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tells the service manager that the end was asked for.
+async fn say_goodbye(notifier: Notifier, mut stop: watch::Receiver<bool>) {
+    if stop.changed().await.is_ok() {
+        notifier.stopping();
+    }
 }
 
 /// Turns true when the process is told to end.

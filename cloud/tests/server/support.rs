@@ -77,7 +77,10 @@ fn http_client(ca: &CertificateDer<'_>) -> ureq::Agent {
         .root_certs(ureq::tls::RootCerts::new_with_certs(&[root]))
         .unversioned_rustls_crypto_provider(tls::provider())
         .build();
-    let config = ureq::Agent:.config_builder().max_idle_connections(0).tls_config(tls).http_status_as_error(false);
+    let config = ureq::Agent::config_builder()
+        .max_idle_connections(0)
+        .tls_config(tls)
+        .http_status_as_error(false);
     config.build().new_agent()
 }
 

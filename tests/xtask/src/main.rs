@@ -11,7 +11,9 @@ mod bench;
 mod cargo;
 mod demo;
 mod onnxruntime;
+mod package;
 mod programs;
+mod prove;
 mod setup;
 mod test;
 
@@ -29,6 +31,8 @@ enum Command {
     Demo(demo::Args),
     Test(test::Args),
     Bench(bench::Args),
+    Package(package::Args),
+    Prove(prove::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,14 +51,19 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args)?,
         Command::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS)?,
         Command::Bench(args) => bench::run(&args)?,
+        Command::Package(args) => package::run(&args).map(|()| ExitCode::SUCCESS)?,
+        Command::Prove(args) => prove::run(&args).map(|()| ExitCode::SUCCESS)?,
     })
 }
 
 /// The error with its causes, then what the person can do now, where that is known.
 fn tell(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
-    let hint =
-        error.chain().find_map(|cause| cause.downcast_ref::<onnxruntime::SetupError>()?.hint());
+    let hint = error.chain().find_map(|cause| {
+        let setup =
+            cause.downcast_ref::<onnxruntime::SetupError>().and_then(onnxruntime::SetupError::hint);
+        setup.or_else(|| cause.downcast_ref::<package::PackageError>()?.hint())
+    });
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }

@@ -131,6 +131,22 @@ pub(crate) fn bring() -> Result<Library, SetupError> {
     Ok(Library { path: slot.path(), source: Source::Download })
 }
 
+/// The project's own folder in the user's cache.
+pub(crate) fn cache_folder() -> Result<PathBuf, SetupError> {
+    let cache = cache::folder(env::var_os("XDG_CACHE_HOME"), env::var_os("HOME"))?;
+    Ok(cache.join("outrigger"))
+}
+
+/// The licence of the pinned library and the notices of what is in it: who passes the library on passes them on too.
+pub(crate) fn notices() -> Result<Vec<PathBuf>, SetupError> {
+    let cache = cache::folder(env::var_os("XDG_CACHE_HOME"), env::var_os("HOME"))?;
+    let slot = cache::Slot::new(&cache, platform::this()?);
+    if !slot.notices().all(|notice| notice.is_file()) {
+        fetch(&slot)?;
+    }
+    Ok(slot.notices().collect())
+}
+
 fn chosen(path: PathBuf) -> Result<Library, SetupError> {
     if !path.is_file() {
         return Err(SetupError::NoSuchLibrary { path });
@@ -147,6 +163,9 @@ fn fetch(slot: &cache::Slot) -> Result<(), SetupError> {
     let wheel = python.download(&format!("onnxruntime=={VERSION}"), partial.folder())?;
     say(&progress, "unpacking and checking ONNX Runtime");
     python.extract(&wheel, slot.platform().member, &partial.library())?;
+    for (member, file) in cache::NOTICES {
+        python.extract(&wheel, member, &partial.folder().join(file))?;
+    }
     partial.keep()?;
     progress.finish_and_clear();
     Ok(())

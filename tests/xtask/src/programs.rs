@@ -14,8 +14,14 @@ const PACKAGES: &[&str] =
 
 /// Builds the release programs and answers where the one called `name` is, in whatever target folder cargo uses.
 pub(crate) fn build_release(name: &str) -> Result<PathBuf, RunError> {
-    let mut build = cargo(["build", "--release", "--message-format=json-render-diagnostics"]);
-    build.args(PACKAGES.iter().flat_map(|package| ["-p", package])).stderr(Stdio::inherit());
+    build(PACKAGES, "release", name)
+}
+
+/// Builds the programs of `packages` with cargo's `profile` and answers where the one called `name` is.
+pub(crate) fn build(packages: &[&str], profile: &str, name: &str) -> Result<PathBuf, RunError> {
+    let mut build =
+        cargo(["build", "--profile", profile, "--message-format=json-render-diagnostics"]);
+    build.args(packages.iter().flat_map(|package| ["-p", package])).stderr(Stdio::inherit());
     let output =
         build.output().map_err(|source| RunError::Start { program: program(&build), source })?;
     finished(&build, output.status)?;

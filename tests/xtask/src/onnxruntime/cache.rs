@@ -21,6 +21,12 @@ pub(crate) fn folder(
         .ok_or(SetupError::NoCacheFolder)
 }
 
+/// The wheel's notices: their names in it, and here.
+pub(crate) const NOTICES: [(&str, &str); 2] = [
+    ("onnxruntime/LICENSE", "onnxruntime-LICENSE"),
+    ("onnxruntime/ThirdPartyNotices.txt", "onnxruntime-ThirdPartyNotices.txt"),
+];
+
 /// The place of one platform's library.
 pub(crate) struct Slot {
     folder: PathBuf,
@@ -34,6 +40,11 @@ impl Slot {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.join(self.platform.file_name())
+    }
+
+    /// The notices that belong to the library.
+    pub(crate) fn notices(&self) -> impl Iterator<Item = PathBuf> {
+        NOTICES.iter().map(|(_, file)| self.folder.join(file))
     }
 
     pub(crate) fn platform(&self) -> &'static Platform {
@@ -83,6 +94,12 @@ impl Partial<'_> {
         let (found, expected) = (sha256(&library)?, self.slot.platform.sha256);
         if found != expected {
             return Err(SetupError::WrongHash { found, expected });
+        }
+        for notice in self.slot.notices() {
+            let fetched = self.folder.join(notice.file_name().unwrap_or_default());
+            if fetched.is_file() {
+                fs::rename(&fetched, &notice).map_err(SetupError::io("store", &notice))?;
+            }
         }
         sync(&library)?;
         fs::rename(&library, self.slot.path())
