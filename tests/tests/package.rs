@@ -165,13 +165,14 @@ fn the_service_manager_hears_when_it_serves_lives_and_stops() {
     let manager = UnixDatagram::bind(&socket).unwrap();
     let mut command = exec_start(&state_dir);
     command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "400000");
-    command.args(["--http", "127.0.0.1:0"]);
+    let anywhere = "127.0.0.1:0";
+    command.args(["--http", anywhere, "--grpc", anywhere, "--metrics", anywhere]);
     deny_write_execute(&mut command);
     let log = state_dir.join("agent.log");
     let process = Process::start(command, &log).unwrap();
     assert_eq!(hear_until(&manager, "READY=1"), ["READY=1"]);
     let address = std::fs::read_to_string(state_dir.join("listening")).unwrap();
-    let address = address.trim().strip_prefix("http://").unwrap().parse().unwrap();
+    let address = address.lines().next().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
     let mut client = outrigger_tests::http::HttpClient::connect(address).unwrap();
     assert_eq!(client.get("/v2/health/live").unwrap().status, 200, "ready means that it serves");
     let answers =
@@ -223,7 +224,8 @@ fn what_install_brings_uninstall_takes_away() {
     // The installed program finds the installed library, and is not taken away while it runs.
     let mut command = Command::new(root.join("usr/local/bin/outrigger-agent"));
     let state_dir = root.join("var/lib/outrigger-agent");
-    command.args(["run", "--http", "127.0.0.1:0", "--state-dir"]).arg(&state_dir);
+    command.args(["run", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]);
+    command.args(["--metrics", "127.0.0.1:0", "--state-dir"]).arg(&state_dir);
     command.env_remove("OUTRIGGER_ORT_LIB").env("XDG_CACHE_HOME", "/nonexistent");
     let mut process = Process::start(command, &world.folder().join("agent.log")).unwrap();
     let listening = state_dir.join("listening");

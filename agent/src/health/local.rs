@@ -40,14 +40,16 @@ fn running(subject: &Subject, report: Option<&StatusReport>) -> Finding {
 /// Whether the Open Inference Protocol says that it is ready.
 fn ready(subject: &Subject) -> Finding {
     let file = subject.state_dir.join(crate::commands::run::ADDRESS_FILE);
-    let address = std::fs::read_to_string(file).unwrap_or_default();
+    let addresses = std::fs::read_to_string(file).unwrap_or_default();
+    let address = addresses.lines().next().unwrap_or_default(); // HTTP comes first
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(std::time::Duration::from_secs(5)))
         .http_status_as_error(false);
     let agent: ureq::Agent = config.build().into();
-    match agent.get(format!("{}/v2/health/ready", address.trim())).call() {
-        Ok(answer) if answer.status().is_success() => {
-            Finding::ok(format!("ready at {}", address.trim()))
+    match agent.get(format!("{address}/v2/health/ready")).call() {
+        Ok(answer) if answer.status().is_success() => Finding::ok(format!("ready at {address}")),
+        Ok(answer) if answer.status().as_u16() == 401 => {
+            Finding::ok(format!("answers known applications at {address}"))
         }
         Ok(_) => Finding::warning("live but not ready: no model is active")
             .hint("outrigger-agent status tells which model is on its way, and why not"),

@@ -143,6 +143,12 @@ impl<'de> Visitor<'de> for Elements<'_, '_> {
     }
 }
 
+/// The number that JSON shows with the fewest digits from which the same `f32` is read: 0.1, where
+/// a plain conversion gives 0.10000000149011612.
+pub(super) fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::NAN)
+}
+
 /// The `data` array of an output.
 pub(super) fn render(tensor: &Tensor) -> Result<Value, Problem> {
     macro_rules! numbers {
@@ -167,7 +173,10 @@ pub(super) fn render(tensor: &Tensor) -> Result<Value, Problem> {
         DataType::Int16 => numbers!(i16),
         DataType::Int32 => numbers!(i32),
         DataType::Int64 => numbers!(i64),
-        DataType::Fp32 => numbers!(f32),
+        DataType::Fp32 => {
+            let chunks = tensor.data().as_chunks::<4>().0.iter();
+            chunks.map(|c| serde_json::to_value(shortest(f32::from_le_bytes(*c)))).collect()
+        }
         DataType::Fp64 => numbers!(f64),
         DataType::Fp16 | DataType::Bf16 => return Err(binary_only("half floats")),
         DataType::Bytes => {

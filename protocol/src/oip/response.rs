@@ -66,7 +66,7 @@ pub(super) fn verdict_parameters(verdict: &Verdict) -> Map<String, Value> {
     put("placement", verdict.placement.as_str().into());
     put("reason", verdict.reason.as_str().into());
     if let Some(confidence) = verdict.confidence {
-        put("confidence", json!(confidence));
+        put("confidence", json!(data::shortest(confidence)));
     }
     if let Some(label) = &verdict.label {
         put("label", label.as_str().into());

@@ -163,3 +163,16 @@ fn repository_bodies() {
         assert_eq!(check_parameters(body.as_bytes()).unwrap_err().code, code, "{body}");
     }
 }
+
+#[test]
+fn every_float_is_read_back_as_it_was() {
+    let mut bits = 1u32;
+    for _ in 0..20_000 {
+        bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223); // Numerical Recipes
+        let value = f32::from_bits(bits);
+        #[allow(clippy::cast_possible_truncation)] // what a client does with the JSON number
+        let read = data::shortest(value) as f32;
+        assert!(read == value || value.is_nan() && read.is_nan(), "{value:e}");
+    }
+    assert_eq!(data::shortest(0.1).to_string(), "0.1");
+}

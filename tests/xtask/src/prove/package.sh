@@ -38,7 +38,7 @@ address=$(cat "$work/cloud/listening")
 
 agent="${unpacked}bin/outrigger-agent"
 "$agent" enrol --cloud "$address" --token-file "$work/token-tar" --state-dir "$work/tar" >/dev/null
-"$agent" run --state-dir "$work/tar" --http 127.0.0.1:0 2>"$work/tar.log" &
+"$agent" run --state-dir "$work/tar" --http 127.0.0.1:0 --grpc 127.0.0.1:0 --metrics 127.0.0.1:0 2>"$work/tar.log" &
 wait_for "$work/tar/listening"
 "$agent" status --state-dir "$work/tar" >/dev/null || fail "the unpacked agent does not run"
 kill $!
@@ -54,7 +54,7 @@ in_root outrigger-agent install --cloud "$address" --token-file /mnt/token >/dev
 in_root chown -R outrigger-agent: "/$state"
 [ ! -e root/usr/local/bin/outrigger-agent ] || fail "install copied what the package had brought"
 chroot --userspec=outrigger-agent:outrigger-agent root \
-    /usr/bin/outrigger-agent run --state-dir "/$state" --http 127.0.0.1:0 2>"$work/deb.log" &
+    /usr/bin/outrigger-agent run --state-dir "/$state" --http 127.0.0.1:0 --grpc 127.0.0.1:0 --metrics 127.0.0.1:0 2>"$work/deb.log" &
 running=$!
 wait_for "root/$state/listening"
 in_root outrigger-agent status >/dev/null || fail "the packaged agent does not run"
