@@ -55,7 +55,7 @@ fn explain_lock(error: &LockError) -> anyhow::Error {
         LockError::Taken(_) => "stop it first: systemctl stop outrigger-agent, or end its process",
         LockError::Io { .. } => "run this as the user that the agent runs as, or as root",
     };
-    hinted(crate::counters::chain(error), hint)
+    hinted(protocol::problem::chain(error), hint)
 }
 
 fn explain_reset(error: &ResetError) -> anyhow::Error {
@@ -66,7 +66,7 @@ fn explain_reset(error: &ResetError) -> anyhow::Error {
         }
         ResetError::Identity(_) | ResetError::Remove { .. } => {
             let hint = "run this as the user that the agent runs as, or as root";
-            hinted(crate::counters::chain(error), hint)
+            hinted(protocol::problem::chain(error), hint)
         }
     }
 }

@@ -42,12 +42,12 @@ impl Subject {
     pub(crate) fn read(state_dir: &Path, config_file: &Path) -> Self {
         let (config, config_error) = match Config::read(config_file) {
             Ok(config) => (config, None),
-            Err(error) => (Config::default(), Some(crate::counters::chain(&error))),
+            Err(error) => (Config::default(), Some(protocol::problem::chain(&error))),
         };
         let files = IdentityFiles::new(state_dir);
         let (enrolment, enrolment_error) = match files.enrolment() {
             Ok(enrolment) => (enrolment, None),
-            Err(error) => (None, Some(crate::counters::chain(&error))),
+            Err(error) => (None, Some(protocol::problem::chain(&error))),
         };
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);

@@ -101,11 +101,11 @@ impl Installer {
 
     /// Loads what is installed, checked as on the first day. Blocks.
     fn prove_installed(&self, target: Target) -> Result<ActiveModel, String> {
-        let kept = self.library.read(target.bundle).map_err(|e| crate::counters::chain(&e))?;
+        let kept = self.library.read(target.bundle).map_err(|e| protocol::problem::chain(&e))?;
         let manifest = kept.signed.verify(&self.trusted).map_err(|e| e.to_string())?;
         let folder = self.library.folder(target.bundle);
         let model = self.engine.prove(&folder, manifest, target, kept.cloud_variant);
-        model.map_err(|e| crate::counters::chain(&e))
+        model.map_err(|e| protocol::problem::chain(&e))
     }
 
     /// Lets an unloaded model answer again.

@@ -2,9 +2,9 @@
 //! named in the log and waits for a restart; a file that is invalid changes nothing.
 
 use crate::config::Config;
-use crate::counters::chain;
 use crate::logging::Log;
 use crate::serve::Context;
+use protocol::problem::chain;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

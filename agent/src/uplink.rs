@@ -162,7 +162,7 @@ impl Keeper {
         loop {
             let why = match self.hold(&sender, &mut backoff).await {
                 Ok(()) => "the cloud ended the control stream".to_owned(),
-                Err(error) => crate::counters::chain(&error),
+                Err(error) => protocol::problem::chain(&error),
             };
             sender.send_replace(None);
             let delay = backoff.next_delay(u64::from_le_bytes(::link::entropy()));

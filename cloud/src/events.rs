@@ -1,26 +1,12 @@
 //! What happens inside the server: each event is logged and counted in one place, so that logs and
 //! numbers cannot drift apart.
 
+use link::counter::Counter;
 use protocol::id::{ContentHash, DeviceId};
-use protocol::problem::Problem;
+use protocol::problem::{Problem, chain};
 use serde::Serialize;
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// One number that only grows.
-#[derive(Debug, Default)]
-struct Counter(AtomicU64);
-
-impl Counter {
-    fn add(&self, number: u64) {
-        self.0.fetch_add(number, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -182,15 +168,4 @@ impl Events {
         self.internal_errors.add(1);
         tracing::error!(error = %chain(error), "internal error");
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use models::backend::Backend;
 use models::ort_backend::{OrtBackend, find_library};
-use outrigger_cloud::server::{Config, Server, host_name};
+use outrigger_cloud::server::{Config, Server};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -101,7 +101,7 @@ fn reached_under(args: &Serve) -> String {
     let ip = args.listen.ip();
     let named = args.names.first().cloned();
     named.unwrap_or_else(|| match ip.is_unspecified() {
-        true => host_name().unwrap_or_else(|| "localhost".to_owned()),
+        true => link::system::host_name().unwrap_or_else(|| "localhost".to_owned()),
         false if ip.is_ipv6() => format!("[{ip}]"),
         false => ip.to_string(),
     })

@@ -9,6 +9,7 @@ use protocol::problem::ProblemCode;
 use protocol::token::{Secret, Token};
 use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_RENEW};
 use quinn::Endpoint;
+use rustls_pki_types::ServerName;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -164,20 +165,12 @@ impl Server {
 
 fn server_names(config: &Config) -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
-    names.extend(host_name());
+    let certifiable = |name: &String| ServerName::try_from(name.as_str()).is_ok();
+    names.extend(link::system::host_name().filter(certifiable));
     names.extend(config.names.iter().cloned());
     names.sort();
     names.dedup();
     names
-}
-
-/// What the system calls itself, if a certificate can hold it.
-pub fn host_name() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .or_else(|_| std::fs::read_to_string("/etc/hostname"));
-    let name = text.ok()?.trim().to_owned();
-    let valid = rustls_pki_types::ServerName::try_from(name.as_str()).is_ok();
-    valid.then_some(name)
 }
 
 /// Makes the first admin's key where there is no key at all. The file is written before the

@@ -280,7 +280,7 @@ impl Serving {
 
 impl From<ServeError> for Problem {
     fn from(error: ServeError) -> Self {
-        let text = crate::events::chain(&error);
+        let text = protocol::problem::chain(&error);
         match error {
             ServeError::NoRuntime => Problem::new(ProblemCode::NotFound, text)
                 .hint("the operator can start outrigger-cloud with --runtime"),

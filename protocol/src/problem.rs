@@ -124,6 +124,14 @@ impl fmt::Display for Problem {
     }
 }
 
+/// An error with all its causes, on one line; a cause that only repeats its error is left out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
+}
+
 impl From<wire::Problem> for Problem {
     fn from(p: wire::Problem) -> Self {
         Self {

@@ -91,5 +91,5 @@ fn explain(error: &EnrolError) -> anyhow::Error {
         }
         _ => "",
     };
-    hinted(crate::counters::chain(error), hint)
+    hinted(protocol::problem::chain(error), hint)
 }

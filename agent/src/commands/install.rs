@@ -49,7 +49,7 @@ impl Places {
 
 /// The error with its hint.
 pub(super) fn explain(error: &ServiceError) -> anyhow::Error {
-    hinted(crate::counters::chain(error), error.hint())
+    hinted(protocol::problem::chain(error), error.hint())
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {

@@ -191,7 +191,7 @@ async fn bind_socket(
         }
         Err(error) => {
             let hint = "the path is [local] socket in agent.toml";
-            Err(hinted(crate::counters::chain(&error), hint))
+            Err(hinted(protocol::problem::chain(&error), hint))
         }
     }
 }

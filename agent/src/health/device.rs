@@ -131,7 +131,7 @@ fn database(state_dir: &Path) -> Finding {
     match State::inspect(state_dir).and_then(|state| state.quick_check()) {
         Ok(answer) if answer == "ok" => Finding::ok("whole"),
         Ok(answer) => Finding::failed(answer).hint(hint),
-        Err(error) => Finding::failed(crate::counters::chain(&error)).hint(hint),
+        Err(error) => Finding::failed(protocol::problem::chain(&error)).hint(hint),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Who the device is: enrolment, key, certificate and whom it trusts.
 
 use super::{Check, Finding, Group, Subject, needs_enrolment};
-use crate::counters::chain;
 use crate::identity::IdentityError;
 use ::link::pki::{DeviceCertificate, DeviceKey};
 use protocol::id::ContentHash;
+use protocol::problem::chain;
 
 const ENROL: &str = "outrigger-agent enrol --cloud HOST:PORT --token-file FILE";
 const ENROL_AGAIN: &str = "enrol again with a fresh token and --replace";

@@ -2,7 +2,6 @@
 //! answers its probes on this machine, and how fast.
 
 use super::{Check, Finding, Group, Subject, bounded};
-use crate::counters::chain;
 use crate::install::library::Kept;
 use crate::state::{ActiveRow, State};
 use ::models::backend::SessionOptions;
@@ -11,6 +10,7 @@ use ::models::model::{LoadedModel, ModelOptions};
 use ::models::ort_backend::OrtBackend;
 use ::models::worker::Job;
 use protocol::manifest::Manifest;
+use protocol::problem::chain;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -5,10 +5,10 @@
 //! connection, which a running agent may hold at the same time.
 
 use super::{Check, Finding, Group, Subject, bounded_value, needs_enrolment};
-use crate::counters::chain;
 use crate::uplink::{CloudAddress, UplinkError};
 use ::link::{quic, tls};
 use protocol::problem::ProblemCode;
+use protocol::problem::chain;
 use rustls_pki_types::CertificateDer;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, UNIX_EPOCH};

@@ -1,8 +1,8 @@
 //! What models run on: the configuration, ONNX Runtime, and the execution providers.
 
 use super::{Check, Finding, Group, PATIENCE, Subject, bounded_value};
-use crate::counters::chain;
 use ::models::ort_backend::{OrtBackend, find_library};
+use protocol::problem::chain;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

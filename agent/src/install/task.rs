@@ -2,13 +2,13 @@
 
 use super::library::{Kept, LibraryError};
 use super::{Installer, Wanted};
-use crate::counters::chain;
 use crate::engine::ActiveModel;
 use edge::IllegalTransition;
 use edge::backoff::Backoff;
 use edge::update::{Action, Event, Target, Update};
 use protocol::id::{ModelName, Variant};
 use protocol::manifest::Manifest;
+use protocol::problem::chain;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;

@@ -1,7 +1,6 @@
 //! What the agent says of itself: one report, for `outrigger-agent status` and for scripts.
 
 use super::Context;
-use crate::counters::Counted;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -47,7 +46,6 @@ impl Context {
 
     /// What the agent says of itself now.
     pub(crate) fn report(&self) -> StatusReport {
-        let counted: Counted = self.counters.read();
         StatusReport {
             device: self.device.to_string(),
             cloud: self.cloud.clone(),
@@ -55,7 +53,7 @@ impl Context {
             connected: self.uplink.connection().is_some(),
             breaker_open: self.requests.breaker_is_open(),
             models: self.installer.status(),
-            counters: serde_json::to_value(counted).unwrap_or_default(),
+            counters: serde_json::to_value(&*self.counters).unwrap_or_default(),
         }
     }
 }

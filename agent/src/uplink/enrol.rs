@@ -45,7 +45,7 @@ pub(crate) async fn enrol(
         token_id: token.id.clone(),
         token_secret: token.secret.reveal(),
         csr: key.signing_request().map_err(IdentityError::from)?.into(),
-        hostname: hostname(),
+        hostname: link::system::host_name().unwrap_or_default(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };
     let exchange = exchange(&address, token, request);
@@ -107,10 +107,4 @@ fn read_reply(reply: &EnrolReply, cloud: &str, token: &Token) -> Result<Enrolmen
         return Err(EnrolError::Nonsense("no certificate"));
     }
     Ok(Enrolment::new(cloud, device, token.ca_hash, &signers))
-}
-
-fn hostname() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let name = name.or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default();
-    name.trim().chars().take(64).collect()
 }

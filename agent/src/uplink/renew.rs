@@ -2,13 +2,14 @@
 //! key, on a connection made for nothing else.
 
 use super::{CloudAddress, UplinkError};
-use crate::counters::{Counters, chain};
+use crate::counters::Counters;
 use crate::identity::{IdentityError, IdentityFiles};
 use ::link::frames;
 use ::link::pki::DeviceCertificate;
 use ::link::{quic, tls};
 use edge::renewal;
 use protocol::problem::ProblemCode;
+use protocol::problem::chain;
 use protocol::wire::{EnrolReply, RenewRequest};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;

@@ -143,7 +143,7 @@ impl Session {
             StreamError::Outgoing(_) | StreamError::Store(_) => Some(ProblemCode::Internal),
         };
         let Some(code) = code else { return };
-        let text = crate::events::chain(error);
+        let text = protocol::problem::chain(error);
         match code {
             ProblemCode::Internal => self.cloud.events.internal_error(error),
             _ => self.cloud.events.protocol_error(self.connection.remote_address(), &text),

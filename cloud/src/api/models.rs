@@ -132,7 +132,8 @@ async fn try_cloud_variant(
         }
         ServeError::LayOut(error) => ApiError::internal(error),
         error => {
-            let text = format!("the cloud variant does not work: {}", crate::events::chain(&error));
+            let text =
+                format!("the cloud variant does not work: {}", protocol::problem::chain(&error));
             unprocessable("unusable_model", text)
         }
     })

@@ -82,7 +82,7 @@ fn the_audit_log_is_append_only() {
     );
     for sql in ["UPDATE audit SET actor = 'x'", "DELETE FROM audit"] {
         let refused: Result<usize, StoreError> = store.change(|t| Ok(t.execute(sql, [])?));
-        assert!(crate::events::chain(&refused.unwrap_err()).contains("append-only"), "{sql}");
+        assert!(protocol::problem::chain(&refused.unwrap_err()).contains("append-only"), "{sql}");
     }
     assert_eq!(store.audit(10).unwrap(), entries);
 }
