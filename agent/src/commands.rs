@@ -6,6 +6,7 @@ pub(crate) mod factory_reset;
 pub(crate) mod install;
 pub(crate) mod run;
 pub(crate) mod status;
+mod steps;
 pub(crate) mod support_bundle;
 pub(crate) mod unenrol;
 pub(crate) mod uninstall;
@@ -15,6 +16,7 @@ use crate::lock::LockError;
 use crate::reset::ResetError;
 use clap::Args;
 use std::path::PathBuf;
+use steps::Steps;
 
 /// Where the agent keeps what it must not lose.
 #[derive(Args)]
@@ -28,6 +30,18 @@ impl StateDir {
     pub(crate) fn path(&self) -> PathBuf {
         self.path.clone().unwrap_or_else(default_state_dir)
     }
+}
+
+/// Arguments of what cannot be undone.
+#[derive(Args)]
+pub(crate) struct Irrevocable {
+    #[command(flatten)]
+    state_dir: StateDir,
+    /// Do it without being asked again.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    steps: Steps,
 }
 
 /// An error at the edge of the program: what happened, why, and what to do.

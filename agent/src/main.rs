@@ -58,9 +58,9 @@ enum Command {
     /// Take the service and the program off this device; what it knows stays unless --purge.
     Uninstall(commands::uninstall::Args),
     /// Leave the fleet: forget key, certificate and trusted keys; keep the models.
-    Unenrol(commands::unenrol::Args),
+    Unenrol(commands::Irrevocable),
     /// Forget everything: empty the state folder.
-    FactoryReset(commands::factory_reset::Args),
+    FactoryReset(commands::Irrevocable),
     /// Serve applications on this device.
     Run(commands::run::Args),
     /// Show what this device runs and how it is doing.

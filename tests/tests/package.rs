@@ -8,6 +8,7 @@
 use outrigger_tests::world::{
     Agent, AgentOptions, Process, World, eventually, program, repository,
 };
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -276,6 +277,9 @@ fn the_way_out_of_a_fleet_is_closed_while_the_agent_runs() {
     agent.wait_active("fashion", 1).unwrap();
     agent.stop().unwrap();
 
-    succeeds(&call("factory-reset"));
+    let reset = ["factory-reset", "--yes", "--json", "--state-dir", state_dir.to_str().unwrap()];
+    let step: serde_json::Value =
+        serde_json::from_str(&succeeds(&outrigger_agent(&reset))).unwrap();
+    assert_eq!((&step["step"], &step["subject"]), (&json!("emptied"), &json!(state_dir)));
     assert_eq!(std::fs::read_dir(&state_dir).unwrap().count(), 0);
 }

@@ -1,11 +1,13 @@
 //! `outrigger-agent enrol`: this device joins a fleet.
 
+use super::steps::Steps;
 use super::{StateDir, hinted};
 use crate::identity::{Enrolment, IdentityFiles};
 use crate::uplink::UplinkError;
 use crate::uplink::enrol::{EnrolError, enrol};
 use anyhow::Context;
 use protocol::token::Token;
+use serde_json::json;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,6 +27,8 @@ pub(crate) struct Args {
     replace: bool,
     #[command(flatten)]
     state_dir: StateDir,
+    #[command(flatten)]
+    steps: Steps,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -37,7 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             format!("this device is enrolled already, as {} at {}", before.device, before.cloud);
         return Err(hinted(what, "to enrol it again all the same: --replace"));
     }
-    join(&files, &args.cloud, &args.token_file)?;
+    join(&files, &args.cloud, &args.token_file, &args.steps)?;
     eprintln!("next: outrigger-agent run --state-dir {}", state_dir.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -47,11 +51,14 @@ pub(super) fn join(
     files: &IdentityFiles,
     cloud: &str,
     token_file: &Path,
+    steps: &Steps,
 ) -> anyhow::Result<Enrolment> {
     let token = read_token(token_file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let enrolment = runtime.block_on(enrol(files, cloud, &token)).map_err(|e| explain(&e))?;
-    println!("enrolled as {} at {}", enrolment.device, enrolment.cloud);
+    let Enrolment { device, cloud, .. } = &enrolment;
+    let subject = json!({ "device": device, "cloud": cloud });
+    steps.tell(&format!("enrolled as {device} at {cloud}"), "enrolled", subject);
     if enrolment.signers().is_empty() {
         eprintln!("note: no operator has a signing key yet, so nothing can be installed here.");
         eprintln!("      After \"outrigger login\", enrol again with a fresh token and --replace.");

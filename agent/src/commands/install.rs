@@ -3,12 +3,14 @@
 //! Configuration, enrolment, files, service: each is left as it is where it is there already, but
 //! program and unit, which are brought up to date.
 
+use super::steps::Steps;
 use super::{enrol, hinted};
 use crate::config::Config;
 use crate::identity::{Enrolment, IdentityFiles};
 use crate::service::{Layout, STATE_DIR, ServiceError, Systemd, create_user, give_to_user};
 use anyhow::Context;
 use models::ort_backend::find_library;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -24,6 +26,8 @@ pub(crate) struct Args {
     token_file: Option<PathBuf>,
     #[command(flatten)]
     places: Places,
+    #[command(flatten)]
+    steps: Steps,
 }
 
 /// Where an installation lives.
@@ -59,15 +63,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::read(&state_dir.join("agent.toml"))?;
     let library = find_library(config.runtime.library.as_deref())?;
     if let Some(written) = layout.write_configuration().map_err(|e| explain(&e))? {
-        println!("wrote {}", written.display());
+        args.steps.wrote(&written);
     }
     join(args, &state_dir)?;
     let packaged = layout.is_packaged(&program);
     if !packaged {
-        place(&layout, &program, &library).map_err(|e| explain(&e))?;
+        place(&layout, &program, &library, &args.steps).map_err(|e| explain(&e))?;
     }
     if start(&layout).map_err(|e| explain(&e))? {
-        println!("the service outrigger-agent runs, and starts with the system");
+        let sentence = "the service outrigger-agent runs, and starts with the system";
+        args.steps.tell(sentence, "started", "outrigger-agent");
     } else {
         let installed = if packaged { program } else { layout.program() };
         say_how_by_hand(&installed, &layout);
@@ -80,7 +85,9 @@ fn join(args: &Args, state_dir: &Path) -> anyhow::Result<()> {
     let files = IdentityFiles::new(state_dir);
     match files.enrolment()? {
         Some(Enrolment { device, cloud, .. }) if cloud == args.cloud => {
-            println!("enrolled already, as {device} at {cloud}");
+            let sentence = format!("enrolled already, as {device} at {cloud}");
+            let subject = json!({ "device": device, "cloud": cloud });
+            args.steps.tell(&sentence, "enrolled-already", subject);
             Ok(())
         }
         Some(Enrolment { device, cloud, .. }) => {
@@ -96,15 +103,20 @@ fn join(args: &Args, state_dir: &Path) -> anyhow::Result<()> {
                 let hint = "--token-file FILE; a token comes from: outrigger device token";
                 hinted("this device is not enrolled, and there is no token", hint)
             })?;
-            enrol::join(&files, &args.cloud, token_file)?;
+            enrol::join(&files, &args.cloud, token_file, &args.steps)?;
             Ok(())
         }
     }
 }
 
-fn place(layout: &Layout, program: &Path, library: &Path) -> Result<(), ServiceError> {
+fn place(
+    layout: &Layout,
+    program: &Path,
+    library: &Path,
+    steps: &Steps,
+) -> Result<(), ServiceError> {
     for file in layout.place(program, library)?.files {
-        println!("wrote {}", file.display());
+        steps.wrote(&file);
     }
     Ok(())
 }

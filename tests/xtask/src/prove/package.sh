@@ -1,6 +1,6 @@
 # Run by `cargo xtask prove package`, as root, in a mount namespace of its own.
-# Arguments: a folder to work in, the tar.gz, two .debs, outrigger-cloud, outrigger.
-work=$1 tarball=$2 first=$3 second=$4 cloud=$5 operator=$6
+# Arguments: a folder to work in, the tar.gz, two .debs, outrigger-cloud, outrigger, the root to start from.
+work=$1 tarball=$2 first=$3 second=$4 cloud=$5 operator=$6 base=$7
 state=var/lib/outrigger-agent
 export XDG_CACHE_HOME=/nonexistent OUTRIGGER_CONFIG_DIR="$work/operator"
 library=${OUTRIGGER_ORT_LIB-}
@@ -17,7 +17,7 @@ mkdir "$work/layers"
 mount -t tmpfs tmpfs "$work/layers"
 cd "$work/layers"
 mkdir changes scratch root
-mount -t overlay overlay -o "lowerdir=/,upperdir=changes,workdir=scratch" root
+mount -t overlay overlay -o "lowerdir=$base,upperdir=changes,workdir=scratch" root
 mount -t proc proc root/proc
 mount --bind /dev root/dev
 rm -rf root/run/systemd
