@@ -27,3 +27,11 @@ pub const HTTP_BODY_MAX_BYTES: usize = 96 << 20;
 pub const DEADLINE_MAX_MS: u32 = 600_000;
 /// An enrolment token, as text.
 pub const TOKEN_MAX_BYTES: usize = 512;
+/// The highest priority of a request; higher numbers count as this one. 0 is the default.
+pub const PRIORITY_MAX: u8 = 3;
+/// Requests of one model that wait for a session.
+pub const QUEUE_MAX_REQUESTS: usize = 4096;
+/// Sizes of requests of one model that have a curve of their own.
+pub const SHAPES_MAX: usize = 64;
+/// Tenants, and callers (devices and keys), whose rates are remembered at a time, each.
+pub const IDENTITIES_MAX: usize = 65_536;

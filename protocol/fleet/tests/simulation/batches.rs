@@ -1,0 +1,1 @@
+//! Single decisions of the batcher, by example.
