@@ -8,9 +8,10 @@
 //! 2. Is there memory for its tensors?
 //! 3. Has the model a place? How many there are is found by measurement: the limit follows the
 //!    *standing queue*, as CoDel sees it (module `limit` has the reasons and the sources).
-//! 4. Does the tenant use more than its share of them? Shares are dynamic thresholds over the free
-//!    places (module `line`); with start-time fair queueing in [`crate::batch`] behind it, a
-//!    tenant that floods fills its own share, and another one finds free places and a short line.
+//! 4. If they are taken: does the tenant hold its share of them? A tenant below its share gets a
+//!    place in any case (module `line`); with start-time fair queueing in [`crate::batch`] behind
+//!    it, a tenant that floods waits and is refused, and another one finds a place and a short
+//!    line.
 //! 5. Will the answer be in time, by the measured backlog and run time?
 //!
 //! Priority and deadline are clamped to what the identity may ask for. A refusal names its reason,
@@ -132,7 +133,8 @@ pub struct Identity<'a> {
     pub terms: Terms,
 }
 
-/// A model's number at the gate, given by its owner.
+/// A model's number at the gate, given by its owner. The number of a model that was removed is not
+/// to be used again while permits for it are out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelSlot(pub u32);
 

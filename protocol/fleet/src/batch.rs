@@ -71,8 +71,6 @@ mod fair;
 mod form;
 mod queue;
 mod request;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -264,12 +262,13 @@ impl Batcher {
         let batch_time = curve.typical(best).unwrap_or_default();
         Load {
             sessions: narrow(self.idle.len() + self.running.len() - self.retiring.len()),
-            busy: narrow(self.running.len()),
+            busy: narrow(self.running.len() - self.retiring.len()),
             running_items: self.running.values().map(|run| run.items).sum(),
             waiting_requests: narrow(self.queue.len()),
             waiting_items: u32::try_from(self.queue.items()).unwrap_or(u32::MAX),
             item_time: batch_time / best.max(1),
             run_time: curve.safe(1),
+            batch_items: best,
             batch_time,
         }
     }
@@ -329,9 +328,7 @@ impl Curves {
         if let Some(curve) = self.shapes.get_mut(&shape) {
             curve.record(items, ran);
         } else if self.shapes.len() < SHAPES_MAX {
-            let mut curve = Curve::default();
-            curve.record(items, ran);
-            self.shapes.insert(shape, curve);
+            self.shapes.insert(shape, self.all.through(items, ran));
         }
     }
 

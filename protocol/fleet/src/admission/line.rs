@@ -1,11 +1,13 @@
 //! The places of one model, and who holds them.
 //!
-//! Places are shared by dynamic thresholds (Choudhury and Hahne, "Dynamic Queue Length Thresholds
-//! for Shared-Memory Packet Switches", IEEE/ACM ToN 6(2), 1998): a tenant may hold up to
-//! [`SHARE`] x its weight x the places that are *free*. One tenant alone gets four fifths of them,
-//! two get four ninths each, and some are always free for whoever comes next. No rates are
-//! measured, nothing has to be tuned to the number of tenants, and nobody who was taken is ever
-//! pushed out. The order in which those in line run is `batch`'s (start-time fair queueing).
+//! Every tenant that is there is guaranteed its share of the limit, by weight, whoever else holds
+//! places; beyond that, free places are for whoever comes. So one tenant alone uses all of them,
+//! and another one that asks for less than its share is not refused because of the first. Requests
+//! come in clusters, so while less than twice the limit is in flight, twice the share is allowed,
+//! and at least [`GUARANTEED_ITEMS`], to a tenant beside others. In flight are at most three times the limit. Nothing is kept free in vain, as a threshold on the free places
+//! would (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
+//! Switches", 1998), and nobody who was taken is pushed out again. The order in which those in
+//! line run is `batch`'s (start-time fair queueing).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,8 +18,8 @@ use super::limit::{Limit, LimitPolicy};
 use super::refusal::RefusalKind;
 use crate::batch::{FlowId, Load};
 
-/// How many times the free places a tenant of weight 1 may hold.
-pub(super) const SHARE: u64 = 4;
+/// Items that a tenant may hold although its share of a small limit is less, while there is room.
+const GUARANTEED_ITEMS: u64 = 8;
 /// How far a lasting overload stretches the time after which to try again.
 const PRESSURE_MAX: u64 = 64;
 
@@ -86,49 +88,58 @@ impl Line {
     }
 
     fn check_places(&self, claim: &Claim) -> Result<(), (RefusalKind, Duration)> {
-        let free = u64::from(self.limit.get()).saturating_sub(self.in_flight);
-        let held = self.held.get(&claim.flow).map_or(0, |held| held.items);
-        let share = SHARE * u64::from(claim.weight.max(1)) * free;
-        if free == 0 {
-            return Err((RefusalKind::ModelBusy, self.retry_after()));
+        let limit = u64::from(self.limit.get());
+        let (held, weight, weights) = self.stake(claim);
+        let below_share = limit * weight >= weights && held * weights < limit * weight;
+        let near_share = held < GUARANTEED_ITEMS || held * weights < 2 * limit * weight;
+        let cluster = weights > weight && near_share && self.in_flight < 2 * limit;
+        let guaranteed = below_share || cluster;
+        if guaranteed || self.in_flight < limit {
+            return Ok(());
         }
-        if held > 0 && held >= share {
-            return Err((RefusalKind::TenantShare, self.retry_after()));
+        let kind = if held > 0 { RefusalKind::TenantShare } else { RefusalKind::ModelBusy };
+        Err((kind, self.retry_after()))
+    }
+
+    /// Items that the tenant holds, its weight, and the weight of all tenants with it.
+    fn stake(&self, claim: &Claim) -> (u64, u64, u64) {
+        let weight = u64::from(claim.weight.max(1));
+        match self.held.get(&claim.flow) {
+            Some(held) => (held.items, u64::from(held.weight), self.weights),
+            None => (0, weight, self.weights + weight),
         }
-        Ok(())
     }
 
     fn check_time(&self, claim: &Claim) -> Result<(), (RefusalKind, Duration)> {
-        let run = self.load.run_time.max(self.load.item_time * claim.items);
-        let wait = self.wait(claim);
-        if wait + run <= claim.remaining {
+        let own = self.load.run_time.max(self.load.item_time * claim.items);
+        if self.expected(claim, own) <= claim.remaining {
             return Ok(());
         }
         // Where it could not be done on an idle server either, waiting does not help.
-        let in_vain = run > claim.remaining;
+        let in_vain = own > claim.remaining;
         Err((RefusalKind::CannotMakeIt, if in_vain { Duration::ZERO } else { self.retry_after() }))
     }
 
-    /// How long until a run with this request begins. Ahead of it are at most: what waits, what is
-    /// of no lower priority, and what start-time fair queueing lets other tenants run meanwhile.
-    fn wait(&self, claim: &Claim) -> Duration {
-        if self.load.busy < self.load.sessions {
-            return Duration::ZERO;
+    /// How long until the answer: until a session is free, until what is ahead has run, and the run
+    /// with what waits beside it. Ahead are at most: what waits, what is of no lower priority, and
+    /// what start-time fair queueing lets other tenants run meanwhile.
+    fn expected(&self, claim: &Claim, own: Duration) -> Duration {
+        let Load { sessions, busy, running_items, .. } = self.load;
+        if busy < sessions {
+            return own;
         }
-        let waiting = self.in_flight.saturating_sub(self.load.running_items.into());
+        let waiting = self.in_flight.saturating_sub(running_items.into());
         let level = usize::from(claim.priority.min(PRIORITY_MAX));
         let no_lower: u64 = self.by_priority[level..].iter().sum();
         let ahead = waiting.min(no_lower).min(self.fair_ahead(claim));
-        let session_free = self.load.batch_time / (self.load.sessions + 1);
-        session_free + self.load.time_for(ahead)
+        let session_free = self.load.run_of((running_items / busy.max(1)).into()) / (sessions + 1);
+        let with_mates = self.load.run_of(waiting + u64::from(claim.items));
+        session_free + self.load.time_for(ahead) + own.max(with_mates)
     }
 
     fn fair_ahead(&self, claim: &Claim) -> u64 {
-        let held = self.held.get(&claim.flow);
-        let weight = u64::from(claim.weight.max(1));
-        let weights = self.weights + if held.is_some() { 0 } else { weight };
-        let own = held.map_or(0, |held| held.items);
-        let until_mine = (own + u64::from(claim.items)) * weights / weight;
+        let (held, weight, weights) = self.stake(claim);
+        let until_mine = (held + u64::from(claim.items)) * weights / weight;
         until_mine.saturating_sub(claim.items.into())
     }
 

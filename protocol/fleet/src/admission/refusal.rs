@@ -31,9 +31,9 @@ pub enum RefusalKind {
     UnknownModel,
     /// The tensors in flight fill their memory.
     TensorMemory,
-    /// As much is in flight for the model as helps it.
+    /// As much is in flight for the model as helps it, and there are more tenants than places.
     ModelBusy,
-    /// The rest of the model's places is kept for other tenants.
+    /// As much is in flight for the model as helps it, and the tenant holds its share of that.
     TenantShare,
     /// The answer would come after the deadline.
     CannotMakeIt,

@@ -20,6 +20,8 @@ const DEVIATION_STEP: i64 = 4;
 const WORTH: u64 = 32;
 /// Of so many runs, one tries a size that seemed no better: it may have been measured on a bad day.
 const RETRY_EVERY: u64 = 128;
+/// Longer than any run: no product of times and items overflows.
+const HOUR_NS: i64 = 3_600_000_000_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Knot {
@@ -75,12 +77,44 @@ impl Curve {
         from_ns(time.unwrap_or(0))
     }
 
+    /// What such a run takes at least: for more items than ever ran, the time of the most that did.
+    /// Judged by [`Curve::typical`], which is careful there, a larger size might never be tried.
+    pub fn at_least(&self, items: u32) -> Duration {
+        let largest = self.largest().unwrap_or(1);
+        self.typical(items.min(largest)).unwrap_or_default()
+    }
+
+    /// This curve moved up or down as a whole, so that it passes through one measured run: what is
+    /// to be expected of requests of another shape.
+    #[must_use]
+    pub fn through(&self, items: u32, ran: Duration) -> Self {
+        let Some(expected) = self.at(items) else {
+            let mut curve = Self::default();
+            curve.record(items, ran);
+            return curve;
+        };
+        let ran = i128::from(to_ns(ran));
+        let scale = |ns: i64| {
+            let scaled = i128::from(ns) * ran / i128::from(expected.time_ns.max(1));
+            i64::try_from(scaled.min(i128::from(HOUR_NS))).unwrap_or(HOUR_NS).max(1)
+        };
+        let move_knot = |knot: Knot| Knot {
+            time_ns: scale(knot.time_ns),
+            deviation_ns: scale(knot.deviation_ns),
+        };
+        Self { knots: self.knots.map(|knot| knot.map(move_knot)), runs: 1 }
+    }
+
+    /// The largest knot that runs have taught.
+    fn largest(&self) -> Option<u32> {
+        self.knots.iter().rposition(Option::is_some).map(|knot| 1 << knot)
+    }
+
     /// The number of items up to `max` at which an item is cheapest, and the smallest of those
     /// that are as good. A size twice as large as any that ran is tried when all so far paid off.
     pub fn best_size(&self, max: u32) -> u32 {
         let sizes = || (0..KNOTS).map(|k| 1 << k).take_while(|size| *size < max).chain([max]);
-        let largest = self.knots.iter().rposition(Option::is_some);
-        let Some(largest) = largest.map(|knot| 1_u32 << knot) else { return 1 };
+        let Some(largest) = self.largest() else { return 1 };
         let per_item = |size: u32| self.at(size).map_or(u64::MAX, |k| per(k.time_ns, size));
         let known = || sizes().filter(|size| *size <= largest);
         let best = known().map(per_item).min().unwrap_or(u64::MAX);
@@ -141,9 +175,7 @@ fn per(time_ns: i64, items: u32) -> u64 {
 }
 
 fn to_ns(time: Duration) -> i64 {
-    // Bounded so that no product below overflows: an hour is longer than any run.
-    const HOUR_NS: u128 = 3_600_000_000_000;
-    i64::try_from(time.as_nanos().min(HOUR_NS)).unwrap_or(i64::MAX).max(1)
+    i64::try_from(time.as_nanos()).unwrap_or(HOUR_NS).clamp(1, HOUR_NS)
 }
 
 fn from_ns(ns: i64) -> Duration {
@@ -214,6 +246,13 @@ mod tests {
             curve.record(1, US(4000));
         }
         close(&curve, 1, 4000);
+    }
+
+    #[test]
+    fn another_shape_begins_with_the_form_of_the_whole() {
+        let long = linear(2000, 500, &[1, 2, 4, 8, 16]).through(1, US(25_000));
+        close(&long, 1, 25_000);
+        close(&long, 16, 100_000);
     }
 
     #[test]

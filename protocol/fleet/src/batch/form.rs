@@ -1,10 +1,10 @@
 //! Forming one batch for one idle session.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::fair::Group;
 use super::queue::Waiting;
-use super::{Action, Batcher, Curve, Member, RequestId, Running};
+use super::{Action, Batcher, Member, RequestId, Running};
 
 /// Requests that a batch passes over because they do not fit, before it is closed.
 pub const SKIPS_MAX: usize = 8;
@@ -91,7 +91,7 @@ impl Batcher {
         let items = batch.items.saturating_add(request.items);
         let curve = self.curves.of(request.shape);
         let deadline = batch.deadline.min(request.deadline);
-        let short = run_time(curve, items) <= self.policy.max_batch_run;
+        let short = curve.at_least(items) <= self.policy.max_batch_run;
         if items <= room && short && now + curve.safe(items) <= deadline {
             Fit::Joins
         } else {
@@ -103,8 +103,4 @@ impl Batcher {
         let latest = self.queue.get(id).and_then(|w| self.latest_start(&w.request));
         latest.is_none_or(|latest| latest < now)
     }
-}
-
-fn run_time(curve: &Curve, items: u32) -> Duration {
-    curve.typical(items).unwrap_or_default()
 }

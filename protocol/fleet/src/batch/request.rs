@@ -165,11 +165,11 @@ pub enum Cancelled {
 /// How much there is to do: what admission decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
-    /// Sessions that there are.
+    /// Sessions that there are, without those that retire.
     pub sessions: u32,
-    /// Sessions that run something.
+    /// Those of them that run something.
     pub busy: u32,
-    /// Items that run.
+    /// Items that run, on any session.
     pub running_items: u32,
     /// Requests that wait.
     pub waiting_requests: u32,
@@ -179,6 +179,8 @@ pub struct Load {
     pub item_time: Duration,
     /// Time of a run of a single item, on the safe side; zero before the first run.
     pub run_time: Duration,
+    /// Items in a batch of the best size.
+    pub batch_items: u32,
     /// Time of a batch of the best size.
     pub batch_time: Duration,
 }
@@ -188,6 +190,15 @@ impl Load {
     pub fn time_for(&self, items: u64) -> Duration {
         let ns = self.item_time.as_nanos() * u128::from(items) / u128::from(self.sessions.max(1));
         Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
+    }
+
+    /// How long a run of so many items takes, about: between a single item and the best size.
+    pub fn run_of(&self, items: u64) -> Duration {
+        let best = u64::from(self.batch_items.max(1));
+        let beyond = self.batch_time.saturating_sub(self.run_time);
+        let share = beyond.as_nanos() * u128::from(items.clamp(1, best) - 1);
+        let share = share / u128::from((best - 1).max(1));
+        self.run_time + Duration::from_nanos(u64::try_from(share).unwrap_or(u64::MAX))
     }
 
     /// How long the waiting items will keep all sessions busy.

@@ -10,37 +10,61 @@ use super::world::{End, Measured, Model};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
+/// The first source, over about 3,000 of its requests.
 fn of_quiet(kind: (Model, Policy), seed: u64, sources: Vec<Source>) -> Measured {
+    let long_enough = Duration::from_secs_f64(2.0 + 3000.0 / sources[0].per_s);
     let mut world = world(kind, seed, sources);
-    world.run(MS(32_000));
+    world.run(long_enough);
     let m = world.measure(Some(0), MS(2_000));
-    println!("p99 {:?}, answered {}, refused {}, limit {}", m.p99, m.answered, m.refused, world.limit());
+    println!(
+        "p99 {:?}, answered {}, refused {}, limit {}",
+        m.p99,
+        m.answered,
+        m.refused,
+        world.limit()
+    );
     m
 }
 
 #[track_caller]
-fn check(kind: (Model, Policy), load: f64) {
-    let capacity = kind.0.capacity(2, kind.1.max_batch_size);
+fn check((model, policy): (Model, Policy), batch: u32) {
+    let kind = (Model { cores: 4, ..model }, policy);
+    let capacity = kind.0.capacity(4, batch);
     for seed in [1, 2, 3] {
-        let quiet = || Source::new("quiet", load * capacity);
+        let quiet = || Source::new("quiet", 0.4 * capacity);
         let alone = of_quiet(kind, seed, vec![quiet()]);
         let flood = Source::new("flood", 3.0 * capacity);
         let beside = of_quiet(kind, seed, vec![quiet(), flood]);
         assert!(beside.p99 * 10 <= alone.p99 * 13, "{:?}, alone {:?}", beside.p99, alone.p99);
-        assert!(beside.refused * 1000 <= beside.answered, "{} refused", beside.refused);
+        assert!(beside.refused * 100 <= beside.answered, "{} refused", beside.refused);
     }
 }
 
 #[test]
 fn a_flood_leaves_another_tenants_latency_of_an_unbatched_model() {
-    check(single(), 0.4);
+    check(single(), 1);
 }
 
 #[test]
 fn a_flood_leaves_another_tenants_latency_of_a_batched_model() {
     // What a full batch may cost a neighbour is the operator's choice.
     let (model, policy) = batching();
-    check((model, Policy { max_batch_run: MS(5), ..policy }), 0.4);
+    let batch = 4;
+    check((model, Policy { max_batch_run: model.time(batch) * 11 / 10, ..policy }), batch);
+}
+
+/// A run that has begun is not interrupted, so one run is the least that a neighbour costs: that
+/// is what a tenant pays that asks so rarely that it never waited before.
+#[test]
+fn a_flood_costs_a_rare_request_one_run_at_most() {
+    let (model, policy) = single();
+    for seed in [1, 2, 3] {
+        let rare = || Source::new("rare", 10.0);
+        let alone = of_quiet((model, policy), seed, vec![rare()]);
+        let beside = of_quiet((model, policy), seed, vec![rare(), Source::new("flood", 600.0)]);
+        assert_eq!(beside.refused, 0);
+        assert!(beside.p99 <= alone.p99 + model.time(1), "{:?}, {:?}", beside.p99, alone.p99);
+    }
 }
 
 #[test]
@@ -76,7 +100,10 @@ fn no_priority_starves() {
     let mut world = world((model, policy), 11, vec![low, high]);
     world.run(MS(20_000));
     let m = world.measure(Some(0), MS(2_000));
-    println!("p99 {:?}, answered {}, refused {}, dropped {}", m.p99, m.answered, m.refused, m.dropped);
+    println!(
+        "p99 {:?}, answered {}, refused {}, dropped {}",
+        m.p99, m.answered, m.refused, m.dropped
+    );
     assert!(m.answered >= 60 && m.dropped == 0);
     assert!(m.p99 < MS(500), "{:?}", m.p99);
     let late = world.ended.iter().filter(|e| e.end == End::Late).count();

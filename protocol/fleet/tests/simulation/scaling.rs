@@ -58,7 +58,8 @@ fn it_follows_a_change() {
 /// Two cores: the third session only makes the other two slower. It is tried and taken back.
 #[test]
 fn sessions_that_bring_nothing_are_taken_back() {
-    let mut world = world(8, 2, 600.0, ScalingPolicy { start: 2, ..ScalingPolicy::for_cores(8, 1) });
+    let mut world =
+        world(8, 2, 600.0, ScalingPolicy { start: 2, ..ScalingPolicy::for_cores(8, 1) });
     world.run(S(280));
     assert_eq!(changes(&world, S(60)), (0, 2));
 }

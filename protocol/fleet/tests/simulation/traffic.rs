@@ -4,10 +4,10 @@ use std::time::Duration;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): small, and every seed is good.
 #[derive(Debug, Clone)]
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -16,21 +16,21 @@ impl Random {
     }
 
     /// Evenly in (0, 1].
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         ((self.next() >> 11) as f64 + 1.0) / (1_u64 << 53) as f64
     }
 
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 
     /// Exponential with this mean.
-    pub fn exponential(&mut self, mean: Duration) -> Duration {
+    pub(crate) fn exponential(&mut self, mean: Duration) -> Duration {
         mean.mul_f64(-self.unit().ln())
     }
 
     /// Around 1, with this standard deviation (the sum of 12 even ones is nearly normal).
-    pub fn noise(&mut self, deviation: f64) -> f64 {
+    pub(crate) fn noise(&mut self, deviation: f64) -> f64 {
         let sum: f64 = (0..12).map(|_| self.unit()).sum();
         (1.0 + deviation * (sum - 6.0)).max(0.2)
     }
@@ -38,24 +38,24 @@ impl Random {
 
 /// One tenant's requests.
 #[derive(Debug, Clone)]
-pub struct Source {
-    pub tenant: &'static str,
+pub(crate) struct Source {
+    pub(crate) tenant: &'static str,
     /// Requests a second, on average.
-    pub per_s: f64,
+    pub(crate) per_s: f64,
     /// Requests that come at one moment.
-    pub burst: u32,
+    pub(crate) burst: u32,
     /// Sizes, evenly chosen.
-    pub items: &'static [u32],
-    pub shapes: u64,
-    pub deadline: Duration,
-    pub priority: u8,
-    pub weight: u32,
+    pub(crate) items: &'static [u32],
+    pub(crate) shapes: u64,
+    pub(crate) deadline: Duration,
+    pub(crate) priority: u8,
+    pub(crate) weight: u32,
     /// Of so many requests, one is cancelled at some moment before its deadline; 0 for none.
-    pub cancels_one_in: u64,
+    pub(crate) cancels_one_in: u64,
 }
 
 impl Source {
-    pub fn new(tenant: &'static str, per_s: f64) -> Self {
+    pub(crate) fn new(tenant: &'static str, per_s: f64) -> Self {
         Self {
             tenant,
             per_s,
@@ -69,7 +69,7 @@ impl Source {
         }
     }
 
-    pub fn gap(&self, random: &mut Random) -> Duration {
+    pub(crate) fn gap(&self, random: &mut Random) -> Duration {
         random.exponential(Duration::from_secs_f64(f64::from(self.burst) / self.per_s))
     }
 }

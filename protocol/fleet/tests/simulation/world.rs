@@ -18,28 +18,28 @@ const MODEL: ModelSlot = ModelSlot(0);
 
 /// How long runs really take.
 #[derive(Debug, Clone, Copy)]
-pub struct Model {
-    pub fixed: Duration,
-    pub per_item: Duration,
+pub(crate) struct Model {
+    pub(crate) fixed: Duration,
+    pub(crate) per_item: Duration,
     /// Standard deviation, relative.
-    pub noise: f64,
+    pub(crate) noise: f64,
     /// Sessions beyond this many slow all of them down.
-    pub cores: u32,
+    pub(crate) cores: u32,
 }
 
 impl Model {
-    pub fn time(&self, items: u32) -> Duration {
+    pub(crate) fn time(&self, items: u32) -> Duration {
         self.fixed + self.per_item * items
     }
 
     /// Items a second, in batches of this size.
-    pub fn capacity(&self, sessions: u32, batch: u32) -> f64 {
+    pub(crate) fn capacity(&self, sessions: u32, batch: u32) -> f64 {
         f64::from(sessions.min(self.cores) * batch) / self.time(batch).as_secs_f64()
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     Answered,
     Late,
     Refused(RefusalKind),
@@ -50,12 +50,12 @@ pub enum End {
 
 /// How one request ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Ended {
-    pub source: usize,
-    pub items: u32,
-    pub at: Duration,
-    pub latency: Duration,
-    pub end: End,
+pub(crate) struct Ended {
+    pub(crate) source: usize,
+    pub(crate) items: u32,
+    pub(crate) at: Duration,
+    pub(crate) latency: Duration,
+    pub(crate) end: End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,17 +75,17 @@ struct Open {
     cancelled: bool,
 }
 
-pub struct Setup {
-    pub seed: u64,
-    pub model: Model,
-    pub sessions: u32,
-    pub batch: Policy,
-    pub limit: LimitPolicy,
-    pub scaling: Option<ScalingPolicy>,
-    pub sources: Vec<Source>,
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) model: Model,
+    pub(crate) sessions: u32,
+    pub(crate) batch: Policy,
+    pub(crate) limit: LimitPolicy,
+    pub(crate) scaling: Option<ScalingPolicy>,
+    pub(crate) sources: Vec<Source>,
 }
 
-pub struct World {
+pub(crate) struct World {
     setup: Setup,
     start: Instant,
     now: Instant,
@@ -98,15 +98,15 @@ pub struct World {
     order: u64,
     open: BTreeMap<RequestId, Open>,
     batches: BTreeMap<SessionId, Vec<RequestId>>,
-    pub ended: Vec<Ended>,
-    pub runs: Vec<u32>,
-    pub session_counts: Vec<(Duration, u32)>,
-    pub waiting_max: u32,
+    pub(crate) ended: Vec<Ended>,
+    pub(crate) runs: Vec<u32>,
+    pub(crate) session_counts: Vec<(Duration, u32)>,
+    pub(crate) waiting_max: u32,
 }
 
 impl World {
     #[allow(clippy::disallowed_methods)] // the origin of the simulation's own time line
-    pub fn new(setup: Setup) -> Self {
+    pub(crate) fn new(setup: Setup) -> Self {
         println!("seed {}", setup.seed);
         let now = Instant::now();
         let mut gate = Gate::new(GatePolicy::default());
@@ -145,8 +145,7 @@ impl World {
         world
     }
 
-    /// Lets time go on.
-    pub fn run(&mut self, duration: Duration) -> &mut Self {
+    pub(crate) fn run(&mut self, duration: Duration) -> &mut Self {
         let until = self.now + duration;
         while let Some((at, _, event)) = self.events.pop_first() {
             if at > until {
@@ -161,24 +160,23 @@ impl World {
         self
     }
 
-    /// Another rate from now on.
-    pub fn set_rate(&mut self, source: usize, per_s: f64) {
+    pub(crate) fn set_rate(&mut self, source: usize, per_s: f64) {
         self.setup.sources[source].per_s = per_s;
     }
 
     /// No more arrivals; runs until all have ended.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.events.retain(|(_, _, event)| !matches!(event, Event::Arrives(_) | Event::Scales));
         self.run(Duration::from_secs(1000));
         assert_eq!((self.open.len(), self.batcher.flows()), (0, 0), "all have ended");
         assert_eq!(self.gate.places(MODEL).unwrap().in_flight, 0);
     }
 
-    pub fn limit(&self) -> u32 {
+    pub(crate) fn limit(&self) -> u32 {
         self.gate.places(MODEL).unwrap().limit
     }
 
-    pub fn elapsed(&self) -> Duration {
+    fn elapsed(&self) -> Duration {
         self.now - self.start
     }
 
@@ -283,7 +281,7 @@ impl World {
     fn start_batch(&mut self, session: SessionId, batch: Vec<RequestId>, items: u32) {
         assert!(self.alive.contains(&session) && !self.batches.contains_key(&session));
         self.check_batch(&batch, items);
-        let busy = self.batches.len() as u32 + 1;
+        let busy = u32::try_from(self.batches.len()).unwrap() + 1;
         let contention = f64::from(busy.max(self.setup.model.cores));
         let slowdown = contention / f64::from(self.setup.model.cores);
         let noise = self.random.noise(self.setup.model.noise);
@@ -310,9 +308,10 @@ impl World {
     fn finish_batch(&mut self, session: SessionId, ran: Duration) {
         self.batcher.handle_finished(session, Some(ran));
         let batch = self.batches.remove(&session).unwrap();
-        let waited = |id: &RequestId| self.open[id].started.unwrap() - self.open[id].request.arrived;
+        let waited =
+            |id: &RequestId| self.open[id].started.unwrap() - self.open[id].request.arrived;
         let run = Run {
-            requests: batch.len() as u32,
+            requests: u32::try_from(batch.len()).unwrap(),
             items: batch.iter().map(|id| self.open[id].request.items).sum(),
             waited: batch.iter().map(waited).sum(),
             ran,
@@ -369,18 +368,18 @@ impl World {
 }
 
 /// What was measured of one source, or of all, after `from`.
-pub struct Measured {
-    pub answered: usize,
-    pub late: usize,
-    pub refused: usize,
-    pub dropped: usize,
+pub(crate) struct Measured {
+    pub(crate) answered: usize,
+    pub(crate) late: usize,
+    pub(crate) refused: usize,
+    pub(crate) dropped: usize,
     /// Items answered in time, a second.
-    pub goodput: f64,
+    pub(crate) goodput: f64,
     pub p99: Duration,
 }
 
 impl World {
-    pub fn measure(&self, source: Option<usize>, from: Duration) -> Measured {
+    pub(crate) fn measure(&self, source: Option<usize>, from: Duration) -> Measured {
         let of = |e: &&Ended| e.at >= from && source.is_none_or(|source| e.source == source);
         let ended: Vec<&Ended> = self.ended.iter().filter(of).collect();
         let count = |kind: fn(&End) -> bool| ended.iter().filter(|e| kind(&e.end)).count();
