@@ -8,6 +8,7 @@ use protocol::manifest::TensorSpec;
 use protocol::tensor::{DataType, Tensor};
 
 use crate::error::{InvalidRequest, RunError};
+use crate::providers::{NodeCount, Provider, Reason};
 
 /// Loads models.
 pub trait Backend: Send + Sync {
@@ -16,6 +17,16 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`LoadError`] for a file that is absent, unreadable or no usable model.
     fn load(&self, onnx: &Path, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError>;
+
+    /// Whether it is worth trying to open a session on a provider: it is compiled in, and nothing of
+    /// its own is plainly absent. That it works is not said.
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn offers(&self, provider: Provider) -> Result<(), Reason>;
+
+    /// What is loaded, in one line: another line is another program, for which nothing is known yet.
+    fn identity(&self) -> String;
 }
 
 /// A loaded model that answers one request at a time.
@@ -25,6 +36,10 @@ pub trait Session: Send {
 
     /// What it gives.
     fn outputs(&self) -> &[TensorSpec];
+
+    /// How many of the model's nodes its provider computes; `None` where that cannot be known, and
+    /// for the CPU, which computes all.
+    fn nodes(&self) -> Option<NodeCount>;
 
     /// Answers one request: every input once, in any order. `outputs` names the wanted ones, and
     /// they come back in that order; empty means all, in the model's order.
@@ -46,11 +61,25 @@ pub struct SessionOptions {
     /// Whether the memory plan of one run is kept for the next of the same shape: faster, and it
     /// holds the peak's memory.
     pub memory_pattern: bool,
+    /// Whether memory is kept in an arena between runs: faster, and it holds the peak's memory.
+    pub arena: bool,
+    /// The most that a provider with a limit of its own takes on its device: CUDA's arena, TensorRT's
+    /// workspace. ONNX Runtime has no limit for the CPU's memory.
+    pub device_memory_bytes: Option<u64>,
+    /// Who computes the nodes; those that it does not take are left to the CPU.
+    pub provider: Provider,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { threads: 1, spinning: false, memory_pattern: true }
+        Self {
+            threads: 1,
+            spinning: false,
+            memory_pattern: true,
+            arena: true,
+            device_memory_bytes: None,
+            provider: Provider::Cpu,
+        }
     }
 }
 
@@ -71,6 +100,14 @@ pub enum LoadError {
     Malformed {
         /// The file.
         path: PathBuf,
+        /// What the backend said.
+        message: String,
+    },
+    /// No session opens on the provider.
+    #[error("cannot open a session on {provider}: {message}")]
+    Provider {
+        /// The provider.
+        provider: Provider,
         /// What the backend said.
         message: String,
     },

@@ -13,6 +13,11 @@
 //! absent), so a test writes the logits it wants as the input. More lines make it misbehave:
 //! `delay_ms N` sleeps, `fail` and `panic` do so always, `fail V` and `panic V` when the first
 //! number of the first input is `V`. A [`Gate`] holds every run until the test opens it.
+//!
+//! A backend that offers execution providers ([`FakeBackend::offering`]) opens sessions on them, which
+//! take all of one node. `on PROVIDER ...` lets one of them misbehave alone: any line from above
+//! but inputs and outputs, `takes TAKEN ALL` nodes, `refuse` to open, `untold` nodes, answers of
+//! `nan`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -24,28 +29,47 @@ use protocol::tensor::{InvalidTensor, Tensor, TensorMeta};
 use crate::backend::{Backend, LoadError, Session, SessionOptions, check_request};
 use crate::error::RunError;
 use crate::numbers;
+use crate::providers::{NodeCount, Provider, Reason};
 
 /// Loads the text described above.
 #[derive(Debug, Clone, Default)]
 pub struct FakeBackend {
     gate: Option<Gate>,
+    providers: Vec<Provider>,
 }
 
 impl FakeBackend {
     /// A backend whose sessions wait at the gate before every run.
     pub fn gated(gate: Gate) -> Self {
-        Self { gate: Some(gate) }
+        Self { gate: Some(gate), ..Self::default() }
+    }
+
+    /// A backend on whose providers sessions may be tried.
+    pub fn offering(providers: &[Provider]) -> Self {
+        Self { providers: providers.to_vec(), ..Self::default() }
     }
 }
 
 impl Backend for FakeBackend {
-    fn load(&self, onnx: &Path, _: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
+    fn load(&self, onnx: &Path, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
         let path: PathBuf = onnx.to_owned();
         let text = std::fs::read_to_string(onnx)
             .map_err(|source| LoadError::Read { path: path.clone(), source })?;
-        let script =
-            Script::parse(&text).map_err(|message| LoadError::Malformed { path, message })?;
+        let script = Script::parse(&text, options.provider)
+            .map_err(|message| LoadError::Malformed { path, message })?;
+        if script.refuse {
+            let (provider, message) = (options.provider, "told to refuse".to_owned());
+            return Err(LoadError::Provider { provider, message });
+        }
         Ok(Box::new(FakeSession { script, gate: self.gate.clone() }))
+    }
+
+    fn offers(&self, provider: Provider) -> Result<(), Reason> {
+        self.providers.contains(&provider).then_some(()).ok_or(Reason::NotBuiltIn)
+    }
+
+    fn identity(&self) -> String {
+        "fake".to_owned()
     }
 }
 
@@ -119,6 +143,9 @@ struct Script {
     delay: Duration,
     fail: When,
     panic: When,
+    nodes: Option<NodeCount>,
+    refuse: bool,
+    nan: bool,
 }
 
 fn number<T: std::str::FromStr>(word: &str) -> Result<T, String> {
@@ -135,7 +162,7 @@ fn spec(words: &[&str]) -> Result<TensorSpec, String> {
 }
 
 impl Script {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str, provider: Provider) -> Result<Self, String> {
         let mut lines = text.lines();
         if lines.next() != Some("fake") {
             return Err("the first line must be `fake`".to_owned());
@@ -147,10 +174,18 @@ impl Script {
             delay: Duration::ZERO,
             fail: When::Never,
             panic: When::Never,
+            nodes: (provider != Provider::Cpu).then_some(NodeCount { taken: 1, all: 1 }),
+            refuse: false,
+            nan: false,
         };
         for line in lines {
             let words: Vec<&str> = line.split_whitespace().collect();
-            script.take(&words).map_err(|e| format!("{line:?}: {e}"))?;
+            let own = match words.as_slice() {
+                ["on", other, ..] if *other != provider.as_str() => continue,
+                ["on", _, rest @ ..] => rest,
+                all => all,
+            };
+            script.take(own).map_err(|e| format!("{line:?}: {e}"))?;
         }
         let whole = !script.inputs.is_empty() && !script.outputs.is_empty();
         whole.then_some(script).ok_or_else(|| "an input and an output are needed".to_owned())
@@ -165,6 +200,12 @@ impl Script {
             ["delay_ms", value] => self.delay = Duration::from_millis(number(value)?),
             ["fail", rest @ ..] => self.fail = When::parse(rest)?,
             ["panic", rest @ ..] => self.panic = When::parse(rest)?,
+            ["takes", taken, all] => {
+                self.nodes = Some(NodeCount { taken: number(taken)?, all: number(all)? });
+            }
+            ["untold"] => self.nodes = None,
+            ["refuse"] => self.refuse = true,
+            ["nan"] => self.nan = true,
             _ => return Err("unknown word".to_owned()),
         }
         Ok(())
@@ -185,7 +226,8 @@ impl Script {
             let own = chunk_len(elements, meta.shape.first());
             let pick = |index: usize| {
                 let at = (index / own) * given + (index % own) % given;
-                values.get(at).map_or(0.0, |value| value * self.scale)
+                let nan = if self.nan { f64::NAN } else { 0.0 };
+                values.get(at).map_or(0.0, |value| value * self.scale) + nan
             };
             let output: Vec<f64> = (0..elements).map(pick).collect();
             numbers::from_f64(meta, &output)
@@ -221,6 +263,10 @@ impl Session for FakeSession {
         &self.script.outputs
     }
 
+    fn nodes(&self) -> Option<NodeCount> {
+        self.script.nodes
+    }
+
     fn run(&mut self, inputs: &[Tensor], outputs: &[String]) -> Result<Vec<Tensor>, RunError> {
         let script = &self.script;
         check_request((&script.inputs, &script.outputs), inputs, outputs)?;
@@ -247,7 +293,7 @@ mod tests {
     use super::*;
 
     fn session(text: &str) -> Result<FakeSession, String> {
-        Ok(FakeSession { script: Script::parse(text)?, gate: None })
+        Ok(FakeSession { script: Script::parse(text, Provider::Cpu)?, gate: None })
     }
 
     #[test]

@@ -33,6 +33,8 @@
 //!   [`runner`] puts all of it around a session.
 //! - [`worker`]: one thread owns one runner, behind a bounded queue; [`model`] is a checked
 //!   [`bundle`] with its workers.
+//! - [`providers`]: which accelerator runs a model, proven on this machine ([`compare`]).
+//! - [`memory`]: what this process holds, so that a model's share can be measured.
 //! - [`authoring`]: makes bundles from a folder with a `model.toml`, measures the probes, and
 //!   chooses the threshold ([`calibrate`]).
 //! - [`error`]: why a request was not answered; becomes a [`protocol::problem::Problem`].
@@ -44,14 +46,17 @@ pub mod authoring;
 pub mod backend;
 pub mod bundle;
 pub mod calibrate;
+pub mod compare;
 pub mod confidence;
 pub mod error;
 pub mod fake;
+pub mod memory;
 pub mod model;
 pub mod numbers;
 pub mod ort_backend;
 pub mod postprocess;
 pub mod preprocess;
+pub mod providers;
 pub mod runner;
 pub mod stream;
 pub mod worker;

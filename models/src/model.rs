@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use protocol::manifest::{Manifest, TensorSpec};
 use protocol::tensor::Tensor;
 
-use crate::backend::{Backend, LoadError, SessionOptions};
+use crate::backend::{Backend, LoadError, Session, SessionOptions};
 use crate::bundle::{Bundle, BundleError, ProbeCase};
+use crate::compare::{self, Difference, Tolerance};
 use crate::error::RunError;
-use crate::numbers;
+use crate::providers::{NodeCount, Provider};
 use crate::runner::{InvalidPipelines, Pipelines, Runner};
 use crate::stream::StreamState;
 use crate::worker::{Counters, Job, QUEUE_CAPACITY, Refused, Ticket, Worker};
@@ -110,6 +111,7 @@ pub enum ProbeError {
 pub struct LoadedModel {
     bundle: Bundle,
     workers: Vec<Worker>,
+    provider: Provider,
 }
 
 impl LoadedModel {
@@ -123,20 +125,16 @@ impl LoadedModel {
         options: &ModelOptions,
     ) -> Result<Self, ModelError> {
         let manifest = bundle.manifest();
-        let pipelines = Pipelines::new(manifest, &bundle.step_files()?, bundle.labels())?;
+        let pipelines = pipelines(&bundle)?;
         let mut workers = Vec::new();
         for _ in 0..options.sessions.max(1) {
-            let path = bundle.model_path();
-            let session = backend.load(&path, &options.session)?;
-            if session.inputs() != manifest.inputs || session.outputs() != manifest.outputs {
-                return Err(ModelError::Contradiction { path });
-            }
+            let session = open_session(backend, &bundle, &options.session)?;
             let runner = Runner::new(session, pipelines.clone());
             let name = manifest.model.as_str();
             let worker = Worker::start(name, runner, options.queue_capacity);
             workers.push(worker.map_err(ModelError::Thread)?);
         }
-        Ok(Self { bundle, workers })
+        Ok(Self { bundle, workers, provider: options.session.provider })
     }
 
     /// The manifest.
@@ -195,7 +193,8 @@ impl LoadedModel {
     }
 
     /// Answers every probe of the bundle and compares, `|a - b| <= tolerance * (1 + |b|)` for each
-    /// number. Blocks for as long as that takes. Returns how many probes there were.
+    /// number; on an accelerator, within what may lie between it and the CPU. Blocks for as long as
+    /// that takes. Returns how many probes there were.
     ///
     /// # Errors
     /// [`ProbeError`] with the first difference.
@@ -212,35 +211,80 @@ impl LoadedModel {
         let job = Job { inputs: case.inputs.clone(), outputs, ..Job::default() };
         let ticket = self.submit(job).map_err(|source| ProbeError::Refused { probe, source })?;
         let answer = ticket.wait().map_err(|source| ProbeError::Run { probe, source })?;
-        let tolerance = f64::from(self.manifest().probes.tolerance);
-        for expected in &case.outputs {
-            let actual = answer.outputs.iter().find(|output| output.meta() == expected.meta());
-            let absent = || ProbeError::Shape { probe, output: expected.name().to_owned() };
-            compare(probe, expected, actual.ok_or_else(absent)?, tolerance)?;
+        compare_probe(probe, case, &answer.outputs, |expected| self.tolerance(expected))
+    }
+
+    fn tolerance(&self, expected: &Tensor) -> Tolerance {
+        let stated = Tolerance::of_manifest(self.manifest().probes.tolerance);
+        match self.provider {
+            Provider::Cpu => stated,
+            _ => Tolerance::between_providers(expected.datatype()).or(stated),
+        }
+    }
+
+    /// Answers one probe, and does not look at the answer: a model that was proven before is only
+    /// made ready. Blocks.
+    ///
+    /// # Errors
+    /// [`ProbeError`] where it does not answer at all.
+    pub fn warm_up(&self) -> Result<(), ProbeError> {
+        let Some(case) = self.bundle.probes()?.into_iter().next() else { return Ok(()) };
+        for worker in &self.workers {
+            let job = Job { inputs: case.inputs.clone(), ..Job::default() };
+            let refused = |source| ProbeError::Refused { probe: 0, source };
+            let ticket = worker.submit(job).map_err(refused)?;
+            ticket.wait().map_err(|source| ProbeError::Run { probe: 0, source })?;
         }
         Ok(())
     }
 }
 
-/// Compares two tensors of one datatype and shape. Texts must be equal; a NaN equals a NaN only.
-fn compare(
+fn pipelines(bundle: &Bundle) -> Result<Pipelines, ModelError> {
+    Ok(Pipelines::new(bundle.manifest(), &bundle.step_files()?, bundle.labels())?)
+}
+
+/// A session whose tensors are what the manifest says.
+fn open_session(
+    backend: &dyn Backend,
+    bundle: &Bundle,
+    options: &SessionOptions,
+) -> Result<Box<dyn Session>, ModelError> {
+    let (path, manifest) = (bundle.model_path(), bundle.manifest());
+    let session = backend.load(&path, options)?;
+    if session.inputs() != manifest.inputs || session.outputs() != manifest.outputs {
+        return Err(ModelError::Contradiction { path });
+    }
+    Ok(session)
+}
+
+/// One session in this thread, and how many nodes its provider took.
+pub(crate) fn open_runner(
+    backend: &dyn Backend,
+    bundle: &Bundle,
+    options: &SessionOptions,
+) -> Result<(Runner, Option<NodeCount>), ModelError> {
+    let session = open_session(backend, bundle, options)?;
+    let nodes = session.nodes();
+    Ok((Runner::new(session, pipelines(bundle)?), nodes))
+}
+
+/// Compares what a probe was answered with what was measured.
+pub(crate) fn compare_probe(
     probe: usize,
-    expected: &Tensor,
-    actual: &Tensor,
-    tolerance: f64,
+    case: &ProbeCase,
+    answers: &[Tensor],
+    tolerance: impl Fn(&Tensor) -> Tolerance,
 ) -> Result<(), ProbeError> {
-    let output = || expected.name().to_owned();
-    let (Some(wanted), Some(got)) = (numbers::to_f64(expected), numbers::to_f64(actual)) else {
-        let equal = expected.data() == actual.data();
-        return equal.then_some(()).ok_or_else(|| ProbeError::Shape { probe, output: output() });
-    };
-    for (element, (expected, actual)) in wanted.into_iter().zip(got).enumerate() {
-        let near =
-            expected.is_finite() && (actual - expected).abs() <= tolerance * (1.0 + expected.abs());
-        let same = expected == actual || (expected.is_nan() && actual.is_nan());
-        if !(near || same) {
-            return Err(ProbeError::Value { probe, output: output(), element, expected, actual });
-        }
+    for expected in &case.outputs {
+        let output = || expected.name().to_owned();
+        let actual = answers.iter().find(|answer| answer.meta() == expected.meta());
+        let actual = actual.ok_or_else(|| ProbeError::Shape { probe, output: output() })?;
+        compare::check(expected, actual, tolerance(expected)).map_err(|e| match e {
+            Difference::Kind => ProbeError::Shape { probe, output: output() },
+            Difference::Value { element, expected, actual } => {
+                ProbeError::Value { probe, output: output(), element, expected, actual }
+            }
+        })?;
     }
     Ok(())
 }

@@ -1,14 +1,17 @@
 //! ONNX Runtime as a [`Backend`], loaded at run time from a shared library.
 //!
 //! ONNX Runtime has one environment per process, for ever: [`OrtBackend::open`] makes it on the
-//! first call and hands out the same one afterwards. Sessions run on the CPU, whose provider ONNX
-//! Runtime adds by itself (registering it by name would switch its memory arena off).
+//! first call and hands out the same one afterwards. A session runs on the provider that its options
+//! name, and on the CPU where that takes nothing: the CPU's provider ONNX Runtime adds by itself
+//! (registering it by name only switches its memory arena on or off).
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use ort::environment::Environment;
+use ort::ep::ExecutionProvider;
 use ort::logging::LogLevel;
 use ort::session::builder::SessionBuilder;
 use ort::session::{OutputSelector, RunOptions, SessionInputValue};
@@ -17,8 +20,10 @@ use protocol::tensor::Tensor;
 
 use crate::backend::{Backend, LoadError, Session, SessionOptions, check_request};
 use crate::error::RunError;
+use crate::providers::{NodeCount, Provider, Reason};
 
 mod library;
+mod providers;
 mod value;
 
 pub use library::{LIBRARY_ENV, LibraryNotFound, find_library};
@@ -63,10 +68,11 @@ pub enum OpenError {
     Environment(String),
 }
 
-/// ONNX Runtime on this machine's CPU.
+/// ONNX Runtime on this machine.
 #[derive(Debug, Clone)]
 pub struct OrtBackend {
     environment: Environment,
+    library: PathBuf,
 }
 
 impl OrtBackend {
@@ -87,7 +93,7 @@ impl OrtBackend {
             Some(environment) => environment.clone(),
             None => loaded.start(&asked)?,
         };
-        Ok(Self { environment })
+        Ok(Self { environment, library: asked })
     }
 
     /// How the library in use was built, in its own words: branch, commit, build type.
@@ -95,15 +101,24 @@ impl OrtBackend {
         ort::info()
     }
 
-    /// The place where execution providers other than the CPU's would be registered.
     fn builder(&self, options: &SessionOptions) -> Result<SessionBuilder, ort::Error> {
-        Ok(ort::session::Session::builder(&self.environment)?
+        // DirectML refuses memory patterns.
+        let pattern = options.memory_pattern && options.provider != Provider::DirectMl;
+        let mut builder = ort::session::Session::builder(&self.environment)?
             .with_intra_threads(options.threads.max(1))?
             .with_inter_threads(1)?
             .with_parallel_execution(false)?
             .with_intra_op_spinning(options.spinning)?
             .with_inter_op_spinning(options.spinning)?
-            .with_memory_pattern(options.memory_pattern)?)
+            .with_memory_pattern(pattern)?;
+        if !options.arena {
+            ort::ep::CPU::default().with_arena_allocator(false).register(&mut builder)?;
+        }
+        if options.provider != Provider::Cpu {
+            builder = builder.with_config_entry(providers::RECORD_ASSIGNMENT, "1")?;
+            providers::register(&mut builder, options)?;
+        }
+        Ok(builder)
     }
 }
 
@@ -138,13 +153,31 @@ impl Backend for OrtBackend {
         let path = || onnx.to_owned();
         std::fs::File::open(onnx).map_err(|source| LoadError::Read { path: path(), source })?;
         let session = self.builder(options).and_then(|mut b| b.commit_from_file(onnx));
-        let session =
-            session.map_err(|e| LoadError::Malformed { path: path(), message: e.to_string() })?;
+        let session = session.map_err(|e| match options.provider {
+            Provider::Cpu => LoadError::Malformed { path: path(), message: e.to_string() },
+            provider => LoadError::Provider { provider, message: e.to_string() },
+        })?;
+        let nodes = match options.provider {
+            Provider::Cpu => None,
+            provider => providers::nodes(&session, provider),
+        };
         let specs = |outlets: &[ort::value::Outlet]| {
             outlets.iter().map(|outlet| value::spec(outlet, onnx)).collect::<Result<Vec<_>, _>>()
         };
         let (inputs, outputs) = (specs(session.inputs())?, specs(session.outputs())?);
-        Ok(Box::new(OrtSession { session, inputs, outputs }))
+        Ok(Box::new(OrtSession { session, inputs, outputs, nodes }))
+    }
+
+    fn offers(&self, provider: Provider) -> Result<(), Reason> {
+        providers::offers(provider)
+    }
+
+    fn identity(&self) -> String {
+        let path = self.library.display();
+        let Ok(file) = self.library.metadata() else { return path.to_string() };
+        let changed = file.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let changed_ms = changed.map_or(0, |since| since.as_millis());
+        format!("{path} {} {changed_ms} {}", file.len(), self.build_info())
     }
 }
 
@@ -152,6 +185,7 @@ struct OrtSession {
     session: ort::session::Session,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
+    nodes: Option<NodeCount>,
 }
 
 impl Session for OrtSession {
@@ -161,6 +195,10 @@ impl Session for OrtSession {
 
     fn outputs(&self) -> &[TensorSpec] {
         &self.outputs
+    }
+
+    fn nodes(&self) -> Option<NodeCount> {
+        self.nodes
     }
 
     fn run(&mut self, inputs: &[Tensor], outputs: &[String]) -> Result<Vec<Tensor>, RunError> {
