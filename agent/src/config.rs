@@ -1,6 +1,10 @@
 //! The agent's configuration: `agent.toml` in the state folder. Every field has a default, so the
 //! file may be absent; an unknown field is an error, so that a typing mistake is not a silent no.
 
+mod runtime;
+
+pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
+
 use edge::breaker::BreakerPolicy;
 use protocol::id::{ContentHash, ModelName};
 use serde::Deserialize;
@@ -16,6 +20,8 @@ use std::time::Duration;
 pub(crate) struct Config {
     pub(crate) local: Local,
     pub(crate) runtime: Runtime,
+    /// `[models.NAME]`: what is different for one model.
+    pub(crate) models: ModelRuntimes,
     pub(crate) offload: Offload,
     pub(crate) link: Link,
     pub(crate) log: Log,
@@ -81,26 +87,6 @@ impl Default for Local {
             socket: None,
             applications: Vec::new(),
         }
-    }
-}
-
-/// How models run.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Runtime {
-    /// The ONNX Runtime library; found by itself when absent.
-    pub(crate) library: Option<PathBuf>,
-    /// Sessions per model. Two sessions of one thread beat one session of two.
-    pub(crate) sessions: usize,
-    /// Threads per session.
-    pub(crate) threads: usize,
-    /// Requests that may wait for one session; one more is refused at once.
-    pub(crate) queue: usize,
-}
-
-impl Default for Runtime {
-    fn default() -> Self {
-        Self { library: None, sessions: 1, threads: 1, queue: 64 }
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) struct Counters {
     refusals: Refusals,
     link: Link,
     installs: Installs,
+    memory: Memory,
     #[serde(skip)]
     latencies: Latencies,
 }
@@ -53,6 +54,15 @@ struct Installs {
     refused: Counter,
     loads: Counter,
     unloads: Counter,
+}
+
+/// Models that make room for each other in memory.
+#[derive(Debug, Default, Serialize)]
+struct Memory {
+    reloads: Counter,
+    evictions: Counter,
+    failures: Counter,
+    refusals: Counter,
 }
 
 impl Counters {
@@ -134,6 +144,31 @@ impl Counters {
     pub(crate) fn unloaded(&self, model: &ModelName) {
         self.installs.unloads.add(1);
         tracing::info!(%model, "unloaded");
+    }
+
+    /// A model is in memory again.
+    pub(crate) fn came_back(&self, model: &ModelName) {
+        self.memory.reloads.add(1);
+        tracing::info!(%model, "loaded into memory on demand");
+    }
+
+    /// Models made room for others.
+    pub(crate) fn evicted(&self, models: usize) {
+        if models > 0 {
+            self.memory.evictions.add(models as u64);
+            tracing::info!(models, "unloaded from memory to make room");
+        }
+    }
+
+    /// A model could not be loaded into memory again.
+    pub(crate) fn load_failed(&self, model: &ModelName, problem: &Problem) {
+        self.memory.failures.add(1);
+        tracing::warn!(%model, %problem, "not loaded into memory");
+    }
+
+    /// A request could not wait for its model to be loaded.
+    pub(crate) fn not_resident(&self) {
+        self.memory.refusals.add(1);
     }
 
     /// An installation failed; `passing` tells whether it will be tried again.

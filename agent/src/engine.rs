@@ -1,164 +1,30 @@
 //! The models that answer now. A new version takes the place of the old one in one step: requests
 //! that hold the old one finish on it, and its session ends with the last of them. A model that an
-//! application unloaded stays installed and answers nobody until it is loaded.
+//! application unloaded stays installed and answers nobody until it is loaded; one that made room in
+//! memory for others answers, and is loaded again by the request that asks for it.
 
+mod active;
+mod prove;
+mod shelf;
+mod source;
 mod statistics;
 
+pub(crate) use active::{ActiveModel, EdgeAnswer, Running};
+pub(crate) use prove::{Bundled, ProveError};
 pub(crate) use statistics::Statistics;
 
-use edge::offload::Profile;
+use crate::config::{ModelRuntimes, Runtime};
+use crate::counters::Counters;
+use edge::residency::Standing;
 use edge::update::Target;
-use models::backend::{Backend, SessionOptions};
-use models::bundle::{Bundle, BundleError};
-use models::model::{LoadedModel, ModelError, ModelOptions, ProbeError};
-use models::worker::{Job, Refused};
+use models::backend::Backend;
 use protocol::id::{ModelName, Version};
-use protocol::infer::InferRequest;
-use protocol::manifest::Manifest;
-use protocol::oip::ModelDescription;
 use protocol::problem::{Problem, ProblemCode};
-use protocol::tensor::Tensor;
 use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
+use shelf::Shelf;
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
-
-/// One version of one model, loaded and proven.
-pub(crate) struct ActiveModel {
-    target: Target,
-    model: LoadedModel,
-    description: Arc<ModelDescription>,
-    statistics: Arc<Statistics>,
-    cloud_variant: AtomicBool,
-    /// Smoothed time of a run, in microseconds.
-    usual_run_us: AtomicU64,
-}
-
-/// An answer of the edge model.
-#[derive(Debug)]
-pub(crate) struct EdgeAnswer {
-    pub(crate) outputs: Vec<Tensor>,
-    pub(crate) confidence: Option<f32>,
-    pub(crate) label: Option<String>,
-    pub(crate) queue_us: u64,
-    pub(crate) infer_us: u64,
-}
-
-impl ActiveModel {
-    pub(crate) fn target(&self) -> Target {
-        self.target
-    }
-
-    pub(crate) fn manifest(&self) -> &Manifest {
-        self.model.manifest()
-    }
-
-    /// What clients are told about it.
-    pub(crate) fn description(&self) -> &Arc<ModelDescription> {
-        &self.description
-    }
-
-    /// What became of the requests to it.
-    pub(crate) fn statistics(&self) -> &Statistics {
-        &self.statistics
-    }
-
-    /// How many items a request holds.
-    pub(crate) fn items(&self, request: &InferRequest) -> u64 {
-        let first = request.inputs.first().and_then(|input| input.shape().first());
-        match first {
-            Some(items) if self.description.max_batch_size() > 0 => {
-                u64::try_from(*items).unwrap_or(1)
-            }
-            _ => 1,
-        }
-    }
-
-    /// What placement depends on.
-    pub(crate) fn profile(&self) -> Profile {
-        let manifest = self.manifest();
-        Profile {
-            threshold: manifest.calibration.as_ref().map(|c| c.threshold),
-            cloud_variant: self.cloud_variant.load(Relaxed),
-            never_leaves_device: manifest.never_leaves_device,
-        }
-    }
-
-    /// The cloud says whether it holds the larger variant.
-    pub(crate) fn set_cloud_variant(&self, there: bool) {
-        self.cloud_variant.store(there, Relaxed);
-    }
-
-    /// How long a run usually takes.
-    pub(crate) fn usual_run(&self) -> Duration {
-        Duration::from_micros(self.usual_run_us.load(Relaxed))
-    }
-
-    /// Runs the model; never later than the deadline.
-    pub(crate) async fn run(
-        &self,
-        request: &InferRequest,
-        deadline: Instant,
-    ) -> Result<EdgeAnswer, Problem> {
-        let job = Job {
-            inputs: request.inputs.clone(), // reference-counted bytes, no copy
-            outputs: request.outputs.clone(),
-            deadline: Some(deadline),
-        };
-        let ticket = self.model.submit(job).map_err(|refused| self.overloaded(refused))?;
-        let late = || {
-            Problem::new(
-                ProblemCode::DeadlineExceeded,
-                "the model was not done before the deadline",
-            )
-            .hint("allow more time with the parameter \"timeout\" (microseconds)")
-        };
-        let answer =
-            tokio::time::timeout_at(deadline.into(), ticket).await.map_err(|_| late())??;
-        self.learn(answer.infer_us);
-        Ok(EdgeAnswer {
-            outputs: answer.outputs,
-            confidence: answer.confidence,
-            label: answer.label,
-            queue_us: answer.queue_us,
-            infer_us: answer.infer_us,
-        })
-    }
-
-    fn overloaded(&self, refused: Refused) -> Problem {
-        let queue = match refused {
-            Refused::Full { capacity } => u32::try_from(capacity).unwrap_or(u32::MAX),
-            Refused::Stopped => 1,
-        };
-        Problem::new(ProblemCode::Overloaded, refused.to_string())
-            .hint("send fewer requests at once, or try again after retry_after_ms")
-            .retry_after_ms(to_ms(self.usual_run().saturating_mul(queue)))
-    }
-
-    fn learn(&self, infer_us: u64) {
-        let usual = self.usual_run_us.load(Relaxed);
-        let next = if usual == 0 { infer_us } else { (usual * 7 + infer_us) / 8 };
-        self.usual_run_us.store(next, Relaxed); // a lost update between threads does no harm
-    }
-}
-
-fn to_ms(wait: Duration) -> u32 {
-    u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1)
-}
-
-/// Why a bundle must not answer anybody.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ProveError {
-    #[error("refused: the bundle is not what was signed")]
-    Bundle(#[from] BundleError),
-    #[error("refused: the model does not load")]
-    Model(#[from] ModelError),
-    #[error("refused: the model does not answer its probes as it should")]
-    Probes(#[from] ProbeError),
-}
 
 /// An installed model.
 enum Slot {
@@ -185,7 +51,9 @@ impl Slot {
 /// Loads models and holds the installed ones.
 pub(crate) struct Engine {
     backend: Arc<dyn Backend>,
-    options: ModelOptions,
+    runtime: Runtime,
+    models: ModelRuntimes,
+    shelf: Arc<Shelf>,
     slots: RwLock<BTreeMap<ModelName, Slot>>,
 }
 
@@ -193,38 +61,31 @@ pub(crate) struct Engine {
 pub(crate) const UNLOADED: &str =
     "unloaded; it answers after a load, or when the agent starts anew";
 
+/// Said in the index of a model that answers, though not at once.
+const ON_DEMAND: &str = "on demand; it is loaded into memory by the next request";
+
 impl Engine {
-    pub(crate) fn new(backend: Arc<dyn Backend>, runtime: &crate::config::Runtime) -> Self {
-        let session = SessionOptions { threads: runtime.threads, ..SessionOptions::default() };
-        let options =
-            ModelOptions { sessions: runtime.sessions, queue_capacity: runtime.queue, session };
-        Self { backend, options, slots: RwLock::default() }
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        runtime: Runtime,
+        models: ModelRuntimes,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let shelf = Arc::new(Shelf::new(runtime.memory_budget_bytes(), counters));
+        Self { backend, runtime, models, shelf, slots: RwLock::default() }
     }
 
-    /// Reads a bundle, checks every hash, loads the model and answers its probes. Blocks.
-    ///
-    /// # Errors
-    /// Why this bundle must not answer anybody.
-    pub(crate) fn prove(
-        &self,
-        folder: &Path,
-        manifest: Manifest,
-        target: Target,
-        cloud_variant: bool,
-    ) -> Result<ActiveModel, ProveError> {
-        let bundle = Bundle::open(folder, manifest)?;
-        let model = LoadedModel::load(self.backend.as_ref(), bundle, &self.options)?;
-        model.check_probes()?;
-        let description =
-            ModelDescription::new(model.manifest(), model.labels(), model.instances());
-        Ok(ActiveModel {
-            target,
-            model,
-            description: Arc::new(description),
-            statistics: Arc::default(),
-            cloud_variant: AtomicBool::new(cloud_variant),
-            usual_run_us: AtomicU64::new(0),
-        })
+    /// The memory that all models share, if there is a limit, and what they take of it.
+    pub(crate) fn memory(&self) -> (Option<u64>, u64) {
+        self.shelf.budget()
+    }
+
+    /// How a model runs; nothing for one that answers nobody.
+    pub(crate) fn running(&self, name: &ModelName) -> Option<Running> {
+        match self.slots().get(name) {
+            Some(Slot::Answering(model)) => Some(model.running()),
+            _ => None,
+        }
     }
 
     fn slots(&self) -> RwLockReadGuard<'_, BTreeMap<ModelName, Slot>> {
@@ -320,7 +181,10 @@ impl Engine {
     pub(crate) fn index(&self) -> Vec<ModelIndex> {
         let entry = |(name, slot): (&ModelName, &Slot)| {
             let (state, reason) = match slot {
-                Slot::Answering(_) => (oip::state::READY, ""),
+                Slot::Answering(model) => match model.running().memory.as_str() {
+                    memory if memory == Standing::Resident.as_str() => (oip::state::READY, ""),
+                    _ => (oip::state::READY, ON_DEMAND),
+                },
                 Slot::Unloaded { .. } => (oip::state::UNAVAILABLE, UNLOADED),
             };
             ModelIndex {

@@ -5,7 +5,7 @@ pub(crate) mod library;
 mod task;
 
 use crate::counters::Counters;
-use crate::engine::{ActiveModel, Engine};
+use crate::engine::{ActiveModel, Bundled, Engine, ProveError};
 use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
 use crate::uplink::Uplink;
@@ -14,6 +14,7 @@ use library::Library;
 use protocol::id::ModelName;
 use protocol::manifest::{SignedManifest, SignerKey};
 use protocol::problem::{Problem, ProblemCode};
+use protocol::wire::inference::repository_index_response::ModelIndex;
 use protocol::wire::{DesiredModel, DesiredState, ReportedModel, ReportedState};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,6 +28,9 @@ struct Wanted {
     signed: SignedManifest,
     cloud_variant: bool,
 }
+
+/// At an installation or a load, or after a restart.
+type Prove = fn(&Engine, Bundled<'_>, &State) -> Result<ActiveModel, ProveError>;
 
 /// Everything that installing needs.
 pub(crate) struct Installer {
@@ -81,6 +85,7 @@ impl Installer {
         let keep: Vec<Target> =
             rows.iter().flat_map(|r| r.previous.into_iter().chain([r.active])).collect();
         self.library.sweep(&keep)?;
+        self.state.forget_all_but(&keep.iter().map(|target| target.bundle).collect())?;
         for row in rows {
             for target in [Some(row.active), row.previous].into_iter().flatten() {
                 match self.restore_one(&row.model, target) {
@@ -93,26 +98,28 @@ impl Installer {
     }
 
     fn restore_one(&self, name: &ModelName, target: Target) -> Result<(), String> {
-        let model = self.prove_installed(target)?;
+        let model = self.prove_installed(target, Engine::restore)?;
         self.engine.activate(name, Arc::new(model));
         self.report(name, &Update::new(Some(target)));
         Ok(())
     }
 
-    /// Loads what is installed, checked as on the first day. Blocks.
-    fn prove_installed(&self, target: Target) -> Result<ActiveModel, String> {
+    /// Lets what is installed answer, checked as on the first day. Blocks.
+    fn prove_installed(&self, target: Target, how: Prove) -> Result<ActiveModel, String> {
         let kept = self.library.read(target.bundle).map_err(|e| protocol::problem::chain(&e))?;
         let manifest = kept.signed.verify(&self.trusted).map_err(|e| e.to_string())?;
         let folder = self.library.folder(target.bundle);
-        let model = self.engine.prove(&folder, manifest, target, kept.cloud_variant);
-        model.map_err(|e| protocol::problem::chain(&e))
+        let cloud_variant = kept.cloud_variant;
+        let bundled = Bundled { folder: &folder, manifest, target, cloud_variant };
+        how(&self.engine, bundled, &self.state).map_err(|e| protocol::problem::chain(&e))
     }
 
     /// Lets an unloaded model answer again.
     pub(crate) async fn load(self: &Arc<Self>, name: &ModelName) -> Result<(), Problem> {
         let Some(target) = self.engine.unloaded(name)? else { return Ok(()) };
         let installer = self.clone();
-        let proven = tokio::task::spawn_blocking(move || installer.prove_installed(target)).await;
+        let prove = move || installer.prove_installed(target, Engine::prove);
+        let proven = tokio::task::spawn_blocking(prove).await;
         let model = proven.unwrap_or_else(|panic| Err(panic.to_string())).map_err(|why| {
             self.counters.install_failed(name, true, &why);
             Problem::new(ProblemCode::Internal, format!("{name} does not load: {why}"))
@@ -176,6 +183,7 @@ impl Installer {
             threshold,
             target_version: update.target().map(|t| t.version.get()),
             phase: update.phase().as_str().into(),
+            running: None,
             reason: update.reason().into(),
         };
         let mut models = self.models();
@@ -201,7 +209,11 @@ impl Installer {
     /// How every model stands.
     pub(crate) fn status(&self) -> Vec<ModelStatus> {
         let mut models: Vec<ModelStatus> = self.models().values().cloned().collect();
-        for entry in self.engine.index().iter().filter(|entry| !entry.reason.is_empty()) {
+        for model in &mut models {
+            model.running = model.name.parse().ok().and_then(|name| self.engine.running(&name));
+        }
+        let unloaded = |entry: &&ModelIndex| entry.state != ::oip::state::READY;
+        for entry in self.engine.index().iter().filter(unloaded) {
             for model in models.iter_mut().filter(|m| m.name == entry.name && m.reason.is_empty()) {
                 model.reason.clone_from(&entry.reason);
             }

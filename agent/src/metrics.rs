@@ -11,6 +11,7 @@ pub(crate) use latencies::Latencies;
 
 use crate::serve::{Context, StatusReport};
 use exposition::{Exposition, Kind};
+use models::providers::Agreement;
 use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,6 +24,7 @@ pub(crate) fn render(context: &Context) -> String {
     let report = context.report();
     counters(&mut out, &report.counters);
     gauges(&mut out, &report);
+    memory(&mut out, &report);
     if let Some(end_s) = context.certificate_end_s() {
         let left = end_s.saturating_sub(now_s());
         let help = "Seconds until this device's certificate ends; negative when it has ended.";
@@ -44,6 +46,7 @@ fn counters(out: &mut Exposition, counters: &Value) {
         ("answers", "outrigger_answers_total", "placement", "Requests answered."),
         ("refusals", "outrigger_refusals_total", "reason", "Requests refused or failed."),
         ("installs", "outrigger_installs_total", "result", "Installations of model versions."),
+        ("memory", "outrigger_memory_events_total", "event", "Models that make room for others."),
     ];
     for (group, name, label, help) in labelled {
         let mut family = out.family(name, help, Kind::Counter);
@@ -73,6 +76,40 @@ fn gauges(out: &mut Exposition, report: &StatusReport) {
         if let Some(version) = model.active_version {
             family.sample(&[("model", &model.name)], version);
         }
+    }
+}
+
+fn memory(out: &mut Exposition, report: &StatusReport) {
+    let running = || {
+        let models = report.models.iter();
+        models.filter_map(|model| Some((model.name.as_str(), model.running.as_ref()?)))
+    };
+    let help = "The execution provider of each model, and how its answers compare with the CPU's.";
+    let mut family = out.family("outrigger_model_provider_info", help, Kind::Gauge);
+    for (model, running) in running() {
+        let probes = match running.choice.probes {
+            Agreement::Exact => "exact",
+            Agreement::Within => "within",
+        };
+        let provider = running.choice.provider.as_str();
+        family.sample(&[("model", model), ("provider", provider), ("probes", probes)], 1);
+    }
+    let help = "Whether each model is in memory.";
+    let mut family = out.family("outrigger_model_resident", help, Kind::Gauge);
+    for (model, running) in running() {
+        family.sample(&[("model", model)], u8::from(running.memory == "resident"));
+    }
+    let help = "Memory that each model takes, or would take, as it was measured.";
+    let mut family = out.family("outrigger_model_memory_bytes", help, Kind::Gauge);
+    for (model, running) in running() {
+        family.sample(&[("model", model)], running.memory_bytes);
+    }
+    let help = "Memory of all models that are in memory.";
+    let taken = report.memory.models_bytes;
+    out.family("outrigger_models_memory_bytes", help, Kind::Gauge).sample(&[], taken);
+    if let Some(budget) = report.memory.budget_bytes {
+        let help = "The most memory that all models may take together.";
+        out.family("outrigger_models_memory_budget_bytes", help, Kind::Gauge).sample(&[], budget);
     }
 }
 

@@ -1,6 +1,10 @@
 //! What the agent must remember over a restart: which version of each model is active, and which
 //! one was before it. SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
 
+mod remembered;
+
+pub(crate) use remembered::Remembered;
+
 use edge::update::Target;
 use protocol::id::ModelName;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
@@ -53,6 +57,7 @@ impl State {
             SCHEMA_VERSION => {}
             newer => return Err(StateError::Newer(newer)),
         }
+        connection.execute_batch(remembered::TABLE)?;
         Ok(Self(Mutex::new(connection)))
     }
 

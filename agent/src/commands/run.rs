@@ -240,8 +240,9 @@ fn assemble(
 ) -> anyhow::Result<Arc<Context>> {
     let library = find_library(config.runtime.library.as_deref())?;
     let backend = Arc::new(OrtBackend::open(&library)?);
-    let engine = Arc::new(Engine::new(backend, &config.runtime));
     let counters = Arc::new(Counters::default());
+    let own = (config.runtime.clone(), config.models.clone());
+    let engine = Arc::new(Engine::new(backend, own.0, own.1, counters.clone()));
     let (desired_sender, desired) = watch::channel(None);
     let (reported_sender, reported) = watch::channel(ReportedState::default());
     let own_identity = identity.clone();

@@ -1,6 +1,9 @@
 //! `outrigger-agent status`: what this device runs and how it is doing.
 
+mod providers;
+
 use super::{StateDir, hinted};
+use crate::engine::Running;
 use crate::identity::IdentityFiles;
 use crate::serve::{ModelStatus, StatusReport};
 use comfy_table::{Table, presets};
@@ -97,15 +100,28 @@ fn print(report: &StatusReport) {
     }
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["model", "active", "threshold", "phase", "target", "reason"]);
+    table.set_header([
+        "model",
+        "active",
+        "threshold",
+        "phase",
+        "target",
+        "runs on",
+        "memory",
+        "reason",
+    ]);
     for model in &report.models {
         table.add_row(row(model));
     }
     println!("{table}");
+    for line in providers::not_used(&report.models) {
+        println!("not used  {line}");
+    }
     print_counters(&report.counters);
 }
 
-fn row(model: &ModelStatus) -> [String; 6] {
+fn row(model: &ModelStatus) -> [String; 8] {
+    let running = model.running.as_ref();
     let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
     [
         model.name.clone(),
@@ -113,8 +129,17 @@ fn row(model: &ModelStatus) -> [String; 6] {
         model.threshold.map_or("-".into(), |t| format!("{t:.3}")),
         model.phase.clone(),
         number(model.target_version),
+        running.map_or("-".into(), |r| r.choice.provider.to_string()),
+        running.map_or("-".into(), memory),
         model.reason.clone(),
     ]
+}
+
+/// In memory, or what it would take there.
+fn memory(running: &Running) -> String {
+    let tenths = running.memory_bytes / 100_000;
+    let size = format!("{}.{} MB", tenths / 10, tenths % 10);
+    if running.memory == "resident" { size } else { format!("{size} ({})", running.memory) }
 }
 
 fn print_counters(counters: &serde_json::Value) {

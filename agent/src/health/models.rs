@@ -48,22 +48,37 @@ fn active(rows: &[ActiveRow]) -> Finding {
     Finding::ok(names.join(", "))
 }
 
-fn check_one(subject: &Subject, row: &ActiveRow, backend: Option<&Arc<OrtBackend>>) -> [Check; 3] {
+fn check_one(subject: &Subject, row: &ActiveRow, backend: Option<&Arc<OrtBackend>>) -> [Check; 4] {
     let folder = subject.state_dir.join("bundles").join(row.active.bundle.to_string());
     let (signature, manifest) = match signature(subject, &folder, row) {
         Ok((finding, manifest)) => (finding, Some(manifest)),
         Err(finding) => (finding, None),
     };
-    let options = ModelOptions {
-        session: SessionOptions { threads: subject.config.runtime.threads, ..Default::default() },
-        ..Default::default()
-    };
+    let (provider, session) = provider(subject, row);
+    let options = ModelOptions { session, ..Default::default() };
     let (files, answers) = match manifest {
         None => skipped_both("without a manifest there is nothing to compare with"),
         Some(manifest) => files_and_answers(&folder, manifest, backend, options),
     };
-    [("signature", signature), ("files", files), ("answers", answers)]
+    [("signature", signature), ("files", files), ("provider", provider), ("answers", answers)]
         .map(|(what, finding)| Group::Models.check(format!("{}-{what}", row.model), finding))
+}
+
+/// Which execution provider runs the model, as the agent found out when it loaded it first.
+fn provider(subject: &Subject, row: &ActiveRow) -> (Finding, SessionOptions) {
+    let terms = subject.config.runtime.terms(subject.config.models.get(&row.model));
+    let state = State::inspect(&subject.state_dir);
+    let known = state.and_then(|state| state.remembered(row.active.bundle)).ok().flatten();
+    let Some(choice) = known.map(|known| known.choice) else {
+        return (Finding::skipped("not found out yet"), terms.options.session);
+    };
+    let refused = |kind: &str| !["later", "not-built-in"].contains(&kind);
+    let others = choice.passed_over.iter().filter(|passed| refused(passed.reason.kind()));
+    let others: Vec<_> = others.map(|p| format!("; {}: {}", p.provider, p.reason)).collect();
+    let nodes = choice.nodes.map(|n| format!(", {} of {} nodes", n.taken, n.all));
+    let text = format!("{}{}{}", choice.provider, nodes.unwrap_or_default(), others.concat());
+    let session = SessionOptions { provider: choice.provider, ..terms.options.session };
+    (Finding::ok(text), session)
 }
 
 fn skipped_both(why: &str) -> (Finding, Finding) {

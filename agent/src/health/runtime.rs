@@ -1,7 +1,9 @@
 //! What models run on: the configuration, ONNX Runtime, and the execution providers.
 
 use super::{Check, Finding, Group, PATIENCE, Subject, bounded_value};
+use ::models::backend::Backend;
 use ::models::ort_backend::{OrtBackend, find_library};
+use ::models::providers::Reason;
 use protocol::problem::chain;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +22,7 @@ pub(super) fn checks(subject: &Subject) -> (Vec<Check>, Option<Arc<OrtBackend>>)
         ("onnxruntime-library", library),
         ("onnxruntime-loads", loads),
         ("execution-provider-cpu", cpu(backend.is_some())),
+        ("execution-providers", providers(subject, backend.as_deref())),
     ]
     .map(|(name, finding)| Group::Runtime.check(name, finding));
     (checks.into(), backend)
@@ -63,10 +66,27 @@ fn version(path: &Path, build: &str) -> String {
 }
 
 fn cpu(opened: bool) -> Finding {
-    if opened {
-        Finding::ok("available; no other is wanted")
-    } else {
-        Finding::skipped("ONNX Runtime is not loaded")
+    if opened { Finding::ok("available") } else { Finding::skipped("ONNX Runtime is not loaded") }
+}
+
+/// Those that are wanted and whose sessions may be tried. Whether one is right for a model is said with
+/// the model. None at all is no fault: the CPU remains.
+fn providers(subject: &Subject, backend: Option<&OrtBackend>) -> Finding {
+    let Some(backend) = backend else { return Finding::skipped("ONNX Runtime is not loaded") };
+    let wanted = subject.config.runtime.providers.providers();
+    let mut offered = Vec::new();
+    let mut others = Vec::new();
+    for provider in wanted {
+        match backend.offers(*provider) {
+            Ok(()) => offered.push(provider.as_str()),
+            Err(Reason::NotBuiltIn) => {}
+            Err(reason) => others.push(format!("; {provider}: {reason}")),
+        }
+    }
+    match (wanted, offered.as_slice()) {
+        ([], _) => Finding::ok("none is wanted"),
+        (_, []) => Finding::ok(format!("none beside the CPU{}", others.concat())),
+        _ => Finding::ok(format!("{} can be tried{}", offered.join(", "), others.concat())),
     }
 }
 

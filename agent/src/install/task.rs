@@ -2,7 +2,7 @@
 
 use super::library::{Kept, LibraryError};
 use super::{Installer, Wanted};
-use crate::engine::ActiveModel;
+use crate::engine::{ActiveModel, Bundled};
 use edge::IllegalTransition;
 use edge::backoff::Backoff;
 use edge::update::{Action, Event, Target, Update};
@@ -146,12 +146,16 @@ impl Task {
         let Wanted { target, cloud_variant, .. } = wanted;
         let installer = self.installer.clone();
         let folder = installer.library.folder(target.bundle);
-        let prove = move || installer.engine.prove(&folder, manifest, target, cloud_variant);
+        let prove = move || {
+            let bundled = Bundled { folder: &folder, manifest, target, cloud_variant };
+            installer.engine.prove(bundled, &installer.state)
+        };
         match tokio::task::spawn_blocking(prove).await {
             Ok(Ok(model)) => {
                 self.proven = Some(Arc::new(model));
                 Ok(())
             }
+            Ok(Err(error)) if error.is_passing() => Err(Failure::passing(&error)),
             Ok(Err(error)) => {
                 self.installer.library.remove(target.bundle);
                 Err(Failure::lasting(&error))

@@ -1,6 +1,7 @@
 //! What the agent says of itself: one report, for `outrigger-agent status` and for scripts.
 
 use super::Context;
+use crate::engine::Running;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -16,12 +17,15 @@ pub(crate) struct StatusReport {
     pub(crate) connected: bool,
     /// Whether deferral is suspended after failures.
     pub(crate) breaker_open: bool,
+    /// The memory that all models share, and what they take of it, in bytes.
+    #[serde(default)]
+    pub(crate) memory: MemoryStatus,
     pub(crate) models: Vec<ModelStatus>,
     pub(crate) counters: serde_json::Value,
 }
 
 /// One model on the device.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct ModelStatus {
     pub(crate) name: String,
     pub(crate) active_version: Option<u64>,
@@ -31,6 +35,18 @@ pub(crate) struct ModelStatus {
     pub(crate) phase: String,
     /// Why the target is not active.
     pub(crate) reason: String,
+    /// How it runs on this machine; nothing for a model that answers nobody.
+    #[serde(default)]
+    pub(crate) running: Option<Running>,
+}
+
+/// The memory of models.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct MemoryStatus {
+    /// The most that all may take together; absent for no limit.
+    pub(crate) budget_bytes: Option<u64>,
+    /// What they take.
+    pub(crate) models_bytes: u64,
 }
 
 pub(super) async fn status(State(context): State<Arc<Context>>) -> Json<StatusReport> {
@@ -46,12 +62,14 @@ impl Context {
 
     /// What the agent says of itself now.
     pub(crate) fn report(&self) -> StatusReport {
+        let (budget_bytes, models_bytes) = self.requests.engine().memory();
         StatusReport {
             device: self.device.to_string(),
             cloud: self.cloud.clone(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
             connected: self.uplink.connection().is_some(),
             breaker_open: self.requests.breaker_is_open(),
+            memory: MemoryStatus { budget_bytes, models_bytes },
             models: self.installer.status(),
             counters: serde_json::to_value(&*self.counters).unwrap_or_default(),
         }

@@ -30,6 +30,8 @@ pub struct ModelDescription {
     pub labels: Vec<String>,
     /// How many requests run at once.
     pub instances: usize,
+    /// On what kind of processor.
+    pub kind: model_instance_group::Kind,
 }
 
 const PLATFORM: &str = "onnxruntime_onnx";
@@ -45,7 +47,15 @@ impl ModelDescription {
             classes: manifest.classes.as_ref().map(|classes| classes.logits.clone()),
             labels: labels.to_vec(),
             instances,
+            kind: model_instance_group::Kind::Auto,
         }
+    }
+
+    /// The same model on a processor that is known.
+    #[must_use]
+    pub fn on(mut self, kind: model_instance_group::Kind) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// How many items one request may hold, where the first dimension of every tensor counts
@@ -104,7 +114,7 @@ impl ModelDescription {
             instance_group: vec![ModelInstanceGroup {
                 name: self.name.to_string(),
                 count: i32::try_from(self.instances).unwrap_or(i32::MAX),
-                kind: model_instance_group::Kind::Auto.into(),
+                kind: self.kind.into(),
             }],
             default_model_filename: MODEL_FILE.into(),
             model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),

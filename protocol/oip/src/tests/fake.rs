@@ -65,6 +65,7 @@ impl Inference for Fake {
             classes: Some("y".into()),
             labels: vec!["left".into(), "right".into()],
             instances: 1,
+            kind: protocol::wire::inference::model_instance_group::Kind::Auto,
         }))
     }
 

@@ -18,6 +18,7 @@ fn model(batch: i64) -> ModelDescription {
         classes: Some("y".into()),
         labels: vec!["cat".into(), String::new()],
         instances: 2,
+        kind: crate::wire::inference::model_instance_group::Kind::Auto,
     }
 }
 

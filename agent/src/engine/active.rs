@@ -1,0 +1,164 @@
+//! One version of one model that answers, whether it is in memory at this moment or not.
+
+use super::Statistics;
+use super::shelf::Membership;
+use super::source::Source;
+use edge::offload::Profile;
+use edge::residency::Standing;
+use edge::update::Target;
+use models::providers::Choice;
+use models::worker::{Job, Refused};
+use protocol::infer::InferRequest;
+use protocol::manifest::Manifest;
+use protocol::oip::ModelDescription;
+use protocol::problem::{Problem, ProblemCode};
+use protocol::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// One version of one model, proven.
+pub(crate) struct ActiveModel {
+    pub(super) target: Target,
+    pub(super) membership: Membership,
+    pub(super) source: Arc<Source>,
+    pub(super) choice: Choice,
+    pub(super) description: Arc<ModelDescription>,
+    pub(super) statistics: Arc<Statistics>,
+    pub(super) cloud_variant: AtomicBool,
+    /// Smoothed time of a run, in microseconds.
+    pub(super) usual_run_us: AtomicU64,
+}
+
+/// An answer of the edge model.
+#[derive(Debug)]
+pub(crate) struct EdgeAnswer {
+    pub(crate) outputs: Vec<Tensor>,
+    pub(crate) confidence: Option<f32>,
+    pub(crate) label: Option<String>,
+    pub(crate) queue_us: u64,
+    pub(crate) infer_us: u64,
+}
+
+/// How a model runs on this machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Running {
+    /// `resident`, `loading` or `on demand`.
+    pub(crate) memory: String,
+    /// What it takes in memory, measured.
+    pub(crate) memory_bytes: u64,
+    /// Who computes it, and why nobody else.
+    pub(crate) choice: Choice,
+}
+
+impl ActiveModel {
+    pub(crate) fn target(&self) -> Target {
+        self.target
+    }
+
+    pub(crate) fn manifest(&self) -> &Manifest {
+        self.source.bundle().manifest()
+    }
+
+    /// How it runs.
+    pub(crate) fn running(&self) -> Running {
+        let standing = self.membership.shelf.standing(self.membership.id);
+        let (standing, memory_bytes) = standing.unwrap_or((Standing::OnDemand, 0));
+        let memory = standing.as_str().to_owned();
+        Running { memory, memory_bytes, choice: self.choice.clone() }
+    }
+
+    /// What clients are told about it.
+    pub(crate) fn description(&self) -> &Arc<ModelDescription> {
+        &self.description
+    }
+
+    /// What became of the requests to it.
+    pub(crate) fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// How many items a request holds.
+    pub(crate) fn items(&self, request: &InferRequest) -> u64 {
+        let first = request.inputs.first().and_then(|input| input.shape().first());
+        match first {
+            Some(items) if self.description.max_batch_size() > 0 => {
+                u64::try_from(*items).unwrap_or(1)
+            }
+            _ => 1,
+        }
+    }
+
+    /// What placement depends on.
+    pub(crate) fn profile(&self) -> Profile {
+        let manifest = self.manifest();
+        Profile {
+            threshold: manifest.calibration.as_ref().map(|c| c.threshold),
+            cloud_variant: self.cloud_variant.load(Relaxed),
+            never_leaves_device: manifest.never_leaves_device,
+        }
+    }
+
+    /// The cloud says whether it holds the larger variant.
+    pub(crate) fn set_cloud_variant(&self, there: bool) {
+        self.cloud_variant.store(there, Relaxed);
+    }
+
+    /// How long a run usually takes.
+    pub(crate) fn usual_run(&self) -> Duration {
+        Duration::from_micros(self.usual_run_us.load(Relaxed))
+    }
+
+    /// Runs the model, which is loaded first if it is not in memory; never later than the deadline.
+    pub(crate) async fn run(
+        &self,
+        request: &InferRequest,
+        deadline: Instant,
+    ) -> Result<EdgeAnswer, Problem> {
+        let job = Job {
+            inputs: request.inputs.clone(), // reference-counted bytes, no copy
+            outputs: request.outputs.clone(),
+            deadline: Some(deadline),
+        };
+        let lease = self.membership.shelf.acquire(&self.source, deadline).await?;
+        let ticket = lease.model.submit(job).map_err(|refused| self.overloaded(refused))?;
+        let late = || {
+            Problem::new(
+                ProblemCode::DeadlineExceeded,
+                "the model was not done before the deadline",
+            )
+            .hint("allow more time with the parameter \"timeout\" (microseconds)")
+        };
+        let answer =
+            tokio::time::timeout_at(deadline.into(), ticket).await.map_err(|_| late())??;
+        self.learn(answer.infer_us);
+        Ok(EdgeAnswer {
+            outputs: answer.outputs,
+            confidence: answer.confidence,
+            label: answer.label,
+            queue_us: answer.queue_us,
+            infer_us: answer.infer_us,
+        })
+    }
+
+    fn overloaded(&self, refused: Refused) -> Problem {
+        let queue = match refused {
+            Refused::Full { capacity } => u32::try_from(capacity).unwrap_or(u32::MAX),
+            Refused::Stopped => 1,
+        };
+        Problem::new(ProblemCode::Overloaded, refused.to_string())
+            .hint("send fewer requests at once, or try again after retry_after_ms")
+            .retry_after_ms(to_ms(self.usual_run().saturating_mul(queue)))
+    }
+
+    fn learn(&self, infer_us: u64) {
+        let usual = self.usual_run_us.load(Relaxed);
+        let next = if usual == 0 { infer_us } else { (usual * 7 + infer_us) / 8 };
+        self.usual_run_us.store(next, Relaxed); // a lost update between threads does no harm
+    }
+}
+
+fn to_ms(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,157 @@
+//! What a model is loaded from, again and again: its bundle, and how it runs.
+
+use super::shelf::Id;
+use models::backend::Backend;
+use models::bundle::{Bundle, BundleError};
+use models::memory;
+use models::model::{LoadedModel, ModelError, ModelOptions, ProbeError};
+use protocol::id::ModelName;
+use protocol::manifest::MODEL_FILE;
+use protocol::problem::{Problem, ProblemCode, chain};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A model that was just loaded.
+pub(super) struct Loaded {
+    pub(super) model: LoadedModel,
+    /// How much this process grew by it.
+    pub(super) private_bytes: u64,
+    pub(super) took: Duration,
+}
+
+/// Why a model is not in memory.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Probes(#[from] ProbeError),
+}
+
+/// After a failed load the next one is not tried before this: it would hash the whole bundle again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What a model is loaded from.
+pub(super) struct Source {
+    id: Id,
+    folder: PathBuf,
+    bundle: Bundle,
+    options: ModelOptions,
+    backend: Arc<dyn Backend>,
+    usual_load_us: AtomicU64,
+    /// The most that it was seen to take: what is loaded into memory that was freed before does
+    /// not show.
+    private_bytes: AtomicU64,
+    failure: Mutex<Option<(Instant, Problem)>>,
+}
+
+impl Source {
+    pub(super) fn new(
+        id: Id,
+        (folder, bundle): (PathBuf, Bundle),
+        options: ModelOptions,
+        backend: Arc<dyn Backend>,
+        seen: Seen,
+    ) -> Self {
+        Self {
+            id,
+            folder,
+            bundle,
+            options,
+            backend,
+            usual_load_us: AtomicU64::new(micros(seen.load)),
+            private_bytes: AtomicU64::new(seen.private_bytes),
+            failure: Mutex::default(),
+        }
+    }
+
+    pub(super) fn id(&self) -> Id {
+        self.id
+    }
+
+    pub(super) fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    pub(super) fn name(&self) -> &ModelName {
+        &self.bundle.manifest().model
+    }
+
+    pub(super) fn instances(&self) -> usize {
+        self.options.sessions.max(1)
+    }
+
+    /// How long a load usually takes; nothing is known before the first.
+    pub(super) fn usual_load(&self) -> Duration {
+        Duration::from_micros(self.usual_load_us.load(Relaxed))
+    }
+
+    /// Loads the model anew. Every hash is checked as on the first day; one probe makes it ready, for
+    /// the same bytes have answered all of them before. Blocks.
+    pub(super) fn load_again(&self) -> Result<Loaded, String> {
+        let load = || -> Result<Loaded, LoadError> {
+            let bundle = Bundle::open(&self.folder, self.bundle.manifest().clone())?;
+            load(self.backend.as_ref(), bundle, &self.options, |model| Ok(model.warm_up()?))
+        };
+        let mut loaded = load().map_err(|error| chain(&error))?;
+        let seen = self.private_bytes.fetch_max(loaded.private_bytes, Relaxed);
+        loaded.private_bytes = loaded.private_bytes.max(seen);
+        self.usual_load_us.store(micros(loaded.took), Relaxed);
+        Ok(loaded)
+    }
+
+    /// Remembers a failed load for a while.
+    pub(super) fn failed(&self, why: &str) -> Problem {
+        let text = format!("the model {:?} does not load: {why}", self.name().as_str());
+        let problem = Problem::new(ProblemCode::InferenceFailed, text)
+            .hint("outrigger-agent check looks at its files");
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        *failure = Some((Instant::now(), problem.clone()));
+        problem
+    }
+
+    /// The last failed load, if it was a moment ago.
+    pub(super) fn recent_failure(&self) -> Option<Problem> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, problem) = failure.as_ref()?;
+        (at.elapsed() < RETRY_AFTER).then(|| problem.clone())
+    }
+}
+
+/// What former loads showed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen {
+    pub(super) private_bytes: u64,
+    pub(super) load: Duration,
+}
+
+/// Loads a model and makes it ready, measuring what that takes. Blocks; to be called by one at a
+/// time, or the measures mix.
+pub(super) fn load(
+    backend: &dyn Backend,
+    bundle: Bundle,
+    options: &ModelOptions,
+    make_ready: impl FnOnce(&LoadedModel) -> Result<(), LoadError>,
+) -> Result<Loaded, LoadError> {
+    let start = Instant::now();
+    let before = memory::private_bytes();
+    let file_bytes = file_bytes(&bundle);
+    let model = LoadedModel::load(backend, bundle, options)?;
+    make_ready(&model)?;
+    let grown = before.zip(memory::private_bytes()).map(|(old, new)| new.saturating_sub(old));
+    let private_bytes = grown.unwrap_or(0).max(file_bytes);
+    Ok(Loaded { model, private_bytes, took: start.elapsed() })
+}
+
+/// The best guess of a model's memory before it was loaded once.
+pub(super) fn file_bytes(bundle: &Bundle) -> u64 {
+    bundle.manifest().files.get(MODEL_FILE).map_or(0, |file| file.size_bytes)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
