@@ -30,7 +30,7 @@ struct Wanted {
 }
 
 /// At an installation or a load, or after a restart.
-type Prove = fn(&Engine, Bundled<'_>, &State) -> Result<ActiveModel, ProveError>;
+type Prove = fn(&Engine, &Bundled<'_>, &State) -> Result<ActiveModel, ProveError>;
 
 /// Everything that installing needs.
 pub(crate) struct Installer {
@@ -111,7 +111,7 @@ impl Installer {
         let folder = self.library.folder(target.bundle);
         let cloud_variant = kept.cloud_variant;
         let bundled = Bundled { folder: &folder, manifest, target, cloud_variant };
-        how(&self.engine, bundled, &self.state).map_err(|e| protocol::problem::chain(&e))
+        how(&self.engine, &bundled, &self.state).map_err(|e| protocol::problem::chain(&e))
     }
 
     /// Lets an unloaded model answer again.

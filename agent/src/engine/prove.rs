@@ -84,12 +84,12 @@ impl Engine {
     /// Why this bundle must not answer anybody, or not now.
     pub(crate) fn prove(
         &self,
-        bundled: Bundled<'_>,
+        bundled: &Bundled<'_>,
         state: &State,
     ) -> Result<ActiveModel, ProveError> {
         let bundle = Bundle::open(bundled.folder, bundled.manifest.clone())?;
         let terms = self.terms(&bundle);
-        let known = self.known(&bundled, &terms, state);
+        let known = self.known(bundled, &terms, state);
         let membership = self.shelf.add(expected_bytes(&bundle, &known))?;
         let proven = self.load_first(&membership, &bundle, &terms, known.choice());
         let (choice, mut loaded) = proven.inspect_err(|_| self.shelf.failed(membership.id))?;
@@ -110,7 +110,7 @@ impl Engine {
             tracing::warn!(%error, "what was found out about a model is not remembered");
         }
         let options = on(terms.options, choice.provider);
-        Ok(self.answering(&bundled, membership, bundle, options, choice, seen))
+        Ok(self.answering(bundled, membership, bundle, options, choice, seen))
     }
 
     /// The same after a restart; but what is known to find no room beside those that are loaded
@@ -120,12 +120,12 @@ impl Engine {
     /// As [`Engine::prove`].
     pub(crate) fn restore(
         &self,
-        bundled: Bundled<'_>,
+        bundled: &Bundled<'_>,
         state: &State,
     ) -> Result<ActiveModel, ProveError> {
         let bundle = Bundle::open(bundled.folder, bundled.manifest.clone())?;
         let terms = self.terms(&bundle);
-        let known = self.known(&bundled, &terms, state);
+        let known = self.known(bundled, &terms, state);
         let bytes = expected_bytes(&bundle, &known);
         let Some(choice) = known.choice().filter(|_| !self.shelf.has_room(bytes)).cloned() else {
             return self.prove(bundled, state);
@@ -133,7 +133,7 @@ impl Engine {
         let membership = self.shelf.add(bytes)?;
         let options = on(terms.options, choice.provider);
         let seen = Seen { private_bytes: bytes, load: Duration::ZERO };
-        Ok(self.answering(&bundled, membership, bundle, options, choice, seen))
+        Ok(self.answering(bundled, membership, bundle, options, choice, seen))
     }
 
     fn terms(&self, bundle: &Bundle) -> Terms {

@@ -103,6 +103,7 @@ impl Library {
         for (name, file) in &manifest.files {
             let place = staging.join(name);
             if !place.exists() {
+                let _alone = self.incoming.alone(file.sha256).await;
                 let whole = self.incoming.fetch(connection, (*file).into()).await?;
                 durable::rename(&whole, &place)?;
             }

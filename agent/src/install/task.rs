@@ -148,7 +148,7 @@ impl Task {
         let folder = installer.library.folder(target.bundle);
         let prove = move || {
             let bundled = Bundled { folder: &folder, manifest, target, cloud_variant };
-            installer.engine.prove(bundled, &installer.state)
+            installer.engine.prove(&bundled, &installer.state)
         };
         match tokio::task::spawn_blocking(prove).await {
             Ok(Ok(model)) => {

@@ -4,14 +4,17 @@
 use crate::counters::Counters;
 use ::link::durable;
 use ::link::frames::{self, LinkError};
+use protocol::id::ContentHash;
 use protocol::transfer::{BlobRef, Download, TransferError};
 use protocol::wire::{BlobHeader, BlobRequest};
 use quinn::{Connection, RecvStream};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedMutexGuard;
 
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -42,6 +45,7 @@ pub(crate) struct Incoming {
     folder: PathBuf,
     bytes_per_s: AtomicU64,
     counters: Arc<Counters>,
+    alone: Mutex<BTreeMap<ContentHash, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 impl Incoming {
@@ -51,7 +55,21 @@ impl Incoming {
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
         durable::create_private_folder(&folder)?;
-        Ok(Self { folder, bytes_per_s: AtomicU64::new(bytes_per_s), counters })
+        let bytes_per_s = AtomicU64::new(bytes_per_s);
+        Ok(Self { folder, bytes_per_s, counters, alone: Mutex::default() })
+    }
+
+    /// To be held over a fetch, and until the file has its own place: models may share files, and
+    /// two downloads must not write to one partial file.
+    pub(crate) async fn alone(&self, blob: ContentHash) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| lock.strong_count() > 0);
+            let lock = locks.get(&blob).and_then(Weak::upgrade).unwrap_or_default();
+            locks.insert(blob, Arc::downgrade(&lock));
+            lock
+        };
+        lock.lock_owned().await
     }
 
     /// The fastest from now on, also of downloads under way; 0 for as fast as it goes.
