@@ -1,6 +1,7 @@
 //! Benches: what they have in common is the report.
 
 pub mod agent;
+pub mod gpu;
 
 use crate::people::new_table;
 use comfy_table::Table;

@@ -44,13 +44,12 @@ fn running<'a>(status: &'a Value, model: &str, field: &str) -> &'a Value {
     &model_status(status, model)["running"][field]
 }
 
-/// Room for two of them, which are alike, and a half.
+/// Room for any two of them. What was measured differs, since other work goes on beside the loads.
 fn budget_bytes(status: &Value) -> u64 {
-    let sizes = MODELS.map(|model| running(status, model, "memory_bytes").as_u64().unwrap());
-    assert!(sizes.iter().all(|size| *size > 3_000_000), "measured: {sizes:?}");
-    let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
-    assert!(2 * most < 3 * least, "three must not fit: {sizes:?}");
-    (2 * most).div_ceil(1_000_000) * 1_000_000
+    let mut sizes = MODELS.map(|model| running(status, model, "memory_bytes").as_u64().unwrap());
+    sizes.sort_unstable();
+    assert!(sizes[0] > 3_000_000, "less than one fits beside two: {sizes:?}");
+    (sizes[1] + sizes[2]).div_ceil(1_000_000) * 1_000_000
 }
 
 fn with_budget(bytes: u64) -> AgentOptions {

@@ -23,6 +23,8 @@ struct Args {
 enum Name {
     /// Local calls and deferrals beside in-process ONNX Runtime.
     Agent,
+    /// CUDA under the agent beside Python's ONNX Runtime; without an NVIDIA GPU, why not.
+    Gpu,
 }
 
 fn main() -> ExitCode {
@@ -32,6 +34,10 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let report = match args.name {
         Name::Agent => bench::agent::run(args.short)?,
+        Name::Gpu => match bench::gpu::run(args.short)? {
+            Some(report) => report,
+            None => return Ok(()),
+        },
     };
     println!("{report}");
     write_json(args.json.as_deref(), &report)?;
