@@ -138,10 +138,12 @@ pub(super) fn load(
     make_ready: impl FnOnce(&LoadedModel) -> Result<(), LoadError>,
 ) -> Result<Loaded, LoadError> {
     let start = Instant::now();
+    memory::give_back(); // what a load leaves over is neither this model's nor anybody's
     let before = memory::private_bytes();
     let file_bytes = file_bytes(&bundle);
     let model = LoadedModel::load(backend, bundle, options)?;
     make_ready(&model)?;
+    memory::give_back();
     let grown = before.zip(memory::private_bytes()).map(|(old, new)| new.saturating_sub(old));
     let private_bytes = grown.unwrap_or(0).max(file_bytes);
     Ok(Loaded { model, private_bytes, took: start.elapsed() })
