@@ -211,3 +211,6 @@ fn absent(name: &ModelName, slots: &BTreeMap<ModelName, Slot>) -> Problem {
     let text = format!("no model {:?} on this device", name.as_str());
     Problem::new(ProblemCode::NotFound, text).hint(format!("models here: {known}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@
 //! number of the first input is `V`. A [`Gate`] holds every run until the test opens it.
 //!
 //! A backend that offers execution providers ([`FakeBackend::offering`]) opens sessions on them, which
-//! take all of one node. `on PROVIDER ...` lets one of them misbehave alone: any line from above
+//! take all of one node. `on PROVIDER ...` (also `on cpu`) lets one of them misbehave alone: any line from above
 //! but inputs and outputs, `takes TAKEN ALL` nodes, `refuse` to open, `untold` nodes, answers of
 //! `nan`.
 

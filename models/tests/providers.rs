@@ -30,7 +30,7 @@ inputs = [{ input = "x", file = "x.f32", datatype = "FP32", item_shape = [2] }]
 fn bundle(lines: &str) -> (tempfile::TempDir, Bundle) {
     let folder = tempfile::tempdir().unwrap();
     let write = |file: &str, bytes: &[u8]| std::fs::write(folder.path().join(file), bytes).unwrap();
-    let model = "fake\ninput x FP32 -1 2\noutput logits FP32 -1 2\ndelay_ms 3\n";
+    let model = "fake\ninput x FP32 -1 2\noutput logits FP32 -1 2\non cpu delay_ms 10\n";
     let items: [f32; 8] = [0.0, 1.0, 2.0, 0.0, 0.5, 0.5, 30.0, 20.0];
     write("edge.txt", format!("{model}{lines}").as_bytes());
     write("model.toml", RECIPE.as_bytes());
