@@ -1,5 +1,9 @@
-//! What the agent must remember over a restart: which version of each model is active, and which
-//! one was before it. SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
+//! What the agent must remember over a restart: which version of each model is active, which one was
+//! before it, and what trying models out has shown ([`trials`]). SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
+
+mod trials;
+
+pub(crate) use trials::{Programs, Quarantined};
 
 use edge::update::Target;
 use protocol::id::ModelName;
@@ -26,8 +30,10 @@ pub(crate) struct ActiveRow {
     pub(crate) previous: Option<Target>,
 }
 
-const SCHEMA_VERSION: i64 = 1;
-const SCHEMA: &str = "
+/// What makes each version of the database out of the one before. The last statement of each sets
+/// `user_version` to its place in the list, from 1.
+const SCHEMAS: [&str; 2] = [FIRST_SCHEMA, trials::SCHEMA];
+const FIRST_SCHEMA: &str = "
 CREATE TABLE active (
     model TEXT PRIMARY KEY,
     version INTEGER NOT NULL,
@@ -48,10 +54,10 @@ impl State {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        match connection.pragma_query_value(None, "user_version", |row| row.get(0))? {
-            0 => connection.execute_batch(&format!("BEGIN;{SCHEMA}COMMIT;"))?,
-            SCHEMA_VERSION => {}
-            newer => return Err(StateError::Newer(newer)),
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let missing = usize::try_from(version).ok().and_then(|version| SCHEMAS.get(version..));
+        for schema in missing.ok_or(StateError::Newer(version))? {
+            connection.execute_batch(&format!("BEGIN;{schema}COMMIT;"))?;
         }
         Ok(Self(Mutex::new(connection)))
     }
@@ -164,6 +170,16 @@ mod tests {
             ActiveRow { model: model.clone(), active: target(3), previous: Some(target(2)) };
         assert_eq!(state.active().unwrap(), [expected]);
         assert_eq!(state.previous(&model).unwrap(), Some(target(2)));
+    }
+
+    #[test]
+    fn the_first_database_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let raw = Connection::open(folder.path().join("state.db")).unwrap();
+        raw.execute_batch(FIRST_SCHEMA).unwrap();
+        drop(raw);
+        assert!(State::inspect(folder.path()).unwrap().quarantine().unwrap().is_empty());
+        assert!(State::open(folder.path()).unwrap().quarantine().unwrap().is_empty());
     }
 
     #[test]

@@ -32,7 +32,7 @@
 //!   [`confidence`]: how sure it is. [`stream`]: what is kept from one frame or piece to the next.
 //!   [`runner`] puts all of it around a session.
 //! - [`worker`]: one thread owns one runner, behind a bounded queue; [`model`] is a checked
-//!   [`bundle`] with its workers.
+//!   [`bundle`] with its workers; [`batching`]: whether a request's neighbours change its answer.
 //! - [`authoring`]: makes bundles from a folder with a `model.toml`, measures the probes, and
 //!   chooses the threshold ([`calibrate`]).
 //! - [`error`]: why a request was not answered; becomes a [`protocol::problem::Problem`].
@@ -42,6 +42,7 @@
 
 pub mod authoring;
 pub mod backend;
+pub mod batching;
 pub mod bundle;
 pub mod calibrate;
 pub mod confidence;

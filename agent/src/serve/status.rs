@@ -1,6 +1,7 @@
 //! What the agent says of itself: one report, for `outrigger-agent status` and for scripts.
 
 use super::Context;
+use crate::sandbox::Proof;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub(crate) struct ModelStatus {
     pub(crate) phase: String,
     /// Why the target is not active.
     pub(crate) reason: String,
+    /// What the trial of the active version showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proof: Option<Proof>,
 }
 
 pub(super) async fn status(State(context): State<Arc<Context>>) -> Json<StatusReport> {
