@@ -3,7 +3,7 @@
 //! Its last words are lines on stdout: every [`Stage`] as it begins, so that the parent knows at
 //! what a crash happened, and the [`Verdict`] at the end.
 
-use super::confine::{Readable, confine};
+use super::confine::{Readable, confine, detach};
 use super::verdict::{
     Job, Message, Outcome, Proof, Refusal, RefusalKind, Stage, Trial, Verdict,
 };
@@ -31,11 +31,13 @@ const LIBRARIES_MAX: usize = 64;
 /// # Errors
 /// No job, or nobody who listens.
 pub(crate) fn run() -> io::Result<()> {
+    detach();
     let mut text = Vec::new();
     io::stdin().take(JOB_MAX_BYTES).read_to_end(&mut text)?;
     let job: Job = serde_json::from_slice(&text)?;
     say(&Message::Stage(Stage::Starting))?;
     only_thread()?;
+    let memory = File::open("/proc/self/status").ok(); // not to be opened any more afterwards
     let readable = Readable { paths: readable(&job) };
     let confinement = confine(&readable, job.limits);
     let outcome = if job.require_full && !confinement.is_full() {
@@ -43,7 +45,7 @@ pub(crate) fn run() -> io::Result<()> {
     } else {
         match job.trial {
             None => Outcome::Confined,
-            Some(trial) => with_small_stack(job.library, trial),
+            Some(trial) => with_small_stack(job.library, trial, memory),
         }
     };
     say(&Message::Verdict(Box::new(Verdict { confinement, outcome })))
@@ -86,11 +88,14 @@ fn refused(kind: RefusalKind, why: String) -> Outcome {
     Outcome::Refused(Refusal { kind, why })
 }
 
-fn with_small_stack(library: PathBuf, trial: Trial) -> Outcome {
+fn with_small_stack(library: PathBuf, trial: Trial, memory: Option<File>) -> Outcome {
     let builder = std::thread::Builder::new().name("trial".into()).stack_size(STACK_BYTES);
     let thread = builder.spawn(move || prove(&library, trial));
     let result = match thread.map(std::thread::JoinHandle::join) {
-        Ok(Ok(result)) => result,
+        Ok(Ok(result)) => result.map(|proof| Proof {
+            peak_memory_bytes: memory.and_then(peak),
+            ..proof
+        }),
         Ok(Err(panic)) => std::panic::resume_unwind(panic), // a crash, and to be seen as one
         Err(error) => Err(Failure::Environment(chain(&error))),
     };
@@ -131,7 +136,6 @@ impl Failure {
 }
 
 fn prove(library: &Path, trial: Trial) -> Result<Proof, Failure> {
-    let mut memory = File::open("/proc/self/status").ok();
     let backend = OrtBackend::open(library).map_err(|e| Failure::Environment(chain(&e)))?;
     let started = Instant::now();
     say(&Message::Stage(Stage::Reading))?;
@@ -158,7 +162,7 @@ fn prove(library: &Path, trial: Trial) -> Result<Proof, Failure> {
         probes: compared.probes,
         worst_difference: compared.worst_difference,
         batching,
-        peak_memory_bytes: memory.as_mut().and_then(peak),
+        peak_memory_bytes: None, // at the end
     })
 }
 
@@ -175,7 +179,7 @@ fn in_ms(us: u64) -> f64 {
 }
 
 /// The most that was resident, as the kernel keeps it (`VmHWM`).
-fn peak(status: &mut File) -> Option<u64> {
+fn peak(mut status: File) -> Option<u64> {
     let mut text = String::new();
     status.rewind().ok()?;
     status.read_to_string(&mut text).ok()?;

@@ -30,10 +30,15 @@ pub(super) struct Readable {
     pub(super) paths: Vec<PathBuf>,
 }
 
-/// Confines this process, as far as the system can. What could not be done is in the answer.
-pub(super) fn confine(readable: &Readable, limits: Limits) -> Confinement {
+/// Drops what was inherited: open files, privileges, the place in the queue. To be called first,
+/// before this process opens anything of its own.
+pub(super) fn detach() {
     #[cfg(target_os = "linux")]
     linux::detach();
+}
+
+/// Confines this process, as far as the system can. What could not be done is in the answer.
+pub(super) fn confine(readable: &Readable, limits: Limits) -> Confinement {
     let resources = limit(limits);
     #[cfg(target_os = "linux")]
     let (files, system_calls) = (files::confine(&readable.paths), system_calls::confine());
