@@ -87,7 +87,7 @@ impl Prover {
             provider: Provider::Cpu,
         };
         let Verdict { confinement, outcome } = self.run(Some(trial), stop)?;
-        match outcome {
+        match outcome.in_plain_words() {
             Outcome::Proven(proof) => {
                 if !confinement.is_full() {
                     tracing::warn!(%confinement, "models are tried with less than full confinement");

@@ -6,10 +6,12 @@ mod agent;
 mod cloud;
 mod operator;
 mod process;
+mod publisher;
 
 pub use agent::{Agent, AgentOptions, model_status};
 pub use cloud::Cloud;
 pub use operator::Operator;
+pub use publisher::{Edge, Publisher};
 pub use process::{Process, cpu_seconds_of, eventually, program};
 
 use anyhow::Context;

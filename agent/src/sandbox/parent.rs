@@ -3,7 +3,7 @@
 //! One thread does all of it by `poll`: neither side can wait for the other's pipe for ever. Whatever
 //! happens, the child is dead and reaped when [`run`] returns.
 
-use super::verdict::{Job, Message, Stage, Verdict};
+use super::verdict::{Job, Message, Stage, Verdict, plain};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionbio;
 use std::io::{self, Read, Write};
@@ -289,12 +289,10 @@ impl Kept {
     }
 }
 
-/// The last line that is not empty, without control characters, and short enough for a status.
+/// The last line that is not empty, fit for a status.
 fn last_words(stderr: &[u8]) -> String {
-    const MOST: usize = 300;
     let text = String::from_utf8_lossy(stderr);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    line.trim().chars().filter(|c| !c.is_control()).take(MOST).collect()
+    plain(text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -102,6 +102,31 @@ pub(crate) enum Outcome {
     Refused(Refusal),
 }
 
+impl Outcome {
+    /// With words that are fit for a status: the runtime's quote the model.
+    pub(super) fn in_plain_words(mut self) -> Self {
+        match &mut self {
+            Self::Refused(refusal) => refusal.why = plain(&refusal.why),
+            Self::Proven(Proof { batching: Some(batching), .. }) => {
+                batching.failure = batching.failure.as_deref().map(plain);
+            }
+            Self::Proven(_) | Self::Confined => {}
+        }
+        self
+    }
+}
+
+/// One line, without control characters, and short.
+pub(super) fn plain(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line = words.join(" ");
+    let short: String = line.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect();
+    if short.len() < line.len() { short + "..." } else { short }
+}
+
+/// What is kept of a sentence, in characters.
+const WORDS_MAX: usize = 300;
+
 /// What is known of a model that has proven itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Proof {
@@ -198,6 +223,13 @@ impl std::fmt::Display for Confinement {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_made_plain() {
+        assert_eq!(plain(" one\n\ttwo\u{1b}[31m \0"), "one two[31m ...");
+        assert_eq!(plain("one two"), "one two");
+        assert_eq!(plain(&"x".repeat(5000)), "x".repeat(WORDS_MAX) + "...");
+    }
 
     #[test]
     fn a_confinement_says_what_is_missing() {
