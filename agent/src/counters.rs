@@ -2,8 +2,8 @@
 //! want to read of it, logs; so counters and logs cannot drift apart.
 
 use crate::metrics::Latencies;
-use link::counter::Counter;
 use crate::sandbox::Proof;
+use link::counter::Counter;
 use protocol::id::{ContentHash, ModelName};
 use protocol::infer::{Placement, Verdict};
 use protocol::problem::{Problem, ProblemCode};

@@ -90,7 +90,9 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check::run(&args),
         Command::SupportBundle(args) => commands::support_bundle::run(&args),
         Command::Quarantine(args) => commands::quarantine::run(&args),
-        Command::ProveModel => sandbox::child::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::ProveModel => {
+            sandbox::child::run().map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
     };
     result.unwrap_or_else(|error| {
         commands::report(&error);

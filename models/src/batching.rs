@@ -6,6 +6,7 @@
 //! compared with the same measure and tolerance as the probes themselves.
 
 use bytes::BytesMut;
+use protocol::manifest::TensorSpec;
 use protocol::oip::ModelDescription;
 use protocol::tensor::{Tensor, TensorMeta};
 use serde::{Deserialize, Serialize};
@@ -42,7 +43,7 @@ impl LoadedModel {
     /// finding, [`Batching::failure`].
     pub fn check_batching(&self) -> Result<Option<Batching>, ProbeError> {
         let description = ModelDescription::new(self.manifest(), self.labels(), self.instances());
-        if description.max_batch_size() < BATCH as u32 || !self.manifest().state.is_empty() {
+        if description.max_batch_size() == 0 || !self.manifest().state.is_empty() {
             return Ok(None);
         }
         let probes = self.probes()?;
@@ -50,41 +51,42 @@ impl LoadedModel {
         let mut found =
             Batching { compared: 0, invariant: true, worst_difference: 0.0, failure: None };
         for subject in 0..probes.len().min(SUBJECTS) {
-            let Some(members) = members(&probes, subject) else { continue };
-            let outputs = numeric_outputs(&probes[subject]);
-            if outputs.is_empty() {
-                continue; // no names would mean all
+            match self.compare_in_batch(&probes, subject, &description.outputs)? {
+                None => continue,
+                Some(Ok(apart)) => found.worst_difference = found.worst_difference.max(apart),
+                Some(Err(error)) => found.failure = Some(protocol::problem::chain(&error)),
             }
-            let alone =
-                self.answer_probe(subject, probes[subject].inputs.clone(), outputs.clone())?;
-            if alone.outputs.iter().any(|output| output.shape().first() != Some(&1)) {
-                continue; // its rows are not items
-            }
-            // Not always in the first row: that one may be the only right one.
-            let place = subject % members.len();
-            let order: Vec<&ProbeCase> =
-                members[1..=place].iter().chain([&members[0]]).chain(&members[place + 1..]).copied().collect();
             found.compared += 1;
-            match self.in_batch(subject, &order, outputs) {
-                Ok(batch) => {
-                    let apart = distance(&alone.outputs, &batch, place, members.len());
-                    found.worst_difference = found.worst_difference.max(apart);
-                }
-                Err(error) => found.failure = Some(protocol::problem::chain(&error)),
-            }
         }
         found.invariant = found.failure.is_none() && found.worst_difference <= tolerance;
         Ok((found.compared > 0).then_some(found))
     }
 
-    fn in_batch(
+    /// How far one answer among others lies from the one alone; why there was none among others;
+    /// `None` where there is nothing to compare.
+    fn compare_in_batch(
         &self,
+        probes: &[ProbeCase],
         subject: usize,
-        members: &[&ProbeCase],
-        outputs: Vec<String>,
-    ) -> Result<Vec<Tensor>, ProbeError> {
-        let inputs = (0..members[0].inputs.len()).map(|index| joined(members, index));
-        Ok(self.answer_probe(subject, inputs.collect(), outputs)?.outputs)
+        served: &[TensorSpec],
+    ) -> Result<Option<Result<f64, ProbeError>>, ProbeError> {
+        let outputs = numeric_outputs(&probes[subject]);
+        let Some(members) = members(probes, subject).filter(|_| !outputs.is_empty()) else {
+            return Ok(None);
+        };
+        let alone = self.answer_probe(subject, probes[subject].inputs.clone(), outputs.clone())?;
+        if alone.outputs.iter().any(|output| output.shape().first() != Some(&1)) {
+            return Ok(None); // its rows are not items
+        }
+        // Not always in the first row: that one may be the only right one.
+        let (size, place) = (members.len(), subject % members.len());
+        let mut order = members;
+        order[..=place].rotate_left(1);
+        let inputs = (0..order[0].inputs.len()).map(|index| joined(&order, index)).collect();
+        Ok(match self.answer_probe(subject, inputs, outputs) {
+            Ok(batch) => distance(&alone.outputs, &batch.outputs, (place, size), served).map(Ok),
+            Err(error) => Some(Err(error)),
+        })
     }
 }
 
@@ -122,20 +124,33 @@ fn joined(members: &[&ProbeCase], index: usize) -> Tensor {
     Tensor::new(meta, data.freeze()).expect("as many bytes as its items have together")
 }
 
-/// How far the rows at `place` of a batch lie from the outputs alone.
-fn distance(alone: &[Tensor], batch: &[Tensor], place: usize, size: usize) -> f64 {
-    let pairs = alone.iter().zip(batch);
-    let each = pairs.map(|(alone, batch)| {
-        let whole = batch.shape().first() == i64::try_from(size).ok().as_ref()
-            && batch.shape().get(1..) == alone.shape().get(1..);
-        let (Some(wanted), Some(got)) = (numbers::to_f64(alone), numbers::to_f64(batch)) else {
-            return f64::MAX;
-        };
-        if !whole || got.len() != wanted.len() * size {
-            return f64::MAX; // not one row for each item
-        }
-        let row = got.iter().skip(place * wanted.len());
-        wanted.iter().zip(row).map(|(a, b)| difference(*a, *b)).fold(0.0, f64::max)
-    });
-    each.fold(0.0, f64::max)
+/// How far the rows at `place` of a batch lie from the outputs alone; `None` where nothing can be
+/// compared. An output that is as long as the longest of its batch, such as one row for each token,
+/// is longer among others, and is left out.
+fn distance(
+    alone: &[Tensor],
+    batch: &[Tensor],
+    (place, size): (usize, usize),
+    served: &[TensorSpec],
+) -> Option<f64> {
+    let grows = |alone: &Tensor, batch: &Tensor| {
+        let spec = served.iter().find(|spec| spec.name == alone.name());
+        let free = spec.is_some_and(|spec| spec.shape.iter().skip(1).any(|d| *d < 0));
+        free && batch.shape().get(1..) != alone.shape().get(1..)
+    };
+    let pairs = alone.iter().zip(batch).filter(|(alone, batch)| !grows(alone, batch));
+    pairs.map(|(alone, batch)| row_distance(alone, batch, place, size)).reduce(f64::max)
+}
+
+fn row_distance(alone: &Tensor, batch: &Tensor, place: usize, size: usize) -> f64 {
+    let whole = batch.shape().first() == i64::try_from(size).ok().as_ref()
+        && batch.shape().get(1..) == alone.shape().get(1..);
+    let (Some(wanted), Some(got)) = (numbers::to_f64(alone), numbers::to_f64(batch)) else {
+        return f64::MAX;
+    };
+    if !whole || got.len() != wanted.len() * size {
+        return f64::MAX; // not one row for each item
+    }
+    let row = got.iter().skip(place * wanted.len());
+    wanted.iter().zip(row).map(|(a, b)| difference(*a, *b)).fold(0.0, f64::max)
 }

@@ -11,8 +11,8 @@ mod publisher;
 pub use agent::{Agent, AgentOptions, model_status};
 pub use cloud::Cloud;
 pub use operator::Operator;
-pub use publisher::{Edge, Publisher};
 pub use process::{Process, cpu_seconds_of, eventually, program};
+pub use publisher::{Edge, Publisher};
 
 use anyhow::Context;
 use std::path::{Path, PathBuf};

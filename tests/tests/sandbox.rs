@@ -17,7 +17,8 @@ use std::time::Duration;
 const NEGATED: [([f32; 3], [f32; 3]); 2] =
     [([1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]), ([0.0, -5.0, 9.0], [0.0, 5.0, -9.0])];
 /// Answers of [`hostile::minds_its_neighbours`].
-const ALONE: [([f32; 3], [f32; 3]); 2] = [([1.0, 2.0, 3.0], [0.0; 3]), ([0.0, -5.0, 9.0], [0.0; 3])];
+const ALONE: [([f32; 3], [f32; 3]); 2] =
+    [([1.0, 2.0, 3.0], [0.0; 3]), ([0.0, -5.0, 9.0], [0.0; 3])];
 
 fn options(time_limit_s: u32) -> AgentOptions {
     let config = format!(
@@ -50,8 +51,7 @@ fn refused(agent: &Agent, model: &str, version: u64) -> String {
 fn answers(agent: &Agent) {
     let images = Images::test().unwrap();
     for index in 0..20 {
-        let response =
-            ask(&mut agent.client().unwrap(), images.pixels(index), &json!({})).unwrap();
+        let response = ask(&mut agent.client().unwrap(), images.pixels(index), &json!({})).unwrap();
         assert_eq!(response.status, 200);
     }
     let status = agent.status().unwrap();
@@ -87,7 +87,7 @@ fn hostile_models_are_quarantined_and_the_agent_lives() {
     agent.wait_active("fashion", 1).unwrap();
 
     let cases = [
-        (2, hostile::overflows_the_stack(2000), "crashed (SIG"),
+        (2, hostile::overflows_the_stack(1200), "crashed (SIG"),
         (3, hostile::takes_all_memory(), "512 MiB of [sandbox] memory_mb"),
         (4, hostile::never_ends(), "not done after 5 s, in its first run"),
         (5, hostile::grows_while_loading(), "while loading"),

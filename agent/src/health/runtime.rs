@@ -52,8 +52,9 @@ fn confined(confinement: &Confinement, required: bool) -> Finding {
         return Finding::ok(text);
     }
     if required {
-        return Finding::failed(text)
-            .hint("no model is installed: [sandbox] require_full asks for a kernel with all of it");
+        return Finding::failed(text).hint(
+            "no model is installed: [sandbox] require_full asks for a kernel with all of it",
+        );
     }
     Finding::warning(text)
         .hint("models are tried in a process that can do more than it should; a newer kernel (Linux 6.12, with Landlock enabled) closes this")
@@ -78,9 +79,7 @@ fn library(explicit: Option<&Path>) -> (Finding, Option<PathBuf>) {
 fn open(path: PathBuf) -> (Finding, bool) {
     let name = path.canonicalize().unwrap_or_else(|_| path.clone());
     match bounded_value(PATIENCE, move || OrtBackend::open(&path)) {
-        Some(Ok(backend)) => {
-            (Finding::ok(runtime_version(&name, backend.build_info())), true)
-        }
+        Some(Ok(backend)) => (Finding::ok(runtime_version(&name, backend.build_info())), true),
         Some(Err(error)) => (Finding::failed(chain(&error)).hint(LIBRARY_HINT), false),
         None => (Finding::failed("the library does not start in time").hint(LIBRARY_HINT), false),
     }

@@ -4,9 +4,7 @@
 //! what a crash happened, and the [`Verdict`] at the end.
 
 use super::confine::{Readable, confine, detach};
-use super::verdict::{
-    Job, Message, Outcome, Proof, Refusal, RefusalKind, Stage, Trial, Verdict,
-};
+use super::verdict::{Job, Message, Outcome, Proof, Refusal, RefusalKind, Stage, Trial, Verdict};
 use models::backend::SessionOptions;
 use models::bundle::{Bundle, BundleError};
 use models::model::{LoadedModel, ModelError, ModelOptions, ProbeError};
@@ -92,10 +90,9 @@ fn with_small_stack(library: PathBuf, trial: Trial, memory: Option<File>) -> Out
     let builder = std::thread::Builder::new().name("trial".into()).stack_size(STACK_BYTES);
     let thread = builder.spawn(move || prove(&library, trial));
     let result = match thread.map(std::thread::JoinHandle::join) {
-        Ok(Ok(result)) => result.map(|proof| Proof {
-            peak_memory_bytes: memory.and_then(peak),
-            ..proof
-        }),
+        Ok(Ok(result)) => {
+            result.map(|proof| Proof { peak_memory_bytes: memory.and_then(peak), ..proof })
+        }
         Ok(Err(panic)) => std::panic::resume_unwind(panic), // a crash, and to be seen as one
         Err(error) => Err(Failure::Environment(chain(&error))),
     };

@@ -169,7 +169,8 @@ struct Pipes<'j> {
 
 impl<'j> Pipes<'j> {
     fn take(child: &mut Child, job: &'j [u8]) -> io::Result<Self> {
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let all = [fd(stdin.as_ref()), fd(stdout.as_ref()), fd(stderr.as_ref())];
         for pipe in all.into_iter().flatten() {
             ioctl_fionbio(pipe, true)?;

@@ -1,6 +1,8 @@
 //! What the ends of children mean, and what is remembered of them. The child here is this test
 //! program, which knows no `prove-model` and ends without a word; real models are tried in tests/.
 
+#![allow(clippy::unwrap_used)] // helpers beside the tests
+
 use super::*;
 use protocol::id::Version;
 use protocol::manifest::{FORMAT, Probes};
@@ -8,8 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 fn prover() -> Prover {
-    let config: Config =
-        toml::from_str("[sandbox]\nmemory_mb = 512\ntime_limit_s = 60\n").unwrap();
+    let config: Config = toml::from_str("[sandbox]\nmemory_mb = 512\ntime_limit_s = 60\n").unwrap();
     Prover::new(Path::new("libonnxruntime.so"), &config)
 }
 

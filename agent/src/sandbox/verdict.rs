@@ -233,11 +233,8 @@ mod tests {
 
     #[test]
     fn a_confinement_says_what_is_missing() {
-        let mut confinement = Confinement {
-            files: Layer::Full,
-            system_calls: Layer::Full,
-            resources: Layer::Full,
-        };
+        let mut confinement =
+            Confinement { files: Layer::Full, system_calls: Layer::Full, resources: Layer::Full };
         assert!(confinement.is_full());
         confinement.files = Layer::None("no Landlock".into());
         assert!(!confinement.is_full());

@@ -12,7 +12,9 @@ use std::sync::Arc;
 pub(crate) const QUARANTINE_PATH: &str = "/outrigger/quarantine/";
 
 pub(super) fn routes(context: Arc<Context>) -> Router {
-    Router::new().route(&format!("{QUARANTINE_PATH}{{bundle}}"), delete(release)).with_state(context)
+    Router::new()
+        .route(&format!("{QUARANTINE_PATH}{{bundle}}"), delete(release))
+        .with_state(context)
 }
 
 /// 204 when it is out, 404 when it was not in.

@@ -108,8 +108,7 @@ impl State {
     /// Everything in quarantine.
     pub(crate) fn quarantine(&self) -> Result<Vec<Quarantined>, StateError> {
         let connection = self.connection();
-        let version: i64 =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if version < 2 {
             return Ok(Vec::new()); // only looked at, and not opened by this agent yet
         }

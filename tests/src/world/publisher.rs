@@ -5,9 +5,7 @@ use super::Operator;
 use anyhow::{Context, bail};
 use prost::Message;
 use protocol::id::{ContentHash, ModelName, Variant, Version};
-use protocol::manifest::{
-    FORMAT, FileRef, MODEL_FILE, Manifest, Probes, SigningKey, TensorSpec,
-};
+use protocol::manifest::{FORMAT, FileRef, MODEL_FILE, Manifest, Probes, SigningKey, TensorSpec};
 use protocol::tensor::{DataType, Tensor};
 use protocol::wire::{Probe, ProbeSet};
 use serde_json::Value;
@@ -90,7 +88,11 @@ impl Publisher {
             .header("authorization", &self.bearer);
         let mut response = self.http.run(request.body(body)?)?;
         if !response.status().is_success() {
-            bail!("{method} {path}: {}: {}", response.status(), response.body_mut().read_to_string()?);
+            bail!(
+                "{method} {path}: {}: {}",
+                response.status(),
+                response.body_mut().read_to_string()?
+            );
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! A confined process tries what it must not. This very test program is started again with one
 //! attempt to make, so that the program that ships needs no door for it.
 
+#![allow(clippy::unwrap_used)] // helpers beside the tests
+
 use super::super::verdict::{Layer, Limits};
 use super::{Readable, confine, detach};
 use std::net::{TcpStream, UdpSocket};
@@ -32,9 +34,7 @@ fn make(attempt: &str, folder: &Path) -> String {
         "unix" => told(std::os::unix::net::UnixStream::connect("/run/x")),
         "spawn" => told(Command::new("/bin/true").spawn()),
         "exec" => told(Err::<(), _>(Command::new("/bin/true").exec())),
-        "signal" => {
-            told(rustix::process::test_kill_process(parent).map_err(std::io::Error::from))
-        }
+        "signal" => told(rustix::process::test_kill_process(parent).map_err(std::io::Error::from)),
         "thread" => told(std::thread::Builder::new().spawn(|| ()).map(|t| t.join().unwrap())),
         "memory" => {
             let most = usize::try_from(MEMORY_BYTES).unwrap();

@@ -1,5 +1,7 @@
 //! Children that do what a child must not, as shell scripts.
 
+#![allow(clippy::unwrap_used)] // helpers beside the tests
+
 use super::*;
 use crate::sandbox::verdict::{Confinement, Layer, Limits, Outcome};
 
