@@ -116,6 +116,12 @@ fn hostile_models_are_quarantined_and_the_agent_lives() {
     answers(&agent);
     assert_eq!((&trials(&agent)["quarantined"], &trials(&agent)["proven"]), (&json!(0), &json!(0)));
 
+    // Letting out is for whoever may open the Unix socket.
+    let path = format!("/outrigger/quarantine/{}", bundles[3]);
+    let response = agent.client().unwrap().send("DELETE", &path, &[], b"").unwrap();
+    assert!([404, 405].contains(&response.status), "{}", response.status);
+    assert_eq!(quarantine(&state_dir).len(), 4);
+
     // Released, it is tried again at once, and does the same again.
     assert_eq!(release(bundles[3], &state_dir)["tried_again"], true);
     agent
