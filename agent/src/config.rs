@@ -26,8 +26,8 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Sandbox {
-    /// What a model and its runtime may write to, in MiB; half of the device's memory when absent.
-    pub(crate) memory_mb: Option<u64>,
+    /// What a model and its runtime may write to, in MiB; 0 for half of the device's memory.
+    pub(crate) memory_mb: u64,
     /// For loading, the first run and all probes together, in seconds.
     pub(crate) time_limit_s: u32,
     /// Refuses every model where the system cannot confine the child in full; otherwise it is
@@ -37,7 +37,7 @@ pub(crate) struct Sandbox {
 
 impl Default for Sandbox {
     fn default() -> Self {
-        Self { memory_mb: None, time_limit_s: 120, require_full: false }
+        Self { memory_mb: 0, time_limit_s: 120, require_full: false }
     }
 }
 

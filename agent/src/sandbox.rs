@@ -59,7 +59,10 @@ pub(crate) struct Prover {
 impl Prover {
     pub(crate) fn new(library: &Path, config: &Config) -> Self {
         let sandbox = &config.sandbox;
-        let memory_mb = sandbox.memory_mb.unwrap_or_else(programs::default_memory_mb);
+        let memory_mb = match sandbox.memory_mb {
+            0 => programs::default_memory_mb(),
+            some => some,
+        };
         let time_limit = Duration::from_secs(sandbox.time_limit_s.max(1).into());
         let threads = (config.runtime.threads.max(1) * config.runtime.sessions.max(1)) as u64;
         let limits = Limits {
