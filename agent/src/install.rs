@@ -11,9 +11,9 @@ use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
 use crate::uplink::Uplink;
 use edge::update::{Target, Update};
-use library::Library;
+use library::{Library, LibraryError};
 use protocol::id::{ContentHash, ModelName};
-use protocol::manifest::{Manifest, SignedManifest, SignerKey};
+use protocol::manifest::{InvalidSignature, Manifest, SignedManifest, SignerKey};
 use protocol::problem::{Problem, ProblemCode, chain};
 use protocol::wire::{DesiredModel, DesiredState, ReportedModel, ReportedState};
 use std::collections::BTreeMap;
@@ -69,6 +69,17 @@ enum LoadError {
     NotProven(#[from] NotProven),
     #[error(transparent)]
     Prove(#[from] ProveError),
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    #[error(transparent)]
+    Signature(#[from] InvalidSignature),
+}
+
+impl LoadError {
+    /// Whether trying again can help.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::NotProven(error) if error.is_passing())
+    }
 }
 
 impl Installer {
@@ -102,24 +113,25 @@ impl Installer {
         self.library.sweep(&keep)?;
         self.sandbox.tidy(&keep)?;
         for row in rows {
-            let mut refused = None;
+            let mut failed = None;
             for target in [Some(row.active), row.previous].into_iter().flatten() {
                 match self.restore_one(&row.model, target) {
                     Ok(()) => break,
-                    Err(why) => {
-                        self.counters.install_failed(&row.model, false, &why);
-                        refused.get_or_insert(why);
+                    Err(error) => {
+                        let (passing, why) = (error.is_passing(), chain(&error));
+                        self.counters.install_failed(&row.model, passing, &why);
+                        failed.get_or_insert((passing, why));
                     }
                 }
             }
-            if let Some(why) = refused {
-                self.report_refused(&row.model, row.active, why);
+            if let Some((passing, why)) = failed {
+                self.report_failed(&row.model, row.active, passing, why);
             }
         }
         Ok(())
     }
 
-    fn restore_one(&self, name: &ModelName, target: Target) -> Result<(), String> {
+    fn restore_one(&self, name: &ModelName, target: Target) -> Result<(), LoadError> {
         let model = self.prove_installed(name, target)?;
         self.engine.activate(name, Arc::new(model));
         self.report(name, &Update::new(Some(target)));
@@ -128,21 +140,19 @@ impl Installer {
 
     /// What was active does not answer any more: that, and why, is the status until the cloud says
     /// what it should be.
-    fn report_refused(&self, name: &ModelName, target: Target, why: String) {
+    fn report_failed(&self, name: &ModelName, target: Target, passing: bool, why: String) {
         let mut update = Update::new(self.engine.target(name));
-        let refused = update.want(Some(target)).and_then(|_| update.fail(false, why));
-        match refused {
+        match update.want(Some(target)).and_then(|_| update.fail(passing, why)) {
             Ok(_) => self.report(name, &update),
             Err(error) => tracing::error!(model = %name, %error, "a fault in the installer"),
         }
     }
 
     /// Loads what is installed, checked as on the first day. Blocks.
-    fn prove_installed(&self, name: &ModelName, target: Target) -> Result<ActiveModel, String> {
-        let kept = self.library.read(target.bundle).map_err(|e| chain(&e))?;
-        let manifest = kept.signed.verify(&self.trusted).map_err(|e| e.to_string())?;
-        let model = self.prove(name, target, manifest, kept.cloud_variant);
-        model.map_err(|e| chain(&e))
+    fn prove_installed(&self, name: &ModelName, target: Target) -> Result<ActiveModel, LoadError> {
+        let kept = self.library.read(target.bundle)?;
+        let manifest = kept.signed.verify(&self.trusted)?;
+        self.prove(name, target, manifest, kept.cloud_variant)
     }
 
     /// Has a bundle tried in a confined child, unless that was done, and loads it then. Blocks.
@@ -176,11 +186,13 @@ impl Installer {
         let installer = self.clone();
         let own = name.clone();
         let prove = move || installer.prove_installed(&own, target);
-        let proven = tokio::task::spawn_blocking(prove).await;
-        let model = proven.unwrap_or_else(|panic| Err(panic.to_string())).map_err(|why| {
+        let failed = |why: String| {
             self.counters.install_failed(name, true, &why);
             Problem::new(ProblemCode::Internal, format!("{name} does not load: {why}"))
-        })?;
+        };
+        let proven = tokio::task::spawn_blocking(prove).await;
+        let model = proven.map_err(|panic| failed(panic.to_string()))?;
+        let model = model.map_err(|error| failed(chain(&error)))?;
         self.engine.reload(name, model);
         Ok(())
     }

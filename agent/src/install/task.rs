@@ -171,7 +171,7 @@ impl Task {
                 return Ok(());
             }
             Ok(Err(LoadError::NotProven(error))) => self.not_proven(&error),
-            Ok(Err(LoadError::Prove(error))) => Failure::lasting(&error),
+            Ok(Err(error)) => Failure::lasting(&error),
             Err(panic) => return Err(Failure::lasting(&panic)),
         };
         if !failure.passing {
