@@ -30,10 +30,8 @@ pub(crate) struct ActiveRow {
     pub(crate) previous: Option<Target>,
 }
 
-/// What makes each version of the database out of the one before. The last statement of each sets
-/// `user_version` to its place in the list, from 1.
-const SCHEMAS: [&str; 2] = [FIRST_SCHEMA, trials::SCHEMA];
-const FIRST_SCHEMA: &str = "
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = "
 CREATE TABLE active (
     model TEXT PRIMARY KEY,
     version INTEGER NOT NULL,
@@ -54,11 +52,12 @@ impl State {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        let missing = usize::try_from(version).ok().and_then(|version| SCHEMAS.get(version..));
-        for schema in missing.ok_or(StateError::Newer(version))? {
-            connection.execute_batch(&format!("BEGIN;{schema}COMMIT;"))?;
+        match connection.pragma_query_value(None, "user_version", |row| row.get(0))? {
+            0 => connection.execute_batch(&format!("BEGIN;{SCHEMA}COMMIT;"))?,
+            SCHEMA_VERSION => {}
+            newer => return Err(StateError::Newer(newer)),
         }
+        connection.execute_batch(trials::TABLES)?;
         Ok(Self(Mutex::new(connection)))
     }
 
@@ -173,10 +172,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_database_is_brought_up_to_date() {
+    fn a_database_of_an_older_agent_is_brought_up_to_date() {
         let folder = tempfile::tempdir().unwrap();
         let raw = Connection::open(folder.path().join("state.db")).unwrap();
-        raw.execute_batch(FIRST_SCHEMA).unwrap();
+        raw.execute_batch(SCHEMA).unwrap();
         drop(raw);
         assert!(State::inspect(folder.path()).unwrap().quarantine().unwrap().is_empty());
         assert!(State::open(folder.path()).unwrap().quarantine().unwrap().is_empty());

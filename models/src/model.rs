@@ -144,6 +144,14 @@ impl LoadedModel {
         self.bundle.manifest()
     }
 
+    /// The probes of its bundle, read anew.
+    ///
+    /// # Errors
+    /// [`BundleError`].
+    pub fn probes(&self) -> Result<Vec<ProbeCase>, BundleError> {
+        self.bundle.probes()
+    }
+
     /// The labels of its classes, in their order; none for a model without.
     pub fn labels(&self) -> &[String] {
         self.bundle.labels()
@@ -200,99 +208,48 @@ impl LoadedModel {
     /// # Errors
     /// [`ProbeError`] with the first difference.
     pub fn check_probes(&self) -> Result<usize, ProbeError> {
-        Ok(self.compare_probes()?.probes)
-    }
-
-    /// As [`check_probes`](Self::check_probes), and says how near the answers came.
-    ///
-    /// # Errors
-    /// [`ProbeError`] with the first difference.
-    pub fn compare_probes(&self) -> Result<Compared, ProbeError> {
         let cases = self.bundle.probes()?;
-        let mut compared = Compared { probes: cases.len(), worst_difference: 0.0, mean_run_us: 0 };
         for (probe, case) in cases.iter().enumerate() {
-            let (difference, infer_us) = self.check_probe(probe, case)?;
-            compared.worst_difference = compared.worst_difference.max(difference);
-            compared.mean_run_us += infer_us;
+            self.check_probe(probe, case)?;
         }
-        compared.mean_run_us /= (cases.len() as u64).max(1);
-        Ok(compared)
+        Ok(cases.len())
     }
 
-    /// The probes of its bundle, read anew.
-    ///
-    /// # Errors
-    /// [`BundleError`].
-    pub fn probes(&self) -> Result<Vec<ProbeCase>, BundleError> {
-        self.bundle.probes()
-    }
-
-    fn check_probe(&self, probe: usize, case: &ProbeCase) -> Result<(f64, u64), ProbeError> {
+    /// Answers one probe and compares; the answer.
+    pub(crate) fn check_probe(&self, probe: usize, case: &ProbeCase) -> Result<Answer, ProbeError> {
         let outputs = case.outputs.iter().map(|output| output.name().to_owned()).collect();
-        let answer = self.answer_probe(probe, case.inputs.clone(), outputs)?;
+        let job = Job { inputs: case.inputs.clone(), outputs, ..Job::default() };
+        let ticket = self.submit(job).map_err(|source| ProbeError::Refused { probe, source })?;
+        let answer = ticket.wait().map_err(|source| ProbeError::Run { probe, source })?;
         let tolerance = f64::from(self.manifest().probes.tolerance);
-        let mut worst = 0.0f64;
         for expected in &case.outputs {
             let actual = answer.outputs.iter().find(|output| output.meta() == expected.meta());
             let absent = || ProbeError::Shape { probe, output: expected.name().to_owned() };
-            worst = worst.max(compare(probe, expected, actual.ok_or_else(absent)?, tolerance)?);
+            compare(probe, expected, actual.ok_or_else(absent)?, tolerance)?;
         }
-        Ok((worst, answer.infer_us))
-    }
-
-    /// One request, waited for.
-    pub(crate) fn answer_probe(
-        &self,
-        probe: usize,
-        inputs: Vec<Tensor>,
-        outputs: Vec<String>,
-    ) -> Result<Answer, ProbeError> {
-        let ticket = self.submit(Job { inputs, outputs, ..Job::default() });
-        let ticket = ticket.map_err(|source| ProbeError::Refused { probe, source })?;
-        ticket.wait().map_err(|source| ProbeError::Run { probe, source })
+        Ok(answer)
     }
 }
 
-/// How near a model's answers to its probes came to what was measured.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Compared {
-    /// How many probes there were.
-    pub probes: usize,
-    /// The largest `|a - b| / (1 + |b|)`.
-    pub worst_difference: f64,
-    /// Mean time of an answer, in microseconds.
-    pub mean_run_us: u64,
-}
-
-/// How far a number lies from the expected one, relative to `1 + |expected|`. A NaN equals a NaN
-/// only, and an infinity itself; what is not comparable is `f64::MAX` away.
-pub(crate) fn difference(expected: f64, actual: f64) -> f64 {
-    if expected == actual || (expected.is_nan() && actual.is_nan()) {
-        return 0.0;
-    }
-    let apart = (actual - expected).abs() / (1.0 + expected.abs());
-    if expected.is_finite() && apart.is_finite() { apart } else { f64::MAX }
-}
-
-/// Compares two tensors of one datatype and shape; the largest difference. Texts must be equal.
+/// Compares two tensors of one datatype and shape. Texts must be equal; a NaN equals a NaN only.
 fn compare(
     probe: usize,
     expected: &Tensor,
     actual: &Tensor,
     tolerance: f64,
-) -> Result<f64, ProbeError> {
+) -> Result<(), ProbeError> {
     let output = || expected.name().to_owned();
     let (Some(wanted), Some(got)) = (numbers::to_f64(expected), numbers::to_f64(actual)) else {
         let equal = expected.data() == actual.data();
-        return equal.then_some(0.0).ok_or_else(|| ProbeError::Shape { probe, output: output() });
+        return equal.then_some(()).ok_or_else(|| ProbeError::Shape { probe, output: output() });
     };
-    let mut worst = 0.0f64;
     for (element, (expected, actual)) in wanted.into_iter().zip(got).enumerate() {
-        let apart = difference(expected, actual);
-        if apart > tolerance {
+        let near =
+            expected.is_finite() && (actual - expected).abs() <= tolerance * (1.0 + expected.abs());
+        let same = expected == actual || (expected.is_nan() && actual.is_nan());
+        if !(near || same) {
             return Err(ProbeError::Value { probe, output: output(), element, expected, actual });
         }
-        worst = worst.max(apart);
     }
-    Ok(worst)
+    Ok(())
 }

@@ -4,7 +4,7 @@ use super::{StateDir, hinted, local};
 use crate::identity::IdentityFiles;
 use crate::serve::{ModelStatus, StatusReport};
 use comfy_table::{Table, presets};
-use models::batching::Batching;
+use models::probing::Batching;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //! change freely; but what comes out was written beside a model that nobody trusts, so it is bounded
 //! and typed, and nothing but a person's eyes ever acts on its words.
 
-use models::batching::Batching;
+use models::probing::Batching;
 use protocol::manifest::Manifest;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

@@ -31,14 +31,16 @@ pub(crate) struct Quarantined {
     pub(crate) since_s: i64,
 }
 
-pub(super) const SCHEMA: &str = "
-CREATE TABLE proven (
+/// Beside the first table, and not a new version of the database: an agent that is older than these
+/// goes on working with it.
+pub(super) const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS proven (
     bundle TEXT PRIMARY KEY,
     agent TEXT NOT NULL,
     runtime TEXT NOT NULL,
     proof TEXT NOT NULL
 ) STRICT;
-CREATE TABLE quarantine (
+CREATE TABLE IF NOT EXISTS quarantine (
     bundle TEXT PRIMARY KEY,
     model TEXT NOT NULL,
     version INTEGER NOT NULL,
@@ -47,11 +49,10 @@ CREATE TABLE quarantine (
     runtime TEXT NOT NULL,
     since_s INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE trials (
+CREATE TABLE IF NOT EXISTS trials (
     bundle TEXT PRIMARY KEY,
     begun INTEGER NOT NULL
 ) STRICT;
-PRAGMA user_version = 2;
 ";
 
 impl State {

@@ -29,16 +29,22 @@ const SYSTEM: [&str; 11] = [
 
 pub(super) fn confine(readable: &[PathBuf]) -> Layer {
     match restrict(readable) {
-        Ok((RulesetStatus::FullyEnforced, _)) => Layer::Full,
-        Ok((RulesetStatus::PartiallyEnforced, LandlockStatus::Available { effective_abi, .. })) => {
+        Ok((status, landlock)) => layer(&status, landlock),
+        Err(error) => Layer::None(protocol::problem::chain(&error)),
+    }
+}
+
+fn layer(status: &RulesetStatus, landlock: LandlockStatus) -> Layer {
+    match (status, landlock) {
+        (RulesetStatus::FullyEnforced, _) => Layer::Full,
+        (RulesetStatus::PartiallyEnforced, LandlockStatus::Available { effective_abi, .. }) => {
             let has = effective_abi as i32;
             Layer::Partial(format!("Landlock {has} of {}; Linux 6.12 has all", WANTED as i32))
         }
-        Ok((_, LandlockStatus::NotEnabled)) => {
+        (_, LandlockStatus::NotEnabled) => {
             Layer::None("Landlock is not enabled: boot with lsm=landlock,...".into())
         }
-        Ok(_) => Layer::None("this kernel has no Landlock".into()),
-        Err(error) => Layer::None(protocol::problem::chain(&error)),
+        _ => Layer::None("this kernel has no Landlock".into()),
     }
 }
 
@@ -54,4 +60,21 @@ fn restrict(readable: &[PathBuf]) -> Result<(RulesetStatus, LandlockStatus), Rul
         .add_rules(path_beneath_rules(system.chain(readable.iter().cloned()), read))?
         .restrict_self()?;
     Ok((status.ruleset, status.landlock))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RulesetStatus::{FullyEnforced, NotEnforced, PartiallyEnforced};
+
+    #[test]
+    fn what_a_kernel_lacks_is_said() {
+        let has = |effective_abi| LandlockStatus::Available { effective_abi, kernel_abi: None };
+        assert_eq!(layer(&FullyEnforced, has(ABI::V7)), Layer::Full);
+        let none = |layer| matches!(layer, Layer::None(_));
+        assert!(none(layer(&NotEnforced, LandlockStatus::NotEnabled)));
+        assert!(none(layer(&NotEnforced, LandlockStatus::NotImplemented)));
+        let Layer::Partial(why) = layer(&PartiallyEnforced, has(ABI::V3)) else { panic!() };
+        assert!(why.starts_with("Landlock 3 of 6"), "{why}");
+    }
 }

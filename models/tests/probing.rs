@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
-use outrigger_models::batching::Batching;
+use outrigger_models::probing::Batching;
 
 mod support;
 use support::onnx::{self, FLOAT};

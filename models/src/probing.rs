@@ -1,9 +1,10 @@
-//! Does a request's answer depend on who else is in the batch?
+//! What the probes say of a model beside yes and no: how near its answers come to what was measured,
+//! and whether they depend on who else is in the batch.
 //!
-//! It should not, and sometimes does: dynamic quantization takes its scale from the whole batch, a
-//! normalisation may run over the wrong axis, and a graph that names its first dimension `n` may
-//! still reshape to one. So some probes are answered alone and then among others, and the rows are
-//! compared with the same measure and tolerance as the probes themselves.
+//! The latter should not be, and sometimes is: dynamic quantization takes its scale from the whole
+//! batch, a normalisation may run over the wrong axis, and a graph that names its first dimension
+//! `n` may still reshape to one. So some probes are answered alone and then among others, and the
+//! rows are compared with the same measure and tolerance as the probes themselves.
 
 use bytes::BytesMut;
 use protocol::manifest::TensorSpec;
@@ -12,8 +13,9 @@ use protocol::tensor::{Tensor, TensorMeta};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::ProbeCase;
-use crate::model::{LoadedModel, ProbeError, difference};
+use crate::model::{LoadedModel, ProbeError};
 use crate::numbers;
+use crate::worker::{Answer, Job};
 
 /// How many probes are compared.
 const SUBJECTS: usize = 4;
@@ -34,7 +36,51 @@ pub struct Batching {
     pub failure: Option<String>,
 }
 
+/// How near a model's answers to its probes came to what was measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Compared {
+    /// How many probes there were.
+    pub probes: usize,
+    /// The largest `|a - b| / (1 + |b|)`.
+    pub worst_difference: f64,
+    /// Mean time of an answer, in microseconds.
+    pub mean_run_us: u64,
+}
+
 impl LoadedModel {
+    /// As [`check_probes`](Self::check_probes), and says how near the answers came.
+    ///
+    /// # Errors
+    /// [`ProbeError`] with the first difference that is not tolerated.
+    pub fn compare_probes(&self) -> Result<Compared, ProbeError> {
+        let cases = self.probes()?;
+        let mut compared = Compared { probes: cases.len(), worst_difference: 0.0, mean_run_us: 0 };
+        for (probe, case) in cases.iter().enumerate() {
+            let answer = self.check_probe(probe, case)?;
+            let apart = case.outputs.iter().filter_map(|expected| {
+                let actual = answer.outputs.iter().find(|output| output.name() == expected.name());
+                let (wanted, got) = (numbers::to_f64(expected)?, numbers::to_f64(actual?)?);
+                wanted.iter().zip(&got).map(|(a, b)| difference(*a, *b)).reduce(f64::max)
+            });
+            compared.worst_difference = apart.fold(compared.worst_difference, f64::max);
+            compared.mean_run_us += answer.infer_us;
+        }
+        compared.mean_run_us /= (cases.len() as u64).max(1);
+        Ok(compared)
+    }
+
+    /// One request, waited for.
+    fn answer_probe(
+        &self,
+        probe: usize,
+        inputs: Vec<Tensor>,
+        outputs: Vec<String>,
+    ) -> Result<Answer, ProbeError> {
+        let ticket = self.submit(Job { inputs, outputs, ..Job::default() });
+        let ticket = ticket.map_err(|source| ProbeError::Refused { probe, source })?;
+        ticket.wait().map_err(|source| ProbeError::Run { probe, source })
+    }
+
     /// Compares answers alone with answers in a batch. `None` for a model that takes no batches, or
     /// whose probes cannot stand in one batch. Blocks for as long as that takes.
     ///
@@ -153,4 +199,31 @@ fn row_distance(alone: &Tensor, batch: &Tensor, place: usize, size: usize) -> f6
     }
     let row = got.iter().skip(place * wanted.len());
     wanted.iter().zip(row).map(|(a, b)| difference(*a, *b)).fold(0.0, f64::max)
+}
+
+/// How far a number lies from the expected one, relative to `1 + |expected|`. A NaN equals a NaN
+/// only, and an infinity itself; what is not comparable is `f64::MAX` away.
+fn difference(expected: f64, actual: f64) -> f64 {
+    if expected == actual || (expected.is_nan() && actual.is_nan()) {
+        return 0.0;
+    }
+    let apart = (actual - expected).abs() / (1.0 + expected.abs());
+    if expected.is_finite() && apart.is_finite() { apart } else { f64::MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::difference;
+
+    #[test]
+    fn differences_are_relative_and_finite() {
+        assert_eq!(difference(1.0, 1.0), 0.0);
+        assert_eq!(difference(1.0, 2.0), 0.5);
+        assert_eq!(difference(f64::NAN, f64::NAN), 0.0);
+        assert_eq!(difference(f64::INFINITY, f64::INFINITY), 0.0);
+        for (a, b) in [(f64::NAN, 1.0), (1.0, f64::NAN), (1.0, f64::INFINITY), (f64::INFINITY, 1.0)]
+        {
+            assert_eq!(difference(a, b), f64::MAX, "{a} {b}");
+        }
+    }
 }
