@@ -2,8 +2,9 @@
 //! want to read of it, logs; so counters and logs cannot drift apart.
 
 use crate::metrics::Latencies;
+use crate::sandbox::Proof;
 use link::counter::Counter;
-use protocol::id::ModelName;
+use protocol::id::{ContentHash, ModelName};
 use protocol::infer::{Placement, Verdict};
 use protocol::problem::{Problem, ProblemCode};
 use serde::Serialize;
@@ -17,6 +18,7 @@ pub(crate) struct Counters {
     link: Link,
     installs: Installs,
     memory: Memory,
+    trials: Trials,
     #[serde(skip)]
     latencies: Latencies,
 }
@@ -63,6 +65,15 @@ struct Memory {
     evictions: Counter,
     failures: Counter,
     refusals: Counter,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Trials {
+    proven: Counter,
+    refused: Counter,
+    quarantined: Counter,
+    not_run: Counter,
+    released: Counter,
 }
 
 impl Counters {
@@ -176,6 +187,35 @@ impl Counters {
         let counter = if passing { &self.installs.failed } else { &self.installs.refused };
         counter.add(1);
         tracing::warn!(%model, passing, why, "not installed");
+    }
+
+    /// A model has proven itself in the child process.
+    pub(crate) fn proven(&self, model: &ModelName, version: u64, proof: &Proof) {
+        self.trials.proven.add(1);
+        let batch_invariant = proof.batching.as_ref().map(|batching| batching.invariant);
+        let Proof { load_ms, warm_up_ms, run_ms, probes, worst_difference, .. } = proof;
+        tracing::info!(
+            %model, version, load_ms, warm_up_ms, run_ms, probes, worst_difference, batch_invariant,
+            "proven"
+        );
+    }
+
+    /// A model was tried and has not proven itself, or could not be tried.
+    pub(crate) fn not_proven(&self, refused: bool) {
+        let counter = if refused { &self.trials.refused } else { &self.trials.not_run };
+        counter.add(1);
+    }
+
+    /// A model crashed, hung or took too much in the child process.
+    pub(crate) fn quarantined(&self, model: &ModelName, version: u64, why: &str) {
+        self.trials.quarantined.add(1);
+        tracing::error!(%model, version, why, "quarantined");
+    }
+
+    /// Somebody let a bundle out of quarantine.
+    pub(crate) fn released(&self, bundle: ContentHash) {
+        self.trials.released.add(1);
+        tracing::info!(%bundle, "released from quarantine");
     }
 
     /// How long answers took.

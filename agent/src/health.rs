@@ -63,9 +63,9 @@ pub(crate) fn examine(subject: &Subject) -> Report {
     checks.extend(identity::checks(subject));
     let reaches_cloud = network.reaches_cloud;
     checks.extend(network.checks);
-    let (runtime, backend) = runtime::checks(subject);
+    let (runtime, prover) = runtime::checks(subject);
     checks.extend(runtime);
-    checks.extend(models::checks(subject, backend.as_ref()));
+    checks.extend(models::checks(subject, prover.as_ref()));
     checks.extend(local::checks(subject, reaches_cloud));
     Report { checks }
 }

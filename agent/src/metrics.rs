@@ -47,6 +47,7 @@ fn counters(out: &mut Exposition, counters: &Value) {
         ("refusals", "outrigger_refusals_total", "reason", "Requests refused or failed."),
         ("installs", "outrigger_installs_total", "result", "Installations of model versions."),
         ("memory", "outrigger_memory_events_total", "event", "Models that make room for others."),
+        ("trials", "outrigger_trials_total", "result", "Models tried in a confined process."),
     ];
     for (group, name, label, help) in labelled {
         let mut family = out.family(name, help, Kind::Counter);

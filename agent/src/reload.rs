@@ -67,6 +67,7 @@ impl Changes {
             ("[local]", old.local != new.local),
             ("[runtime]", old.runtime != new.runtime),
             ("[models]", old.models != new.models),
+            ("[sandbox]", old.sandbox != new.sandbox),
             ("[link] reconnect_max_s", old.link.reconnect_max_s != new.link.reconnect_max_s),
         ];
         Self { live: changed(&live), after_restart: changed(&after_restart) }

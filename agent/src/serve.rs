@@ -10,11 +10,13 @@ mod applications;
 mod guard;
 mod inference;
 mod metrics;
+mod quarantine;
 mod status;
 
 pub(crate) use applications::Applications;
 pub(crate) use guard::Door;
 pub(crate) use metrics::metrics_router;
+pub(crate) use quarantine::QUARANTINE_PATH;
 pub(crate) use status::{ModelStatus, StatusReport};
 
 use crate::counters::Counters;
@@ -40,8 +42,13 @@ pub(crate) struct Context {
 
 /// The routes, as whoever comes through this door may use them.
 pub(crate) fn router(context: Arc<Context>, door: Door) -> Router {
+    let managing = match door {
+        Door::Unix => quarantine::routes(context.clone()),
+        Door::Tcp(_) => Router::new(),
+    };
     let gate = guard::Gate { counters: context.counters.clone(), door };
     oip::router(context.clone())
+        .merge(managing)
         .route("/outrigger/status", get(status::status).with_state(context))
         .layer(middleware::from_fn_with_state(Arc::new(gate), guard::admit))
 }

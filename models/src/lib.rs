@@ -32,7 +32,8 @@
 //!   [`confidence`]: how sure it is. [`stream`]: what is kept from one frame or piece to the next.
 //!   [`runner`] puts all of it around a session.
 //! - [`worker`]: one thread owns one runner, behind a bounded queue; [`model`] is a checked
-//!   [`bundle`] with its workers.
+//!   [`bundle`] with its workers; [`probing`]: how near its answers
+//!   to the probes come, alone and among others.
 //! - [`providers`]: which accelerator runs a model, proven on this machine ([`compare`]).
 //! - [`memory`]: what this process holds, so that a model's share can be measured.
 //! - [`authoring`]: makes bundles from a folder with a `model.toml`, measures the probes, and
@@ -56,6 +57,7 @@ pub mod numbers;
 pub mod ort_backend;
 pub mod postprocess;
 pub mod preprocess;
+pub mod probing;
 pub mod providers;
 pub mod runner;
 pub mod stream;

@@ -9,6 +9,7 @@ pub mod architecture;
 pub mod bench;
 pub mod demo;
 pub mod fashion;
+pub mod hostile;
 pub mod http;
 pub mod people;
 pub mod prometheus;

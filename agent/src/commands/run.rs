@@ -11,6 +11,7 @@ use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
 use crate::reload::{Reloader, Source, Told};
 use crate::requests::Requests;
+use crate::sandbox::{Prover, runtime_version};
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::uplink::Keeper;
 use crate::uplink::renew::Renewer;
@@ -93,6 +94,7 @@ async fn serve(
     tokio::spawn(notifier.clone().keep_alive());
     tokio::spawn(say_goodbye(notifier, stop.clone()));
     sockets.serve(&context, &applications, stop).await;
+    context.installer.stop_trials();
     tracing::info!("stopped");
     Ok(())
 }
@@ -240,6 +242,8 @@ fn assemble(
 ) -> anyhow::Result<Arc<Context>> {
     let library = find_library(config.runtime.library.as_deref())?;
     let backend = Arc::new(OrtBackend::open(&library)?);
+    let runtime = runtime_version(&library, backend.build_info());
+    let prover = Prover::new(&library, &config);
     let counters = Arc::new(Counters::default());
     let own = (config.runtime.clone(), config.models.clone());
     let engine = Arc::new(Engine::new(backend, own.0, own.1, counters.clone()));
@@ -267,6 +271,8 @@ fn assemble(
         counters: counters.clone(),
         trusted: enrolment.signers(),
         reported: reported_sender,
+        prover,
+        runtime,
     };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
     tokio::spawn(keep);

@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::engine::Running;
+use crate::sandbox::Proof;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,9 @@ pub(crate) struct ModelStatus {
     pub(crate) phase: String,
     /// Why the target is not active.
     pub(crate) reason: String,
+    /// What the trial of the active version showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proof: Option<Proof>,
     /// How it runs on this machine; nothing for a model that answers nobody.
     #[serde(default)]
     pub(crate) running: Option<Running>,
