@@ -1,6 +1,7 @@
 //! `outrigger-agent run`: serve until told to stop.
 
 use super::{StateDir, hinted};
+use crate::clock::Clock;
 use crate::config::{Config, Local};
 use crate::counters::Counters;
 use crate::engine::Engine;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 /// Arguments of `run`.
@@ -245,11 +246,15 @@ fn assemble(
     let (desired_sender, desired) = watch::channel(None);
     let (reported_sender, reported) = watch::channel(ReportedState::default());
     let own_identity = identity.clone();
+    let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
+    let renewal = Arc::new(Notify::new());
     let keeper = Keeper {
         address: enrolment.cloud.parse()?,
         identity,
         policy: config.link.clone(),
         counters: counters.clone(),
+        clock: clock.clone(),
+        renewal: renewal.clone(),
         desired: desired_sender,
         reported,
     };
@@ -257,6 +262,8 @@ fn assemble(
         address: keeper.address.clone(),
         identity: keeper.identity.clone(),
         counters: counters.clone(),
+        clock: clock.clone(),
+        wanted: renewal,
     };
     let (uplink, keep) = keeper.start();
     let places = Places { state_dir, bytes_per_s: config.link.download_bytes_per_s };
@@ -281,5 +288,6 @@ fn assemble(
         device,
         cloud,
         identity: own_identity,
+        clock,
     }))
 }
