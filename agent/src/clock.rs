@@ -159,7 +159,7 @@ fn words(now: Now) -> String {
         Basis::System => "plausible".into(),
         Basis::Signed => format!("{off}; using signed time from the cloud"),
         Basis::Known => {
-            format!("{off} of what is known; counting on from there until the cloud tells")
+            format!("{off}, by what is known; counting on from there until the cloud tells")
         }
     }
 }

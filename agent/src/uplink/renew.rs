@@ -1,7 +1,7 @@
 //! Renewal: a device whose certificate nears its end, or is past it, gets a fresh one for the same
 //! key, on a connection made for nothing else.
 
-use super::{CloudAddress, UplinkError};
+use super::{CloudAddress, UplinkError, explained};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::{IdentityError, IdentityFiles};
@@ -54,6 +54,9 @@ impl Renewer {
                 match tokio::time::timeout(PATIENCE, self.renew(jitter)).await {
                     Ok(Ok(true)) => self.counters.renewed(),
                     Ok(Ok(false)) => {} // by the time that the cloud told, it is not due yet
+                    Ok(Err(RenewError::Uplink(error))) => {
+                        self.counters.renewal_failed(&explained(&error));
+                    }
                     Ok(Err(error)) => self.counters.renewal_failed(&chain(&error)),
                     Err(_) => self.counters.renewal_failed(&RenewError::Silent.to_string()),
                 }

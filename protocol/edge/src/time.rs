@@ -83,7 +83,7 @@ impl Now {
 pub enum RefusedTime {
     /// Either the cloud's clock was set back, or somebody wants old things to be valid again.
     #[error(
-        "the cloud's time is {} than what this device knows to have passed",
+        "the cloud's time is {} what this device knows to have passed",
         Offset(difference(*.signed_ms, *.floor_ms))
     )]
     BeforeFloor {

@@ -72,7 +72,7 @@ fn time_before_the_floor_is_refused_and_changes_nothing() {
     let signed_ms = truth_ms - DAY;
     let refused = tell(&mut time, signed_ms, 0).unwrap_err();
     assert_eq!(refused, RefusedTime::BeforeFloor { signed_ms, floor_ms: truth_ms });
-    assert!(refused.to_string().contains("24.0 hours behind"), "{refused}");
+    assert!(refused.to_string().contains("24.0 hours behind what"), "{refused}");
     assert!(!time.is_verified());
     // Clouds may differ by a little, and the floor does not go back with them.
     tell(&mut time, truth_ms - 30_000, 0).unwrap();
