@@ -137,7 +137,8 @@ impl IdentityFiles {
 
     /// Removes all of it, the commit first. Whether there was anything.
     pub(crate) fn remove(&self) -> Result<bool, IdentityError> {
-        let mut found = false;
+        let failed = |source| IdentityError::File { path: self.0.clone(), source };
+        let mut found = durable::sweep(&self.0).map_err(failed)? > 0; // half-written keys too
         for name in [ENROLMENT_FILE, KEY_FILE, CHAIN_FILE, CA_FILE, TIME_FILE] {
             let path = self.0.join(name);
             match std::fs::remove_file(&path) {

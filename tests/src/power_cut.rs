@@ -30,15 +30,19 @@ pub struct Effort {
     pub versions: u64,
     /// Renewals.
     pub renewals: usize,
-    /// The longest that the agent runs between two points.
-    pub step_max_ms: u8,
+    /// How often it leaves the fleet, and comes back.
+    pub departures: usize,
+    /// The longest that a serving agent runs between two points, in microseconds.
+    pub step_max_us: u16,
 }
 
 impl Effort {
     /// For every test run: under a minute.
-    pub const SHORT: Self = Self { enrolments: 1, versions: 2, renewals: 1, step_max_ms: 60 };
+    pub const SHORT: Self =
+        Self { enrolments: 1, versions: 2, renewals: 1, departures: 1, step_max_us: 60_000 };
     /// For a proof.
-    pub const LONG: Self = Self { enrolments: 8, versions: 8, renewals: 4, step_max_ms: 12 };
+    pub const LONG: Self =
+        Self { enrolments: 8, versions: 8, renewals: 6, departures: 8, step_max_us: 8_000 };
 }
 
 /// What became of all points.

@@ -66,12 +66,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         )
     })?;
     let _lock = StateLock::take(&state_dir).map_err(|e| super::explain_lock(&e))?;
+    sweep(&state_dir);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let source = Source { file: config_file, told, log };
     runtime.block_on(serve(&state_dir, config, files, enrolment, source))?;
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a power cut left of a write. It is in nobody's way, so that it must not keep the agent down.
+fn sweep(state_dir: &Path) {
+    match ::link::durable::sweep(state_dir) {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "swept what interrupted writes had left"),
+        Err(error) => tracing::warn!(%error, "cannot sweep the state folder"),
+    }
 }
 
 async fn serve(

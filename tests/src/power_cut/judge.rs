@@ -31,7 +31,7 @@ pub(super) struct Point {
 
 /// What became of it.
 #[derive(Debug, Default)]
-pub struct Verdict {
+pub(super) struct Verdict {
     pub(super) enrolled: bool,
     pub(super) started: bool,
     pub(super) acknowledged: u64,
