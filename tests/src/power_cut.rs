@@ -1,5 +1,5 @@
 //! The power is cut, at any moment: the agent starts again all the same, and serves what it had said
-//! that it serves.
+//! that it serves; the cloud ([`mod@cloud`]) keeps what it had acknowledged.
 //!
 //! The agent's state folder lies on an ext4 file system in an image, which stands for the disk. What
 //! was not synced is in memory only, as before a real power cut: the file system flushes by itself
@@ -11,6 +11,7 @@
 //! What this does not show: a disk that loses or reorders what it has not been told to flush.
 //! Everything that reached the image counts as written, in that order.
 
+mod cloud;
 mod disk;
 mod judge;
 mod life;
@@ -32,17 +33,31 @@ pub struct Effort {
     pub renewals: usize,
     /// How often it leaves the fleet, and comes back.
     pub departures: usize,
+    /// Rounds of a token, an enrolment, a push and an assignment, for the cloud.
+    pub rounds: u64,
     /// The longest that a serving agent runs between two points, in microseconds.
     pub step_max_us: u16,
 }
 
 impl Effort {
     /// For every test run: under a minute.
-    pub const SHORT: Self =
-        Self { enrolments: 1, versions: 2, renewals: 1, departures: 1, step_max_us: 60_000 };
+    pub const SHORT: Self = Self {
+        enrolments: 1,
+        versions: 2,
+        renewals: 1,
+        departures: 1,
+        rounds: 1,
+        step_max_us: 60_000,
+    };
     /// For a proof.
-    pub const LONG: Self =
-        Self { enrolments: 8, versions: 8, renewals: 6, departures: 8, step_max_us: 8_000 };
+    pub const LONG: Self = Self {
+        enrolments: 8,
+        versions: 8,
+        renewals: 6,
+        departures: 8,
+        rounds: 4,
+        step_max_us: 8_000,
+    };
 }
 
 /// What became of all points.
@@ -74,6 +89,7 @@ pub fn cut(effort: Effort) -> anyhow::Result<Report> {
     room.control()?;
     let mut report = Report::default();
     life::live(&room, effort, &mut report)?;
+    cloud::live(&room, effort.rounds, &mut report)?;
     Ok(report)
 }
 

@@ -101,3 +101,6 @@ fn judge(connection: &Connection, clock: &Clock) -> Result<(), TimeError> {
     let (not_before_s, not_after_s) = pki::validity_s(leaf).map_err(TimeError::Unreadable)?;
     Validity { not_before_s, not_after_s }.check(clock.now_s()).map_err(TimeError::Certificate)
 }
+
+#[cfg(test)]
+mod tests;
