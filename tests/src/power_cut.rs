@@ -1,5 +1,5 @@
 //! The power is cut, at any moment: the agent starts again all the same, and serves what it had said
-//! that it serves; the cloud ([`mod@cloud`]) keeps what it had acknowledged.
+//! that it serves; the cloud keeps what it had acknowledged.
 //!
 //! The agent's state folder lies on an ext4 file system in an image, which stands for the disk. What
 //! was not synced is in memory only, as before a real power cut: the file system flushes by itself
@@ -51,18 +51,22 @@ impl Effort {
     };
     /// For a proof.
     pub const LONG: Self = Self {
-        enrolments: 8,
-        versions: 8,
-        renewals: 6,
+        enrolments: 4,
+        versions: 4,
+        renewals: 3,
         departures: 8,
-        rounds: 4,
-        step_max_us: 8_000,
+        rounds: 3,
+        step_max_us: 15_000,
     };
 }
 
 /// What became of all points.
 #[derive(Debug, Default)]
 pub struct Report(Vec<(&'static str, Vec<Verdict>)>);
+
+/// `unshare` with mounts and processes of one's own, which all end with it.
+pub const ALONE: [&str; 7] =
+    ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
 /// Why this cannot be shown on this machine.
 pub fn obstacle() -> Option<String> {
@@ -72,15 +76,15 @@ pub fn obstacle() -> Option<String> {
     let try_all = "mount -t tmpfs tmpfs /mnt && truncate -s 16M /mnt/i && mkfs.ext4 -q /mnt/i \
                    && mkdir /mnt/m && mount -o loop /mnt/i /mnt/m && e2fsck -V";
     let mut probe = Command::new("unshare");
-    probe.args(["--mount", "--propagation", "private", "sh", "-c", try_all]);
+    probe.args(ALONE).args(["sh", "-c", try_all]);
     let may = probe.stdout(Stdio::null()).stderr(Stdio::null()).status();
     (!may.is_ok_and(|status| status.success())).then(|| {
         "only root may mount an image, with mkfs.ext4, e2fsck and a free loop device".to_owned()
     })
 }
 
-/// Cuts the power. The caller runs in a mount namespace of its own, which takes every mount and every
-/// loop device away with it when it ends, however it ends.
+/// Cuts the power. The caller runs under `unshare` with [`ALONE`], which takes every program, mount and loop
+/// device away with it when it ends, however it ends.
 ///
 /// # Errors
 /// A program that does not start, or a machine on which this cannot be shown.

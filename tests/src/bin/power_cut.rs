@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use outrigger_tests::people::exit_code;
-use outrigger_tests::power_cut::{Effort, cut, obstacle};
+use outrigger_tests::power_cut::{ALONE, Effort, cut, obstacle};
 use std::process::{Command, ExitCode};
 
 #[derive(Parser)]
@@ -11,7 +11,7 @@ struct Args {
     /// Fewer points: to see that it holds.
     #[arg(long)]
     short: bool,
-    /// Already in a mount namespace of its own.
+    /// Already alone with its mounts and programs.
     #[arg(long, hide = true)]
     inside: bool,
 }
@@ -31,10 +31,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// This program again, where its mounts are nobody else's and end with it.
+/// This program again, where its mounts and programs are nobody else's and end with it.
 fn inside(args: &Args) -> anyhow::Result<ExitCode> {
+    let folder = tempfile::tempdir()?;
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe()?);
+    command.args(ALONE).arg(std::env::current_exe()?).env("TMPDIR", folder.path());
     command.arg("--inside").args(args.short.then_some("--short"));
     let code = command.status()?.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))

@@ -13,8 +13,8 @@ const READS_MAX: usize = 100;
 
 /// A folder in memory with the images.
 pub(super) struct Room {
+    _memory: Mount, // goes before the folder that it lies on
     folder: tempfile::TempDir,
-    _memory: Mount,
 }
 
 /// A mounted file system; it goes when this does.
