@@ -18,6 +18,7 @@ pub(crate) struct Counters {
     link: Link,
     installs: Installs,
     trials: Trials,
+    clock: Clock,
     #[serde(skip)]
     latencies: Latencies,
 }
@@ -64,6 +65,15 @@ struct Trials {
     quarantined: Counter,
     not_run: Counter,
     released: Counter,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Clock {
+    times_verified: Counter,
+    times_refused: Counter,
+    times_not_kept: Counter,
+    cloud_jumps: Counter,
+    system_doubted: Counter,
 }
 
 impl Counters {
@@ -127,6 +137,39 @@ impl Counters {
     pub(crate) fn renewal_failed(&self, why: &str) {
         self.link.renewal_failures.add(1);
         tracing::warn!(why, "the certificate was not renewed");
+    }
+
+    /// The fleet CA told the time.
+    pub(crate) fn time_verified(&self) {
+        self.clock.times_verified.add(1);
+    }
+
+    /// The cloud told a time, or showed a certificate, that is not taken.
+    pub(crate) fn time_refused(&self, why: &str) {
+        self.clock.times_refused.add(1);
+        tracing::warn!(why, "the cloud's time was not taken");
+    }
+
+    /// What is known of the time could not be read or written; after a restart less is known.
+    pub(crate) fn time_not_kept(&self, why: &str) {
+        self.clock.times_not_kept.add(1);
+        tracing::warn!(why, "the time is not kept");
+    }
+
+    /// The cloud's clock was set by so much since it last told the time.
+    pub(crate) fn cloud_clock_set(&self, by: &str) {
+        self.clock.cloud_jumps.add(1);
+        tracing::warn!(by, "the cloud's clock was set");
+    }
+
+    /// The system's clock is believed, or is not any more.
+    pub(crate) fn clock_changed(&self, believed: bool, how: &str) {
+        if believed {
+            tracing::info!(how, "the system's clock is believed again");
+        } else {
+            self.clock.system_doubted.add(1);
+            tracing::warn!(how, "the system's clock is wrong");
+        }
     }
 
     /// A version became active.

@@ -1,6 +1,7 @@
 //! `outrigger-agent run`: serve until told to stop.
 
 use super::{StateDir, hinted};
+use crate::clock::Clock;
 use crate::config::{Config, Local};
 use crate::counters::Counters;
 use crate::engine::Engine;
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 /// Arguments of `run`.
@@ -66,12 +67,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         )
     })?;
     let _lock = StateLock::take(&state_dir).map_err(|e| super::explain_lock(&e))?;
+    sweep(&state_dir);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let source = Source { file: config_file, told, log };
     runtime.block_on(serve(&state_dir, config, files, enrolment, source))?;
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a power cut left of a write. It is in nobody's way, so that it must not keep the agent down.
+fn sweep(state_dir: &Path) {
+    match ::link::durable::sweep(state_dir) {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "swept what interrupted writes had left"),
+        Err(error) => tracing::warn!(%error, "cannot sweep the state folder"),
+    }
 }
 
 async fn serve(
@@ -249,11 +260,15 @@ fn assemble(
     let (desired_sender, desired) = watch::channel(None);
     let (reported_sender, reported) = watch::channel(ReportedState::default());
     let own_identity = identity.clone();
+    let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
+    let renewal = Arc::new(Notify::new());
     let keeper = Keeper {
         address: enrolment.cloud.parse()?,
         identity,
         policy: config.link.clone(),
         counters: counters.clone(),
+        clock: clock.clone(),
+        renewal: renewal.clone(),
         desired: desired_sender,
         reported,
     };
@@ -261,6 +276,8 @@ fn assemble(
         address: keeper.address.clone(),
         identity: keeper.identity.clone(),
         counters: counters.clone(),
+        clock: clock.clone(),
+        wanted: renewal,
     };
     let (uplink, keep) = keeper.start();
     let places = Places { state_dir, bytes_per_s: config.link.download_bytes_per_s };
@@ -287,5 +304,6 @@ fn assemble(
         device,
         cloud,
         identity: own_identity,
+        clock,
     }))
 }

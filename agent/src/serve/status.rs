@@ -1,6 +1,7 @@
 //! What the agent says of itself: one report, for `outrigger-agent status` and for scripts.
 
 use super::Context;
+use crate::clock::ClockStatus;
 use crate::sandbox::Proof;
 use axum::Json;
 use axum::extract::State;
@@ -17,6 +18,9 @@ pub(crate) struct StatusReport {
     pub(crate) connected: bool,
     /// Whether deferral is suspended after failures.
     pub(crate) breaker_open: bool,
+    /// What the device makes of its clock.
+    #[serde(default)]
+    pub(crate) clock: ClockStatus,
     pub(crate) models: Vec<ModelStatus>,
     pub(crate) counters: serde_json::Value,
 }
@@ -56,6 +60,7 @@ impl Context {
             agent_version: env!("CARGO_PKG_VERSION").into(),
             connected: self.uplink.connection().is_some(),
             breaker_open: self.requests.breaker_is_open(),
+            clock: self.clock.status(),
             models: self.installer.status(),
             counters: serde_json::to_value(&*self.counters).unwrap_or_default(),
         }

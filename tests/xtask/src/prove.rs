@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 
 mod package;
+mod power_cut;
 
 /// Prove a claim that takes longer than a test, or needs root.
 #[derive(clap::Args)]
@@ -19,10 +20,13 @@ pub(crate) struct Args {
 enum Claim {
     /// The .deb installs, runs, upgrades and purges in a root of its own; the tar.gz runs where it is unpacked.
     Package,
+    /// Whenever the power is cut, the agent starts again and serves what it had said that it serves.
+    PowerCut,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     match args.claim {
         Claim::Package => Ok(package::prove(args.short)?),
+        Claim::PowerCut => power_cut::prove(args.short),
     }
 }
