@@ -33,7 +33,7 @@ fn temporary_name(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name([name, suffix.as_ref()].join(".".as_ref())))
 }
 
-/// Removes what [`write`] left beside its files in a folder when it was interrupted, which may be a
+/// Removes what [`write()`] left beside its files in a folder when it was interrupted, which may be a
 /// key. Nobody may be writing there. How many files that were.
 ///
 /// # Errors
