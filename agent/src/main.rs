@@ -29,6 +29,7 @@ mod notify;
 mod reload;
 mod requests;
 mod reset;
+mod sequences;
 mod serve;
 mod service;
 mod state;

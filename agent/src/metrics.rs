@@ -44,6 +44,7 @@ fn counters(out: &mut Exposition, counters: &Value) {
         ("answers", "outrigger_answers_total", "placement", "Requests answered."),
         ("refusals", "outrigger_refusals_total", "reason", "Requests refused or failed."),
         ("installs", "outrigger_installs_total", "result", "Installations of model versions."),
+        ("sequences", "outrigger_sequences_total", "event", "Streams with state."),
     ];
     for (group, name, label, help) in labelled {
         let mut family = out.family(name, help, Kind::Counter);

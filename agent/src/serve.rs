@@ -36,6 +36,7 @@ pub(crate) struct Context {
     pub(crate) device: DeviceId,
     pub(crate) cloud: String,
     pub(crate) identity: IdentityFiles,
+    pub(crate) intake: oip::Intake,
 }
 
 /// The routes, as whoever comes through this door may use them.

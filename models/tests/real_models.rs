@@ -208,7 +208,7 @@ fn speech_is_found_in_a_file_and_in_a_stream() {
     for piece in samples.chunks(777) {
         let piece = Tensor::from_f32("audio", vec![1, piece.len() as i64], piece).unwrap();
         let job = Job { inputs: vec![piece], ..Job::default() };
-        let answer = model.submit_stream(job, state).unwrap().wait().unwrap();
+        let answer = model.submit_stream(job, state.into()).unwrap().wait().unwrap();
         streamed.extend(answer.outputs[0].to_f32().unwrap());
         state = answer.stream.unwrap();
     }

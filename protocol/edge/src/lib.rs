@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod offload;
 pub mod renewal;
+pub mod sequences;
 pub mod update;
 
 /// An event that the state does not allow: a fault in the caller, never a peer's doing.
