@@ -372,5 +372,5 @@ fn scores_become_labels_with_probabilities() {
     let one = ask(&model, x(&[0.0, 1.0, 0.0]), &["probability", "logits"]).unwrap();
     assert_eq!((names(&one), one.label.as_deref()), (vec!["probability", "logits"], Some("yes")));
     let nan = ask(&model, x(&[0.0, f32::NAN, 0.0]), &[]).unwrap_err();
-    assert_eq!(nan, RunError::NotANumber("logits".into()));
+    assert_eq!(nan, InvalidRequest::NotFinite { name: "x".into(), index: 1 }.into());
 }

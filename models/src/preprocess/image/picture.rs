@@ -41,7 +41,7 @@ fn decoding_error(error: image::ImageError) -> ImageError {
         image::ImageError::IoError(e) if e.kind() == ErrorKind::UnexpectedEof => {
             ImageError::Truncated
         }
-        other => ImageError::Damaged(other.to_string()),
+        other => ImageError::Damaged(other.to_string().trim_end().to_owned()),
     }
 }
 
@@ -58,6 +58,9 @@ impl Picture {
         if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png) {
             return Err(ImageError::Format);
         }
+        if format == ImageFormat::Jpeg && !jpeg::is_whole(file) {
+            return Err(ImageError::Truncated);
+        }
         let mut reader = ImageReader::with_format(Cursor::new(file), format);
         let mut limits = Limits::default();
         limits.max_alloc = Some(DECODER_MAX_BYTES);
@@ -65,9 +68,6 @@ impl Picture {
         let decoder = reader.into_decoder().map_err(decoding_error)?;
         let (width, height) = decoder.dimensions();
         check_size(width, height)?;
-        if format == ImageFormat::Jpeg && !jpeg::is_whole(file) {
-            return Err(ImageError::Truncated);
-        }
         let image = DynamicImage::from_decoder(decoder).map_err(decoding_error)?;
         Ok(Self(to_color(&image, plan.color.unwrap_or(Color::Rgb))))
     }
