@@ -194,7 +194,7 @@ impl Feed {
 
     #[cfg_attr(
         not(any(feature = "audio", feature = "text", feature = "image")),
-        allow(unused_variables)
+        allow(unused_variables, unreachable_code)
     )]
     fn apply(
         &self,

@@ -1,7 +1,7 @@
 //! Texts and sounds through bundles of small models on ONNX Runtime: declared in a `model.toml`,
 //! made, probed and asked.
 
-#![cfg(all(feature = "text", feature = "audio"))]
+#![cfg(all(feature = "image", feature = "text", feature = "audio"))]
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 use outrigger_models::authoring::BuildError;
