@@ -17,7 +17,7 @@ const OTHERS_MAX: usize = 1024;
 /// through: decoding says so.
 ///
 /// # Errors
-/// [`ProblemCode::TooLarge`].
+/// [`ProblemCode::TooLarge`], or [`ProblemCode::InvalidRequest`] for a shape without end.
 pub fn check_encoded_request(message: &[u8]) -> Result<(), Problem> {
     let mut counts = Counts::default();
     let whole = fields(message, &mut |field, body| match field {
@@ -82,7 +82,7 @@ fn check_count(count: usize) -> Result<(), Problem> {
 }
 
 fn too_large(text: String) -> Problem {
-    Problem::new(ProblemCode::TooLarge, text)
+    Problem::new(ProblemCode::TooLarge, text).hint("leave out what is not needed")
 }
 
 fn input(message: &[u8], counts: &mut Counts) -> Result<(), Problem> {
@@ -90,7 +90,9 @@ fn input(message: &[u8], counts: &mut Counts) -> Result<(), Problem> {
     let mut shape = |body: &[u8]| {
         rank += varints(body).max(1);
         if rank > TENSOR_MAX_RANK as u64 {
-            return Err(too_large(format!("a shape of more than {TENSOR_MAX_RANK} dimensions")));
+            let text = format!("a tensor has at most {TENSOR_MAX_RANK} dimensions");
+            let hint = "the model's metadata has its shapes";
+            return Err(Problem::new(ProblemCode::InvalidRequest, text).hint(hint));
         }
         Ok(())
     };
@@ -189,7 +191,7 @@ mod tests {
         shaped.inputs[0].shape = vec![1; 8];
         assert_eq!(check(&shaped), None);
         shaped.inputs[0].shape = vec![1; 9];
-        assert_eq!(check(&shaped), large);
+        assert_eq!(check(&shaped), Some(ProblemCode::InvalidRequest));
         let names: Vec<u8> = b"\x0a\x00".repeat(OTHERS_MAX + 1); // the model's name, again and again
         assert_eq!(check_encoded_request(&names).unwrap_err().code, ProblemCode::TooLarge);
     }
