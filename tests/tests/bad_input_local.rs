@@ -160,7 +160,7 @@ fn lists_and_parameters_are_limited() {
     Kind::Invalid.check_http(&post(&unknown), "unknown request parameter \"colour\"").unwrap();
     let nested = format!("{{\"parameters\":{{\"timeout\":[[1]]}},\"inputs\":[{input}]}}");
     assert_eq!(post(&nested).status, 400);
-    let shape = format!("[{}]", vec!["1"; 9].join(","));
+    let shape = format!("[{}]", ["1"; 9].join(","));
     let deep = format!("{{\"inputs\":[{}]}}", input.replace("[1,2]", &shape));
     assert_eq!(post(&deep).status, 400);
     assert_eq!(refusals(&agent, "invalid").unwrap() - before, 4);
@@ -169,7 +169,7 @@ fn lists_and_parameters_are_limited() {
     let tensor = Tensor::from_f32("x", vec![1, 2], &[0.0, 0.0]).unwrap();
     let many = grpc.infer(&grpc::request("plain", &vec![tensor.clone(); 10_000])).unwrap();
     Kind::TooLarge.check_grpc(&many, "tensors in one message").unwrap();
-    let mut unknown = grpc::request("plain", &[tensor.clone()]);
+    let mut unknown = grpc::request("plain", std::slice::from_ref(&tensor));
     unknown.parameters.insert("colour".into(), InferParameter::default());
     let unknown = grpc.infer(&unknown).unwrap();
     Kind::Invalid.check_grpc(&unknown, "unknown request parameter \"colour\"").unwrap();

@@ -11,11 +11,11 @@ use protocol::tensor::Tensor;
 use protocol::wire::inference::InferParameter;
 use protocol::wire::inference::infer_parameter::ParameterChoice;
 use serde_json::json;
-use speech::vowel;
+use sound::vowel;
 use std::path::Path;
 
 #[path = "../../../models/tests/support/speech.rs"]
-mod speech;
+mod sound;
 
 const RECIPE: &str = include_str!("../../../models/tests/recipes/speech.toml");
 const RATE_HZ: u32 = 16_000;
@@ -77,6 +77,7 @@ fn sound(name: &str, samples: &[f32], speech: bool) -> Sound {
 }
 
 /// Two seconds from a generator of Numerical Recipes.
+#[allow(clippy::cast_possible_truncation)] // a tenth of 1 rounds well
 fn noise() -> Vec<f32> {
     let mut bits = 1u32;
     let next = |_| {

@@ -38,18 +38,19 @@ pub(super) fn count<I: Inference>(inference: &I, status: Status) -> Status {
         Code::Internal | Code::InvalidArgument => ProblemCode::InvalidRequest,
         Code::DeadlineExceeded => ProblemCode::DeadlineExceeded,
         Code::Unavailable => ProblemCode::Overloaded,
-        // The caller went away, or asks for what is not served; either is said in gRPC's own terms.
-        _ => {
+        // What is not served, such as a compression, is said in gRPC's own terms.
+        Code::Unimplemented => {
             inference.refused(&Problem::new(ProblemCode::InvalidRequest, status.message()));
             return status;
         }
+        _ => return status, // the caller went away
     };
     let mut problem = Problem::new(code, status.message());
     problem.hint = match code {
         ProblemCode::TooLarge if status.code() == Code::OutOfRange => {
             "send fewer items per request".to_owned()
         }
-        ProblemCode::InvalidRequest => {
+        ProblemCode::InvalidRequest if status.code() == Code::Internal => {
             "send a message of the Open Inference Protocol's inference.proto".to_owned()
         }
         _ => String::new(), // the message has it

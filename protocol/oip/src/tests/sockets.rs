@@ -48,7 +48,9 @@ async fn who_asks_for_nothing_is_let_go_and_others_are_answered() {
     let address = tcp.local_addr().unwrap();
     let late = Arc::new(AtomicUsize::new(0));
     let counted = late.clone();
-    let on_late = Arc::new(move || drop(counted.fetch_add(1, SeqCst)));
+    let on_late = Arc::new(move || {
+        counted.fetch_add(1, SeqCst);
+    });
     let patience = Patience { first_head: Duration::from_millis(300), on_late };
     let door = tokio::spawn(serve(Listener::Tcp(tcp), router, patience, stopped));
     let mut slow = Vec::new();
