@@ -22,6 +22,26 @@ pub(crate) struct Config {
     pub(crate) sequences: Sequences,
     pub(crate) link: Link,
     pub(crate) log: Log,
+    pub(crate) sandbox: Sandbox,
+}
+
+/// The child process in which models are tried before they may answer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sandbox {
+    /// What a model and its runtime may write to, in MiB; 0 for half of the device's memory.
+    pub(crate) memory_mb: u64,
+    /// For loading, the first run and all probes together, in seconds.
+    pub(crate) time_limit_s: u32,
+    /// Refuses every model where the system cannot confine the child in full; otherwise it is
+    /// confined as far as it goes, and `check` says how far.
+    pub(crate) require_full: bool,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self { memory_mb: 0, time_limit_s: 120, require_full: false }
+    }
 }
 
 /// What is logged.

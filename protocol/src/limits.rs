@@ -5,6 +5,8 @@
 pub const CONTROL_FRAME_MAX_BYTES: u32 = 1 << 20;
 /// Headers of inference, blob and enrolment streams, and problems: 64 KiB.
 pub const HEADER_FRAME_MAX_BYTES: u32 = 64 << 10;
+/// A question for the time, and its signed answer.
+pub const TIME_FRAME_MAX_BYTES: u32 = 512;
 /// A signed manifest, as JSON: 256 KiB.
 pub const MANIFEST_MAX_BYTES: usize = 256 << 10;
 /// Files in one bundle.

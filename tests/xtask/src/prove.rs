@@ -6,6 +6,7 @@ use clap::ValueEnum;
 
 mod package;
 pub(crate) mod pipelines;
+mod power_cut;
 
 /// Prove a claim that takes longer than a test, or needs root.
 #[derive(clap::Args)]
@@ -30,6 +31,8 @@ enum Claim {
     Package,
     /// Real models on photos, sentences and a stream of sound, through the real agent.
     Pipelines,
+    /// Whenever the power is cut, the agent starts again and serves what it had said that it serves.
+    PowerCut,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -39,5 +42,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             let (models, speech) = (args.models.as_deref(), args.speech.as_deref());
             Ok(pipelines::prove(models, speech, args.short)?)
         }
+        Claim::PowerCut => power_cut::prove(args.short),
     }
 }
