@@ -3,6 +3,7 @@
 
 use crate::metrics::Latencies;
 use crate::sandbox::Proof;
+use edge::sequences::Forgotten;
 use link::counter::Counter;
 use protocol::id::{ContentHash, ModelName};
 use protocol::infer::{Placement, Verdict};
@@ -17,6 +18,7 @@ pub(crate) struct Counters {
     refusals: Refusals,
     link: Link,
     installs: Installs,
+    sequences: SequenceEvents,
     trials: Trials,
     clock: Clock,
     #[serde(skip)]
@@ -37,6 +39,7 @@ struct Refusals {
     deadline_exceeded: Counter,
     failed: Counter,
     forbidden: Counter,
+    slow_connections: Counter,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -56,6 +59,14 @@ struct Installs {
     refused: Counter,
     loads: Counter,
     unloads: Counter,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct SequenceEvents {
+    begun: Counter,
+    ended: Counter,
+    expired: Counter,
+    displaced: Counter,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -103,6 +114,28 @@ impl Counters {
             }
         };
         counter.add(1);
+    }
+
+    /// A connection was closed because its first request did not come in time.
+    pub(crate) fn connection_late(&self) {
+        self.refusals.slow_connections.add(1);
+        tracing::debug!("a connection asked for nothing in time");
+    }
+
+    /// A stream with state begins.
+    pub(crate) fn sequence_begun(&self) {
+        self.sequences.begun.add(1);
+    }
+
+    /// A stream with state came to its end.
+    pub(crate) fn sequence_ended(&self) {
+        self.sequences.ended.add(1);
+    }
+
+    /// Streams with state were given up before their end.
+    pub(crate) fn sequences_forgotten(&self, forgotten: Forgotten) {
+        self.sequences.expired.add(forgotten.idle);
+        self.sequences.displaced.add(forgotten.displaced);
     }
 
     /// Tensor bytes went to the cloud.

@@ -33,6 +33,7 @@ mod reload;
 mod requests;
 mod reset;
 mod sandbox;
+mod sequences;
 mod serve;
 mod service;
 mod state;

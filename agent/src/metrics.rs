@@ -38,6 +38,7 @@ fn counters(out: &mut Exposition, counters: &Value) {
         ("answers", "outrigger_answers_total", "placement", "Requests answered."),
         ("refusals", "outrigger_refusals_total", "reason", "Requests refused or failed."),
         ("installs", "outrigger_installs_total", "result", "Installations of model versions."),
+        ("sequences", "outrigger_sequences_total", "event", "Streams with state."),
         ("trials", "outrigger_trials_total", "result", "Models tried in a confined process."),
     ];
     for (group, name, label, help) in labelled {

@@ -39,6 +39,7 @@ pub(crate) struct Context {
     pub(crate) device: DeviceId,
     pub(crate) cloud: String,
     pub(crate) identity: IdentityFiles,
+    pub(crate) intake: oip::Intake,
     pub(crate) clock: Arc<Clock>,
 }
 

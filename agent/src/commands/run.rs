@@ -13,17 +13,19 @@ use crate::notify::Notifier;
 use crate::reload::{Reloader, Source, Told};
 use crate::requests::Requests;
 use crate::sandbox::{Prover, runtime_version};
+use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::uplink::Keeper;
 use crate::uplink::renew::Renewer;
 use anyhow::Context as _;
 use models::ort_backend::{OrtBackend, find_library};
-use oip::listen::{Listener, SocketError, UnixSocket};
+use oip::listen::{Listener, Patience, SocketError, UnixSocket};
 use protocol::wire::ReportedState;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -72,7 +74,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let source = Source { file: config_file, told, log };
     runtime.block_on(serve(&state_dir, config, files, enrolment, source))?;
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -135,6 +137,7 @@ struct Sockets {
     http: TcpListener,
     grpc: TcpListener,
     unix: Option<UnixSocket>,
+    first_head: Duration,
 }
 
 impl Sockets {
@@ -143,6 +146,7 @@ impl Sockets {
             http: bind(local.http, "http").await?,
             grpc: bind(local.grpc, "grpc").await?,
             unix: bind_socket(state_dir, local.socket.as_deref()).await?,
+            first_head: local.first_head(),
         })
     }
 
@@ -165,14 +169,18 @@ impl Sockets {
         applications: &Arc<Applications>,
         stop: watch::Receiver<bool>,
     ) {
+        let counters = context.counters.clone();
+        let on_late = Arc::new(move || counters.connection_late());
+        let patience = Patience { first_head: self.first_head, on_late };
         let mut doors = JoinSet::new();
         for listener in [self.http, self.grpc] {
             let router = router(context.clone(), Door::Tcp(applications.clone()));
-            doors.spawn(oip::listen::serve(Listener::Tcp(listener), router, stop.clone()));
+            let listener = Listener::Tcp(listener);
+            doors.spawn(oip::listen::serve(listener, router, patience.clone(), stop.clone()));
         }
         if let Some(socket) = self.unix {
             let router = router(context.clone(), Door::Unix);
-            doors.spawn(oip::listen::serve(Listener::Unix(socket), router, stop));
+            doors.spawn(oip::listen::serve(Listener::Unix(socket), router, patience, stop));
         }
         doors.join_all().await;
     }
@@ -294,7 +302,10 @@ fn assemble(
     tokio::spawn(keep);
     tokio::spawn(renewer.run());
     tokio::spawn(installer.clone().run(desired));
-    let requests = Requests::new(engine, uplink.clone(), counters.clone(), config.offload);
+    let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
+    tokio::spawn(sequences.clone().run());
+    let requests =
+        Requests::new(engine, uplink.clone(), counters.clone(), config.offload, sequences);
     let Enrolment { device, cloud, .. } = enrolment;
     Ok(Arc::new(Context {
         requests,
@@ -304,6 +315,7 @@ fn assemble(
         device,
         cloud,
         identity: own_identity,
+        intake: config.local.intake(),
         clock,
     }))
 }

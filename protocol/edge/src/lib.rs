@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod offload;
 pub mod renewal;
+pub mod sequences;
 pub mod time;
 pub mod update;
 
