@@ -3,6 +3,7 @@
 
 use crate::metrics::Latencies;
 use crate::sandbox::Proof;
+use edge::sequences::Forgotten;
 use link::counter::Counter;
 use protocol::id::{ContentHash, ModelName};
 use protocol::infer::{Placement, Verdict};
@@ -18,7 +19,9 @@ pub(crate) struct Counters {
     link: Link,
     installs: Installs,
     memory: Memory,
+    sequences: SequenceEvents,
     trials: Trials,
+    clock: Clock,
     #[serde(skip)]
     latencies: Latencies,
 }
@@ -37,6 +40,7 @@ struct Refusals {
     deadline_exceeded: Counter,
     failed: Counter,
     forbidden: Counter,
+    slow_connections: Counter,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -68,12 +72,29 @@ struct Memory {
 }
 
 #[derive(Debug, Default, Serialize)]
+struct SequenceEvents {
+    begun: Counter,
+    ended: Counter,
+    expired: Counter,
+    displaced: Counter,
+}
+
+#[derive(Debug, Default, Serialize)]
 struct Trials {
     proven: Counter,
     refused: Counter,
     quarantined: Counter,
     not_run: Counter,
     released: Counter,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Clock {
+    times_verified: Counter,
+    times_refused: Counter,
+    times_not_kept: Counter,
+    cloud_jumps: Counter,
+    system_doubted: Counter,
 }
 
 impl Counters {
@@ -103,6 +124,28 @@ impl Counters {
             }
         };
         counter.add(1);
+    }
+
+    /// A connection was closed because its first request did not come in time.
+    pub(crate) fn connection_late(&self) {
+        self.refusals.slow_connections.add(1);
+        tracing::debug!("a connection asked for nothing in time");
+    }
+
+    /// A stream with state begins.
+    pub(crate) fn sequence_begun(&self) {
+        self.sequences.begun.add(1);
+    }
+
+    /// A stream with state came to its end.
+    pub(crate) fn sequence_ended(&self) {
+        self.sequences.ended.add(1);
+    }
+
+    /// Streams with state were given up before their end.
+    pub(crate) fn sequences_forgotten(&self, forgotten: Forgotten) {
+        self.sequences.expired.add(forgotten.idle);
+        self.sequences.displaced.add(forgotten.displaced);
     }
 
     /// Tensor bytes went to the cloud.
@@ -137,6 +180,39 @@ impl Counters {
     pub(crate) fn renewal_failed(&self, why: &str) {
         self.link.renewal_failures.add(1);
         tracing::warn!(why, "the certificate was not renewed");
+    }
+
+    /// The fleet CA told the time.
+    pub(crate) fn time_verified(&self) {
+        self.clock.times_verified.add(1);
+    }
+
+    /// The cloud told a time, or showed a certificate, that is not taken.
+    pub(crate) fn time_refused(&self, why: &str) {
+        self.clock.times_refused.add(1);
+        tracing::warn!(why, "the cloud's time was not taken");
+    }
+
+    /// What is known of the time could not be read or written; after a restart less is known.
+    pub(crate) fn time_not_kept(&self, why: &str) {
+        self.clock.times_not_kept.add(1);
+        tracing::warn!(why, "the time is not kept");
+    }
+
+    /// The cloud's clock was set by so much since it last told the time.
+    pub(crate) fn cloud_clock_set(&self, by: &str) {
+        self.clock.cloud_jumps.add(1);
+        tracing::warn!(by, "the cloud's clock was set");
+    }
+
+    /// The system's clock is believed, or is not any more.
+    pub(crate) fn clock_changed(&self, believed: bool, how: &str) {
+        if believed {
+            tracing::info!(how, "the system's clock is believed again");
+        } else {
+            self.clock.system_doubted.add(1);
+            tracing::warn!(how, "the system's clock is wrong");
+        }
     }
 
     /// A version became active.

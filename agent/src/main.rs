@@ -10,12 +10,14 @@
 //! * [`uplink`]: the connection to the cloud, and all that travels on it;
 //! * [`state`], [`identity`], [`config`]: what is kept on disk; [`reload`]: the configuration read
 //!   again; [`logging`]: the log and its level;
+//! * [`clock`]: what time it is, where the system's clock may be wrong;
 //! * [`counters`]: what is counted; [`metrics`]: how Prometheus reads it;
 //! * [`health`]: the device checked by itself, for whoever has to repair it;
 //! * [`support`]: what somebody needs who helps from afar;
 //! * [`service`], [`notify`]: the agent as a service of the system;
 //! * [`lock`], [`reset`]: one agent per state folder, and the way out of a fleet.
 
+mod clock;
 mod commands;
 mod config;
 mod counters;
@@ -31,6 +33,7 @@ mod reload;
 mod requests;
 mod reset;
 mod sandbox;
+mod sequences;
 mod serve;
 mod service;
 mod state;

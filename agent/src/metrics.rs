@@ -13,7 +13,6 @@ use crate::serve::{Context, StatusReport};
 use exposition::{Exposition, Kind};
 use models::providers::Agreement;
 use serde_json::Value;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The media type of [`render`]'s text.
 pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -26,18 +25,13 @@ pub(crate) fn render(context: &Context) -> String {
     gauges(&mut out, &report);
     memory(&mut out, &report);
     if let Some(end_s) = context.certificate_end_s() {
-        let left = end_s.saturating_sub(now_s());
+        let left = end_s.saturating_sub(context.clock.now_s());
         let help = "Seconds until this device's certificate ends; negative when it has ended.";
         out.family("outrigger_certificate_expiry_seconds", help, Kind::Gauge).sample(&[], left);
     }
     process(&mut out);
     context.counters.latencies().render(&mut out);
     out.finish()
-}
-
-fn now_s() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 /// Each group of counters is a family, but for those whose members are no alternatives.
@@ -47,6 +41,7 @@ fn counters(out: &mut Exposition, counters: &Value) {
         ("refusals", "outrigger_refusals_total", "reason", "Requests refused or failed."),
         ("installs", "outrigger_installs_total", "result", "Installations of model versions."),
         ("memory", "outrigger_memory_events_total", "event", "Models that make room for others."),
+        ("sequences", "outrigger_sequences_total", "event", "Streams with state."),
         ("trials", "outrigger_trials_total", "result", "Models tried in a confined process."),
     ];
     for (group, name, label, help) in labelled {
@@ -54,6 +49,11 @@ fn counters(out: &mut Exposition, counters: &Value) {
         for (value, count) in counters[group].as_object().into_iter().flatten() {
             family.sample(&[(label, &value.replace('_', "-"))], count);
         }
+    }
+    for (name, count) in counters["clock"].as_object().into_iter().flatten() {
+        let help = format!("What the cloud tells of the time: {}.", name.replace('_', " "));
+        out.family(&format!("outrigger_clock_{name}_total"), &help, Kind::Counter)
+            .sample(&[], count);
     }
     for (name, count) in counters["link"].as_object().into_iter().flatten() {
         let help = format!("The link to the cloud: {}.", name.replace('_', " "));
@@ -71,6 +71,14 @@ fn gauges(out: &mut Exposition, report: &StatusReport) {
     let help = "Whether deferral is suspended after failures.";
     out.family("outrigger_breaker_open", help, Kind::Gauge)
         .sample(&[], u8::from(report.breaker_open));
+    let help = "Whether the fleet CA told the time since the start.";
+    out.family("outrigger_clock_verified", help, Kind::Gauge)
+        .sample(&[], u8::from(report.clock.verified));
+    if let Some(off_ms) = report.clock.system_off_ms {
+        let help = "The system's clock minus the time that the fleet CA told.";
+        out.family("outrigger_clock_offset_seconds", help, Kind::Gauge)
+            .sample(&[], off_ms as f64 / 1000.0);
+    }
     let help = "The version of each model that answers.";
     let mut family = out.family("outrigger_model_active_version", help, Kind::Gauge);
     for model in &report.models {

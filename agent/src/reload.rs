@@ -67,6 +67,7 @@ impl Changes {
             ("[local]", old.local != new.local),
             ("[runtime]", old.runtime != new.runtime),
             ("[models]", old.models != new.models),
+            ("[sequences]", old.sequences != new.sequences),
             ("[sandbox]", old.sandbox != new.sandbox),
             ("[link] reconnect_max_s", old.link.reconnect_max_s != new.link.reconnect_max_s),
         ];

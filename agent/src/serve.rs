@@ -19,6 +19,7 @@ pub(crate) use metrics::metrics_router;
 pub(crate) use quarantine::QUARANTINE_PATH;
 pub(crate) use status::{ModelStatus, StatusReport};
 
+use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::IdentityFiles;
 use crate::install::Installer;
@@ -38,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) device: DeviceId,
     pub(crate) cloud: String,
     pub(crate) identity: IdentityFiles,
+    pub(crate) intake: oip::Intake,
+    pub(crate) clock: Arc<Clock>,
 }
 
 /// The routes, as whoever comes through this door may use them.

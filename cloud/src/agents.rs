@@ -20,6 +20,7 @@ mod infer;
 mod once;
 mod renew;
 mod session;
+mod time;
 
 /// From a connection's first packet to the end of its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

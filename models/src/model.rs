@@ -11,7 +11,7 @@ use crate::compare::{self, Difference, Tolerance};
 use crate::error::RunError;
 use crate::providers::{NodeCount, Provider};
 use crate::runner::{InvalidPipelines, Pipelines, Runner};
-use crate::stream::StreamState;
+use crate::stream::Piece;
 use crate::worker::{Answer, Counters, Job, QUEUE_CAPACITY, Refused, Ticket, Worker};
 
 /// How much of the machine a model gets.
@@ -179,15 +179,15 @@ impl LoadedModel {
         self.least_busy()?.submit(job)
     }
 
-    /// Queues the next piece of a stream, which stands at `state`: its default at the beginning,
-    /// then what came back as [`Answer::stream`](crate::worker::Answer::stream). Pieces of one
+    /// Queues the next piece of a stream. It holds where the stream stands: the default at the
+    /// beginning, then what came back as [`Answer::stream`](crate::worker::Answer::stream). Pieces of one
     /// stream follow each other: submit the next when this one is answered. Without this, every
     /// request is a whole and begins anew.
     ///
     /// # Errors
     /// [`Refused`], at once.
-    pub fn submit_stream(&self, job: Job, state: StreamState) -> Result<Ticket, Refused> {
-        self.least_busy()?.submit_stream(job, state)
+    pub fn submit_stream(&self, job: Job, piece: Piece) -> Result<Ticket, Refused> {
+        self.least_busy()?.submit_stream(job, piece)
     }
 
     fn least_busy(&self) -> Result<&Worker, Refused> {

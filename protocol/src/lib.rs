@@ -6,7 +6,8 @@
 //!
 //! Read in this order: [`id`], [`tensor`], [`infer`] (a request and its verdict), [`manifest`]
 //! (what a bundle is and who signed it), [`codec`] and [`wire`] (how all of that travels),
-//! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`limits`].
+//! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`time`] (how devices hear it),
+//! [`limits`].
 
 pub mod codec;
 pub mod id;
@@ -16,6 +17,7 @@ pub mod manifest;
 pub mod oip;
 pub mod problem;
 pub mod tensor;
+pub mod time;
 pub mod token;
 pub mod transfer;
 pub mod wire;

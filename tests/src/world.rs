@@ -8,7 +8,7 @@ mod operator;
 mod process;
 mod publisher;
 
-pub use agent::{Agent, AgentOptions, model_status};
+pub use agent::{Agent, AgentOptions, Environment, model_status};
 pub use cloud::Cloud;
 pub use operator::Operator;
 pub use process::{Process, cpu_seconds_of, eventually, program};

@@ -81,7 +81,8 @@ fn print(report: &StatusReport) {
         (true, false) => "connected",
     };
     println!("{} (agent {})", report.device, report.agent_version);
-    println!("cloud {}: {link}\n", report.cloud);
+    println!("cloud {}: {link}", report.cloud);
+    println!("clock: {}\n", report.clock.text);
     if report.models.is_empty() {
         println!(
             "no models yet; an operator assigns them with: outrigger model assign NAME --device {}",

@@ -7,6 +7,7 @@ use edge::offload::Profile;
 use edge::residency::Standing;
 use edge::update::Target;
 use models::providers::Choice;
+use models::stream::{Piece, StreamState};
 use models::worker::{Job, Refused};
 use protocol::infer::InferRequest;
 use protocol::manifest::Manifest;
@@ -37,6 +38,8 @@ pub(crate) struct EdgeAnswer {
     pub(crate) outputs: Vec<Tensor>,
     pub(crate) confidence: Option<f32>,
     pub(crate) label: Option<String>,
+    /// Where its sequence stands now, for a piece of one.
+    pub(crate) stream: Option<StreamState>,
     pub(crate) queue_us: u64,
     pub(crate) infer_us: u64,
 }
@@ -110,10 +113,11 @@ impl ActiveModel {
         Duration::from_micros(self.usual_run_us.load(Relaxed))
     }
 
-    /// Runs the model, which is loaded first if it is not in memory; never later than the deadline.
+    /// Runs the model, on a whole or a piece of a sequence; it is loaded first if it is not in memory; never later than the deadline.
     pub(crate) async fn run(
         &self,
         request: &InferRequest,
+        piece: Option<Piece>,
         deadline: Instant,
     ) -> Result<EdgeAnswer, Problem> {
         let job = Job {
@@ -122,7 +126,11 @@ impl ActiveModel {
             deadline: Some(deadline),
         };
         let lease = self.membership.shelf.acquire(&self.source, deadline).await?;
-        let ticket = lease.model.submit(job).map_err(|refused| self.overloaded(refused))?;
+        let submitted = match piece {
+            Some(piece) => lease.model.submit_stream(job, piece),
+            None => lease.model.submit(job),
+        };
+        let ticket = submitted.map_err(|refused| self.overloaded(refused))?;
         let late = || {
             Problem::new(
                 ProblemCode::DeadlineExceeded,
@@ -137,6 +145,7 @@ impl ActiveModel {
             outputs: answer.outputs,
             confidence: answer.confidence,
             label: answer.label,
+            stream: answer.stream,
             queue_us: answer.queue_us,
             infer_us: answer.infer_us,
         })

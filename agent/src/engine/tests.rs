@@ -84,6 +84,7 @@ fn request(model: &str) -> InferRequest {
         outputs: Vec::new(),
         deadline_ms: None,
         priority: 0,
+        sequence: None,
         hint: protocol::infer::PlacementHint::Auto,
     }
 }
@@ -107,7 +108,7 @@ async fn all_who_wait_share_one_load() {
     let deadline = Instant::now() + Duration::from_secs(60);
     let ask = |name: &'static str, model: &Arc<ActiveModel>| {
         let model = model.clone();
-        tokio::spawn(async move { model.run(&request(name), deadline).await.map(drop) })
+        tokio::spawn(async move { model.run(&request(name), None, deadline).await.map(drop) })
     };
     let asked: Vec<_> = (0..20).map(|_| ask("a", &models[0])).collect();
     for answer in asked {

@@ -1,6 +1,7 @@
 //! What the agent says of itself: one report, for `outrigger-agent status` and for scripts.
 
 use super::Context;
+use crate::clock::ClockStatus;
 use crate::engine::Running;
 use crate::sandbox::Proof;
 use axum::Json;
@@ -21,6 +22,9 @@ pub(crate) struct StatusReport {
     /// The memory that all models share, and what they take of it, in bytes.
     #[serde(default)]
     pub(crate) memory: MemoryStatus,
+    /// What the device makes of its clock.
+    #[serde(default)]
+    pub(crate) clock: ClockStatus,
     pub(crate) models: Vec<ModelStatus>,
     pub(crate) counters: serde_json::Value,
 }
@@ -74,6 +78,7 @@ impl Context {
             connected: self.uplink.connection().is_some(),
             breaker_open: self.requests.breaker_is_open(),
             memory: MemoryStatus { budget_bytes, models_bytes },
+            clock: self.clock.status(),
             models: self.installer.status(),
             counters: serde_json::to_value(&*self.counters).unwrap_or_default(),
         }

@@ -109,8 +109,8 @@ impl State {
     /// Everything in quarantine.
     pub(crate) fn quarantine(&self) -> Result<Vec<Quarantined>, StateError> {
         let connection = self.connection();
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if version < 2 {
+        let there = "SELECT count(*) FROM sqlite_master WHERE name = 'quarantine'";
+        if connection.query_row(there, [], |row| row.get::<_, i64>(0))? == 0 {
             return Ok(Vec::new()); // only looked at, and not opened by this agent yet
         }
         let mut statement = connection.prepare(

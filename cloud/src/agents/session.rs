@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::task::JoinSet;
 
-use super::{FIRST_FRAME_TIMEOUT, blob, control, infer, violation};
+use super::{FIRST_FRAME_TIMEOUT, blob, control, infer, time, violation};
 use crate::state::{Cloud, now_s};
 use crate::store::StoreError;
 
@@ -22,6 +22,7 @@ pub(super) struct Session {
     pub(super) device: DeviceId,
     pub(super) connection: Connection,
     pub(super) has_control: AtomicBool,
+    pub(super) times: time::Allowance,
 }
 
 /// Why a stream ended otherwise than it should.
@@ -45,7 +46,7 @@ pub(super) enum StreamError {
 pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let remote = connection.remote_address();
     let certificate = identify(&cloud, &connection).await;
-    let device = match certificate.and_then(|c| not_expired(&c).map(|()| c.device)) {
+    let device = match certificate.and_then(|c| valid_now(&c).map(|()| c.device)) {
         Ok(device) => device,
         Err(reason) => {
             cloud.events.agent_unauthorised(remote, reason);
@@ -55,7 +56,8 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     cloud.events.agent_connected(&device, remote);
     cloud.online.enter(&device, &connection);
     let has_control = AtomicBool::new(false);
-    let session = Arc::new(Session { cloud, device, connection, has_control });
+    let times = time::Allowance::default();
+    let session = Arc::new(Session { cloud, device, connection, has_control, times });
     let ended = session.run().await;
     let Session { cloud, device, connection, .. } = &*session;
     cloud.online.leave(device, connection);
@@ -66,9 +68,13 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     }
 }
 
-fn not_expired(certificate: &DeviceCertificate) -> Result<(), &'static str> {
+/// The handshake took what renewal takes.
+fn valid_now(certificate: &DeviceCertificate) -> Result<(), &'static str> {
     if certificate.not_after_s <= now_s() {
         return Err("the device's certificate has expired: renew it first");
+    }
+    if certificate.not_before_s > now_s() {
+        return Err("the device's certificate is not valid yet: renew it first");
     }
     Ok(())
 }
@@ -127,6 +133,10 @@ impl Session {
         match header.kind {
             FrameKind::Hello => control::serve(self, send, recv, header).await,
             FrameKind::InferOpen => infer::serve(self, send, recv, header).await,
+            FrameKind::TimeRequest => {
+                let remote = self.connection.remote_address();
+                Ok(time::serve(&self.cloud, &self.times, remote, (send, recv), header).await?)
+            }
             FrameKind::BlobRequest => blob::serve(self, send, recv, header).await,
             actual => {
                 let expected = FrameKind::InferOpen;

@@ -9,3 +9,4 @@ mod garbage;
 mod models;
 mod process;
 mod support;
+mod time;

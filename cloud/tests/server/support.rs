@@ -283,6 +283,7 @@ pub(crate) fn request(values: &[f32]) -> InferRequest {
         deadline_ms: None,
         priority: 0,
         hint: PlacementHint::Cloud,
+        sequence: None,
     }
 }
 

@@ -4,6 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::Response;
 use protocol::id::ModelName;
+use protocol::infer::InferRequest;
 use protocol::problem::{Problem, ProblemCode};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,23 +14,37 @@ use std::sync::Arc;
 pub struct Caller {
     models: Option<Arc<BTreeSet<ModelName>>>,
     manages: bool,
+    name: Option<Arc<str>>,
 }
 
 impl Caller {
     /// May use every model.
     pub fn unlimited() -> Self {
-        Self { models: None, manages: false }
+        Self { models: None, manages: false, name: None }
     }
 
     /// May use these models only.
     pub fn of_models(models: Arc<BTreeSet<ModelName>>) -> Self {
-        Self { models: Some(models), manages: false }
+        Self { models: Some(models), manages: false, name: None }
     }
 
     /// The same caller, who may also load and unload.
     #[must_use]
     pub fn managing(self) -> Self {
         Self { manages: true, ..self }
+    }
+
+    /// The same caller under a name: sequences that it begins are its own.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    /// Says whose request it is, where it is a piece of a sequence.
+    pub(crate) fn own(&self, request: &mut InferRequest) {
+        if let Some(sequence) = request.sequence.as_mut() {
+            sequence.owner.clone_from(&self.name);
+        }
     }
 
     pub(crate) fn check_model(&self, model: &ModelName) -> Result<(), Problem> {

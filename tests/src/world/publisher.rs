@@ -82,7 +82,7 @@ impl Publisher {
     }
 
     fn call(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<()> {
-        let request = ureq::http::Request::builder()
+        let request = http::Request::builder()
             .method(method)
             .uri(format!("https://{}{path}", self.cloud))
             .header("authorization", &self.bearer);

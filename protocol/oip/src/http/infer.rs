@@ -2,6 +2,7 @@
 
 use super::failure;
 use super::named::Named;
+use crate::intake::{Held, NotTaken};
 use crate::{Caller, Inference};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -10,20 +11,17 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, post};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
+use protocol::infer::InferResponse;
 use protocol::limits::HTTP_BODY_MAX_BYTES;
-use protocol::oip::{self, ParsedRequest, RenderedResponse};
+use protocol::oip::{self, OutputForm, ParsedRequest, RenderedResponse};
 use protocol::problem::{Problem, ProblemCode};
 use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 use tower_http::compression::predicate::SizeAbove;
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::decompression::RequestDecompressionLayer;
 
-/// How long a body may take to arrive: a caller on a bad link is waited for, one that does nothing
-/// but hold a place is not.
-const BODY_PATIENCE: Duration = Duration::from_secs(60);
 /// Compressing an answer smaller than this would cost more than it spares.
 const COMPRESSED_MIN_BYTES: u64 = 1024;
 
@@ -55,22 +53,38 @@ async fn answer<I: Inference>(
     named: Named,
     request: Request,
 ) -> Result<RenderedResponse, Problem> {
-    let parsed = parse(caller, named, request).await;
-    let ParsedRequest { request, form } = parsed.inspect_err(|p| inference.refused(p))?;
-    let mut response = inference.infer(request).await?;
-    if form.wants_classes() {
-        let model = inference.describe(&response.model, Some(response.verdict.version))?;
-        oip::classify(&mut response, &form, &model)?;
-    }
-    oip::render_response(&response, &form)
+    let held = inference.intake().request(); // until the request is answered
+    let parsed = parse(caller, named, request, &held).await;
+    let ParsedRequest { mut request, form } = parsed.inspect_err(|p| inference.refused(p))?;
+    caller.own(&mut request);
+    let response = inference.infer(request).await?;
+    say(inference, response, &form).inspect_err(|p| inference.refused(p))
 }
 
-async fn parse(caller: &Caller, named: Named, request: Request) -> Result<ParsedRequest, Problem> {
+/// The answer in the form that was asked for.
+fn say<I: Inference>(
+    inference: &I,
+    mut response: InferResponse,
+    form: &OutputForm,
+) -> Result<RenderedResponse, Problem> {
+    if form.wants_classes() {
+        let model = inference.describe(&response.model, Some(response.verdict.version))?;
+        oip::classify(&mut response, form, &model)?;
+    }
+    oip::render_response(&response, form)
+}
+
+async fn parse(
+    caller: &Caller,
+    named: Named,
+    request: Request,
+    held: &Held,
+) -> Result<ParsedRequest, Problem> {
     caller.check_model(&named.model)?;
     let (parts, body) = request.into_parts();
     check_encoding(&parts.headers)?;
     let json_len = json_len(&parts.headers)?;
-    let body = read_body(body, HTTP_BODY_MAX_BYTES).await?;
+    let body = read_body(body, HTTP_BODY_MAX_BYTES, held).await?;
     oip::parse_request(named.model, named.version, json_len, &body)
 }
 
@@ -88,20 +102,19 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// The whole body; more than `limit` bytes, counted after decompression, are refused as soon as
 /// they are seen.
-pub(super) async fn read_body(body: Body, limit: usize) -> Result<Bytes, Problem> {
-    let read = tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, limit)).await;
-    let late = |_| {
-        let text = format!("the body was not complete after {} s", BODY_PATIENCE.as_secs());
-        Problem::new(ProblemCode::DeadlineExceeded, text)
-    };
-    read.map_err(late)?.map_err(|error| {
+pub(super) async fn read_body(body: Body, limit: usize, held: &Held) -> Result<Bytes, Problem> {
+    let read = axum::body::to_bytes(held.measure(body, false), limit).await;
+    read.map_err(|error| {
+        if let Some(refused) = NotTaken::of(&error) {
+            return refused.problem.clone();
+        }
         let too_large = error.source().is_some_and(<dyn Error>::is::<LengthLimitError>);
         if too_large {
             let text = format!("the body has more than {limit} bytes");
             return Problem::new(ProblemCode::TooLarge, text).hint("send fewer items per request");
         }
         let text = "the body broke off, or is not what its Content-Encoding says";
-        Problem::new(ProblemCode::InvalidRequest, text)
+        Problem::new(ProblemCode::InvalidRequest, text).hint("send the whole body again")
     })
 }
 
@@ -111,6 +124,7 @@ fn json_len(headers: &HeaderMap) -> Result<Option<usize>, Problem> {
     let invalid = || {
         let text = "Inference-Header-Content-Length is the number of bytes of the JSON part";
         Problem::new(ProblemCode::InvalidRequest, text)
+            .hint("leave it out where there are no raw bytes")
     };
     len.map(Some).ok_or_else(invalid)
 }

@@ -1,6 +1,6 @@
 //! One model, `double`: `y = 2 * x`. An input `x` of -1 waits for ever, one of -2 is refused.
 
-use crate::{Caller, Inference, router, state};
+use crate::{Caller, Inference, Intake, router, state};
 use axum::Router;
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse, Placement, Reason, Timing, Verdict};
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 #[derive(Default)]
 pub(super) struct Fake {
+    pub(super) intake: Intake,
     pub(super) unloaded: AtomicBool,
     pub(super) refused: AtomicUsize,
     /// Requests that are being answered right now.
@@ -66,6 +67,7 @@ impl Inference for Fake {
             labels: vec!["left".into(), "right".into()],
             instances: 1,
             kind: protocol::wire::inference::model_instance_group::Kind::Auto,
+            takes_sequences: false,
         }))
     }
 
@@ -135,6 +137,10 @@ impl Inference for Fake {
             ..Default::default()
         };
         vec![entry("double"), entry("other")]
+    }
+
+    fn intake(&self) -> &Intake {
+        &self.intake
     }
 
     fn refused(&self, _: &Problem) {
