@@ -19,9 +19,11 @@ use crate::backend::{Backend, LoadError, Session, SessionOptions, check_request}
 use crate::error::RunError;
 
 mod library;
+mod on_demand;
 mod value;
 
 pub use library::{LIBRARY_ENV, LibraryNotFound, find_library};
+pub use on_demand::OnDemand;
 
 /// What this process has loaded. The library is kept even if its environment could not be made,
 /// because it cannot be exchanged any more.

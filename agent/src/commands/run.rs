@@ -12,13 +12,13 @@ use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
 use crate::reload::{Reloader, Source, Told};
 use crate::requests::Requests;
-use crate::sandbox::{Prover, runtime_version};
+use crate::sandbox::Prover;
 use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::uplink::Keeper;
 use crate::uplink::renew::Renewer;
 use anyhow::Context as _;
-use models::ort_backend::{OrtBackend, find_library};
+use models::ort_backend::{OnDemand, find_library};
 use oip::listen::{Listener, Patience, SocketError, UnixSocket};
 use protocol::wire::ReportedState;
 use std::net::SocketAddr;
@@ -260,9 +260,12 @@ fn assemble(
     enrolment: Enrolment,
 ) -> anyhow::Result<Arc<Context>> {
     let library = find_library(config.runtime.library.as_deref())?;
-    let backend = Arc::new(OrtBackend::open(&library)?);
-    let runtime = runtime_version(&library, backend.build_info());
+    // Not from the library itself, which is not loaded before there is a model.
+    let file = library.canonicalize()?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let runtime = format!("{name} ({} bytes)", file.metadata()?.len());
     let prover = Prover::new(&library, &config);
+    let backend = Arc::new(OnDemand::new(library));
     let engine = Arc::new(Engine::new(backend, &config.runtime));
     let counters = Arc::new(Counters::default());
     let (desired_sender, desired) = watch::channel(None);

@@ -1,8 +1,9 @@
 //! `cargo xtask bench NAME`: measurements beside a yardstick from the same run.
 
 use clap::{Parser, ValueEnum};
-use outrigger_tests::bench;
+use outrigger_tests::bench::{self, footprint::Sizes};
 use outrigger_tests::people::{exit_code, write_json};
+use outrigger_tests::soak::{self, Amount};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,12 +18,26 @@ struct Args {
     /// Write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// For `footprint`: the size of the shipped program without pipelines, and with all, in bytes.
+    #[arg(long, num_args = 2, value_names = ["BARE", "WHOLE"])]
+    program_bytes: Option<Vec<u64>>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
     /// Local calls and deferrals beside in-process ONNX Runtime.
     Agent,
+    /// Memory, time to be ready, size of the program.
+    Footprint,
+    /// Thousands of calls, after which nothing has grown; fails where something has.
+    Soak,
+}
+
+impl Args {
+    fn sizes(&self) -> Option<Sizes> {
+        let &[bare_bytes, whole_bytes] = self.program_bytes.as_deref()? else { return None };
+        Some(Sizes { bare_bytes, whole_bytes })
+    }
 }
 
 fn main() -> ExitCode {
@@ -32,8 +47,10 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let report = match args.name {
         Name::Agent => bench::agent::run(args.short)?,
+        Name::Footprint => bench::footprint::run(args.short, args.sizes())?,
+        Name::Soak => soak::run(if args.short { Amount::SHORT } else { Amount::WHOLE })?,
     };
     println!("{report}");
     write_json(args.json.as_deref(), &report)?;
-    Ok(())
+    if matches!(args.name, Name::Soak) { report.check() } else { Ok(()) }
 }
