@@ -34,7 +34,9 @@ if __name__ == "__main__":
     models = [argument.split("=") for argument in sys.argv[1:] if not argument.startswith("--")]
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument.startswith("--")]
     server = Server()
+    routes = {}
     for name, shape, path in models:
         environment = {"MODEL_FILE": path, "MODEL_SHAPE": shape}
-        server.register_runtime({f"/{name}": [Runtime(Model, env=[environment])]})
+        routes[f"/{name}"] = [Runtime(Model, env=[environment])]
+    server.register_runtime(routes)
     server.run()

@@ -66,11 +66,11 @@ impl Caller {
         }
     }
 
-    /// Calls until `end`; how long each call took.
-    async fn call_until(&mut self, end: Instant) -> anyhow::Result<Vec<Duration>> {
+    /// Calls until `end`, and at least so often; how long each call took.
+    async fn call_until(&mut self, end: Instant, least: usize) -> anyhow::Result<Vec<Duration>> {
         let mut latencies = Vec::new();
         let mut start = Instant::now();
-        while start < end {
+        while start < end || latencies.len() < least {
             self.call().await?;
             let now = Instant::now();
             latencies.push(now - start);
@@ -89,26 +89,26 @@ impl Callers {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let callers = runtime.block_on(connect(target, count))?;
         let mut callers = Self { runtime, callers };
-        let now = Instant::now();
-        callers.call_until(now + Duration::from_micros(1))?;
+        callers.call_until(Instant::now(), 1)?;
         Ok(callers)
     }
 
-    /// All of them call for so long, and wait for their last answer.
+    /// All of them call for so long, at least so often together, and wait for their last answer.
     ///
     /// # Errors
     /// An answer that is wrong, or none.
-    pub fn call_for(&mut self, time: Duration) -> anyhow::Result<Vec<Duration>> {
-        self.call_until(Instant::now() + time)
+    pub fn call_for(&mut self, time: Duration, least: usize) -> anyhow::Result<Vec<Duration>> {
+        self.call_until(Instant::now() + time, least.div_ceil(self.callers.len().max(1)))
     }
 
-    fn call_until(&mut self, end: Instant) -> anyhow::Result<Vec<Duration>> {
+    /// `least` is for each.
+    fn call_until(&mut self, end: Instant, least: usize) -> anyhow::Result<Vec<Duration>> {
         let callers = std::mem::take(&mut self.callers);
         let (callers, latencies) = self.runtime.block_on(async {
             let mut calls = JoinSet::new();
             for mut caller in callers {
                 calls.spawn(async move {
-                    let latencies = caller.call_until(end).await?;
+                    let latencies = caller.call_until(end, least).await?;
                     anyhow::Ok((caller, latencies))
                 });
             }

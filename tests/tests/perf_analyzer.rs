@@ -6,7 +6,7 @@ use outrigger_tests::foreign::demo_agent;
 use outrigger_tests::python::Environment;
 use std::process::{Command, Output};
 
-const PACKAGES: [&str; 2] = ["tritonclient[all]==2.48.0", "nvidia-cuda-runtime-cu12==12.6.77"];
+const PACKAGES: [&str; 2] = ["tritonclient[all]==2.48.0", "nvidia-cuda-runtime-cu12==12.9.79"];
 
 fn text(output: &Output) -> String {
     [&output.stdout, &output.stderr]

@@ -54,6 +54,7 @@ pub fn efficient_net_lite() -> Vec<u8> {
     graph.finish(&at, "logits", &[1, CLASSES])
 }
 
+#[derive(Clone, Copy)]
 struct Convolution {
     from: i64,
     to: i64,

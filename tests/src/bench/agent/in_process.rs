@@ -33,13 +33,17 @@ impl InProcess {
         Ok(Self { session: load(&subject.onnx)?, input: subject.input.clone() })
     }
 
-    /// Calls for so long; what each call took, and CPU seconds in all.
-    pub(super) fn call_for(&mut self, time: Duration) -> anyhow::Result<(Vec<Duration>, f64)> {
+    /// Calls for so long, and at least so often; what each call took, and CPU seconds in all.
+    pub(super) fn call_for(
+        &mut self,
+        time: Duration,
+        least: usize,
+    ) -> anyhow::Result<(Vec<Duration>, f64)> {
         let cpu = CpuMeter::start(&[std::process::id()])?;
         let end = Instant::now() + time;
         let mut latencies = Vec::new();
         let mut start = Instant::now();
-        while start < end {
+        while start < end || latencies.len() < least {
             self.session.run(std::slice::from_ref(&self.input), &[])?;
             let now = Instant::now();
             latencies.push(now - start);

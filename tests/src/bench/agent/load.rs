@@ -15,6 +15,9 @@ use anyhow::Context;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
+/// Calls of a server, or of the yardstick, in a round: on a busy machine the time alone gives too few.
+const CALLS_MIN: usize = 16;
+
 /// One server, asked by so many callers at once; and what every round found.
 struct Cell {
     server: &'static str,
@@ -89,12 +92,12 @@ impl Group {
 
     fn round(&mut self, time: Duration) -> anyhow::Result<()> {
         let start = Instant::now();
-        let (latencies, cpu_s) = self.yardstick.call_for(time)?;
+        let (latencies, cpu_s) = self.yardstick.call_for(time, CALLS_MIN)?;
         let yardstick_ms = cpu_s * 1000.0 / latencies.len() as f64;
         self.found.add(&latencies, (start.elapsed(), cpu_s), yardstick_ms);
         for cell in &mut self.cells {
             let (cpu, start) = (CpuMeter::start(&[cell.process])?, Instant::now());
-            let latencies = cell.callers.call_for(time);
+            let latencies = cell.callers.call_for(time, CALLS_MIN);
             let latencies = latencies.with_context(|| cell.server.to_owned())?;
             cell.found.add(&latencies, (start.elapsed(), cpu.seconds()?), yardstick_ms);
         }

@@ -53,7 +53,7 @@ fn mosec(folder: &Path, subjects: &[Subject]) -> anyhow::Result<Option<Peer>> {
         let shape: Vec<String> = s.input.shape().iter().map(i64::to_string).collect();
         format!("{}={}={}", s.model, shape.join(","), s.onnx.display())
     }));
-    command.args(["--address=127.0.0.1", &format!("--port={}", address.port())]);
+    command.args(["--address=127.0.0.1", "--timeout=60000", &format!("--port={}", address.port())]);
     let mut process = Process::start(command, &folder.join("mosec.log"))?;
     // It listens before its models are loaded, and answers only then.
     process.wait_for("mosec", || {
