@@ -214,7 +214,8 @@ mod tests {
         let again = Clock::open(folder.path(), ca_hash, Arc::default());
         assert!(!again.status().verified);
         assert!(again.now().unix_ms >= ahead_ms, "the system's clock is behind what is known");
-        let refused = again.accept(system_ms(), again.reading());
+        let kept = read(&folder.path().join(TIME_FILE), ca_hash).unwrap().unwrap();
+        let refused = again.accept(kept.floor_ms - 3_600_000, again.reading());
         assert!(matches!(refused, Err(RefusedTime::BeforeFloor { .. })), "{refused:?}");
 
         let elsewhere = Clock::open(folder.path(), ContentHash::of(b"other"), Arc::default());

@@ -22,7 +22,6 @@ mod parent;
 mod programs;
 mod verdict;
 
-pub(crate) use programs::runtime_version;
 pub(crate) use verdict::{Confinement, Proof};
 
 use crate::config::{Config, Runtime};
@@ -250,7 +249,7 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// `runtime` names the runtime's version, as [`runtime_version`] does.
+    /// `runtime` names the runtime by its content, as its backend does.
     pub(crate) fn new(
         prover: Prover,
         runtime: String,

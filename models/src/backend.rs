@@ -8,6 +8,7 @@ use protocol::manifest::TensorSpec;
 use protocol::tensor::{DataType, Tensor};
 
 use crate::error::{InvalidRequest, RunError};
+use crate::ort_backend::OpenError;
 use crate::providers::{NodeCount, Provider, Reason};
 
 /// Loads models.
@@ -86,6 +87,9 @@ impl Default for SessionOptions {
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// The runtime itself does not start.
+    #[error(transparent)]
+    Runtime(#[from] OpenError),
     /// The file cannot be read.
     #[error("cannot read the model {path}")]
     Read {

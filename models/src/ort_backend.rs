@@ -8,7 +8,6 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::UNIX_EPOCH;
 
 use ort::environment::Environment;
 use ort::ep::ExecutionProvider;
@@ -23,10 +22,12 @@ use crate::error::RunError;
 use crate::providers::{NodeCount, Provider, Reason};
 
 mod library;
+mod on_demand;
 mod providers;
 mod value;
 
-pub use library::{LIBRARY_ENV, LibraryNotFound, find_library};
+pub use library::{LIBRARY_ENV, LibraryNotFound, find_library, library_identity};
+pub use on_demand::OnDemand;
 
 /// What this process has loaded. The library is kept even if its environment could not be made,
 /// because it cannot be exchanged any more.
@@ -173,11 +174,7 @@ impl Backend for OrtBackend {
     }
 
     fn identity(&self) -> String {
-        let path = self.library.display();
-        let Ok(file) = self.library.metadata() else { return path.to_string() };
-        let changed = file.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let changed_ms = changed.map_or(0, |since| since.as_millis());
-        format!("{path} {} {changed_ms} {}", file.len(), self.build_info())
+        library_identity(&self.library).unwrap_or_else(|_| self.build_info().to_owned())
     }
 }
 

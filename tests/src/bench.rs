@@ -1,6 +1,7 @@
 //! Benches: what they have in common is the report.
 
 pub mod agent;
+pub mod footprint;
 pub mod gpu;
 
 use crate::people::new_table;
@@ -14,7 +15,7 @@ use std::fmt;
 pub struct BenchReport {
     /// The bench.
     pub name: &'static str,
-    /// One per measured thing; all have the same columns.
+    /// One per measured thing; those with the same columns are shown as one table.
     pub rows: Vec<Row>,
     /// What is to be reached.
     pub goals: Vec<Goal>,
@@ -23,6 +24,12 @@ pub struct BenchReport {
 /// The figures of one measured thing, in the order in which they are shown.
 #[derive(Debug, Clone)]
 pub struct Row(pub Vec<(&'static str, Value)>);
+
+impl Row {
+    fn columns(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.0.iter().map(|(name, _)| *name)
+    }
+}
 
 impl Serialize for Row {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -66,11 +73,31 @@ impl Goal {
         let met = measured <= goal;
         Self { name, better: Better::Lower, goal, measured: rounded(measured), met }
     }
+
+    /// A goal for something of which more is better.
+    pub fn at_least(name: &'static str, goal: f64, measured: f64) -> Self {
+        let met = measured >= goal;
+        Self { name, better: Better::Higher, goal, measured: rounded(measured), met }
+    }
+}
+
+impl BenchReport {
+    /// Fails where a goal was not met, for those benches that are a proof.
+    ///
+    /// # Errors
+    /// The names of the goals.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let missed: Vec<&str> = self.goals.iter().filter(|g| !g.met).map(|g| g.name).collect();
+        anyhow::ensure!(missed.is_empty(), "not met: {}", missed.join("; "));
+        Ok(())
+    }
 }
 
 impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", rows_table(&self.rows))?;
+        for rows in self.rows.chunk_by(|a, b| a.columns().eq(b.columns())) {
+            writeln!(f, "{}", rows_table(rows))?;
+        }
         let mut table = new_table(&["goal", "at", "measured", ""]);
         for goal in &self.goals {
             let sign = match goal.better {

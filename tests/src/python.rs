@@ -50,13 +50,46 @@ impl Environment {
         Command::new(self.0.join("bin/python"))
     }
 
+    /// A program of the environment.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.0.join("bin").join(name)
+    }
+
+    /// The interpreter's version, for example `3.11`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn version(&self) -> anyhow::Result<String> {
+        self.ask("import sys; print('%d.%d' % sys.version_info[:2])")
+    }
+
+    /// The folder with the packages.
+    ///
+    /// # Errors
+    /// The interpreter does not start.
+    pub fn packages(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.ask("import sysconfig; print(sysconfig.get_path('platlib'))")?.into())
+    }
+
+    fn ask(&self, program: &str) -> anyhow::Result<String> {
+        let output = self.python().args(["-c", program]).output()?;
+        check(program, &output)?;
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// A script of tests/python, to be started.
+    pub fn command(&self, script: &str) -> Command {
+        let mut command = self.python();
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script));
+        command
+    }
+
     /// Runs a script of tests/python; its stdout.
     ///
     /// # Errors
     /// It fails; with what it printed.
     pub fn run(&self, script: &str, arguments: &[&str]) -> anyhow::Result<String> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
-        let output = self.python().arg(path).args(arguments).output()?;
+        let output = self.command(script).args(arguments).output()?;
         check(script, &output)?;
         Ok(String::from_utf8(output.stdout)?)
     }

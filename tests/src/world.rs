@@ -4,14 +4,16 @@
 mod ageing;
 mod agent;
 mod cloud;
+mod cpu;
 mod operator;
 mod process;
 mod publisher;
 
 pub use agent::{Agent, AgentOptions, Environment, model_status};
 pub use cloud::Cloud;
+pub use cpu::{CpuMeter, with_descendants};
 pub use operator::Operator;
-pub use process::{Process, cpu_seconds_of, eventually, program};
+pub use process::{Process, eventually, program};
 pub use publisher::{Edge, Publisher};
 
 use anyhow::Context;

@@ -12,13 +12,14 @@ use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
 use crate::reload::{Reloader, Source, Told};
 use crate::requests::Requests;
-use crate::sandbox::{Prover, runtime_version};
+use crate::sandbox::Prover;
 use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::uplink::Keeper;
 use crate::uplink::renew::Renewer;
 use anyhow::Context as _;
-use models::ort_backend::{OrtBackend, find_library};
+use models::backend::Backend;
+use models::ort_backend::{OnDemand, find_library};
 use oip::listen::{Listener, Patience, SocketError, UnixSocket};
 use protocol::wire::ReportedState;
 use std::net::SocketAddr;
@@ -260,9 +261,10 @@ fn assemble(
     enrolment: Enrolment,
 ) -> anyhow::Result<Arc<Context>> {
     let library = find_library(config.runtime.library.as_deref())?;
-    let backend = Arc::new(OrtBackend::open(&library)?);
-    let runtime = runtime_version(&library, backend.build_info());
     let prover = Prover::new(&library, &config);
+    let unreadable = || format!("cannot read {}", library.display());
+    let backend = Arc::new(OnDemand::new(library.clone()).with_context(unreadable)?);
+    let runtime = backend.identity();
     let counters = Arc::new(Counters::default());
     let own = (config.runtime.clone(), config.models.clone());
     let engine = Arc::new(Engine::new(backend, own.0, own.1, counters.clone()));

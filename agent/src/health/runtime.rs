@@ -2,7 +2,7 @@
 
 use super::{Check, Finding, Group, PATIENCE, Subject, bounded_value};
 use crate::config::Config;
-use crate::sandbox::{Confinement, Prover, runtime_version};
+use crate::sandbox::{Confinement, Prover};
 use ::models::backend::Backend;
 use ::models::ort_backend::{OrtBackend, find_library};
 use ::models::providers::Reason;
@@ -80,11 +80,8 @@ fn library(explicit: Option<&Path>) -> (Finding, Option<PathBuf>) {
 
 /// Loading runs the library's own code, which may hang where it is broken.
 fn open(path: PathBuf) -> (Finding, Option<OrtBackend>) {
-    let name = path.canonicalize().unwrap_or_else(|_| path.clone());
     match bounded_value(PATIENCE, move || OrtBackend::open(&path)) {
-        Some(Ok(backend)) => {
-            (Finding::ok(runtime_version(&name, backend.build_info())), Some(backend))
-        }
+        Some(Ok(backend)) => (Finding::ok(backend.build_info()), Some(backend)),
         Some(Err(error)) => (Finding::failed(chain(&error)).hint(LIBRARY_HINT), None),
         None => (Finding::failed("the library does not start in time").hint(LIBRARY_HINT), None),
     }

@@ -1,7 +1,10 @@
 //! Where ONNX Runtime's shared library is.
 
+use protocol::id::Hasher;
 use std::env;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// The environment variable that names the library.
@@ -45,6 +48,27 @@ pub fn find_library(explicit: Option<&Path>) -> Result<PathBuf, LibraryNotFound>
         }
     }
     Err(LibraryNotFound { looked_at })
+}
+
+/// A library in one line, by its content: another line is another program. The library is read, not
+/// loaded.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn library_identity(library: &Path) -> io::Result<String> {
+    let path = library.canonicalize()?;
+    let mut file = File::open(&path)?;
+    let mut hasher = Hasher::default();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece)? {
+            0 => break,
+            length => hasher.update(&piece[..length]),
+        }
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let hash = hasher.finish().to_string();
+    Ok(format!("{name} (sha256 {})", &hash[..16]))
 }
 
 fn non_empty(variable: &str) -> Option<OsString> {

@@ -62,8 +62,14 @@ pub(super) fn align(tensor: &Tensor) -> Option<Vec<u64>> {
     if data.as_ptr().align_offset(unit) == 0 {
         return None;
     }
-    let mut copy = vec![0u64; data.len().div_ceil(8)];
-    bytemuck::cast_slice_mut::<u64, u8>(&mut copy)[..data.len()].copy_from_slice(data);
+    let (words, rest) = data.as_chunks::<8>();
+    let mut copy = Vec::with_capacity(data.len().div_ceil(8));
+    copy.extend(words.iter().map(|word| u64::from_ne_bytes(*word)));
+    if !rest.is_empty() {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        copy.push(u64::from_ne_bytes(last));
+    }
     Some(copy)
 }
 

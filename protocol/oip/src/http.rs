@@ -1,5 +1,6 @@
 //! The standard over HTTP: its paths, and errors in its shape.
 
+mod body;
 mod infer;
 mod models;
 mod named;

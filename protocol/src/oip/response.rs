@@ -1,12 +1,13 @@
 //! The bodies of answers: inference, metadata, errors.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{OutputForm, data};
 use crate::infer::{InferResponse, Verdict};
 use crate::problem::Problem;
-use crate::tensor::Tensor;
+use crate::tensor::{DataType, Tensor};
 
 /// The body of an inference answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,34 +30,94 @@ pub fn render_response(
     let mut outputs = Vec::with_capacity(response.outputs.len());
     let mut binary: Vec<&Tensor> = Vec::new();
     for tensor in &response.outputs {
-        let mut output = json!({
-            "name": tensor.name(), "datatype": tensor.datatype(), "shape": tensor.shape(),
-        });
-        if form.is_binary(tensor.name()) {
-            output["parameters"] = json!({ "binary_data_size": tensor.data().len() });
+        let as_binary = form.is_binary(tensor.name());
+        if as_binary {
             binary.push(tensor);
-        } else {
-            output["data"] = data::render(tensor)?;
         }
-        outputs.push(output);
+        outputs.push(Output::new(tensor, as_binary)?);
     }
-    let body = json!({
-        "model_name": response.model,
-        "model_version": response.verdict.version.to_string(),
-        "id": response.id,
-        "parameters": verdict_parameters(&response.verdict),
-        "outputs": outputs,
-    });
-    let json = serde_json::to_vec(&body).expect("a JSON value is always JSON");
-    if binary.is_empty() {
-        return Ok(RenderedResponse { body: json.into(), json_len: None });
-    }
-    let json_len = json.len();
+    let body = Body {
+        id: &response.id,
+        model_name: response.model.as_str(),
+        model_version: response.verdict.version.to_string(),
+        outputs,
+        parameters: Parameters::of(&response.verdict),
+    };
     let raw: usize = binary.iter().map(|t| t.data().len()).sum();
-    let mut out = BytesMut::with_capacity(json_len + raw);
-    out.put_slice(&json);
-    binary.iter().for_each(|t| out.put_slice(t.data()));
-    Ok(RenderedResponse { body: out.freeze(), json_len: Some(json_len) })
+    let mut out = Vec::with_capacity(JSON_USUAL_BYTES + raw);
+    serde_json::to_writer(&mut out, &body).expect("these fields are always JSON");
+    if binary.is_empty() {
+        return Ok(RenderedResponse { body: out.into(), json_len: None });
+    }
+    let json_len = out.len();
+    binary.iter().for_each(|t| out.extend_from_slice(t.data()));
+    Ok(RenderedResponse { body: out.into(), json_len: Some(json_len) })
+}
+
+/// What the JSON of an answer takes, where its tensors are raw.
+const JSON_USUAL_BYTES: usize = 512;
+
+/// The JSON of an answer, written without an intermediate tree: every call pays for it.
+#[derive(Serialize)]
+struct Body<'a> {
+    id: &'a str,
+    model_name: &'a str,
+    model_version: String,
+    outputs: Vec<Output<'a>>,
+    parameters: Parameters<'a>,
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+    datatype: DataType,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<BinarySize>,
+    shape: &'a [i64],
+}
+
+#[derive(Serialize)]
+struct BinarySize {
+    binary_data_size: usize,
+}
+
+impl<'a> Output<'a> {
+    fn new(tensor: &'a Tensor, as_binary: bool) -> Result<Self, Problem> {
+        let data = if as_binary { None } else { Some(data::render(tensor)?) };
+        let parameters = as_binary.then(|| BinarySize { binary_data_size: tensor.data().len() });
+        let (datatype, name, shape) = (tensor.datatype(), tensor.name(), tensor.shape());
+        Ok(Self { data, datatype, name, parameters, shape })
+    }
+}
+
+/// The verdict; over gRPC the same is said by [`verdict_parameters`].
+#[derive(Serialize)]
+struct Parameters<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confidence: Option<Value>,
+    infer_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    network_us: u64,
+    placement: &'static str,
+    queue_us: u64,
+    reason: &'static str,
+}
+
+impl<'a> Parameters<'a> {
+    fn of(verdict: &'a Verdict) -> Self {
+        Self {
+            confidence: verdict.confidence.map(|c| json!(data::shortest(c))),
+            infer_us: verdict.timing.infer_us,
+            label: verdict.label.as_deref(),
+            network_us: verdict.timing.network_us,
+            placement: verdict.placement.as_str(),
+            queue_us: verdict.timing.queue_us,
+            reason: verdict.reason.as_str(),
+        }
+    }
 }
 
 /// The verdict, as parameters of the response.

@@ -1,8 +1,9 @@
 //! `cargo xtask bench NAME`: measurements beside a yardstick from the same run.
 
 use clap::{Parser, ValueEnum};
-use outrigger_tests::bench;
+use outrigger_tests::bench::{self, footprint::Sizes};
 use outrigger_tests::people::{exit_code, write_json};
+use outrigger_tests::soak::{self, Amount};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,6 +18,9 @@ struct Args {
     /// Write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// For `footprint`: the size of the shipped program without pipelines, and with all, in bytes.
+    #[arg(long, num_args = 2, value_names = ["BARE", "WHOLE"])]
+    program_bytes: Option<Vec<u64>>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -25,6 +29,17 @@ enum Name {
     Agent,
     /// CUDA under the agent beside Python's ONNX Runtime; without an NVIDIA GPU, why not.
     Gpu,
+    /// Memory, time to be ready, size of the program.
+    Footprint,
+    /// Thousands of calls, after which nothing has grown; fails where something has.
+    Soak,
+}
+
+impl Args {
+    fn sizes(&self) -> Option<Sizes> {
+        let &[bare_bytes, whole_bytes] = self.program_bytes.as_deref()? else { return None };
+        Some(Sizes { bare_bytes, whole_bytes })
+    }
 }
 
 fn main() -> ExitCode {
@@ -38,8 +53,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
             Some(report) => report,
             None => return Ok(()),
         },
+        Name::Footprint => bench::footprint::run(args.short, args.sizes())?,
+        Name::Soak => soak::run(if args.short { Amount::SHORT } else { Amount::WHOLE })?,
     };
     println!("{report}");
     write_json(args.json.as_deref(), &report)?;
-    Ok(())
+    if matches!(args.name, Name::Soak) { report.check() } else { Ok(()) }
 }

@@ -190,18 +190,3 @@ impl Drop for Process {
         self.end();
     }
 }
-
-/// CPU seconds that the threads of a process have used, from `/proc/PID/task/*/schedstat`
-/// (nanoseconds on a processor; the clock ticks of `/proc/PID/stat` are too coarse for a call).
-///
-/// # Errors
-/// It is gone, or this is no Linux.
-pub fn cpu_seconds_of(id: u32) -> anyhow::Result<f64> {
-    let mut nanoseconds = 0u64;
-    for task in std::fs::read_dir(format!("/proc/{id}/task"))? {
-        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        let first = text.split(' ').next().context("an empty schedstat")?;
-        nanoseconds += first.parse::<u64>()?;
-    }
-    Ok(nanoseconds as f64 / 1e9)
-}

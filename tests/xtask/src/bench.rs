@@ -13,6 +13,9 @@ pub(crate) struct Args {
     /// Measure for a short time: to see that it runs, not to publish.
     #[arg(long)]
     short: bool,
+    /// For `footprint`: also build the programs as they are shipped (minutes), and measure their sizes.
+    #[arg(long)]
+    dist: bool,
     /// Write the results to FILE as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -25,6 +28,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.short {
         options.push("--short".to_owned());
     }
+    if args.dist {
+        options.push("--program-bytes".to_owned());
+        options.push(shipped_bytes(&["--no-default-features"])?);
+        options.push(shipped_bytes(&[])?);
+    }
     options.extend(programs::json_args(args.json.as_deref()));
     Ok(programs::exec(&bench, &options, &library.path)?)
+}
+
+/// The size of the agent's program, built to be shipped with these options.
+fn shipped_bytes(options: &[&str]) -> anyhow::Result<String> {
+    let agent = programs::build_with(&["outrigger-agent"], "dist", options, "outrigger-agent")?;
+    Ok(std::fs::metadata(agent)?.len().to_string())
 }

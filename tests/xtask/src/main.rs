@@ -52,7 +52,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS)?,
         Command::Bench(args) => bench::run(&args)?,
         Command::Package(args) => package::run(&args).map(|()| ExitCode::SUCCESS)?,
-        Command::Prove(args) => prove::run(&args).map(|()| ExitCode::SUCCESS)?,
+        Command::Prove(args) => prove::run(&args)?,
     })
 }
 

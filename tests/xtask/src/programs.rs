@@ -19,8 +19,19 @@ pub(crate) fn build_release(name: &str) -> Result<PathBuf, RunError> {
 
 /// Builds the programs of `packages` with cargo's `profile` and answers where the one called `name` is.
 pub(crate) fn build(packages: &[&str], profile: &str, name: &str) -> Result<PathBuf, RunError> {
+    build_with(packages, profile, &[], name)
+}
+
+/// The same with more options of `cargo build`.
+pub(crate) fn build_with(
+    packages: &[&str],
+    profile: &str,
+    options: &[&str],
+    name: &str,
+) -> Result<PathBuf, RunError> {
     let mut build =
         cargo(["build", "--profile", profile, "--message-format=json-render-diagnostics"]);
+    build.args(options);
     build.args(packages.iter().flat_map(|package| ["-p", package])).stderr(Stdio::inherit());
     let output =
         build.output().map_err(|source| RunError::Start { program: program(&build), source })?;

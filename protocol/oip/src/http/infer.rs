@@ -1,22 +1,19 @@
 //! `POST .../infer`.
 
-use super::failure;
 use super::named::Named;
-use crate::intake::{Held, NotTaken};
+use super::{body, failure};
+use crate::intake::Held;
 use crate::{Caller, Inference};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::{MethodRouter, post};
-use bytes::Bytes;
-use http_body_util::LengthLimitError;
 use protocol::infer::InferResponse;
 use protocol::limits::HTTP_BODY_MAX_BYTES;
 use protocol::oip::{self, OutputForm, ParsedRequest, RenderedResponse};
 use protocol::problem::{Problem, ProblemCode};
 use std::convert::Infallible;
-use std::error::Error;
 use std::sync::Arc;
 use tower_http::compression::predicate::SizeAbove;
 use tower_http::compression::{CompressionLayer, CompressionLevel};
@@ -81,11 +78,12 @@ async fn parse(
     held: &Held,
 ) -> Result<ParsedRequest, Problem> {
     caller.check_model(&named.model)?;
-    let (parts, body) = request.into_parts();
+    let (parts, content) = request.into_parts();
     check_encoding(&parts.headers)?;
     let json_len = json_len(&parts.headers)?;
-    let body = read_body(body, HTTP_BODY_MAX_BYTES, held).await?;
-    oip::parse_request(named.model, named.version, json_len, &body)
+    let json_bytes = json_len.unwrap_or(0);
+    let content = body::read(content, HTTP_BODY_MAX_BYTES, json_bytes, held).await?;
+    oip::parse_request(named.model, named.version, json_len, &content)
 }
 
 /// What was gzip or deflate is neither any more when it gets here.
@@ -98,24 +96,6 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
         }
         _ => Ok(()),
     }
-}
-
-/// The whole body; more than `limit` bytes, counted after decompression, are refused as soon as
-/// they are seen.
-pub(super) async fn read_body(body: Body, limit: usize, held: &Held) -> Result<Bytes, Problem> {
-    let read = axum::body::to_bytes(held.measure(body, false), limit).await;
-    read.map_err(|error| {
-        if let Some(refused) = NotTaken::of(&error) {
-            return refused.problem.clone();
-        }
-        let too_large = error.source().is_some_and(<dyn Error>::is::<LengthLimitError>);
-        if too_large {
-            let text = format!("the body has more than {limit} bytes");
-            return Problem::new(ProblemCode::TooLarge, text).hint("send fewer items per request");
-        }
-        let text = "the body broke off, or is not what its Content-Encoding says";
-        Problem::new(ProblemCode::InvalidRequest, text).hint("send the whole body again")
-    })
 }
 
 fn json_len(headers: &HeaderMap) -> Result<Option<usize>, Problem> {

@@ -1,7 +1,7 @@
 //! Which installed models there are, and which of them answer.
 
 use super::named::Named;
-use super::{failure, infer, respond};
+use super::{body, failure, respond};
 use crate::{Caller, Inference};
 use axum::body::Body;
 use axum::extract::State;
@@ -16,9 +16,10 @@ const BODY_MAX_BYTES: usize = 16 << 20;
 pub(super) async fn index<I: Inference>(
     State(inference): State<Arc<I>>,
     caller: Caller,
-    body: Body,
+    content: Body,
 ) -> Response {
-    let read = infer::read_body(body, BODY_MAX_BYTES, &inference.intake().request()).await;
+    let held = inference.intake().request();
+    let read = body::read(content, BODY_MAX_BYTES, 0, &held).await;
     let ready_only = read.and_then(|body| oip::index_wants_ready_only(&body));
     respond(ready_only.map(|ready_only| crate::index(&*inference, &caller, ready_only)))
 }
@@ -27,9 +28,9 @@ pub(super) async fn load<I: Inference>(
     State(inference): State<Arc<I>>,
     caller: Caller,
     named: Named,
-    body: Body,
+    content: Body,
 ) -> Response {
-    let allowed = check(&*inference, &caller, &named, body).await;
+    let allowed = check(&*inference, &caller, &named, content).await;
     match allowed {
         Ok(()) => done(inference.load(&named.model).await),
         Err(problem) => failure(&problem),
@@ -40,9 +41,9 @@ pub(super) async fn unload<I: Inference>(
     State(inference): State<Arc<I>>,
     caller: Caller,
     named: Named,
-    body: Body,
+    content: Body,
 ) -> Response {
-    let allowed = check(&*inference, &caller, &named, body).await;
+    let allowed = check(&*inference, &caller, &named, content).await;
     match allowed {
         Ok(()) => done(inference.unload(&named.model).await),
         Err(problem) => failure(&problem),
@@ -53,12 +54,12 @@ async fn check<I: Inference>(
     inference: &I,
     caller: &Caller,
     named: &Named,
-    body: Body,
+    content: Body,
 ) -> Result<(), Problem> {
     let check = async {
         caller.check_manages(&named.model)?;
         let held = inference.intake().request();
-        oip::check_parameters(&infer::read_body(body, BODY_MAX_BYTES, &held).await?)
+        oip::check_parameters(&body::read(content, BODY_MAX_BYTES, 0, &held).await?)
     };
     check.await.inspect_err(|problem| inference.refused(problem))
 }

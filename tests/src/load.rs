@@ -1,0 +1,160 @@
+//! A closed loop of callers: each of N has one request under way, and sends the next as soon as its
+//! answer is there. Requests are encoded once and every answer is checked; the callers share one
+//! thread, so that they take little from a server on the same machine.
+
+mod grpc;
+mod http1;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+
+/// What is asked of whom, and what must come back.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The server.
+    pub address: SocketAddr,
+    /// The request.
+    pub ask: Ask,
+    /// The numbers of the one tensor in the answer.
+    pub expected: Arc<Vec<f32>>,
+}
+
+/// One request, encoded.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// The bytes of an HTTP/1.1 request; in the answer the tensor's bytes stand last.
+    Http(Bytes),
+    /// A `ModelInferRequest` over gRPC; all callers share one connection.
+    Grpc(Bytes),
+}
+
+impl Ask {
+    /// `POST path` with more headers and a body.
+    pub fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Self {
+        let len = body.len();
+        let mut head =
+            format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {len}\r\n");
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        Self::Http([head.as_bytes(), body].concat().into())
+    }
+}
+
+/// Callers who are connected.
+pub struct Callers {
+    runtime: Runtime,
+    callers: Vec<Caller>,
+}
+
+enum Caller {
+    Http(http1::Connection),
+    Grpc(grpc::Caller),
+}
+
+impl Caller {
+    async fn call(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Http(connection) => connection.call().await,
+            Self::Grpc(caller) => caller.call().await,
+        }
+    }
+
+    /// Calls until `end`, and at least so often; how long each call took.
+    async fn call_until(&mut self, end: Instant, least: usize) -> anyhow::Result<Vec<Duration>> {
+        let mut latencies = Vec::new();
+        let mut start = Instant::now();
+        while start < end || latencies.len() < least {
+            self.call().await?;
+            let now = Instant::now();
+            latencies.push(now - start);
+            start = now;
+        }
+        Ok(latencies)
+    }
+}
+
+impl Callers {
+    /// Connects `count` callers, each of which has asked once when this returns.
+    ///
+    /// # Errors
+    /// The server is not there, or answers wrongly.
+    pub fn connect(target: &Target, count: usize) -> anyhow::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let callers = runtime.block_on(connect(target, count))?;
+        let mut callers = Self { runtime, callers };
+        callers.call_until(Instant::now(), 1)?;
+        Ok(callers)
+    }
+
+    /// All of them call for so long, at least so often together, and wait for their last answer.
+    ///
+    /// # Errors
+    /// An answer that is wrong, or none.
+    pub fn call_for(&mut self, time: Duration, least: usize) -> anyhow::Result<Vec<Duration>> {
+        self.call_until(Instant::now() + time, least.div_ceil(self.callers.len().max(1)))
+    }
+
+    /// `least` is for each.
+    fn call_until(&mut self, end: Instant, least: usize) -> anyhow::Result<Vec<Duration>> {
+        let callers = std::mem::take(&mut self.callers);
+        let (callers, latencies) = self.runtime.block_on(async {
+            let mut calls = JoinSet::new();
+            for mut caller in callers {
+                calls.spawn(async move {
+                    let latencies = caller.call_until(end, least).await?;
+                    anyhow::Ok((caller, latencies))
+                });
+            }
+            let (mut callers, mut all) = (Vec::new(), Vec::new());
+            while let Some(done) = calls.join_next().await {
+                let (caller, latencies) = done??;
+                callers.push(caller);
+                all.extend(latencies);
+            }
+            anyhow::Ok((callers, all))
+        })?;
+        self.callers = callers;
+        Ok(latencies)
+    }
+}
+
+async fn connect(target: &Target, count: usize) -> anyhow::Result<Vec<Caller>> {
+    let mut callers = Vec::with_capacity(count);
+    match &target.ask {
+        Ask::Http(request) => {
+            for _ in 0..count {
+                let connection = http1::Connection::open(target, request.clone()).await?;
+                callers.push(Caller::Http(connection));
+            }
+        }
+        Ask::Grpc(message) => {
+            let first = grpc::Caller::connect(target, message).await?;
+            callers.extend((0..count).map(|_| Caller::Grpc(first.clone())));
+        }
+    }
+    Ok(callers)
+}
+
+/// Whether these bytes are the expected numbers. Servers may compute on other kernels than the
+/// yardstick, so the last digits may differ.
+fn check_numbers(bytes: &[u8], expected: &[f32]) -> anyhow::Result<()> {
+    let numbers = bytes.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk));
+    ensure!(bytes.len() == expected.len() * 4, "{} bytes of answer", bytes.len());
+    let near = |(a, b): (f32, &f32)| (a - b).abs() <= 1e-3 * (1.0 + b.abs());
+    let wrong = numbers.zip(expected).position(|pair| !near(pair));
+    wrong.map_or(Ok(()), |at| Err(anyhow::anyhow!("element {at} of the answer is wrong")))
+}
+
+async fn tcp(address: SocketAddr) -> anyhow::Result<tokio::net::TcpStream> {
+    let stream = tokio::net::TcpStream::connect(address).await;
+    let stream = stream.with_context(|| format!("nobody listens at {address}"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

@@ -1,0 +1,62 @@
+//! A caller over gRPC: one stream of a shared HTTP/2 connection for each call.
+
+use super::{Target, check_numbers, tcp};
+use anyhow::{Context, ensure};
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::client::SendRequest;
+use http::Request;
+use prost::Message;
+use protocol::wire::inference::ModelInferResponse;
+use std::sync::Arc;
+
+/// Compressed or not, and the length of the message.
+const PREFIX_BYTES: usize = 5;
+
+#[derive(Clone)]
+pub(super) struct Caller {
+    connection: SendRequest<Bytes>,
+    uri: String,
+    message: Bytes,
+    expected: Arc<Vec<f32>>,
+}
+
+impl Caller {
+    pub(super) async fn connect(target: &Target, message: &Bytes) -> anyhow::Result<Self> {
+        let stream = tcp(target.address).await?;
+        let (connection, driver) = h2::client::handshake(stream).await?;
+        tokio::spawn(driver); // an error of it is an error of the calls
+        let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());
+        framed.put_u8(0);
+        framed.put_u32(u32::try_from(message.len())?);
+        framed.extend_from_slice(message);
+        let uri = format!("http://{}/inference.GRPCInferenceService/ModelInfer", target.address);
+        Ok(Self { connection, uri, message: framed.freeze(), expected: target.expected.clone() })
+    }
+
+    pub(super) async fn call(&mut self) -> anyhow::Result<()> {
+        let request = Request::post(&self.uri)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())?;
+        self.connection = self.connection.clone().ready().await?;
+        let (response, mut send) = self.connection.send_request(request, false)?;
+        send.send_data(self.message.clone(), true)?;
+        let (head, mut body) = response.await?.into_parts();
+        let mut message = BytesMut::new();
+        while let Some(data) = body.data().await {
+            let data = data?;
+            body.flow_control().release_capacity(data.len())?;
+            message.extend_from_slice(&data);
+        }
+        let trailers = body.trailers().await?;
+        let status = |headers: &http::HeaderMap| headers.get("grpc-status").cloned();
+        let status = trailers.as_ref().and_then(status).or_else(|| status(&head.headers));
+        let said = trailers.as_ref().unwrap_or(&head.headers).get("grpc-message");
+        ensure!(status.is_some_and(|status| status == "0"), "a failed call: {said:?}");
+        let message = message.freeze();
+        let message = message.get(PREFIX_BYTES..).context("an empty answer")?;
+        let answer = ModelInferResponse::decode(message)?;
+        let tensor = answer.raw_output_contents.first().context("no tensor")?;
+        check_numbers(tensor, &self.expected)
+    }
+}
