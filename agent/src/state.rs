@@ -1,6 +1,7 @@
 //! What the agent must remember over a restart: which version of each model is active, which one was
 //! before it, and what trying models out has shown ([`trials`]). SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
 
+mod attempts;
 mod remembered;
 mod trials;
 
@@ -59,6 +60,7 @@ impl State {
             SCHEMA_VERSION => {}
             newer => return Err(StateError::Newer(newer)),
         }
+        connection.execute_batch(attempts::TABLE)?;
         connection.execute_batch(remembered::TABLE)?;
         connection.execute_batch(trials::TABLES)?;
         Ok(Self(Mutex::new(connection)))

@@ -47,7 +47,12 @@ const TRIED: [Provider; 2] = [Provider::Cuda, Provider::Xnnpack];
 fn choice(lines: &str) -> Choice {
     let (_folder, bundle) = bundle(lines);
     let backend = FakeBackend::offering(&TRIED);
-    choose(&backend, &bundle, &SessionOptions::default(), &TRIED).unwrap()
+    choose(&backend, &bundle, &SessionOptions::default(), &TRIED, &any).unwrap()
+}
+
+/// Every provider may be tried.
+fn any(_: Provider) -> Result<(), Reason> {
+    Ok(())
 }
 
 /// The first of two providers misbehaves: the second is used, and the first one's reason is told.
@@ -88,11 +93,22 @@ fn what_does_not_prove_itself_is_passed_over_with_the_reason() {
 }
 
 #[test]
+fn what_must_not_be_tried_is_passed_over_with_its_reason() {
+    let (_folder, bundle) = bundle("");
+    let backend = FakeBackend::offering(&TRIED);
+    let ends = Reason::EndsTheProgram { times: 2 };
+    let may_try = |provider| if provider == Provider::Cuda { Err(ends.clone()) } else { Ok(()) };
+    let options = SessionOptions::default();
+    let choice = choose(&backend, &bundle, &options, &TRIED, &may_try).unwrap();
+    assert_eq!((choice.provider, &choice.passed_over[0].reason), (Provider::Xnnpack, &ends));
+}
+
+#[test]
 fn the_cpu_remains_and_what_was_not_offered_costs_nothing() {
     let (folder, bundle) = bundle("");
     let options = SessionOptions::default();
     std::fs::remove_file(folder.path().join("out/model.onnx")).unwrap(); // nothing is loaded
-    let none = choose(&FakeBackend::default(), &bundle, &options, &ACCELERATORS).unwrap();
+    let none = choose(&FakeBackend::default(), &bundle, &options, &ACCELERATORS, &any).unwrap();
     assert_eq!((none.provider, none.timing), (Provider::Cpu, None));
     assert_eq!(none.passed_over.len(), ACCELERATORS.len());
     assert!(none.passed_over.iter().all(|p| p.reason == Reason::NotBuiltIn));
@@ -108,7 +124,7 @@ fn a_model_that_fails_on_the_cpu_is_nobodys() {
     let broken = "fake\ninput x FP32 -1 2\noutput logits FP32 -1 2\nscale 3\non cuda scale 1";
     std::fs::write(folder.path().join("out/model.onnx"), broken).unwrap();
     let backend = FakeBackend::offering(&TRIED);
-    let result = choose(&backend, &bundle, &SessionOptions::default(), &TRIED);
+    let result = choose(&backend, &bundle, &SessionOptions::default(), &TRIED, &any);
     assert!(matches!(result, Err(ChooseError::Probes(_))), "{result:?}");
 }
 
@@ -140,7 +156,7 @@ fn the_installed_library_is_examined_honestly() {
     let manifest = author.build(Variant::Cloud, Version::FIRST, &backend, &folder).unwrap();
     let bundle = Bundle::open(&folder, manifest).unwrap();
     let options = SessionOptions::default();
-    let choice = choose(&backend, &bundle, &options, &ACCELERATORS).unwrap();
+    let choice = choose(&backend, &bundle, &options, &ACCELERATORS, &any).unwrap();
     println!("{}: {choice:#?}", backend.identity());
     let wanted = ACCELERATORS.len() - usize::from(choice.provider != Provider::Cpu);
     assert_eq!(choice.passed_over.len(), wanted);

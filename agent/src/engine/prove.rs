@@ -9,7 +9,7 @@ use edge::residency::TooLarge;
 use edge::update::Target;
 use models::bundle::{Bundle, BundleError};
 use models::model::ModelOptions;
-use models::providers::{self, Choice, ChooseError, Processor, Provider, choose};
+use models::providers::{self, Choice, ChooseError, Processor, Provider, Reason, choose};
 use protocol::manifest::Manifest;
 use protocol::oip::ModelDescription;
 use protocol::problem::Problem;
@@ -91,7 +91,11 @@ impl Engine {
         let terms = self.terms(&bundle);
         let known = self.known(bundled, &terms, state);
         let membership = self.shelf.add(expected_bytes(&bundle, &known))?;
-        let proven = self.load_first(&membership, &bundle, &terms, known.choice());
+        let attempt = |provider| begin_attempt(state, bundled, &known.conditions, provider);
+        let proven = self.load_first(&membership, &bundle, &terms, known.choice(), &attempt);
+        if let Err(error) = state.end_attempts(bundled.target.bundle) {
+            tracing::warn!(%error, "the end of an attempt is not noted");
+        }
         let (choice, mut loaded) = proven.inspect_err(|_| self.shelf.failed(membership.id))?;
         if let Some(limit_bytes) = terms.memory_limit_bytes
             && loaded.private_bytes > limit_bytes
@@ -162,12 +166,15 @@ impl Engine {
         bundle: &Bundle,
         terms: &Terms,
         known: Option<&Choice>,
+        may_try: &dyn Fn(Provider) -> Result<(), Reason>,
     ) -> Result<(Choice, Loaded), ProveError> {
         let runtime = Handle::current();
         let _use = self.shelf.enter(membership.id);
         let room = self.shelf.make_room(membership.id, ROOM_PATIENCE);
         runtime.block_on(room).map_err(ProveError::NoRoom)?;
-        if let Some(choice) = known {
+        let tried =
+            |choice: &&Choice| choice.provider == Provider::Cpu || may_try(choice.provider).is_ok();
+        if let Some(choice) = known.filter(tried) {
             match self.load_on(&runtime, bundle, terms, choice.provider) {
                 // What worked yesterday may be gone today: a driver, a device.
                 Err(error) if choice.provider != Provider::Cpu => {
@@ -179,7 +186,7 @@ impl Engine {
         }
         let backend = self.backend.as_ref();
         let order = terms.order.providers();
-        let choice = choose(backend, bundle, &terms.options.session, order)?;
+        let choice = choose(backend, bundle, &terms.options.session, order, may_try)?;
         let loaded = self.load_on(&runtime, bundle, terms, choice.provider)?;
         Ok((choice, loaded))
     }
@@ -229,6 +236,17 @@ impl Engine {
             usual_run_us: AtomicU64::new(0),
         }
     }
+}
+
+/// Notes that a provider is about to be tried. One that cannot be noted is not tried.
+fn begin_attempt(
+    state: &State,
+    bundled: &Bundled<'_>,
+    conditions: &str,
+    provider: Provider,
+) -> Result<(), Reason> {
+    let noted = state.begin_attempt(bundled.target.bundle, conditions, provider);
+    noted.unwrap_or_else(|error| Err(Reason::DoesNotOpen { message: error.to_string() }))
 }
 
 fn on(mut options: ModelOptions, provider: Provider) -> ModelOptions {

@@ -40,6 +40,9 @@ pub enum ChooseError {
 /// says for its probes where that allows more. A classifier must name the same classes, unless the
 /// CPU itself is undecided within the tolerance.
 ///
+/// A provider is foreign code, which may take the process down. `may_try` is asked right before each
+/// is tried, so that a caller can keep a note of it and refuse what did so before.
+///
 /// # Errors
 /// [`ChooseError`]: the model does not answer on the CPU.
 pub fn choose(
@@ -47,12 +50,13 @@ pub fn choose(
     bundle: &Bundle,
     options: &SessionOptions,
     order: &[Provider],
+    may_try: &dyn Fn(Provider) -> Result<(), Reason>,
 ) -> Result<Choice, ChooseError> {
     let mut passed_over = Vec::new();
     let mut reference = None;
     let mut wanted = order.iter().copied();
     for provider in wanted.by_ref() {
-        if let Err(reason) = backend.offers(provider) {
+        if let Err(reason) = backend.offers(provider).and_then(|()| may_try(provider)) {
             passed_over.push(PassedOver { provider, reason });
             continue;
         }

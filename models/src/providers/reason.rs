@@ -22,6 +22,11 @@ pub enum Reason {
         /// What was looked for.
         looked_for: String,
     },
+    /// The program ended while it was tried, more than once.
+    EndsTheProgram {
+        /// How often.
+        times: u32,
+    },
     /// No session opens on it.
     DoesNotOpen {
         /// What the library said.
@@ -69,6 +74,7 @@ impl Reason {
             Self::Later { .. } => "later",
             Self::NotBuiltIn => "not-built-in",
             Self::DriverAbsent { .. } => "driver-absent",
+            Self::EndsTheProgram { .. } => "ends-the-program",
             Self::DoesNotOpen { .. } => "does-not-open",
             Self::TookNoNode { .. } => "took-no-node",
             Self::Untold => "untold",
@@ -87,6 +93,9 @@ impl fmt::Display for Reason {
             Self::NotBuiltIn => f.write_str("this build of ONNX Runtime does not have it"),
             Self::DriverAbsent { looked_for } => {
                 write!(f, "the driver is absent: there is none of {looked_for}")
+            }
+            Self::EndsTheProgram { times } => {
+                write!(f, "the program ended {times} times while it was tried")
             }
             Self::DoesNotOpen { message } => write!(f, "no session opens on it: {message}"),
             Self::TookNoNode { all } => write!(f, "it takes none of the model's {all} nodes"),
