@@ -2,9 +2,7 @@
 //! that hold the old one finish on it, and its session ends with the last of them. A model that an
 //! application unloaded stays installed and answers nobody until it is loaded.
 
-mod statistics;
-
-pub(crate) use statistics::Statistics;
+use oip::Statistics;
 
 use edge::offload::Profile;
 use edge::update::Target;

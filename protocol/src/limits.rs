@@ -27,3 +27,7 @@ pub const HTTP_BODY_MAX_BYTES: usize = 96 << 20;
 pub const DEADLINE_MAX_MS: u32 = 600_000;
 /// An enrolment token, as text.
 pub const TOKEN_MAX_BYTES: usize = 512;
+/// Patterns of model names in one list.
+pub const PATTERNS_MAX_COUNT: usize = 64;
+/// Versions that a version policy lists.
+pub const LISTED_VERSIONS_MAX_COUNT: usize = 64;

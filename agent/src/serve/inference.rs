@@ -1,7 +1,7 @@
 //! What the standard's calls mean on a device.
 
 use super::Context;
-use oip::Inference;
+use oip::{Ask, Caller, Inference};
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse};
 use protocol::oip::ModelDescription;
@@ -11,6 +11,13 @@ use protocol::wire::inference::repository_index_response::ModelIndex;
 use std::sync::Arc;
 
 impl Inference for Context {
+    /// The queue of the model decides, once the whole request is there.
+    type Place = ();
+
+    fn admit(&self, _: &Caller, _: &Ask<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
+
     fn name(&self) -> &str {
         "outrigger-agent"
     }
@@ -31,7 +38,7 @@ impl Inference for Context {
         Ok(self.requests.engine().get(model, version)?.description().clone())
     }
 
-    async fn infer(&self, request: InferRequest) -> Result<InferResponse, Problem> {
+    async fn infer(&self, (): (), request: InferRequest) -> Result<InferResponse, Problem> {
         self.requests.answer(request).await
     }
 

@@ -12,9 +12,11 @@ mod grpc;
 mod http;
 pub mod listen;
 mod refusal;
+mod statistics;
 
 pub use caller::Caller;
-pub use refusal::{forbidden, unauthenticated};
+pub use refusal::{forbidden, is_grpc, too_many, unauthenticated};
+pub use statistics::Statistics;
 
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse};
@@ -24,8 +26,22 @@ use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
 use std::sync::Arc;
 
+/// What is known of a request before its body is read.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The model.
+    pub model: &'a ModelName,
+    /// Its version; the one that answers by the model's name when absent.
+    pub version: Option<Version>,
+    /// Bytes of its body or message; `None` where they are not known, or grow by decompression.
+    pub body_bytes: Option<u64>,
+}
+
 /// Something that answers inference requests.
 pub trait Inference: Send + Sync + 'static {
+    /// The room that one request takes, given back when it is dropped.
+    type Place: Send;
+
     /// The server's name.
     fn name(&self) -> &str;
 
@@ -45,10 +61,18 @@ pub trait Inference: Send + Sync + 'static {
         version: Option<Version>,
     ) -> Result<Arc<ModelDescription>, Problem>;
 
+    /// Takes a request in, or refuses it at once: over HTTP before its body is read, over gRPC
+    /// once its message is there. A refusal is counted here.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    fn admit(&self, caller: &Caller, ask: &Ask<'_>) -> Result<Self::Place, Problem>;
+
     /// Answers inside the request's deadline, or says why there is no answer. Dropping the future
     /// cancels the request.
     fn infer(
         &self,
+        place: Self::Place,
         request: InferRequest,
     ) -> impl Future<Output = Result<InferResponse, Problem>> + Send;
 

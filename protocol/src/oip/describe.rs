@@ -4,6 +4,7 @@ use crate::id::{ModelName, Version};
 use crate::limits::TENSORS_MAX_BYTES;
 use crate::manifest::{MODEL_FILE, Manifest, TensorSpec};
 use crate::tensor::DataType;
+use crate::versions::VersionPolicy;
 use crate::wire::inference::model_metadata_response::TensorMetadata;
 use crate::wire::inference::{
     self, ModelConfig, ModelInput, ModelInstanceGroup, ModelMetadataResponse, ModelOutput,
@@ -30,6 +31,10 @@ pub struct ModelDescription {
     pub labels: Vec<String>,
     /// How many requests run at once.
     pub instances: usize,
+    /// Every version that answers, in order.
+    pub versions: Vec<Version>,
+    /// Which versions those are meant to be.
+    pub policy: VersionPolicy,
 }
 
 const PLATFORM: &str = "onnxruntime_onnx";
@@ -45,6 +50,8 @@ impl ModelDescription {
             classes: manifest.classes.as_ref().map(|classes| classes.logits.clone()),
             labels: labels.to_vec(),
             instances,
+            versions: vec![manifest.version],
+            policy: VersionPolicy::default(),
         }
     }
 
@@ -68,7 +75,7 @@ impl ModelDescription {
     pub fn metadata(&self) -> ModelMetadataResponse {
         ModelMetadataResponse {
             name: self.name.to_string(),
-            versions: vec![self.version.to_string()],
+            versions: self.versions.iter().map(ToString::to_string).collect(),
             platform: PLATFORM.into(),
             inputs: self.inputs.iter().map(tensor_metadata).collect(),
             outputs: self.outputs.iter().map(tensor_metadata).collect(),
@@ -92,12 +99,11 @@ impl ModelDescription {
             dims: dims(spec),
             ..ModelOutput::default()
         };
-        let latest = model_version_policy::Latest { num_versions: 1 };
         ModelConfig {
             name: self.name.to_string(),
             platform: PLATFORM.into(),
             backend: "onnxruntime".into(),
-            version_policy: Some(ModelVersionPolicy { latest: Some(latest) }),
+            version_policy: Some(policy_message(&self.policy)),
             max_batch_size: i32::try_from(max_batch_size).unwrap_or(i32::MAX),
             input: self.inputs.iter().map(input).collect(),
             output: self.outputs.iter().map(output).collect(),
@@ -110,6 +116,20 @@ impl ModelDescription {
             model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
         }
     }
+}
+
+fn policy_message(policy: &VersionPolicy) -> ModelVersionPolicy {
+    use model_version_policy::{All, Latest, Specific};
+    let mut message = ModelVersionPolicy::default();
+    match policy {
+        VersionPolicy::Latest(count) => message.latest = Some(Latest { num_versions: *count }),
+        VersionPolicy::All => message.all = Some(All {}),
+        VersionPolicy::Listed(listed) => {
+            let number = |version: &Version| i64::try_from(version.get()).unwrap_or(i64::MAX);
+            message.specific = Some(Specific { versions: listed.iter().map(number).collect() });
+        }
+    }
+    message
 }
 
 /// Bytes of one item; a dimension of any size counts as 1.

@@ -2,8 +2,9 @@
 
 use super::generated::grpc_inference_service_server::GrpcInferenceService;
 use super::status_of;
-use crate::{Caller, Inference};
+use crate::{Ask, Caller, Inference};
 use futures_util::{Stream, StreamExt};
+use prost::Message as _;
 use protocol::oip::grpc::{
     parse_names, parse_request, parse_timeout, render_response, stream_response,
 };
@@ -51,11 +52,12 @@ impl<I: Inference> Service<I> {
         timeout: Option<Duration>,
         message: ModelInferRequest,
     ) -> (bool, Result<ModelInferResponse, Problem>) {
+        let bytes = message.encoded_len() as u64;
         let parsed = parse_request(message, timeout);
         let parsed = parsed.and_then(|p| caller.check_model(&p.request.model).map(|()| p));
         match parsed {
             Ok(ParsedRequest { request, form }) => {
-                let result = self.infer_parsed(request, &form).await;
+                let result = self.infer_parsed(caller, bytes, request, &form).await;
                 (form.wants_final_response(), result)
             }
             Err(problem) => {
@@ -67,10 +69,14 @@ impl<I: Inference> Service<I> {
 
     async fn infer_parsed(
         &self,
+        caller: &Caller,
+        bytes: u64,
         request: protocol::infer::InferRequest,
         form: &oip::OutputForm,
     ) -> Result<ModelInferResponse, Problem> {
-        let mut response = self.0.infer(request).await?;
+        let ask = Ask { model: &request.model, version: request.version, body_bytes: Some(bytes) };
+        let place = self.0.admit(caller, &ask)?;
+        let mut response = self.0.infer(place, request).await?;
         if form.wants_classes() {
             let model = self.0.describe(&response.model, Some(response.verdict.version))?;
             oip::classify(&mut response, form, &model)?;

@@ -2,7 +2,7 @@
 
 use super::failure;
 use super::named::Named;
-use crate::{Caller, Inference};
+use crate::{Ask, Caller, Inference};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -55,9 +55,17 @@ async fn answer<I: Inference>(
     named: Named,
     request: Request,
 ) -> Result<RenderedResponse, Problem> {
-    let parsed = parse(caller, named, request).await;
-    let ParsedRequest { request, form } = parsed.inspect_err(|p| inference.refused(p))?;
-    let mut response = inference.infer(request).await?;
+    let refuse = |problem: &Problem| inference.refused(problem);
+    let (parts, body) = request.into_parts();
+    let json_len = check(caller, &named, &parts.headers).inspect_err(refuse)?;
+    let ask =
+        Ask { model: &named.model, version: named.version, body_bytes: body_bytes(&parts.headers) };
+    let place = inference.admit(caller, &ask)?;
+    let read = read_body(body, HTTP_BODY_MAX_BYTES).await;
+    let parsed =
+        read.and_then(|body| oip::parse_request(named.model, named.version, json_len, &body));
+    let ParsedRequest { request, form } = parsed.inspect_err(refuse)?;
+    let mut response = inference.infer(place, request).await?;
     if form.wants_classes() {
         let model = inference.describe(&response.model, Some(response.verdict.version))?;
         oip::classify(&mut response, &form, &model)?;
@@ -65,13 +73,16 @@ async fn answer<I: Inference>(
     oip::render_response(&response, &form)
 }
 
-async fn parse(caller: &Caller, named: Named, request: Request) -> Result<ParsedRequest, Problem> {
+/// What the header says, all in order; the length of the JSON part.
+fn check(caller: &Caller, named: &Named, headers: &HeaderMap) -> Result<Option<usize>, Problem> {
     caller.check_model(&named.model)?;
-    let (parts, body) = request.into_parts();
-    check_encoding(&parts.headers)?;
-    let json_len = json_len(&parts.headers)?;
-    let body = read_body(body, HTTP_BODY_MAX_BYTES).await?;
-    oip::parse_request(named.model, named.version, json_len, &body)
+    check_encoding(headers)?;
+    json_len(headers)
+}
+
+/// The body's length, unless it is not announced; what was compressed has lost it on its way here.
+fn body_bytes(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// What was gzip or deflate is neither any more when it gets here.

@@ -4,6 +4,7 @@ use crate::id::Version;
 use crate::infer::InferResponse;
 use crate::manifest::TensorSpec;
 use crate::tensor::{DataType, Tensor};
+use crate::versions::VersionPolicy;
 
 fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
     TensorSpec { name: name.into(), datatype, shape: shape.to_vec() }
@@ -18,6 +19,8 @@ fn model(batch: i64) -> ModelDescription {
         classes: Some("y".into()),
         labels: vec!["cat".into(), String::new()],
         instances: 2,
+        versions: vec![Version::FIRST],
+        policy: VersionPolicy::default(),
     }
 }
 
