@@ -46,13 +46,13 @@ impl Inference for Context {
         self.requests.engine().index()
     }
 
-    async fn load(&self, model: &ModelName) -> Result<(), Problem> {
+    async fn load(&self, _: &Caller, model: &ModelName) -> Result<(), Problem> {
         self.installer.load(model).await?;
         self.counters.loaded(model);
         Ok(())
     }
 
-    async fn unload(&self, model: &ModelName) -> Result<(), Problem> {
+    async fn unload(&self, _: &Caller, model: &ModelName) -> Result<(), Problem> {
         // Ending a session joins its threads.
         tokio::task::block_in_place(|| self.requests.engine().unload(model))?;
         self.counters.unloaded(model);

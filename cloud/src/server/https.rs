@@ -38,7 +38,8 @@ impl Https {
         http.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT);
         let handle = Handle::new();
         let server = server.handle(handle.clone()).first_request_timeout(HEADER_TIMEOUT);
-        let task = tokio::spawn(server.serve(routes.into_make_service()));
+        let task =
+            tokio::spawn(server.serve(routes.into_make_service_with_connect_info::<SocketAddr>()));
         Ok(Self { handle, task })
     }
 

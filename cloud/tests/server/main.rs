@@ -8,4 +8,5 @@ mod enrol;
 mod garbage;
 mod models;
 mod process;
+mod standard;
 mod support;

@@ -80,10 +80,18 @@ pub trait Inference: Send + Sync + 'static {
     fn index(&self) -> Vec<ModelIndex>;
 
     /// Lets an installed model answer again.
-    fn load(&self, model: &ModelName) -> impl Future<Output = Result<(), Problem>> + Send;
+    fn load(
+        &self,
+        caller: &Caller,
+        model: &ModelName,
+    ) -> impl Future<Output = Result<(), Problem>> + Send;
 
     /// Stops a model from answering, until it is loaded.
-    fn unload(&self, model: &ModelName) -> impl Future<Output = Result<(), Problem>> + Send;
+    fn unload(
+        &self,
+        caller: &Caller,
+        model: &ModelName,
+    ) -> impl Future<Output = Result<(), Problem>> + Send;
 
     /// What became of the requests to every installed model.
     fn statistics(&self) -> Vec<ModelStatistics>;

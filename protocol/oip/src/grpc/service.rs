@@ -84,18 +84,19 @@ impl<I: Inference> Service<I> {
         Ok(render_response(response))
     }
 
-    /// Which model a load or unload request means, if the caller may make it.
+    /// Who makes a load or unload request and which model it means, if the caller may make it.
     fn change<'a>(
         &self,
         caller: Result<Caller, Problem>,
         model: &str,
         mut parameters: impl Iterator<Item = &'a String>,
-    ) -> Result<protocol::id::ModelName, Status> {
+    ) -> Result<(Caller, protocol::id::ModelName), Status> {
         let check = || {
             let (model, _) = parse_names(model, "")?;
-            caller?.check_manages(&model)?;
+            let caller = caller?;
+            caller.check_manages(&model)?;
             parameters.try_for_each(|key| oip::check_parameter(key))?;
-            Ok(model)
+            Ok((caller, model))
         };
         check().map_err(|problem| {
             self.0.refused(&problem);
@@ -221,8 +222,9 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
     ) -> Answer<RepositoryModelLoadResponse> {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let model = self.change(caller, &request.model_name, request.parameters.keys())?;
-        answer(self.0.load(&model).await.map(|()| RepositoryModelLoadResponse {}))
+        let (caller, model) =
+            self.change(caller, &request.model_name, request.parameters.keys())?;
+        answer(self.0.load(&caller, &model).await.map(|()| RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
@@ -231,7 +233,8 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
     ) -> Answer<RepositoryModelUnloadResponse> {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let model = self.change(caller, &request.model_name, request.parameters.keys())?;
-        answer(self.0.unload(&model).await.map(|()| RepositoryModelUnloadResponse {}))
+        let (caller, model) =
+            self.change(caller, &request.model_name, request.parameters.keys())?;
+        answer(self.0.unload(&caller, &model).await.map(|()| RepositoryModelUnloadResponse {}))
     }
 }

@@ -31,7 +31,7 @@ pub(super) async fn load<I: Inference>(
 ) -> Response {
     let allowed = check(&*inference, &caller, &named, body).await;
     match allowed {
-        Ok(()) => done(inference.load(&named.model).await),
+        Ok(()) => done(inference.load(&caller, &named.model).await),
         Err(problem) => failure(&problem),
     }
 }
@@ -44,7 +44,7 @@ pub(super) async fn unload<I: Inference>(
 ) -> Response {
     let allowed = check(&*inference, &caller, &named, body).await;
     match allowed {
-        Ok(()) => done(inference.unload(&named.model).await),
+        Ok(()) => done(inference.unload(&caller, &named.model).await),
         Err(problem) => failure(&problem),
     }
 }

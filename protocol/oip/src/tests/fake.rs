@@ -132,12 +132,12 @@ impl Inference for Fake {
         vec![entry("double"), entry("other")]
     }
 
-    async fn load(&self, _: &ModelName) -> Result<(), Problem> {
+    async fn load(&self, _: &Caller, _: &ModelName) -> Result<(), Problem> {
         self.unloaded.store(false, SeqCst);
         Ok(())
     }
 
-    async fn unload(&self, _: &ModelName) -> Result<(), Problem> {
+    async fn unload(&self, _: &Caller, _: &ModelName) -> Result<(), Problem> {
         self.unloaded.store(true, SeqCst);
         Ok(())
     }
