@@ -22,10 +22,18 @@ mod gate;
 /// How long an answer is waited for when the request does not say.
 const DEADLINE_DEFAULT_MS: u32 = 1000;
 
-/// The standard's routes, HTTP and gRPC, behind the gate.
+/// The standard's routes, HTTP and gRPC, and gRPC reflection, behind the gate.
 pub fn router(cloud: &Arc<Cloud>) -> axum::Router {
     let gate = axum::middleware::from_fn_with_state(cloud.clone(), gate::admit);
-    oip::router(Arc::new(Standard(cloud.clone()))).layer(gate)
+    let routes = oip::router(Arc::new(Standard(cloud.clone())));
+    let routes = match oip::reflection() {
+        Ok(reflection) => reflection.merge(routes),
+        Err(error) => {
+            cloud.events.internal_error(&error);
+            routes
+        }
+    };
+    routes.layer(gate)
 }
 
 /// The cloud as the standard sees it.

@@ -11,10 +11,12 @@ mod caller;
 mod grpc;
 mod http;
 pub mod listen;
+mod reflection;
 mod refusal;
 mod statistics;
 
 pub use caller::Caller;
+pub use reflection::reflection;
 pub use refusal::{forbidden, is_grpc, too_many, unauthenticated};
 pub use statistics::Statistics;
 
