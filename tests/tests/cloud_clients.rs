@@ -5,6 +5,9 @@ use outrigger_tests::python::Environment;
 use outrigger_tests::world::{World, eventually, fashion};
 use serde_json::Value;
 use std::path::PathBuf;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A cloud with the demo model, and a folder of keys: one of each kind.
 struct Served {
@@ -30,7 +33,7 @@ impl Served {
             let keys = served.world.operator.json(&["key", "list"]).ok()?;
             keys.as_array()?.iter().any(expired).then_some(())
         };
-        eventually("the key to expire", listed).unwrap();
+        eventually("the key to expire", PATIENCE, listed).unwrap();
         served
     }
 

@@ -24,38 +24,40 @@ pub(super) async fn admit(
     if OPEN.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    let headers = request.headers();
-    let key = match holder(&cloud, headers, request.extensions()) {
-        Ok(key) => key,
-        Err(unknown) => return refuse(&unknown, &request),
-    };
-    if let Err(problem) = key.need(Permission::Infer) {
-        cloud.events.api_forbidden();
-        return oip::forbidden(headers, &problem);
-    }
-    match caller(&cloud, &key) {
+    match identify(&cloud, &request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(problem) => {
-            cloud.events.api_forbidden();
-            oip::forbidden(headers, &problem)
+        Err(refusal) => {
+            let (parts, body) = request.into_parts();
+            oip::discard(parts.version, &parts.headers, body).await;
+            *refusal
         }
     }
 }
 
-fn refuse(unknown: &Unknown, request: &Request) -> Response {
+fn identify(cloud: &Cloud, request: &Request) -> Result<Caller, Box<Response>> {
+    let key = holder(cloud, request.headers(), request.extensions());
+    let key = key.map_err(|unknown| refuse(&unknown, request))?;
+    let may = key.need(Permission::Infer).and_then(|()| caller(cloud, &key));
+    may.map_err(|problem| {
+        cloud.events.api_forbidden();
+        Box::new(oip::forbidden(request.headers(), &problem))
+    })
+}
+
+fn refuse(unknown: &Unknown, request: &Request) -> Box<Response> {
     let text = unknown.to_string();
     let problem = Problem::new(ProblemCode::Unauthorised, text);
     match unknown {
         Unknown::Denied(_) => {
             let hint = "send \"Authorization: Bearer ID.SECRET\"; an operator makes keys with: \
                         outrigger key create";
-            oip::unauthenticated(request.headers(), &problem.hint(hint))
+            Box::new(oip::unauthenticated(request.headers(), &problem.hint(hint)))
         }
         Unknown::TooOften { wait_ms } => {
-            oip::too_many(request.headers(), &problem.retry_after_ms(*wait_ms))
+            Box::new(oip::too_many(request.headers(), &problem.retry_after_ms(*wait_ms)))
         }
     }
 }

@@ -14,11 +14,13 @@ pub mod listen;
 mod reflection;
 mod refusal;
 mod statistics;
+mod unread;
 
 pub use caller::Caller;
 pub use reflection::reflection;
 pub use refusal::{forbidden, is_grpc, too_many, unauthenticated};
 pub use statistics::Statistics;
+pub use unread::discard;
 
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse};

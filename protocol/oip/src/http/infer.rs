@@ -2,7 +2,7 @@
 
 use super::failure;
 use super::named::Named;
-use crate::{Ask, Caller, Inference};
+use crate::{Ask, Caller, Inference, discard};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -57,10 +57,13 @@ async fn answer<I: Inference>(
 ) -> Result<RenderedResponse, Problem> {
     let refuse = |problem: &Problem| inference.refused(problem);
     let (parts, body) = request.into_parts();
-    let json_len = check(caller, &named, &parts.headers).inspect_err(refuse)?;
-    let ask =
-        Ask { model: &named.model, version: named.version, body_bytes: body_bytes(&parts.headers) };
-    let place = inference.admit(caller, &ask)?;
+    let (json_len, place) = match take_in(inference, caller, &named, &parts.headers) {
+        Ok(taken) => taken,
+        Err(problem) => {
+            discard(parts.version, &parts.headers, body).await;
+            return Err(problem);
+        }
+    };
     let read = read_body(body, HTTP_BODY_MAX_BYTES).await;
     let parsed =
         read.and_then(|body| oip::parse_request(named.model, named.version, json_len, &body));
@@ -71,6 +74,20 @@ async fn answer<I: Inference>(
         oip::classify(&mut response, &form, &model)?;
     }
     oip::render_response(&response, &form)
+}
+
+/// Decides about a request from its header alone; the length of its JSON part, and its place.
+fn take_in<I: Inference>(
+    inference: &I,
+    caller: &Caller,
+    named: &Named,
+    headers: &HeaderMap,
+) -> Result<(Option<usize>, I::Place), Problem> {
+    let checked = check(caller, named, headers);
+    let json_len = checked.inspect_err(|problem| inference.refused(problem))?;
+    let body_bytes = body_bytes(headers);
+    let ask = Ask { model: &named.model, version: named.version, body_bytes };
+    Ok((json_len, inference.admit(caller, &ask)?))
 }
 
 /// What the header says, all in order; the length of the JSON part.

@@ -2,7 +2,7 @@ use super::fake::{Fake, limited, served};
 use crate::{Caller, router};
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode, Version};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::io::Write;
@@ -228,7 +228,8 @@ async fn a_full_server_refuses_before_it_reads_a_body() {
     let (fake, router) = served(Caller::unlimited());
     fake.full.store(true, SeqCst);
     let endless = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, Infallible>>());
-    let request = Request::post(INFER).header("content-length", "1000").body(endless).unwrap();
+    let request = Request::post(INFER).version(Version::HTTP_2).header("content-length", "1000");
+    let request = request.body(endless).unwrap();
     let answer = send(&router, request).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers["retry-after"], "2");
