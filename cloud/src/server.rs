@@ -31,6 +31,7 @@ use crate::store::{Database, Store, StoreError};
 use crate::usage;
 
 mod https;
+mod limited;
 mod sockets;
 
 /// How long requests in flight may take when the server stops.
