@@ -1,7 +1,7 @@
 //! Compiles the .proto files with protox, so that no `protoc` has to be installed.
 
 /// Messages that are HTTP bodies as well: the standard's JSON has the names of their fields.
-const JSON_BODIES: [&str; 13] = [
+const JSON_BODIES: [&str; 14] = [
     "ServerMetadataResponse",
     "ModelMetadataResponse",
     "ModelConfig",
@@ -10,6 +10,7 @@ const JSON_BODIES: [&str; 13] = [
     "ModelInstanceGroup",
     "ModelVersionPolicy",
     "ModelTransactionPolicy",
+    "ModelSequenceBatching",
     "ModelStatistics",
     "InferStatistics",
     "InferBatchStatistics",
@@ -44,6 +45,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let attribute = format!("#[serde(serialize_with = {with:?})]");
         config.field_attribute(format!(".inference.{field}"), attribute);
     }
+    // Clients take the field itself for the word that a model takes sequences.
+    let absent = "#[serde(skip_serializing_if = \"Option::is_none\")]";
+    config.field_attribute(".inference.ModelConfig.sequence_batching", absent);
     config.compile_fds(files)?;
     Ok(())
 }

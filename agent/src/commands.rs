@@ -4,6 +4,8 @@ pub(crate) mod check;
 pub(crate) mod enrol;
 pub(crate) mod factory_reset;
 pub(crate) mod install;
+mod local;
+pub(crate) mod quarantine;
 pub(crate) mod run;
 pub(crate) mod status;
 mod steps;

@@ -2,7 +2,9 @@
 //! file may be absent; an unknown field is an error, so that a typing mistake is not a silent no.
 
 use edge::breaker::BreakerPolicy;
+use oip::listen::FIRST_HEAD_PATIENCE;
 use protocol::id::{ContentHash, ModelName};
+use protocol::limits::{SEQUENCE_IDLE_S, SEQUENCES_MAX, SEQUENCES_MAX_BYTES};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::io;
@@ -17,8 +19,29 @@ pub(crate) struct Config {
     pub(crate) local: Local,
     pub(crate) runtime: Runtime,
     pub(crate) offload: Offload,
+    pub(crate) sequences: Sequences,
     pub(crate) link: Link,
     pub(crate) log: Log,
+    pub(crate) sandbox: Sandbox,
+}
+
+/// The child process in which models are tried before they may answer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sandbox {
+    /// What a model and its runtime may write to, in MiB; 0 for half of the device's memory.
+    pub(crate) memory_mb: u64,
+    /// For loading, the first run and all probes together, in seconds.
+    pub(crate) time_limit_s: u32,
+    /// Refuses every model where the system cannot confine the child in full; otherwise it is
+    /// confined as far as it goes, and `check` says how far.
+    pub(crate) require_full: bool,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self { memory_mb: 0, time_limit_s: 120, require_full: false }
+    }
 }
 
 /// What is logged.
@@ -41,18 +64,6 @@ pub(crate) enum Level {
     Trace,
 }
 
-impl Level {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
 /// The API for applications on this device.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -66,6 +77,12 @@ pub(crate) struct Local {
     /// The Unix socket that serves both; `agent.sock` in the state folder when absent, none when
     /// empty. Owner and group may open it.
     pub(crate) socket: Option<PathBuf>,
+    /// How long a new connection may take to send the head of its first request, in seconds.
+    pub(crate) first_head_s: u32,
+    /// How long the body of a request may take to arrive, in seconds.
+    pub(crate) body_s: u32,
+    /// What the bodies of all requests under way may take together, in MiB.
+    pub(crate) request_memory_mb: u32,
     /// Applications that may call over TCP. When there is one, whoever has no token is refused.
     pub(crate) applications: Vec<Application>,
 }
@@ -91,8 +108,63 @@ impl Default for Local {
             grpc: loopback(8001),
             metrics: loopback(8002),
             socket: None,
+            first_head_s: seconds(FIRST_HEAD_PATIENCE),
+            body_s: seconds(oip::BODY_PATIENCE),
+            request_memory_mb: mebibytes(oip::BODIES_MAX_BYTES),
             applications: Vec::new(),
         }
+    }
+}
+
+impl Local {
+    pub(crate) fn first_head(&self) -> Duration {
+        Duration::from_secs(self.first_head_s.max(1).into())
+    }
+
+    pub(crate) fn intake(&self) -> oip::Intake {
+        let body = Duration::from_secs(self.body_s.max(1).into());
+        oip::Intake::new(body, bytes(self.request_memory_mb))
+    }
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn mebibytes(bytes: usize) -> u32 {
+    u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
+}
+
+fn bytes(mebibytes: u32) -> usize {
+    usize::try_from(mebibytes.max(1)).unwrap_or(usize::MAX).saturating_mul(1 << 20)
+}
+
+/// Streams with state.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sequences {
+    /// How many are kept at a time; beyond, the least recently used one is forgotten.
+    pub(crate) count: usize,
+    /// What their states may take together, in MiB.
+    pub(crate) memory_mb: u32,
+    /// How long one is kept without a request, in seconds.
+    pub(crate) idle_s: u32,
+}
+
+impl Default for Sequences {
+    fn default() -> Self {
+        let memory_mb = mebibytes(SEQUENCES_MAX_BYTES);
+        Self { count: SEQUENCES_MAX, memory_mb, idle_s: SEQUENCE_IDLE_S }
+    }
+}
+
+impl Sequences {
+    pub(crate) fn memory_bytes(&self) -> usize {
+        bytes(self.memory_mb)
+    }
+
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_secs(self.idle_s.max(1).into())
     }
 }
 

@@ -2,8 +2,10 @@
 //! want to read of it, logs; so counters and logs cannot drift apart.
 
 use crate::metrics::Latencies;
+use crate::sandbox::Proof;
+use edge::sequences::Forgotten;
 use link::counter::Counter;
-use protocol::id::ModelName;
+use protocol::id::{ContentHash, ModelName};
 use protocol::infer::{Placement, Verdict};
 use protocol::problem::{Problem, ProblemCode};
 use serde::Serialize;
@@ -16,6 +18,9 @@ pub(crate) struct Counters {
     refusals: Refusals,
     link: Link,
     installs: Installs,
+    sequences: SequenceEvents,
+    trials: Trials,
+    clock: Clock,
     #[serde(skip)]
     latencies: Latencies,
 }
@@ -34,6 +39,7 @@ struct Refusals {
     deadline_exceeded: Counter,
     failed: Counter,
     forbidden: Counter,
+    slow_connections: Counter,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -53,6 +59,32 @@ struct Installs {
     refused: Counter,
     loads: Counter,
     unloads: Counter,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct SequenceEvents {
+    begun: Counter,
+    ended: Counter,
+    expired: Counter,
+    displaced: Counter,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Trials {
+    proven: Counter,
+    refused: Counter,
+    quarantined: Counter,
+    not_run: Counter,
+    released: Counter,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Clock {
+    times_verified: Counter,
+    times_refused: Counter,
+    times_not_kept: Counter,
+    cloud_jumps: Counter,
+    system_doubted: Counter,
 }
 
 impl Counters {
@@ -82,6 +114,28 @@ impl Counters {
             }
         };
         counter.add(1);
+    }
+
+    /// A connection was closed because its first request did not come in time.
+    pub(crate) fn connection_late(&self) {
+        self.refusals.slow_connections.add(1);
+        tracing::debug!("a connection asked for nothing in time");
+    }
+
+    /// A stream with state begins.
+    pub(crate) fn sequence_begun(&self) {
+        self.sequences.begun.add(1);
+    }
+
+    /// A stream with state came to its end.
+    pub(crate) fn sequence_ended(&self) {
+        self.sequences.ended.add(1);
+    }
+
+    /// Streams with state were given up before their end.
+    pub(crate) fn sequences_forgotten(&self, forgotten: Forgotten) {
+        self.sequences.expired.add(forgotten.idle);
+        self.sequences.displaced.add(forgotten.displaced);
     }
 
     /// Tensor bytes went to the cloud.
@@ -118,6 +172,39 @@ impl Counters {
         tracing::warn!(why, "the certificate was not renewed");
     }
 
+    /// The fleet CA told the time.
+    pub(crate) fn time_verified(&self) {
+        self.clock.times_verified.add(1);
+    }
+
+    /// The cloud told a time, or showed a certificate, that is not taken.
+    pub(crate) fn time_refused(&self, why: &str) {
+        self.clock.times_refused.add(1);
+        tracing::warn!(why, "the cloud's time was not taken");
+    }
+
+    /// What is known of the time could not be read or written; after a restart less is known.
+    pub(crate) fn time_not_kept(&self, why: &str) {
+        self.clock.times_not_kept.add(1);
+        tracing::warn!(why, "the time is not kept");
+    }
+
+    /// The cloud's clock was set by so much since it last told the time.
+    pub(crate) fn cloud_clock_set(&self, by: &str) {
+        self.clock.cloud_jumps.add(1);
+        tracing::warn!(by, "the cloud's clock was set");
+    }
+
+    /// The system's clock is believed, or is not any more.
+    pub(crate) fn clock_changed(&self, believed: bool, how: &str) {
+        if believed {
+            tracing::info!(how, "the system's clock is believed again");
+        } else {
+            self.clock.system_doubted.add(1);
+            tracing::warn!(how, "the system's clock is wrong");
+        }
+    }
+
     /// A version became active.
     pub(crate) fn installed(&self, model: &ModelName, version: u64) {
         self.installs.done.add(1);
@@ -141,6 +228,35 @@ impl Counters {
         let counter = if passing { &self.installs.failed } else { &self.installs.refused };
         counter.add(1);
         tracing::warn!(%model, passing, why, "not installed");
+    }
+
+    /// A model has proven itself in the child process.
+    pub(crate) fn proven(&self, model: &ModelName, version: u64, proof: &Proof) {
+        self.trials.proven.add(1);
+        let batch_invariant = proof.batching.as_ref().map(|batching| batching.invariant);
+        let Proof { load_ms, warm_up_ms, run_ms, probes, worst_difference, .. } = proof;
+        tracing::info!(
+            %model, version, load_ms, warm_up_ms, run_ms, probes, worst_difference, batch_invariant,
+            "proven"
+        );
+    }
+
+    /// A model was tried and has not proven itself, or could not be tried.
+    pub(crate) fn not_proven(&self, refused: bool) {
+        let counter = if refused { &self.trials.refused } else { &self.trials.not_run };
+        counter.add(1);
+    }
+
+    /// A model crashed, hung or took too much in the child process.
+    pub(crate) fn quarantined(&self, model: &ModelName, version: u64, why: &str) {
+        self.trials.quarantined.add(1);
+        tracing::error!(%model, version, why, "quarantined");
+    }
+
+    /// Somebody let a bundle out of quarantine.
+    pub(crate) fn released(&self, bundle: ContentHash) {
+        self.trials.released.add(1);
+        tracing::info!(%bundle, "released from quarantine");
     }
 
     /// How long answers took.

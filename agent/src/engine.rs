@@ -9,6 +9,7 @@ use edge::update::Target;
 use models::backend::{Backend, SessionOptions};
 use models::bundle::{Bundle, BundleError};
 use models::model::{LoadedModel, ModelError, ModelOptions, ProbeError};
+use models::stream::{Piece, StreamState};
 use models::worker::{Job, Refused};
 use protocol::id::{ModelName, Version};
 use protocol::infer::InferRequest;
@@ -41,6 +42,8 @@ pub(crate) struct EdgeAnswer {
     pub(crate) outputs: Vec<Tensor>,
     pub(crate) confidence: Option<f32>,
     pub(crate) label: Option<String>,
+    /// Where its sequence stands now, for a piece of one.
+    pub(crate) stream: Option<StreamState>,
     pub(crate) queue_us: u64,
     pub(crate) infer_us: u64,
 }
@@ -95,10 +98,11 @@ impl ActiveModel {
         Duration::from_micros(self.usual_run_us.load(Relaxed))
     }
 
-    /// Runs the model; never later than the deadline.
+    /// Runs the model, on a whole or a piece of a sequence; never later than the deadline.
     pub(crate) async fn run(
         &self,
         request: &InferRequest,
+        piece: Option<Piece>,
         deadline: Instant,
     ) -> Result<EdgeAnswer, Problem> {
         let job = Job {
@@ -106,7 +110,11 @@ impl ActiveModel {
             outputs: request.outputs.clone(),
             deadline: Some(deadline),
         };
-        let ticket = self.model.submit(job).map_err(|refused| self.overloaded(refused))?;
+        let submitted = match piece {
+            Some(piece) => self.model.submit_stream(job, piece),
+            None => self.model.submit(job),
+        };
+        let ticket = submitted.map_err(|refused| self.overloaded(refused))?;
         let late = || {
             Problem::new(
                 ProblemCode::DeadlineExceeded,
@@ -121,6 +129,7 @@ impl ActiveModel {
             outputs: answer.outputs,
             confidence: answer.confidence,
             label: answer.label,
+            stream: answer.stream,
             queue_us: answer.queue_us,
             infer_us: answer.infer_us,
         })

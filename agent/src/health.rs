@@ -16,11 +16,12 @@ mod runtime;
 
 pub(crate) use report::{Check, Finding, Group, Outcome, Report};
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{Enrolment, IdentityFiles};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// A check on files that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,7 +35,7 @@ pub(crate) struct Subject {
     files: IdentityFiles,
     enrolment: Option<Enrolment>,
     enrolment_error: Option<String>,
-    now_s: i64,
+    clock: Clock,
 }
 
 impl Subject {
@@ -49,23 +50,22 @@ impl Subject {
             Ok(enrolment) => (enrolment, None),
             Err(error) => (None, Some(protocol::problem::chain(&error))),
         };
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
+        let clock = Clock::inspect(state_dir, enrolment.as_ref().map(|e| e.ca_hash));
         let state_dir = state_dir.to_owned();
-        Self { state_dir, config, config_error, files, enrolment, enrolment_error, now_s }
+        Self { state_dir, config, config_error, files, enrolment, enrolment_error, clock }
     }
 }
 
 /// Runs every check.
 pub(crate) fn examine(subject: &Subject) -> Report {
-    let network = network::look(subject);
-    let mut checks = device::checks(subject, network.cloud_time_s);
+    let network = network::look(subject); // first: it brings the time, by which others judge
+    let mut checks = device::checks(subject);
     checks.extend(identity::checks(subject));
     let reaches_cloud = network.reaches_cloud;
     checks.extend(network.checks);
-    let (runtime, backend) = runtime::checks(subject);
+    let (runtime, prover) = runtime::checks(subject);
     checks.extend(runtime);
-    checks.extend(models::checks(subject, backend.as_ref()));
+    checks.extend(models::checks(subject, prover.as_ref()));
     checks.extend(local::checks(subject, reaches_cloud));
     Report { checks }
 }

@@ -1,6 +1,7 @@
 //! Who this device is: its key, made here and never sent; its certificate; the fleet CA; and what
 //! enrolment said about whom to trust. `enrolment.json` is written last: it is the commit.
 
+use crate::clock::TIME_FILE;
 use ::link::durable::{self, Access};
 use ::link::pki::{self, DeviceKey, PkiError};
 use ::link::tls::Identity;
@@ -70,6 +71,11 @@ impl IdentityFiles {
         Self(state_dir.to_owned())
     }
 
+    /// The state folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
+    }
+
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, IdentityError> {
         let path = self.0.join(name);
         match std::fs::read(&path) {
@@ -131,8 +137,9 @@ impl IdentityFiles {
 
     /// Removes all of it, the commit first. Whether there was anything.
     pub(crate) fn remove(&self) -> Result<bool, IdentityError> {
-        let mut found = false;
-        for name in [ENROLMENT_FILE, KEY_FILE, CHAIN_FILE, CA_FILE] {
+        let failed = |source| IdentityError::File { path: self.0.clone(), source };
+        let mut found = durable::sweep(&self.0).map_err(failed)? > 0; // half-written keys too
+        for name in [ENROLMENT_FILE, KEY_FILE, CHAIN_FILE, CA_FILE, TIME_FILE] {
             let path = self.0.join(name);
             match std::fs::remove_file(&path) {
                 Ok(()) => found = true,

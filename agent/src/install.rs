@@ -5,15 +5,16 @@ pub(crate) mod library;
 mod task;
 
 use crate::counters::Counters;
-use crate::engine::{ActiveModel, Engine};
+use crate::engine::{ActiveModel, Engine, ProveError};
+use crate::sandbox::{NotProven, Prover, Sandbox};
 use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
 use crate::uplink::Uplink;
 use edge::update::{Target, Update};
-use library::Library;
-use protocol::id::ModelName;
-use protocol::manifest::{SignedManifest, SignerKey};
-use protocol::problem::{Problem, ProblemCode};
+use library::{Library, LibraryError};
+use protocol::id::{ContentHash, ModelName};
+use protocol::manifest::{InvalidSignature, Manifest, SignedManifest, SignerKey};
+use protocol::problem::{Problem, ProblemCode, chain};
 use protocol::wire::{DesiredModel, DesiredState, ReportedModel, ReportedState};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +33,10 @@ struct Wanted {
 pub(crate) struct Installer {
     engine: Arc<Engine>,
     uplink: Uplink,
-    state: State,
+    state: Arc<State>,
+    sandbox: Sandbox,
+    /// Counts releases from quarantine, for the tasks that may try again.
+    released: watch::Sender<u64>,
     library: Library,
     trusted: Vec<SignerKey>,
     counters: Arc<Counters>,
@@ -53,18 +57,44 @@ pub(crate) struct Parts {
     pub(crate) counters: Arc<Counters>,
     pub(crate) trusted: Vec<SignerKey>,
     pub(crate) reported: watch::Sender<ReportedState>,
+    pub(crate) prover: Prover,
+    /// ONNX Runtime's version, for which a proof holds.
+    pub(crate) runtime: String,
+}
+
+/// Why a bundle does not answer.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    NotProven(#[from] NotProven),
+    #[error(transparent)]
+    Prove(#[from] ProveError),
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    #[error(transparent)]
+    Signature(#[from] InvalidSignature),
+}
+
+impl LoadError {
+    /// Whether trying again can help.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::NotProven(error) if error.is_passing())
+    }
 }
 
 impl Installer {
     /// Opens the state and brings back what was active. Blocks while models load.
     pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
-        let state = State::open(places.state_dir)?;
-        let Parts { engine, uplink, counters, trusted, reported } = parts;
+        let state = Arc::new(State::open(places.state_dir)?);
+        let Parts { engine, uplink, counters, trusted, reported, prover, runtime } = parts;
+        let sandbox = Sandbox::new(prover, runtime, state.clone(), counters.clone())?;
         let library = Library::open(places.state_dir, places.bytes_per_s, counters.clone())?;
         let installer = Arc::new(Self {
             engine,
             uplink,
             state,
+            sandbox,
+            released: watch::Sender::new(0),
             library,
             trusted,
             counters,
@@ -81,42 +111,88 @@ impl Installer {
         let keep: Vec<Target> =
             rows.iter().flat_map(|r| r.previous.into_iter().chain([r.active])).collect();
         self.library.sweep(&keep)?;
+        self.sandbox.tidy(&keep)?;
         for row in rows {
+            let mut failed = None;
             for target in [Some(row.active), row.previous].into_iter().flatten() {
                 match self.restore_one(&row.model, target) {
                     Ok(()) => break,
-                    Err(why) => self.counters.install_failed(&row.model, false, &why),
+                    Err(error) => {
+                        let (passing, why) = (error.is_passing(), chain(&error));
+                        self.counters.install_failed(&row.model, passing, &why);
+                        failed.get_or_insert((passing, why));
+                    }
                 }
+            }
+            if let Some((passing, why)) = failed {
+                self.report_failed(&row.model, row.active, passing, why);
             }
         }
         Ok(())
     }
 
-    fn restore_one(&self, name: &ModelName, target: Target) -> Result<(), String> {
-        let model = self.prove_installed(target)?;
+    fn restore_one(&self, name: &ModelName, target: Target) -> Result<(), LoadError> {
+        let model = self.prove_installed(name, target)?;
         self.engine.activate(name, Arc::new(model));
         self.report(name, &Update::new(Some(target)));
         Ok(())
     }
 
+    /// What was active does not answer any more: that, and why, is the status until the cloud says
+    /// what it should be.
+    fn report_failed(&self, name: &ModelName, target: Target, passing: bool, why: String) {
+        let mut update = Update::new(self.engine.target(name));
+        match update.want(Some(target)).and_then(|_| update.fail(passing, why)) {
+            Ok(_) => self.report(name, &update),
+            Err(error) => tracing::error!(model = %name, %error, "a fault in the installer"),
+        }
+    }
+
     /// Loads what is installed, checked as on the first day. Blocks.
-    fn prove_installed(&self, target: Target) -> Result<ActiveModel, String> {
-        let kept = self.library.read(target.bundle).map_err(|e| protocol::problem::chain(&e))?;
-        let manifest = kept.signed.verify(&self.trusted).map_err(|e| e.to_string())?;
+    fn prove_installed(&self, name: &ModelName, target: Target) -> Result<ActiveModel, LoadError> {
+        let kept = self.library.read(target.bundle)?;
+        let manifest = kept.signed.verify(&self.trusted)?;
+        self.prove(name, target, manifest, kept.cloud_variant)
+    }
+
+    /// Has a bundle tried in a confined child, unless that was done, and loads it then. Blocks.
+    fn prove(
+        &self,
+        name: &ModelName,
+        target: Target,
+        manifest: Manifest,
+        cloud_variant: bool,
+    ) -> Result<ActiveModel, LoadError> {
         let folder = self.library.folder(target.bundle);
-        let model = self.engine.prove(&folder, manifest, target, kept.cloud_variant);
-        model.map_err(|e| protocol::problem::chain(&e))
+        self.sandbox.admit(name, target, &folder, &manifest)?;
+        Ok(self.engine.prove(&folder, manifest, target, cloud_variant)?)
+    }
+
+    /// Lets a bundle out of quarantine, and has it tried again where it is wanted; whether it was in.
+    pub(crate) fn release(&self, bundle: ContentHash) -> Result<bool, StateError> {
+        let was_in = self.sandbox.release(bundle)?;
+        self.released.send_modify(|count| *count += 1);
+        Ok(was_in)
+    }
+
+    /// Ends a trial that is under way.
+    pub(crate) fn stop_trials(&self) {
+        self.sandbox.stop();
     }
 
     /// Lets an unloaded model answer again.
     pub(crate) async fn load(self: &Arc<Self>, name: &ModelName) -> Result<(), Problem> {
         let Some(target) = self.engine.unloaded(name)? else { return Ok(()) };
         let installer = self.clone();
-        let proven = tokio::task::spawn_blocking(move || installer.prove_installed(target)).await;
-        let model = proven.unwrap_or_else(|panic| Err(panic.to_string())).map_err(|why| {
+        let own = name.clone();
+        let prove = move || installer.prove_installed(&own, target);
+        let failed = |why: String| {
             self.counters.install_failed(name, true, &why);
             Problem::new(ProblemCode::Internal, format!("{name} does not load: {why}"))
-        })?;
+        };
+        let proven = tokio::task::spawn_blocking(prove).await;
+        let model = proven.map_err(|panic| failed(panic.to_string()))?;
+        let model = model.map_err(|error| failed(chain(&error)))?;
         self.engine.reload(name, model);
         Ok(())
     }
@@ -177,6 +253,7 @@ impl Installer {
             target_version: update.target().map(|t| t.version.get()),
             phase: update.phase().as_str().into(),
             reason: update.reason().into(),
+            proof: active.and_then(|target| self.sandbox.proof(target.bundle)),
         };
         let mut models = self.models();
         models.insert(name.clone(), status);

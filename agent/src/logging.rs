@@ -3,9 +3,13 @@
 
 use crate::config::Level;
 use std::io::IsTerminal;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
-/// Filters that say more than a level, for whoever looks for a fault.
+/// Levels by module (`info,quinn=debug`), for whoever looks for a fault. Not tracing's larger filter language:
+/// it would bring a regular-expression engine to the device.
 const ENVIRONMENT: &str = "OUTRIGGER_LOG";
 
 /// How a line of the log looks.
@@ -15,43 +19,48 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-type Set = dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync;
-
 /// The running log.
-pub(crate) struct Log(Box<Set>);
+pub(crate) struct Log(reload::Handle<Targets, Registry>);
 
 impl Log {
     /// Starts the log of this process; once.
     pub(crate) fn start(format: LogFormat, level: Level) -> Self {
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter(level))
+        let (filter, handle) = reload::Layer::new(filter(level));
+        let lines = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal());
-        match format {
-            LogFormat::Text => {
-                let builder = builder.with_filter_reloading();
-                let handle = builder.reload_handle();
-                builder.init();
-                Self(Box::new(move |filter| handle.reload(filter)))
-            }
-            LogFormat::Json => {
-                let builder = builder.json().with_filter_reloading();
-                let handle = builder.reload_handle();
-                builder.init();
-                Self(Box::new(move |filter| handle.reload(filter)))
-            }
-        }
+        let lines = match format {
+            LogFormat::Text => lines.boxed(),
+            LogFormat::Json => lines.json().boxed(),
+        };
+        tracing_subscriber::registry().with(filter).with(lines).init();
+        Self(handle)
     }
 
     /// From now on this level.
     pub(crate) fn set_level(&self, level: Level) {
         // An error would mean that the log has ended, with nobody left to tell.
-        let _ = (self.0)(filter(level));
+        let _ = self.0.reload(filter(level));
+    }
+}
+
+impl From<Level> for LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
     }
 }
 
 /// ONNX Runtime speaks of every session at `info`: that is not this program's level.
-fn filter(level: Level) -> EnvFilter {
-    let of_level = || EnvFilter::new(format!("{},ort=warn", level.as_str()));
-    EnvFilter::try_from_env(ENVIRONMENT).unwrap_or_else(|_| of_level())
+fn filter(level: Level) -> Targets {
+    let asked = std::env::var(ENVIRONMENT).ok().and_then(|text| text.parse().ok());
+    let of_level = || {
+        Targets::new().with_default(LevelFilter::from(level)).with_target("ort", LevelFilter::WARN)
+    };
+    asked.unwrap_or_else(of_level)
 }

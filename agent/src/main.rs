@@ -5,16 +5,19 @@
 //! * [`serve`]: the local API (Open Inference Protocol) that applications call;
 //! * [`requests`]: one request from arrival to answer, driven by `edge::offload`;
 //! * [`engine`]: the models that answer now;
-//! * [`install`]: from desired state to active model, driven by `edge::update`;
+//! * [`install`]: from desired state to active model, driven by `edge::update`; [`sandbox`]: the
+//!   confined child process in which a model is tried first;
 //! * [`uplink`]: the connection to the cloud, and all that travels on it;
 //! * [`state`], [`identity`], [`config`]: what is kept on disk; [`reload`]: the configuration read
 //!   again; [`logging`]: the log and its level;
+//! * [`clock`]: what time it is, where the system's clock may be wrong;
 //! * [`counters`]: what is counted; [`metrics`]: how Prometheus reads it;
 //! * [`health`]: the device checked by itself, for whoever has to repair it;
 //! * [`support`]: what somebody needs who helps from afar;
 //! * [`service`], [`notify`]: the agent as a service of the system;
 //! * [`lock`], [`reset`]: one agent per state folder, and the way out of a fleet.
 
+mod clock;
 mod commands;
 mod config;
 mod counters;
@@ -29,6 +32,8 @@ mod notify;
 mod reload;
 mod requests;
 mod reset;
+mod sandbox;
+mod sequences;
 mod serve;
 mod service;
 mod state;
@@ -69,6 +74,11 @@ enum Command {
     Check(commands::check::Args),
     /// Write an archive for whoever helps with this device; no secrets inside.
     SupportBundle(commands::support_bundle::Args),
+    /// Bundles that crashed, hung or took too much when they were tried.
+    Quarantine(commands::quarantine::Args),
+    /// Try a model in this process and say what came of it; the agent's own child.
+    #[command(name = sandbox::SUBCOMMAND, hide = true)]
+    ProveModel,
 }
 
 fn main() -> ExitCode {
@@ -82,6 +92,10 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(&args),
         Command::Check(args) => commands::check::run(&args),
         Command::SupportBundle(args) => commands::support_bundle::run(&args),
+        Command::Quarantine(args) => commands::quarantine::run(&args),
+        Command::ProveModel => {
+            sandbox::child::run().map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
     };
     result.unwrap_or_else(|error| {
         commands::report(&error);

@@ -12,7 +12,6 @@ pub(crate) use latencies::Latencies;
 use crate::serve::{Context, StatusReport};
 use exposition::{Exposition, Kind};
 use serde_json::Value;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The media type of [`render`]'s text.
 pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,7 +23,7 @@ pub(crate) fn render(context: &Context) -> String {
     counters(&mut out, &report.counters);
     gauges(&mut out, &report);
     if let Some(end_s) = context.certificate_end_s() {
-        let left = end_s.saturating_sub(now_s());
+        let left = end_s.saturating_sub(context.clock.now_s());
         let help = "Seconds until this device's certificate ends; negative when it has ended.";
         out.family("outrigger_certificate_expiry_seconds", help, Kind::Gauge).sample(&[], left);
     }
@@ -33,23 +32,25 @@ pub(crate) fn render(context: &Context) -> String {
     out.finish()
 }
 
-fn now_s() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    i64::try_from(now).unwrap_or(i64::MAX)
-}
-
 /// Each group of counters is a family, but for those whose members are no alternatives.
 fn counters(out: &mut Exposition, counters: &Value) {
     let labelled = [
         ("answers", "outrigger_answers_total", "placement", "Requests answered."),
         ("refusals", "outrigger_refusals_total", "reason", "Requests refused or failed."),
         ("installs", "outrigger_installs_total", "result", "Installations of model versions."),
+        ("sequences", "outrigger_sequences_total", "event", "Streams with state."),
+        ("trials", "outrigger_trials_total", "result", "Models tried in a confined process."),
     ];
     for (group, name, label, help) in labelled {
         let mut family = out.family(name, help, Kind::Counter);
         for (value, count) in counters[group].as_object().into_iter().flatten() {
             family.sample(&[(label, &value.replace('_', "-"))], count);
         }
+    }
+    for (name, count) in counters["clock"].as_object().into_iter().flatten() {
+        let help = format!("What the cloud tells of the time: {}.", name.replace('_', " "));
+        out.family(&format!("outrigger_clock_{name}_total"), &help, Kind::Counter)
+            .sample(&[], count);
     }
     for (name, count) in counters["link"].as_object().into_iter().flatten() {
         let help = format!("The link to the cloud: {}.", name.replace('_', " "));
@@ -67,6 +68,14 @@ fn gauges(out: &mut Exposition, report: &StatusReport) {
     let help = "Whether deferral is suspended after failures.";
     out.family("outrigger_breaker_open", help, Kind::Gauge)
         .sample(&[], u8::from(report.breaker_open));
+    let help = "Whether the fleet CA told the time since the start.";
+    out.family("outrigger_clock_verified", help, Kind::Gauge)
+        .sample(&[], u8::from(report.clock.verified));
+    if let Some(off_ms) = report.clock.system_off_ms {
+        let help = "The system's clock minus the time that the fleet CA told.";
+        out.family("outrigger_clock_offset_seconds", help, Kind::Gauge)
+            .sample(&[], off_ms as f64 / 1000.0);
+    }
     let help = "The version of each model that answers.";
     let mut family = out.family("outrigger_model_active_version", help, Kind::Gauge);
     for model in &report.models {

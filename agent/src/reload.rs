@@ -66,6 +66,8 @@ impl Changes {
         let after_restart = [
             ("[local]", old.local != new.local),
             ("[runtime]", old.runtime != new.runtime),
+            ("[sequences]", old.sequences != new.sequences),
+            ("[sandbox]", old.sandbox != new.sandbox),
             ("[link] reconnect_max_s", old.link.reconnect_max_s != new.link.reconnect_max_s),
         ];
         Self { live: changed(&live), after_restart: changed(&after_restart) }

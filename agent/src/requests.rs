@@ -2,10 +2,12 @@
 
 use crate::counters::Counters;
 use crate::engine::{ActiveModel, EdgeAnswer, Engine};
+use crate::sequences::{Place, SequenceStates};
 use crate::uplink::Uplink;
 use crate::uplink::deferral::{self, CloudAnswer};
 use edge::breaker::Breaker;
-use edge::offload::{Action, Event, Path, Request, ask_budget, route};
+use edge::offload::{Action, Event, Path, Request, ask_budget, route, route_sequence};
+use models::stream::Piece;
 use protocol::infer::{InferRequest, InferResponse, Placement, Reason, Timing, Verdict};
 use protocol::problem::{Problem, ProblemCode};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -18,11 +20,14 @@ pub(crate) struct Requests {
     counters: Arc<Counters>,
     breaker: Mutex<Breaker>,
     policy: RwLock<crate::config::Offload>,
+    sequences: Arc<SequenceStates>,
 }
 
 /// What a request has gathered so far.
 #[derive(Default)]
 struct Hand {
+    /// What a piece of a sequence goes on from.
+    piece: Option<Piece>,
     edge: Option<EdgeAnswer>,
     edge_failure: Option<Problem>,
     cloud: Option<CloudAnswer>,
@@ -35,9 +40,10 @@ impl Requests {
         uplink: Uplink,
         counters: Arc<Counters>,
         policy: crate::config::Offload,
+        sequences: Arc<SequenceStates>,
     ) -> Self {
         let breaker = Mutex::new(Breaker::new(policy.breaker()));
-        Self { engine, uplink, counters, breaker, policy: RwLock::new(policy) }
+        Self { engine, uplink, counters, breaker, policy: RwLock::new(policy), sequences }
     }
 
     /// From now on these rules; requests under way keep theirs.
@@ -48,6 +54,11 @@ impl Requests {
 
     fn policy(&self) -> RwLockReadGuard<'_, crate::config::Offload> {
         self.policy.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The streams with state.
+    pub(crate) fn sequences(&self) -> &SequenceStates {
+        &self.sequences
     }
 
     /// The models that answer here.
@@ -83,8 +94,15 @@ impl Requests {
     ) -> Result<InferResponse, Problem> {
         let allowed_ms = request.deadline_ms.unwrap_or(self.policy().default_deadline_ms);
         let deadline = start + Duration::from_millis(allowed_ms.into());
-        let mut machine = route(&model.profile(), request.hint)?;
-        let mut hand = Hand::default();
+        let (mut machine, place) = match &request.sequence {
+            None => (route(&model.profile(), request.hint)?, None),
+            Some(sequence) => {
+                let machine = route_sequence(request.hint)?;
+                let place = self.sequences.enter(model, &request.model, sequence, deadline);
+                (machine, Some(place.await?))
+            }
+        };
+        let mut hand = Hand { piece: place.as_ref().map(Place::piece), ..Hand::default() };
         let mut action = machine.start();
         loop {
             let event = match action {
@@ -93,6 +111,9 @@ impl Requests {
                     self.ask_cloud(model, &request, &machine, deadline, &mut hand).await
                 }
                 Action::AnswerEdge(placement, reason) => {
+                    if let Some(place) = place {
+                        place.answered(hand.edge.as_mut().and_then(|edge| edge.stream.take()));
+                    }
                     return hand.answer_edge(model, request, placement, reason);
                 }
                 Action::AnswerCloud(reason) => return hand.answer_cloud(request, reason),
@@ -110,7 +131,7 @@ impl Requests {
         deadline: Instant,
         hand: &mut Hand,
     ) -> Event {
-        match model.run(request, deadline).await {
+        match model.run(request, hand.piece.take(), deadline).await {
             Ok(answer) => {
                 model.statistics().ran(answer.queue_us, answer.infer_us);
                 let accepted = model.profile().accepts(answer.confidence);

@@ -10,13 +10,16 @@ mod applications;
 mod guard;
 mod inference;
 mod metrics;
+mod quarantine;
 mod status;
 
 pub(crate) use applications::Applications;
 pub(crate) use guard::Door;
 pub(crate) use metrics::metrics_router;
+pub(crate) use quarantine::QUARANTINE_PATH;
 pub(crate) use status::{ModelStatus, StatusReport};
 
+use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::IdentityFiles;
 use crate::install::Installer;
@@ -36,12 +39,19 @@ pub(crate) struct Context {
     pub(crate) device: DeviceId,
     pub(crate) cloud: String,
     pub(crate) identity: IdentityFiles,
+    pub(crate) intake: oip::Intake,
+    pub(crate) clock: Arc<Clock>,
 }
 
 /// The routes, as whoever comes through this door may use them.
 pub(crate) fn router(context: Arc<Context>, door: Door) -> Router {
+    let managing = match door {
+        Door::Unix => quarantine::routes(context.clone()),
+        Door::Tcp(_) => Router::new(),
+    };
     let gate = guard::Gate { counters: context.counters.clone(), door };
     oip::router(context.clone())
+        .merge(managing)
         .route("/outrigger/status", get(status::status).with_state(context))
         .layer(middleware::from_fn_with_state(Arc::new(gate), guard::admit))
 }

@@ -1,5 +1,9 @@
-//! What the agent must remember over a restart: which version of each model is active, and which
-//! one was before it. SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
+//! What the agent must remember over a restart: which version of each model is active, which one was
+//! before it, and what trying models out has shown ([`trials`]). SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
+
+mod trials;
+
+pub(crate) use trials::{Programs, Quarantined};
 
 use edge::update::Target;
 use protocol::id::ModelName;
@@ -53,6 +57,7 @@ impl State {
             SCHEMA_VERSION => {}
             newer => return Err(StateError::Newer(newer)),
         }
+        connection.execute_batch(trials::TABLES)?;
         Ok(Self(Mutex::new(connection)))
     }
 
@@ -164,6 +169,16 @@ mod tests {
             ActiveRow { model: model.clone(), active: target(3), previous: Some(target(2)) };
         assert_eq!(state.active().unwrap(), [expected]);
         assert_eq!(state.previous(&model).unwrap(), Some(target(2)));
+    }
+
+    #[test]
+    fn a_database_of_an_older_agent_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let raw = Connection::open(folder.path().join("state.db")).unwrap();
+        raw.execute_batch(SCHEMA).unwrap();
+        drop(raw);
+        assert!(State::inspect(folder.path()).unwrap().quarantine().unwrap().is_empty());
+        assert!(State::open(folder.path()).unwrap().quarantine().unwrap().is_empty());
     }
 
     #[test]

@@ -1,27 +1,34 @@
 //! The connection to the cloud: one QUIC connection, kept up by [`Keeper`], and the three
 //! things that travel on it: control ([`control`]), deferrals ([`deferral`]) and blobs ([`blob`]).
-//! Enrolment ([`enrol`]) and renewal ([`renew`]) are connections of their own.
+//! Enrolment ([`enrol`]) and renewal ([`renew`]) are connections of their own. Each begins with the
+//! time ([`mod@time`]).
 
 pub(crate) mod blob;
 pub(crate) mod control;
 pub(crate) mod deferral;
 pub(crate) mod enrol;
 pub(crate) mod renew;
+mod time;
 
+pub(crate) use time::TimeError;
+
+use crate::clock::Clock;
 use crate::config;
 use crate::counters::Counters;
 use crate::identity::{IdentityError, IdentityFiles};
 use ::link::frames::LinkError;
 use ::link::{quic, tls};
 use edge::backoff::Backoff;
+use protocol::id::ContentHash;
 use protocol::problem::ProblemCode;
 use protocol::wire::{DesiredState, ReportedState};
 use quinn::{ConnectError, Connection, ConnectionError, Endpoint};
+use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -42,10 +49,36 @@ pub(crate) enum UplinkError {
     Connect(#[from] ConnectError),
     #[error("{}", explain(.0))]
     Connection(ConnectionError), // explained in full, so not named again as a source
+    #[error("the cloud shows no CA that is known")]
+    NoCa,
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Time(#[from] TimeError),
+}
+
+impl UplinkError {
+    /// What a person can do about it, where this says more than that there is no connection.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Self::Time(error) => error.hint(),
+            _ => "",
+        }
+    }
+
+    /// Whether the cloud took this device's certificate for no good.
+    fn is_unauthorised(&self) -> bool {
+        let ended = match self {
+            Self::Connection(ended)
+            | Self::Link(LinkError::Connection(ended))
+            | Self::Time(TimeError::Link(LinkError::Connection(ended))) => ended,
+            _ => return false,
+        };
+        let code = u64::from(ProblemCode::Unauthorised.number());
+        matches!(ended, ConnectionError::ApplicationClosed(c) if c.error_code.into_inner() == code)
+    }
 }
 
 impl From<ConnectionError> for UplinkError {
@@ -98,8 +131,26 @@ impl CloudAddress {
         found.next().ok_or_else(|| UplinkError::NoAddress(self.host.clone()))
     }
 
-    /// A connection with this TLS configuration, and the endpoint that carries it.
+    /// A connection to a cloud of this fleet whose certificate is valid at the time that its CA
+    /// tells, and the endpoint that carries it.
     pub(crate) async fn connect(
+        &self,
+        trust: tls::Trust,
+        identity: Option<tls::Identity>,
+        alpn: &[u8],
+        clock: &Clock,
+    ) -> Result<Link, UplinkError> {
+        let tls = tls::agent(trust.clone(), identity, alpn)?;
+        let (endpoint, connection) = self.shake_hands(tls).await?;
+        let ca = match trust {
+            tls::Trust::Ca(ca) => ca,
+            tls::Trust::Hash(hash) => shown_ca(&connection, hash).ok_or(UplinkError::NoCa)?,
+        };
+        time::settle(&connection, &ca, clock).await?;
+        Ok(Link { connection, ca, endpoint })
+    }
+
+    async fn shake_hands(
         &self,
         tls: rustls::ClientConfig,
     ) -> Result<(Endpoint, Connection), UplinkError> {
@@ -110,6 +161,27 @@ impl CloudAddress {
         let connection = connecting.await?;
         Ok((endpoint, connection))
     }
+}
+
+/// A connection whose peer was verified to the end.
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    /// The fleet CA behind it.
+    pub(crate) ca: CertificateDer<'static>,
+    endpoint: Endpoint, // carries the connection
+}
+
+impl Link {
+    /// Ends it in order, and waits until the cloud knows.
+    pub(crate) async fn finish(self) {
+        quic::close(&self.connection, ProblemCode::None, "");
+        self.endpoint.wait_idle().await;
+    }
+}
+
+fn shown_ca(connection: &Connection, hash: ContentHash) -> Option<CertificateDer<'static>> {
+    let shown = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    tls::find_ca(&shown, hash)
 }
 
 /// What of the connection others need: is it there, and the states that flow over it.
@@ -139,12 +211,27 @@ impl Uplink {
     }
 }
 
+/// How often the time is asked for on a connection that stays.
+const TIME_PERIOD: Duration = Duration::from_secs(6 * 3600);
+
+/// An error with its causes and its hint, for the log.
+fn explained(error: &UplinkError) -> String {
+    let text = protocol::problem::chain(error);
+    match error.hint() {
+        "" => text,
+        hint => format!("{text} (hint: {hint})"),
+    }
+}
+
 /// Keeps the connection up.
 pub(crate) struct Keeper {
     pub(crate) address: CloudAddress,
     pub(crate) identity: IdentityFiles,
     pub(crate) policy: config::Link,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Arc<Clock>,
+    /// Rung when the cloud takes this device's certificate for no good.
+    pub(crate) renewal: Arc<Notify>,
     pub(crate) desired: watch::Sender<Option<DesiredState>>,
     pub(crate) reported: watch::Receiver<ReportedState>,
 }
@@ -162,7 +249,12 @@ impl Keeper {
         loop {
             let why = match self.hold(&sender, &mut backoff).await {
                 Ok(()) => "the cloud ended the control stream".to_owned(),
-                Err(error) => protocol::problem::chain(&error),
+                Err(error) => {
+                    if error.is_unauthorised() {
+                        self.renewal.notify_one();
+                    }
+                    explained(&error)
+                }
             };
             sender.send_replace(None);
             let delay = backoff.next_delay(u64::from_le_bytes(::link::entropy()));
@@ -177,20 +269,31 @@ impl Keeper {
         sender: &watch::Sender<Option<Connection>>,
         backoff: &mut Backoff,
     ) -> Result<(), UplinkError> {
-        let tls =
-            tls::client(&self.identity.ca()?, Some(self.identity.tls()?), protocol::ALPN_AGENT)?;
-        let (endpoint, connection) = self.address.connect(tls).await?;
+        let (trust, own) = (tls::Trust::Ca(self.identity.ca()?), Some(self.identity.tls()?));
+        let link = self.address.connect(trust, own, protocol::ALPN_AGENT, &self.clock).await?;
+        let connection = &link.connection;
         let mut reported = self.reported.clone();
-        let mut stream = control::open(&connection, &mut reported).await?;
+        let mut stream = control::open(connection, &mut reported).await?;
         // Only now is it known that the cloud accepts this device.
         self.desired.send_replace(Some(stream.first.clone()));
         sender.send_replace(Some(connection.clone()));
         backoff.reset();
         self.counters.connected(&self.address.to_string());
-        let result = control::serve(&mut stream, &self.desired, &mut reported).await;
-        quic::close(&connection, ProblemCode::None, "");
-        drop(endpoint);
+        let result = tokio::select! {
+            result = control::serve(&mut stream, &self.desired, &mut reported) => result,
+            () = self.keep_time(&link) => Ok(()),
+        };
+        quic::close(connection, ProblemCode::None, "");
         Ok(result?)
+    }
+
+    /// Counters drift and clouds' clocks are set, so a long connection asks again and again. What
+    /// is refused is counted; the connection was good when it began.
+    async fn keep_time(&self, link: &Link) {
+        loop {
+            tokio::time::sleep(TIME_PERIOD).await;
+            let _ = time::settle(&link.connection, &link.ca, &self.clock).await;
+        }
     }
 }
 

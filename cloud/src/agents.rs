@@ -21,6 +21,7 @@ mod once;
 mod renew;
 mod scope;
 mod session;
+mod time;
 
 /// From a connection's first packet to the end of its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

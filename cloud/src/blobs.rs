@@ -106,10 +106,16 @@ impl Blobs {
         durable::create_private_folder(&beside)?;
         for (name, file) in &manifest.files {
             let (from, to) = (self.path(file.sha256), beside.join(name));
-            std::fs::hard_link(&from, &to).or_else(|_| std::fs::copy(&from, &to).map(drop))?;
+            std::fs::hard_link(&from, &to).or_else(|_| copy_synced(&from, &to))?;
         }
+        durable::sync_folder(&beside)?; // before the name that says that it is whole
         durable::rename(&beside, folder)
     }
+}
+
+fn copy_synced(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::copy(from, to)?;
+    std::fs::File::open(to)?.sync_all()
 }
 
 fn keep(from: &Path, to: &Path) -> io::Result<()> {

@@ -1,14 +1,17 @@
 //! The fleet CA: made on the first start, it signs the server's certificate at each start and a
 //! device's certificate at each enrolment.
 
+use bytes::Bytes;
 use link::durable::{self, Access};
 use link::pki::{DeviceCertificate, PkiError, chain_from_pem};
 use link::tls::Identity;
 use protocol::id::{ContentHash, DeviceId};
+use protocol::time::{self, Nonce};
+use protocol::wire;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
-    SubjectPublicKeyInfo,
+    SigningKey as _, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::{
     CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer, ServerName,
@@ -152,6 +155,16 @@ impl FleetCa {
         self.certify(&old.device, &SubjectPublicKeyInfo::from_der(&old.public_key)?)
     }
 
+    /// The answer to a device that asked for the time with this nonce.
+    ///
+    /// # Errors
+    /// [`CaError::Make`].
+    pub fn sign_time(&self, nonce: &Nonce, unix_ms: u64) -> Result<wire::SignedTime, CaError> {
+        let signature = self.issuer.key().sign(&time::signed_text(nonce, unix_ms))?;
+        let nonce = Bytes::copy_from_slice(nonce);
+        Ok(wire::SignedTime { unix_ms, nonce, signature: signature.into() })
+    }
+
     fn certify(
         &self,
         device: &DeviceId,
@@ -255,6 +268,23 @@ mod tests {
         let check = |at| verifier.verify_client_cert(&der, &[], UnixTime::since_unix_epoch(at));
         assert!(check(now).is_ok());
         assert!(check(now + DEVICE_LIFE + DAY).is_err());
+    }
+
+    #[test]
+    fn only_this_ca_tells_the_time_and_only_once() {
+        use link::pki::verify_signature;
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [ca, stranger] = folders.each_ref().map(|f| FleetCa::open(f.path()).unwrap());
+        let nonce = [3; 32];
+        let answer = ca.sign_time(&nonce, 5).unwrap();
+        let check = |by: &FleetCa, nonce, unix_ms| {
+            let text = time::signed_text(nonce, unix_ms);
+            verify_signature(by.certificate(), &text, &answer.signature).is_ok()
+        };
+        assert!(check(&ca, &nonce, 5));
+        assert!(!check(&stranger, &nonce, 5), "another key");
+        assert!(!check(&ca, &nonce, 6), "another time");
+        assert!(!check(&ca, &[4; 32], 5), "another nonce");
     }
 
     #[test]

@@ -58,6 +58,9 @@ impl DataDir {
         for folder in [data_dir.ca(), data_dir.blobs(), data_dir.bundles(), data_dir.incoming()] {
             durable::create_private_folder(&folder).map_err(failed(&folder))?;
         }
+        for folder in [data_dir.root.clone(), data_dir.ca()] {
+            durable::sweep(&folder).map_err(failed(&folder))?; // half-written keys
+        }
         data_dir.clear_incoming().map_err(failed(&data_dir.incoming()))?;
         Ok(data_dir)
     }

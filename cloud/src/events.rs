@@ -48,6 +48,10 @@ counters! {
     enrolments,
     /// Requests to enrol that were refused.
     enrolments_refused,
+    /// Times signed for devices.
+    times_signed,
+    /// Questions for the time that were refused: wrong, or too many.
+    times_refused,
     /// Inference requests.
     requests,
     /// Inference requests that were answered.
@@ -123,6 +127,15 @@ impl Events {
     pub(crate) fn enrolment_refused(&self, remote: SocketAddr, problem: &Problem) {
         self.enrolments_refused.add(1);
         tracing::warn!(%remote, %problem, "enrolment refused");
+    }
+
+    pub(crate) fn time_signed(&self) {
+        self.times_signed.add(1);
+    }
+
+    pub(crate) fn time_refused(&self, remote: SocketAddr, problem: &Problem) {
+        self.times_refused.add(1);
+        tracing::warn!(%remote, %problem, "the time was not told");
     }
 
     pub(crate) fn request_arrived(&self) {

@@ -18,7 +18,6 @@ use models::worker::{Answer, Job, Refused};
 use oip::Ask;
 use protocol::id::{ContentHash, ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse, Placement, Reason, Timing, Verdict};
-use protocol::limits::HTTP_BODY_MAX_BYTES;
 use protocol::manifest::{InvalidManifest, Manifest, SignedManifest};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::versions::VersionPolicy;
@@ -177,8 +176,8 @@ impl Serving {
         if asker == Asker::Device {
             slot.device_asks();
         }
-        // What does not say how long it is may be as long as is allowed at all.
-        let bytes = ask.body_bytes.unwrap_or(HTTP_BODY_MAX_BYTES as u64);
+        // What does not say how long it is was counted by the intake, as it arrived.
+        let bytes = ask.body_bytes.unwrap_or(0);
         let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
         let memory = self.memory.clone().try_acquire_many_owned(kib).map_err(|_| {
             let text = "the requests in progress fill the server's memory for tensors";
@@ -215,6 +214,11 @@ impl Serving {
         deadline: Instant,
     ) -> Result<InferResponse, Problem> {
         let began = Instant::now();
+        if request.sequence.is_some() {
+            let text = "the cloud keeps no sequences";
+            return Err(Problem::new(ProblemCode::InvalidRequest, text)
+                .hint("ask an agent, or send the state with each request"));
+        }
         admitted.hold(&request);
         let items = items(&request);
         let run = self.run(&mut admitted, request, deadline);

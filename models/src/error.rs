@@ -7,12 +7,13 @@ use protocol::problem::{Problem, ProblemCode};
 use protocol::tensor::Tensor;
 
 use crate::backend::{describe, describe_type};
-use crate::preprocess::ImageError;
 
 pub mod audio;
+pub mod image;
 pub mod text;
 
 pub use audio::AudioError;
+pub use image::ImageError;
 pub use text::TextError;
 
 /// A request that the model cannot take.
@@ -56,6 +57,17 @@ pub enum InvalidRequest {
         index: usize,
         /// What it must be.
         expected: &'static str,
+    },
+    /// NaN or infinity, which left a classifier without an answer.
+    #[error(
+        "element {index} of the input {name:?} is NaN or infinity, and so the answer has no \
+         confidence"
+    )]
+    NotFinite {
+        /// The input's name.
+        name: String,
+        /// Which element, in row-major order.
+        index: usize,
     },
     /// A wanted output that the model does not have.
     #[error("the model has no output {name:?}; it gives {gives}")]
@@ -171,6 +183,19 @@ impl RunError {
     }
 
     fn hint(&self) -> &'static str {
+        let too_large = self.code() == ProblemCode::TooLarge;
+        match self {
+            Self::Request(InvalidRequest::NotFinite { .. }) => return "send finite numbers",
+            Self::Request(InvalidRequest::ForeignState) => return "set sequence_start",
+            Self::Request(_) => return "the model's metadata tells what it takes and gives",
+            Self::Image { .. } if too_large => return "send smaller images, or fewer at once",
+            Self::Image { .. } => return "send whole JPEG or PNG files, or pixels as UINT8",
+            Self::Audio { .. } if too_large => return "send it as a sequence, in pieces",
+            Self::Audio { .. } => return "send whole WAV files, or samples as FP32 or INT16",
+            Self::Text { .. } if too_large => return "send shorter texts, or fewer at once",
+            Self::Text { .. } => return "send UTF-8 text",
+            _ => {}
+        }
         match self.code() {
             ProblemCode::DeadlineExceeded => "allow more time, or send fewer requests at once",
             ProblemCode::GoingAway => "send the request again",
@@ -200,6 +225,6 @@ mod tests {
         let problem = Problem::from(RunError::from(InvalidRequest::unknown_input("x", &[spec])));
         assert_eq!(problem.code, ProblemCode::InvalidRequest);
         let expected = "the model has no input \"x\"; it takes image FP32 [-1,1,28,28]";
-        assert_eq!(problem.to_string(), expected);
+        assert_eq!(problem.message, expected);
     }
 }

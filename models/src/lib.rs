@@ -32,7 +32,8 @@
 //!   [`confidence`]: how sure it is. [`stream`]: what is kept from one frame or piece to the next.
 //!   [`runner`] puts all of it around a session.
 //! - [`worker`]: one thread owns one runner, behind a bounded queue; [`model`] is a checked
-//!   [`bundle`] with its workers.
+//!   [`bundle`] with its workers; [`probing`]: how near its answers
+//!   to the probes come, alone and among others.
 //! - [`authoring`]: makes bundles from a folder with a `model.toml`, measures the probes, and
 //!   chooses the threshold ([`calibrate`]).
 //! - [`error`]: why a request was not answered; becomes a [`protocol::problem::Problem`].
@@ -52,6 +53,7 @@ pub mod numbers;
 pub mod ort_backend;
 pub mod postprocess;
 pub mod preprocess;
+pub mod probing;
 pub mod runner;
 pub mod stream;
 pub mod worker;

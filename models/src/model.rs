@@ -10,8 +10,8 @@ use crate::bundle::{Bundle, BundleError, ProbeCase};
 use crate::error::RunError;
 use crate::numbers;
 use crate::runner::{InvalidPipelines, Pipelines, Runner};
-use crate::stream::StreamState;
-use crate::worker::{Counters, Job, QUEUE_CAPACITY, Refused, Ticket, Worker};
+use crate::stream::Piece;
+use crate::worker::{Answer, Counters, Job, QUEUE_CAPACITY, Refused, Ticket, Worker};
 
 /// How much of the machine a model gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +144,14 @@ impl LoadedModel {
         self.bundle.manifest()
     }
 
+    /// The probes of its bundle, read anew.
+    ///
+    /// # Errors
+    /// [`BundleError`].
+    pub fn probes(&self) -> Result<Vec<ProbeCase>, BundleError> {
+        self.bundle.probes()
+    }
+
     /// The labels of its classes, in their order; none for a model without.
     pub fn labels(&self) -> &[String] {
         self.bundle.labels()
@@ -173,15 +181,15 @@ impl LoadedModel {
         self.least_busy()?.submit(job)
     }
 
-    /// Queues the next piece of a stream, which stands at `state`: its default at the beginning,
-    /// then what came back as [`Answer::stream`](crate::worker::Answer::stream). Pieces of one
+    /// Queues the next piece of a stream. It holds where the stream stands: the default at the
+    /// beginning, then what came back as [`Answer::stream`](crate::worker::Answer::stream). Pieces of one
     /// stream follow each other: submit the next when this one is answered. Without this, every
     /// request is a whole and begins anew.
     ///
     /// # Errors
     /// [`Refused`], at once.
-    pub fn submit_stream(&self, job: Job, state: StreamState) -> Result<Ticket, Refused> {
-        self.least_busy()?.submit_stream(job, state)
+    pub fn submit_stream(&self, job: Job, piece: Piece) -> Result<Ticket, Refused> {
+        self.least_busy()?.submit_stream(job, piece)
     }
 
     fn least_busy(&self) -> Result<&Worker, Refused> {
@@ -207,7 +215,8 @@ impl LoadedModel {
         Ok(cases.len())
     }
 
-    fn check_probe(&self, probe: usize, case: &ProbeCase) -> Result<(), ProbeError> {
+    /// Answers one probe and compares; the answer.
+    pub(crate) fn check_probe(&self, probe: usize, case: &ProbeCase) -> Result<Answer, ProbeError> {
         let outputs = case.outputs.iter().map(|output| output.name().to_owned()).collect();
         let job = Job { inputs: case.inputs.clone(), outputs, ..Job::default() };
         let ticket = self.submit(job).map_err(|source| ProbeError::Refused { probe, source })?;
@@ -218,7 +227,7 @@ impl LoadedModel {
             let absent = || ProbeError::Shape { probe, output: expected.name().to_owned() };
             compare(probe, expected, actual.ok_or_else(absent)?, tolerance)?;
         }
-        Ok(())
+        Ok(answer)
     }
 }
 

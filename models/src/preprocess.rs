@@ -2,11 +2,11 @@
 //!
 //! The input's datatype decides. What the model takes as it is goes through unchanged. `BYTES` is
 //! what a file or a text is: encoded images, WAV files, UTF-8. Pixels and samples may come as
-//! numbers. Each kind has its module: [`image`], `audio` (feature `audio`) and `text` (feature
-//! `text`); [`steps`] is what a pipeline may say.
+//! numbers. Each kind has its module and its feature: `image`, `audio` and `text`; [`steps`] is what a pipeline may say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use protocol::manifest::{Manifest, Pipeline, TensorSpec};
 use protocol::tensor::Tensor;
@@ -15,12 +15,13 @@ use crate::error::{InvalidRequest, RunError};
 
 #[cfg(feature = "audio")]
 pub mod audio;
+#[cfg(feature = "image")]
 pub mod image;
+#[cfg_attr(not(all(feature = "audio", feature = "text", feature = "image")), allow(dead_code))]
 pub mod steps;
 #[cfg(feature = "text")]
 pub mod text;
 
-pub use image::{ENCODED_MAX_BYTES, ImageError, PIXELS_MAX, SIDE_MAX};
 pub use steps::InvalidPipeline;
 use steps::Kind;
 
@@ -52,12 +53,17 @@ struct Feed {
 }
 
 #[derive(Debug)]
+#[cfg_attr(not(any(feature = "audio", feature = "text", feature = "image")), allow(dead_code))]
 enum Make {
+    #[cfg(feature = "image")]
     Image(image::ImageFeed),
     #[cfg(feature = "audio")]
     Audio(audio::AudioFeed),
     #[cfg(feature = "text")]
     Text(text::TextFeed),
+    /// A build without any kind makes nothing.
+    #[cfg(not(any(feature = "audio", feature = "text", feature = "image")))]
+    Nothing(std::convert::Infallible),
 }
 
 /// The model's inputs, ready but for constants and state.
@@ -78,6 +84,27 @@ pub struct Frames {
     pub tail: Vec<f32>,
 }
 
+/// When a request is worked on: at which place of a stream, and for how long.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Moment<'m> {
+    /// The samples that an earlier piece of the same stream left over; without it the request is a
+    /// whole.
+    pub tail: Option<&'m [f32]>,
+    /// It is the stream's last piece: what fills no frame is padded with silence, as in a whole.
+    pub last: bool,
+    /// When the answer stops being of use. Looked at between two items, so that many small files
+    /// that unpack to large ones cost no more than one of them beyond it.
+    pub deadline: Option<Instant>,
+}
+
+#[cfg_attr(not(any(feature = "audio", feature = "text", feature = "image")), allow(dead_code))]
+impl Moment<'_> {
+    pub(crate) fn check(&self) -> Result<(), RunError> {
+        let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if late { Err(RunError::Expired) } else { Ok(()) }
+    }
+}
+
 impl Preprocess {
     /// Checks the pipelines of a model; `files` holds at least those that the steps read.
     ///
@@ -94,17 +121,16 @@ impl Preprocess {
     }
 
     /// Turns an application's inputs into the model's. Inputs without a pipeline, and those that
-    /// the model takes as they are, go through uncopied. `tail` holds the samples that an earlier
-    /// piece of the same stream left over; without it the request is a whole.
+    /// the model takes as they are, go through uncopied.
     ///
     /// # Errors
     /// [`RunError`] of a request that cannot be used.
-    pub fn apply(&self, inputs: &[Tensor], tail: Option<&[f32]>) -> Result<Prepared, RunError> {
+    pub fn apply(&self, inputs: &[Tensor], moment: &Moment<'_>) -> Result<Prepared, RunError> {
         let mut prepared = Prepared::default();
         for input in inputs {
             match self.0.feeds.iter().find(|feed| feed.input == input.name()) {
                 Some(feed) if !feed.accepts_as_it_is(input) => {
-                    feed.apply(input, tail, &mut prepared)?;
+                    feed.apply(input, moment, &mut prepared)?;
                 }
                 _ => prepared.tensors.push(self.known(input)?.clone()),
             }
@@ -166,26 +192,35 @@ impl Feed {
         self.own.as_ref().is_some_and(|spec| spec.accepts(input.datatype(), input.shape()))
     }
 
-    #[cfg_attr(not(feature = "audio"), allow(unused_variables))]
+    #[cfg_attr(
+        not(any(feature = "audio", feature = "text", feature = "image")),
+        allow(unused_variables, unreachable_code)
+    )]
     fn apply(
         &self,
         input: &Tensor,
-        tail: Option<&[f32]>,
+        moment: &Moment<'_>,
         prepared: &mut Prepared,
     ) -> Result<(), RunError> {
         match &self.make {
-            Make::Image(image) => prepared.tensors.push(image.apply(input)?),
+            #[cfg(feature = "image")]
+            Make::Image(image) => prepared.tensors.push(image.apply(input, moment)?),
             #[cfg(feature = "audio")]
-            Make::Audio(audio) => audio.apply(input, tail, prepared)?,
+            Make::Audio(audio) => audio.apply(input, moment, prepared)?,
             #[cfg(feature = "text")]
-            Make::Text(text) => prepared.tensors.extend(text.apply(input)?),
+            Make::Text(text) => prepared.tensors.extend(text.apply(input, moment)?),
+            #[cfg(not(any(feature = "audio", feature = "text", feature = "image")))]
+            Make::Nothing(never) => match *never {},
         }
         Ok(())
     }
 }
 
 impl Make {
-    #[cfg_attr(not(feature = "text"), allow(unused_variables))]
+    #[cfg_attr(
+        not(all(feature = "audio", feature = "text", feature = "image")),
+        allow(unused_variables)
+    )]
     fn new(
         kind: Kind,
         pipeline: &Pipeline,
@@ -193,7 +228,10 @@ impl Make {
         files: &StepFiles,
     ) -> Result<Self, InvalidPipeline> {
         match kind {
+            #[cfg(feature = "image")]
             Kind::Image => Ok(Self::Image(image::ImageFeed::new(pipeline, inputs)?)),
+            #[cfg(not(feature = "image"))]
+            Kind::Image => Err(InvalidPipeline::NotBuilt("image")),
             #[cfg(feature = "audio")]
             Kind::Audio => Ok(Self::Audio(audio::AudioFeed::new(pipeline, inputs)?)),
             #[cfg(not(feature = "audio"))]

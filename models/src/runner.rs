@@ -10,10 +10,11 @@ use protocol::tensor::{InvalidTensor, Tensor, TensorMeta};
 
 use crate::backend::Session;
 use crate::confidence::Reading;
-use crate::error::RunError;
+use crate::error::{InvalidRequest, RunError};
+use crate::numbers;
 use crate::postprocess::{InvalidPostprocess, Plan, Postprocess};
-use crate::preprocess::{Frames, InvalidPipeline, Preprocess, StepFiles};
-use crate::stream::{Feedback, StreamState};
+use crate::preprocess::{Frames, InvalidPipeline, Moment, Preprocess, StepFiles};
+use crate::stream::{Feedback, Piece, StreamState};
 
 /// All that stands around a session, checked against what it takes and gives. The default is
 /// nothing: tensors in, tensors out.
@@ -69,10 +70,11 @@ pub struct Call<'c> {
     pub inputs: &'c [Tensor],
     /// The wanted outputs; the manifest's defaults when empty.
     pub outputs: &'c [String],
-    /// When the answer stops being of use; looked at between two frames.
+    /// When the answer stops being of use; looked at between two items, and
+    /// two frames.
     pub deadline: Option<Instant>,
-    /// Where the stream stands of which this is a piece; without it the request is a whole.
-    pub stream: Option<&'c StreamState>,
+    /// The piece of a stream that this is; without it the request is a whole.
+    pub stream: Option<&'c Piece>,
 }
 
 /// What became of a request.
@@ -98,18 +100,18 @@ impl Runner {
     /// [`RunError`].
     pub fn answer(&mut self, call: Call<'_>) -> Result<Reply, RunError> {
         let plan = self.pipelines.postprocess.plan(call.outputs)?;
-        let tail = call.stream.map(|stream| stream.tail.as_slice());
-        let prepared = self.pipelines.preprocess.apply(call.inputs, tail)?;
+        let prepared = self.pipelines.preprocess.apply(call.inputs, &call.moment())?;
         let mut inputs = prepared.tensors;
         self.pipelines.feedback.add_constants(&mut inputs);
         let left_over = prepared.frames.as_ref().map(|frames| frames.tail.clone());
         let (outputs, tensors) = match (prepared.frames, self.pipelines.feedback.has_state()) {
             (None, false) => (self.session.run(&inputs, call.ask(&plan))?, Vec::new()),
-            (None, true) => self.run_once(&mut inputs, &plan, call.stream)?,
+            (None, true) => self.run_once(&mut inputs, &plan, call.state())?,
             (Some(frames), false) => (self.run_batch(&mut inputs, frames, &plan)?, Vec::new()),
             (Some(frames), true) => self.run_frames(&inputs, &frames, &plan, &call)?,
         };
-        let (outputs, reading) = self.pipelines.postprocess.apply(&plan, &inputs, outputs)?;
+        let applied = self.pipelines.postprocess.apply(&plan, &inputs, outputs);
+        let (outputs, reading) = applied.map_err(|error| blame(error, call.inputs))?;
         let tail = left_over.unwrap_or_default();
         let stream = call.stream.map(|_| StreamState { tensors, tail });
         Ok(Reply { outputs, reading, stream })
@@ -159,7 +161,7 @@ impl Runner {
         call: &Call<'_>,
     ) -> Result<(Vec<Tensor>, Vec<Tensor>), RunError> {
         let feedback = &self.pipelines.feedback;
-        let mut state = feedback.begin(call.stream)?;
+        let mut state = feedback.begin(call.state())?;
         let mut joined: Vec<Joined> = Vec::new();
         for frame in cut(&frames.tensor)? {
             if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -183,7 +185,31 @@ impl Runner {
     }
 }
 
+/// Logits without a softmax are the caller's doing where the inputs were no numbers already.
+fn blame(error: RunError, inputs: &[Tensor]) -> RunError {
+    if !matches!(error, RunError::NotANumber(_)) {
+        return error;
+    }
+    let not_finite = |input: &Tensor| {
+        let index = numbers::to_f64(input)?.iter().position(|value| !value.is_finite())?;
+        Some(InvalidRequest::NotFinite { name: input.name().to_owned(), index })
+    };
+    inputs.iter().find_map(not_finite).map_or(error, RunError::Request)
+}
+
 impl<'c> Call<'c> {
+    fn state(&self) -> Option<&'c StreamState> {
+        self.stream.map(|piece| &piece.state)
+    }
+
+    fn moment(&self) -> Moment<'c> {
+        Moment {
+            tail: self.stream.map(|piece| piece.state.tail.as_slice()),
+            last: self.stream.is_some_and(|piece| piece.last),
+            deadline: self.deadline,
+        }
+    }
+
     /// A model without a manifest is asked as the request asks.
     fn ask(&self, plan: &'c Plan) -> &'c [String] {
         if plan.ask.is_empty() { self.outputs } else { &plan.ask }
@@ -194,14 +220,15 @@ fn failed(error: &InvalidTensor) -> RunError {
     RunError::Failed(error.to_string())
 }
 
-/// The items of a batch, each as a batch of one.
+/// The items of a batch, each as a batch of one, at an address of its own: how a sum is rounded may
+/// depend on where its numbers are aligned, and must not on the place of a frame in its request.
 fn cut(batch: &Tensor) -> Result<Vec<Tensor>, RunError> {
     let items = usize::try_from(batch.shape()[0]).unwrap_or(0);
     let size = batch.data().len() / items.max(1);
     let shape = [&[1], &batch.shape()[1..]].concat();
     let meta = TensorMeta::new(batch.name(), batch.datatype(), shape).map_err(|e| failed(&e))?;
     let item = |i: usize| {
-        let data = batch.data().slice(i * size..(i + 1) * size);
+        let data = Bytes::copy_from_slice(&batch.data()[i * size..(i + 1) * size]);
         Tensor::new(meta.clone(), data).map_err(|e| failed(&e))
     };
     (0..items).map(item).collect()

@@ -27,6 +27,22 @@ impl StreamState {
     }
 }
 
+/// A piece of a stream: where the stream stands, and whether this is the end of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Piece {
+    /// What came back with the piece before this one; the default at the beginning.
+    pub state: StreamState,
+    /// Nothing follows: what fills no frame yet is padded with silence and answered as well, so that
+    /// all pieces together give what the whole would have given.
+    pub last: bool,
+}
+
+impl From<StreamState> for Piece {
+    fn from(state: StreamState) -> Self {
+        Self { state, last: false }
+    }
+}
+
 /// The model's constants and what it feeds back, checked.
 #[derive(Debug, Clone, Default)]
 pub struct Feedback {

@@ -19,7 +19,7 @@ use protocol::tensor::Tensor;
 
 use crate::error::RunError;
 use crate::runner::{Call, Reply, Runner};
-use crate::stream::StreamState;
+use crate::stream::{Piece, StreamState};
 
 mod counters;
 pub use counters::Counters;
@@ -110,7 +110,7 @@ impl Ticket {
 
 struct Waiting {
     job: Job,
-    stream: Option<StreamState>,
+    stream: Option<Piece>,
     since: Instant,
     reply: oneshot::Sender<Result<Answer, RunError>>,
 }
@@ -153,11 +153,11 @@ impl Worker {
     ///
     /// # Errors
     /// [`Refused`], at once.
-    pub fn submit_stream(&self, job: Job, state: StreamState) -> Result<Ticket, Refused> {
-        self.queue(job, Some(state))
+    pub fn submit_stream(&self, job: Job, piece: Piece) -> Result<Ticket, Refused> {
+        self.queue(job, Some(piece))
     }
 
-    fn queue(&self, job: Job, stream: Option<StreamState>) -> Result<Ticket, Refused> {
+    fn queue(&self, job: Job, stream: Option<Piece>) -> Result<Ticket, Refused> {
         let (reply, ticket) = oneshot::channel();
         let waiting = Waiting { job, stream, since: Instant::now(), reply };
         let queue = self.queue.as_ref().ok_or(Refused::Stopped)?;
@@ -224,11 +224,7 @@ fn serve_one(runner: &mut Runner, waiting: Waiting, tally: &Tally) {
 }
 
 /// A panicking model leaves nothing of ours half-changed: a runner keeps no state between jobs.
-fn run_caught(
-    runner: &mut Runner,
-    job: &Job,
-    stream: Option<&StreamState>,
-) -> Result<Reply, RunError> {
+fn run_caught(runner: &mut Runner, job: &Job, stream: Option<&Piece>) -> Result<Reply, RunError> {
     let call = Call { inputs: &job.inputs, outputs: &job.outputs, deadline: job.deadline, stream };
     let run = AssertUnwindSafe(|| runner.answer(call));
     catch_unwind(run).unwrap_or_else(|panic| Err(RunError::Panicked(panic_text(&*panic))))

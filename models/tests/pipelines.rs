@@ -1,13 +1,13 @@
 //! Texts and sounds through bundles of small models on ONNX Runtime: declared in a `model.toml`,
 //! made, probed and asked.
 
-#![cfg(all(feature = "text", feature = "audio"))]
+#![cfg(all(feature = "image", feature = "text", feature = "audio"))]
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 use outrigger_models::authoring::BuildError;
 use outrigger_models::error::{AudioError, InvalidRequest, RunError, TextError};
 use outrigger_models::model::LoadedModel;
-use outrigger_models::stream::StreamState;
+use outrigger_models::stream::{Piece, StreamState};
 use outrigger_models::worker::{Answer, Job};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::tensor::Tensor;
@@ -227,7 +227,7 @@ fn a_whole_sound_runs_frame_by_frame() {
 }
 
 fn piece(model: &LoadedModel, input: Tensor, state: StreamState) -> Result<Answer, RunError> {
-    model.submit_stream(Job { inputs: vec![input], ..Job::default() }, state).unwrap().wait()
+    model.submit_stream(Job { inputs: vec![input], ..Job::default() }, state.into()).unwrap().wait()
 }
 
 #[test]
@@ -244,6 +244,32 @@ fn a_stream_in_pieces_is_the_same_sound() {
         assert_eq!(all, [20.0, 80.0], "pieces of {size}; the last frame is not full");
         assert_eq!(state.size_bytes(), 4 + 3 * 4); // the sum; 8, 9, 10
     }
+}
+
+#[test]
+fn the_last_piece_of_a_stream_is_answered_to_its_end() {
+    let model = sums();
+    let whole = ask(&model, samples(&TEN), &[]).unwrap().outputs[0].to_f32().unwrap();
+    for size in 1..=10 {
+        let (mut state, mut all) = (StreamState::default(), Vec::new());
+        let count = TEN.len().div_ceil(size);
+        for (index, part) in TEN.chunks(size).enumerate() {
+            let piece = Piece { state, last: index + 1 == count };
+            let job = Job { inputs: vec![samples(part)], ..Job::default() };
+            let answer = model.submit_stream(job, piece).unwrap().wait().unwrap();
+            all.extend(answer.outputs[0].to_f32().unwrap());
+            state = answer.stream.unwrap();
+        }
+        assert_eq!(all, whole, "pieces of {size}");
+    }
+    let begun = piece(&model, samples(&TEN), StreamState::default()).unwrap().stream.unwrap();
+    let end = |state| {
+        let job = Job { inputs: vec![samples(&[])], ..Job::default() };
+        let answer = model.submit_stream(job, Piece { state, last: true }).unwrap().wait();
+        answer.unwrap().outputs[0].to_f32().unwrap()
+    };
+    assert_eq!(end(begun), [134.0], "nothing new, but what was left over");
+    assert_eq!(end(StreamState::default()), [0.0; 0], "nothing at all");
 }
 
 #[test]
@@ -346,5 +372,5 @@ fn scores_become_labels_with_probabilities() {
     let one = ask(&model, x(&[0.0, 1.0, 0.0]), &["probability", "logits"]).unwrap();
     assert_eq!((names(&one), one.label.as_deref()), (vec!["probability", "logits"], Some("yes")));
     let nan = ask(&model, x(&[0.0, f32::NAN, 0.0]), &[]).unwrap_err();
-    assert_eq!(nan, RunError::NotANumber("logits".into()));
+    assert_eq!(nan, InvalidRequest::NotFinite { name: "x".into(), index: 1 }.into());
 }

@@ -5,7 +5,7 @@
 //! Photos are looked for in `photos/` beside that folder. The expected numbers come from Python:
 //! `onnxruntime` 1.32 with `tokenizers`, `numpy` and Pillow doing what the pipelines do here.
 
-#![cfg(all(feature = "text", feature = "audio"))]
+#![cfg(all(feature = "image", feature = "text", feature = "audio"))]
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 use outrigger_models::stream::StreamState;
@@ -13,72 +13,14 @@ use outrigger_models::worker::Job;
 use protocol::tensor::Tensor;
 
 mod support;
+use support::speech::vowel;
 use support::{Shop, ask, bench_models, bytes, names, texts, wav};
 
-const PHOTOS: &str = r#"
-name = "photos"
-default_outputs = ["label", "probability"]
-[[preprocess]]
-input = "image"
-steps = [
-    { step = "decode", color = "rgb" },
-    { step = "resize-shorter", size = 256, filter = "bicubic" },
-    { step = "center-crop", width = 224, height = 224 },
-    { step = "normalize", mean = [127.0], std = [128.0] },
-    { step = "layout", order = "nchw" },
-]
-[classes]
-logits = "logits"
-labels = "imagenet-labels.json"
-top_k = 5
-[variants]
-edge = { onnx = "model.onnx" }
-[probes]
-tolerance = 1e-3
-inputs = [{ input = "image", files = ["coffee.jpg", "clock.jpg"] }]
-"#;
+const PHOTOS: &str = include_str!("recipes/photos.toml");
 
-const SENTENCES: &str = r#"
-name = "sentences"
-default_outputs = ["embedding"]
-[[preprocess]]
-input = "text"
-targets = { ids = "input_ids", mask = "attention_mask", types = "token_type_ids" }
-steps = [{ step = "tokenize", file = "tokenizer.json", max_tokens = 256 }]
-[[postprocess]]
-output = "embedding"
-from = "last_hidden_state"
-steps = [{ step = "mean-pool", mask = "attention_mask" }, { step = "l2-normalize" }]
-[variants]
-edge = { onnx = "model.onnx" }
-[probes]
-tolerance = 1e-2
-inputs = [{ input = "text", lines = "sentences.txt" }]
-"#;
+const SENTENCES: &str = include_str!("recipes/sentences.toml");
 
-const SPEECH: &str = r#"
-name = "speech"
-[[preprocess]]
-input = "audio"
-targets = { values = "input" }
-steps = [
-    { step = "decode-wav" },
-    { step = "resample", rate_hz = 16000 },
-    { step = "frame", size = 512, context = 64 },
-]
-[[constants]]
-input = "sr"
-values = [16000]
-[[state]]
-output = "stateN"
-input = "state"
-shape = [2, 1, 128]
-[variants]
-edge = { onnx = "model.onnx" }
-[probes]
-tolerance = 1e-3
-inputs = [{ input = "audio", files = ["tone.wav"] }]
-"#;
+const SPEECH: &str = include_str!("recipes/speech.toml");
 
 const LINES: [&str; 5] = [
     "A light float lashed to a larger hull keeps the other upright.",
@@ -167,26 +109,6 @@ fn sentences_get_embeddings() {
     assert_eq!(batch.unwrap().outputs[0].shape(), [2, 384]);
 }
 
-/// A second of silence, one of vowel-like sound, one of silence: a pulse train through two
-/// resonances.
-fn vowel(rate_hz: u32) -> Vec<f32> {
-    let rate = rate_hz as f32;
-    let mut samples = vec![0.0f32; 3 * rate_hz as usize];
-    for (hz, width) in [(700.0f32, 90.0f32), (1200.0, 110.0)] {
-        let radius = (-std::f32::consts::PI * width / rate).exp();
-        let turn = 2.0 * radius * (std::f32::consts::TAU * hz / rate).cos();
-        let (mut one, mut two) = (0.0f32, 0.0f32);
-        for (i, sample) in samples.iter_mut().enumerate() {
-            let voiced = (rate_hz as usize..2 * rate_hz as usize).contains(&i);
-            let pulse = if voiced && i % (rate_hz as usize / 120) == 0 { 1.0 } else { 0.0 };
-            let now = pulse + turn * one - radius * radius * two;
-            (two, one) = (one, now);
-            *sample += 0.1 * now;
-        }
-    }
-    samples
-}
-
 #[test]
 fn speech_is_found_in_a_file_and_in_a_stream() {
     let Some(models) = bench_models() else { return };
@@ -208,7 +130,7 @@ fn speech_is_found_in_a_file_and_in_a_stream() {
     for piece in samples.chunks(777) {
         let piece = Tensor::from_f32("audio", vec![1, piece.len() as i64], piece).unwrap();
         let job = Job { inputs: vec![piece], ..Job::default() };
-        let answer = model.submit_stream(job, state).unwrap().wait().unwrap();
+        let answer = model.submit_stream(job, state.into()).unwrap().wait().unwrap();
         streamed.extend(answer.outputs[0].to_f32().unwrap());
         state = answer.stream.unwrap();
     }

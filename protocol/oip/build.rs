@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(format!("{folder}/descriptors.bin"), files.encode_to_vec())?;
     tonic_prost_build::configure()
         .extern_path(".inference", "::protocol::wire::inference")
+        .codec_path("crate::grpc::codec::BoundedCodec")
         .use_arc_self(true)
         .build_transport(false)
         .client_mod_attribute(".", "#[cfg(test)]")

@@ -12,7 +12,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use crate::limits::{CONTROL_FRAME_MAX_BYTES, HEADER_FRAME_MAX_BYTES};
+use crate::limits::{CONTROL_FRAME_MAX_BYTES, HEADER_FRAME_MAX_BYTES, TIME_FRAME_MAX_BYTES};
 use crate::wire;
 
 /// Bytes before the message.
@@ -44,9 +44,13 @@ pub enum FrameKind {
     EnrolReply = 9,
     /// [`wire::RenewRequest`], opens the stream of a renewal connection.
     RenewRequest = 10,
+    /// [`wire::TimeRequest`], opens a stream of any connection.
+    TimeRequest = 11,
+    /// [`wire::SignedTime`].
+    SignedTime = 12,
 }
 
-const KINDS: [(FrameKind, u32); 11] = [
+const KINDS: [(FrameKind, u32); 13] = [
     (FrameKind::Problem, HEADER_FRAME_MAX_BYTES),
     (FrameKind::Hello, CONTROL_FRAME_MAX_BYTES),
     (FrameKind::ReportedState, CONTROL_FRAME_MAX_BYTES),
@@ -58,6 +62,8 @@ const KINDS: [(FrameKind, u32); 11] = [
     (FrameKind::EnrolRequest, HEADER_FRAME_MAX_BYTES),
     (FrameKind::EnrolReply, HEADER_FRAME_MAX_BYTES),
     (FrameKind::RenewRequest, HEADER_FRAME_MAX_BYTES),
+    (FrameKind::TimeRequest, TIME_FRAME_MAX_BYTES),
+    (FrameKind::SignedTime, TIME_FRAME_MAX_BYTES),
 ];
 
 impl FrameKind {
@@ -152,7 +158,9 @@ framed!(
     BlobHeader,
     EnrolRequest,
     EnrolReply,
-    RenewRequest
+    RenewRequest,
+    TimeRequest,
+    SignedTime
 );
 
 /// The frame of a message.

@@ -1,6 +1,8 @@
 //! A request for an answer, the answer, and the truthful verdict that travels with it.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
 
 use crate::id::{ModelName, Version};
 use crate::tensor::Tensor;
@@ -24,6 +26,39 @@ pub struct InferRequest {
     pub priority: u8,
     /// Where it wants the answer computed.
     pub hint: PlacementHint,
+    /// The stream that it is a piece of; a whole when absent.
+    pub sequence: Option<Sequence>,
+}
+
+/// A piece of a stream: requests of one model that follow each other, with state kept between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    /// The application whose sequence it is, where applications are told apart.
+    pub owner: Option<Arc<str>>,
+    /// The application's own id for it.
+    pub id: SequenceId,
+    /// It begins with this request, whatever was there under this id.
+    pub start: bool,
+    /// It ends with this request.
+    pub end: bool,
+}
+
+/// A sequence's id, a number above 0 or a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SequenceId {
+    /// A number.
+    Number(u64),
+    /// A name of at most [`crate::limits::NAME_MAX_BYTES`].
+    Name(String),
+}
+
+impl fmt::Display for SequenceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => write!(f, "{name:?}"),
+        }
+    }
 }
 
 /// Where the application wants its answer computed.
@@ -74,6 +109,8 @@ pub enum Reason {
     Requested,
     /// The model has no rule for deferral, or no cloud variant, so the edge answer stands.
     EdgeOnlyModel,
+    /// It is a piece of a sequence, whose state is on the device.
+    Sequence,
     /// The edge model failed, the cloud answered instead.
     EdgeFailed,
     /// Deferral was due, but there is no connection to the cloud.
@@ -94,6 +131,7 @@ impl Reason {
             Reason::Deferred => "deferred",
             Reason::Requested => "requested",
             Reason::EdgeOnlyModel => "edge_only_model",
+            Reason::Sequence => "sequence",
             Reason::EdgeFailed => "edge_failed",
             Reason::CloudUnreachable => "cloud_unreachable",
             Reason::CloudFailed => "cloud_failed",

@@ -6,7 +6,8 @@
 //!
 //! Read in this order: [`id`], [`tensor`], [`infer`] (a request and its verdict), [`manifest`]
 //! (what a bundle is and who signed it), [`codec`] and [`wire`] (how all of that travels),
-//! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`limits`].
+//! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`time`] (how devices hear it),
+//! [`limits`].
 
 pub mod codec;
 pub mod id;
@@ -17,6 +18,7 @@ pub mod oip;
 pub mod pattern;
 pub mod problem;
 pub mod tensor;
+pub mod time;
 pub mod token;
 pub mod transfer;
 pub mod versions;

@@ -5,6 +5,8 @@
 pub const CONTROL_FRAME_MAX_BYTES: u32 = 1 << 20;
 /// Headers of inference, blob and enrolment streams, and problems: 64 KiB.
 pub const HEADER_FRAME_MAX_BYTES: u32 = 64 << 10;
+/// A question for the time, and its signed answer.
+pub const TIME_FRAME_MAX_BYTES: u32 = 512;
 /// A signed manifest, as JSON: 256 KiB.
 pub const MANIFEST_MAX_BYTES: usize = 256 << 10;
 /// Files in one bundle.
@@ -23,6 +25,16 @@ pub const PARAMETERS_MAX_COUNT: usize = 64;
 pub const NAME_MAX_BYTES: usize = 128;
 /// Body of one HTTP inference request: the tensors, as JSON numbers at worst.
 pub const HTTP_BODY_MAX_BYTES: usize = 96 << 20;
+/// Sequences (streams with state) of all models that a device keeps at a time, unless its
+/// configuration says otherwise; beyond, the least recently used one is forgotten.
+pub const SEQUENCES_MAX: usize = 256;
+/// Bytes of state of all sequences together, unless the configuration says otherwise: 64 MiB.
+pub const SEQUENCES_MAX_BYTES: usize = 64 << 20;
+/// Requests of one sequence that wait for each other.
+pub const SEQUENCE_WAITING_MAX: usize = 64;
+/// How long a sequence is kept without a request, unless the configuration says otherwise, in
+/// seconds.
+pub const SEQUENCE_IDLE_S: u32 = 60;
 /// The longest deadline that a request may ask for: 10 minutes.
 pub const DEADLINE_MAX_MS: u32 = 600_000;
 /// An enrolment token, as text.
@@ -31,3 +43,11 @@ pub const TOKEN_MAX_BYTES: usize = 512;
 pub const PATTERNS_MAX_COUNT: usize = 64;
 /// Versions that a version policy lists.
 pub const LISTED_VERSIONS_MAX_COUNT: usize = 64;
+/// The highest priority of a request; higher numbers count as this one. 0 is the default.
+pub const PRIORITY_MAX: u8 = 3;
+/// Requests of one model that wait for a session.
+pub const QUEUE_MAX_REQUESTS: usize = 4096;
+/// Sizes of requests of one model that have a curve of their own.
+pub const SHAPES_MAX: usize = 64;
+/// Tenants, and callers (devices and keys), whose rates are remembered at a time, each.
+pub const IDENTITIES_MAX: usize = 65_536;

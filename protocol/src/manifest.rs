@@ -235,6 +235,12 @@ impl Manifest {
         TensorSpec { name: postprocess.output.clone(), datatype: DataType::Fp32, shape }
     }
 
+    /// Whether it can take a stream in pieces: it feeds state back, or cuts sounds into frames.
+    pub fn takes_sequences(&self) -> bool {
+        let cuts = |p: &Pipeline| p.steps.iter().any(|step| matches!(step, Step::Frame { .. }));
+        !self.state.is_empty() || self.preprocess.iter().any(cuts)
+    }
+
     /// Bytes of all files together.
     pub fn size_bytes(&self) -> u64 {
         self.files.values().map(|f| f.size_bytes).sum()

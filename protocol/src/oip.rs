@@ -5,6 +5,7 @@
 //! `Inference-Header-Content-Length` then holds the length of the JSON. A gRPC message carries the
 //! same, with tensors as raw bytes or as typed numbers. Both take the same parameters ([`Options`]).
 
+mod bounded;
 mod classification;
 mod data;
 mod describe;
@@ -13,9 +14,10 @@ mod options;
 mod repository;
 mod request;
 mod response;
+mod sequence;
 
 pub use classification::classify;
-pub use describe::ModelDescription;
+pub use describe::{ModelDescription, SequenceLimits};
 pub use options::{Options, OutputForm};
 pub use repository::{check_parameter, check_parameters, index_wants_ready_only};
 pub use request::{ParsedRequest, parse_request};
@@ -25,12 +27,13 @@ pub use response::{RenderedResponse, error_body, render_response};
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
 
 /// The extensions of the standard that are served, by their names in it.
-pub const EXTENSIONS: [&str; 6] = [
+pub const EXTENSIONS: [&str; 7] = [
     "binary_tensor_data",
     "classification",
     "model_configuration",
     "model_repository",
     "schedule_policy",
+    "sequence",
     "statistics",
 ];
 

@@ -59,7 +59,16 @@ impl From<InvalidTensor> for Failure {
             InvalidTensor::Total(_) | InvalidTensor::Count(_) => ProblemCode::TooLarge,
             _ => ProblemCode::InvalidRequest,
         };
-        Failure::new(code, error.to_string())
+        let hint = match error {
+            InvalidTensor::Count(_) => "send the items of one request as one tensor",
+            InvalidTensor::Total(_) => "send fewer items per request",
+            InvalidTensor::DataType(_) | InvalidTensor::Elements { .. } => "", // the message says it
+            InvalidTensor::Name => "the model's metadata has its names",
+            InvalidTensor::Rank { .. }
+            | InvalidTensor::Shape { .. }
+            | InvalidTensor::Size { .. } => "the model's metadata has its datatypes and shapes",
+        };
+        Failure::new(code, error.to_string()).hint(hint)
     }
 }
 
@@ -136,6 +145,7 @@ impl PendingRequest {
             deadline_ms: Some(open.deadline_ms.min(DEADLINE_MAX_MS)),
             priority: u8::try_from(open.priority).unwrap_or(u8::MAX),
             hint: PlacementHint::Cloud,
+            sequence: None,
         };
         Ok(Self { request, version, metas, tensor_sizes: open.tensor_sizes })
     }

@@ -27,6 +27,7 @@ fn request(inputs: Vec<Tensor>) -> InferRequest {
         deadline_ms: Some(250),
         priority: 7,
         hint: PlacementHint::Cloud,
+        sequence: None,
     }
 }
 

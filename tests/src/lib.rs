@@ -1,18 +1,28 @@
 //! What the tests of the whole system share.
 //!
 //! [`world`] runs the three real programs on loopback; [`http`] and [`raw_link`] talk to them as
-//! applications and as peers, well-behaved or not; [`python`] brings in clients that nobody here
-//! wrote; [`fashion`] has the labelled demo images. [`demo`] and [`mod@bench`] are what `cargo xtask`
-//! runs under those names; [`architecture`] holds the rules of the code base.
+//! applications and as peers, well-behaved or not, and so does [`grpc`]; [`small_models`] makes models
+//! that take images, sounds, texts and streams; [`python`] brings in clients that nobody here wrote;
+//! [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images. [`demo`],
+//! [`mod@bench`], [`pipelines`] and [`power_cut`] are what `cargo xtask` runs under those names;
+//! [`architecture`] holds the rules of the code base.
 
 pub mod architecture;
+pub mod bad;
 pub mod bench;
 pub mod demo;
+pub mod faketime;
 pub mod fashion;
+pub mod grpc;
+pub mod hostile;
 pub mod http;
+pub mod limits;
 pub mod people;
+pub mod pipelines;
+pub mod power_cut;
 pub mod prometheus;
 pub mod python;
 pub mod raw_link;
+pub mod small_models;
 pub mod statistics;
 pub mod world;

@@ -6,11 +6,13 @@ mod agent;
 mod cloud;
 mod operator;
 mod process;
+mod publisher;
 
-pub use agent::{Agent, AgentOptions, model_status};
+pub use agent::{Agent, AgentOptions, Environment, model_status};
 pub use cloud::Cloud;
 pub use operator::Operator;
 pub use process::{Process, cpu_seconds_of, eventually, program};
+pub use publisher::{Edge, Publisher};
 
 use anyhow::Context;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
 use outrigger_tests::python::Environment;
+use outrigger_tests::small_models::SmallModel;
 use outrigger_tests::world::{Agent, AgentOptions, World, fashion};
 
 /// Runs a script against an agent with the demo model; it is told two of the agent's addresses.
@@ -32,6 +33,20 @@ fn tritonclient_over_http() {
 #[test]
 fn tritonclient_over_grpc() {
     check(&TRITON, "triton_grpc.py", |agent| [agent.grpc_address().to_string(), socket(agent)]);
+}
+
+/// Sequences: gRPC streams, unary calls and HTTP, interleaved, bit for bit as one-shot.
+#[test]
+fn tritonclient_streams_with_state() {
+    let Some(environment) = Environment::with(&TRITON).unwrap() else { return };
+    let world = World::start().unwrap();
+    SmallModel::Total.ship(&world).unwrap();
+    SmallModel::Sums.ship(&world).unwrap();
+    let agent = world.agent("device", &AgentOptions::default()).unwrap();
+    agent.wait_active("total", 1).unwrap();
+    agent.wait_active("sums", 1).unwrap();
+    let (http, grpc) = (agent.address().to_string(), agent.grpc_address().to_string());
+    print!("{}", environment.run("triton_streams.py", &[&http, &grpc]).unwrap());
 }
 
 #[test]

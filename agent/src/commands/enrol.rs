@@ -2,6 +2,7 @@
 
 use super::steps::Steps;
 use super::{StateDir, hinted};
+use crate::clock::Clock;
 use crate::identity::{Enrolment, IdentityFiles};
 use crate::uplink::UplinkError;
 use crate::uplink::enrol::{EnrolError, enrol};
@@ -54,8 +55,10 @@ pub(super) fn join(
     steps: &Steps,
 ) -> anyhow::Result<Enrolment> {
     let token = read_token(token_file)?;
+    let clock = Clock::fresh(files.folder(), token.ca_hash);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let enrolment = runtime.block_on(enrol(files, cloud, &token)).map_err(|e| explain(&e))?;
+    let enrolment =
+        runtime.block_on(enrol(files, cloud, &token, &clock)).map_err(|e| explain(&e))?;
     let Enrolment { device, cloud, .. } = &enrolment;
     let subject = json!({ "device": device, "cloud": cloud });
     steps.tell(&format!("enrolled as {device} at {cloud}"), "enrolled", subject);
@@ -93,6 +96,7 @@ fn explain(error: &EnrolError) -> anyhow::Error {
         EnrolError::Silent(_) | EnrolError::Uplink(UplinkError::Connection(_)) => {
             "is the port open for UDP, and is outrigger-cloud running there?"
         }
+        EnrolError::Uplink(error @ UplinkError::Time(_)) => error.hint(),
         EnrolError::Refused(problem) => {
             return hinted(format!("the cloud refused: {}", problem.message), problem.hint.clone());
         }

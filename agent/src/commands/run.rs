@@ -1,6 +1,7 @@
 //! `outrigger-agent run`: serve until told to stop.
 
 use super::{StateDir, hinted};
+use crate::clock::Clock;
 use crate::config::{Config, Local};
 use crate::counters::Counters;
 use crate::engine::Engine;
@@ -11,20 +12,23 @@ use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
 use crate::reload::{Reloader, Source, Told};
 use crate::requests::Requests;
+use crate::sandbox::{Prover, runtime_version};
+use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::uplink::Keeper;
 use crate::uplink::renew::Renewer;
 use anyhow::Context as _;
 use models::ort_backend::{OrtBackend, find_library};
-use oip::listen::{Listener, SocketError, UnixSocket};
+use oip::listen::{Listener, Patience, SocketError, UnixSocket};
 use protocol::wire::ReportedState;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 /// Arguments of `run`.
@@ -65,12 +69,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         )
     })?;
     let _lock = StateLock::take(&state_dir).map_err(|e| super::explain_lock(&e))?;
+    sweep(&state_dir);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let source = Source { file: config_file, told, log };
     runtime.block_on(serve(&state_dir, config, files, enrolment, source))?;
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a power cut left of a write. It is in nobody's way, so that it must not keep the agent down.
+fn sweep(state_dir: &Path) {
+    match ::link::durable::sweep(state_dir) {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "swept what interrupted writes had left"),
+        Err(error) => tracing::warn!(%error, "cannot sweep the state folder"),
+    }
 }
 
 async fn serve(
@@ -93,6 +107,7 @@ async fn serve(
     tokio::spawn(notifier.clone().keep_alive());
     tokio::spawn(say_goodbye(notifier, stop.clone()));
     sockets.serve(&context, &applications, stop).await;
+    context.installer.stop_trials();
     tracing::info!("stopped");
     Ok(())
 }
@@ -122,6 +137,7 @@ struct Sockets {
     http: TcpListener,
     grpc: TcpListener,
     unix: Option<UnixSocket>,
+    first_head: Duration,
 }
 
 impl Sockets {
@@ -130,6 +146,7 @@ impl Sockets {
             http: bind(local.http, "http").await?,
             grpc: bind(local.grpc, "grpc").await?,
             unix: bind_socket(state_dir, local.socket.as_deref()).await?,
+            first_head: local.first_head(),
         })
     }
 
@@ -152,14 +169,18 @@ impl Sockets {
         applications: &Arc<Applications>,
         stop: watch::Receiver<bool>,
     ) {
+        let counters = context.counters.clone();
+        let on_late = Arc::new(move || counters.connection_late());
+        let patience = Patience { first_head: self.first_head, on_late };
         let mut doors = JoinSet::new();
         for listener in [self.http, self.grpc] {
             let router = router(context.clone(), Door::Tcp(applications.clone()));
-            doors.spawn(oip::listen::serve(Listener::Tcp(listener), router, stop.clone()));
+            let listener = Listener::Tcp(listener);
+            doors.spawn(oip::listen::serve(listener, router, patience.clone(), stop.clone()));
         }
         if let Some(socket) = self.unix {
             let router = router(context.clone(), Door::Unix);
-            doors.spawn(oip::listen::serve(Listener::Unix(socket), router, stop));
+            doors.spawn(oip::listen::serve(Listener::Unix(socket), router, patience, stop));
         }
         doors.join_all().await;
     }
@@ -240,16 +261,22 @@ fn assemble(
 ) -> anyhow::Result<Arc<Context>> {
     let library = find_library(config.runtime.library.as_deref())?;
     let backend = Arc::new(OrtBackend::open(&library)?);
+    let runtime = runtime_version(&library, backend.build_info());
+    let prover = Prover::new(&library, &config);
     let engine = Arc::new(Engine::new(backend, &config.runtime));
     let counters = Arc::new(Counters::default());
     let (desired_sender, desired) = watch::channel(None);
     let (reported_sender, reported) = watch::channel(ReportedState::default());
     let own_identity = identity.clone();
+    let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
+    let renewal = Arc::new(Notify::new());
     let keeper = Keeper {
         address: enrolment.cloud.parse()?,
         identity,
         policy: config.link.clone(),
         counters: counters.clone(),
+        clock: clock.clone(),
+        renewal: renewal.clone(),
         desired: desired_sender,
         reported,
     };
@@ -257,6 +284,8 @@ fn assemble(
         address: keeper.address.clone(),
         identity: keeper.identity.clone(),
         counters: counters.clone(),
+        clock: clock.clone(),
+        wanted: renewal,
     };
     let (uplink, keep) = keeper.start();
     let places = Places { state_dir, bytes_per_s: config.link.download_bytes_per_s };
@@ -266,12 +295,17 @@ fn assemble(
         counters: counters.clone(),
         trusted: enrolment.signers(),
         reported: reported_sender,
+        prover,
+        runtime,
     };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
     tokio::spawn(keep);
     tokio::spawn(renewer.run());
     tokio::spawn(installer.clone().run(desired));
-    let requests = Requests::new(engine, uplink.clone(), counters.clone(), config.offload);
+    let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
+    tokio::spawn(sequences.clone().run());
+    let requests =
+        Requests::new(engine, uplink.clone(), counters.clone(), config.offload, sequences);
     let Enrolment { device, cloud, .. } = enrolment;
     Ok(Arc::new(Context {
         requests,
@@ -281,5 +315,7 @@ fn assemble(
         device,
         cloud,
         identity: own_identity,
+        intake: config.local.intake(),
+        clock,
     }))
 }

@@ -1,11 +1,10 @@
 //! `outrigger-agent status`: what this device runs and how it is doing.
 
-use super::{StateDir, hinted};
+use super::{StateDir, hinted, local};
 use crate::identity::IdentityFiles;
 use crate::serve::{ModelStatus, StatusReport};
 use comfy_table::{Table, presets};
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use models::probing::Batching;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -58,8 +57,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// first; whoever may not open it asks over TCP.
 pub(crate) fn ask(state_dir: &Path) -> Option<StatusReport> {
     let addresses = std::fs::read_to_string(state_dir.join(super::run::ADDRESS_FILE)).ok()?;
-    let socket = addresses.lines().find_map(|line| line.strip_prefix(super::run::SOCKET_SCHEME));
-    let answer = socket.and_then(|path| ask_socket(Path::new(path)).ok());
+    let answer = local::socket(state_dir).and_then(|path| ask_socket(&path).ok());
     answer.or_else(|| ask_http(addresses.lines().next()?))
 }
 
@@ -69,15 +67,8 @@ fn ask_http(address: &str) -> Option<StatusReport> {
     agent.get(format!("{address}{STATUS_PATH}")).call().ok()?.body_mut().read_json().ok()
 }
 
-/// HTTP/1.0 ends an answer by closing, so that there is nothing to parse but one empty line.
 fn ask_socket(path: &Path) -> std::io::Result<StatusReport> {
-    let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {STATUS_PATH} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    Ok(serde_json::from_str(body)?)
+    Ok(serde_json::from_str(&local::call(path, "GET", STATUS_PATH, PATIENCE)?.body)?)
 }
 
 fn print(report: &StatusReport) {
@@ -87,7 +78,8 @@ fn print(report: &StatusReport) {
         (true, false) => "connected",
     };
     println!("{} (agent {})", report.device, report.agent_version);
-    println!("cloud {}: {link}\n", report.cloud);
+    println!("cloud {}: {link}", report.cloud);
+    println!("clock: {}\n", report.clock.text);
     if report.models.is_empty() {
         println!(
             "no models yet; an operator assigns them with: outrigger model assign NAME --device {}",
@@ -102,7 +94,17 @@ fn print(report: &StatusReport) {
         table.add_row(row(model));
     }
     println!("{table}");
+    for (name, batching) in report.models.iter().filter_map(dependent) {
+        let worst = batching.worst_difference;
+        println!("{name}: neighbours in a batch change its answers (by up to {worst:.2e})");
+    }
     print_counters(&report.counters);
+}
+
+/// A model whose answers depend on who else is in the batch.
+fn dependent(model: &ModelStatus) -> Option<(&str, &Batching)> {
+    let batching = model.proof.as_ref()?.batching.as_ref()?;
+    (!batching.invariant).then_some((&model.name, batching))
 }
 
 fn row(model: &ModelStatus) -> [String; 6] {

@@ -1,26 +1,22 @@
 //! The machine: clock, disk, memory, limits, and the files that the agent cannot do without.
 
 use super::{Check, Finding, Group, PATIENCE, Subject, bounded, permissions};
+use crate::clock::ClockStatus;
 use crate::state::State;
+use edge::time::TOLERANCE_MS;
 use std::io::Write;
 use std::path::Path;
 
-/// When this program was built, in Unix seconds: no right clock stands before it.
-const BUILD_S: &str = env!("OUTRIGGER_BUILD_S");
-/// A clock that stands this much after the build is as unlikely as one before it: 30 years.
-const PLAUSIBLE_S: i64 = 30 * 365 * 24 * 3600;
-/// Further from the cloud's clock than this, certificates of a day begin to suffer.
-const CLOCK_WARNING_S: i64 = 60;
-const CLOCK_FAILED_S: i64 = 3600;
+const SET_CLOCK: &str = "set the clock; with systemd: timedatectl set-ntp true";
 const MIB: u64 = 1 << 20;
 
-pub(super) fn checks(subject: &Subject, cloud_time_s: Option<i64>) -> Vec<Check> {
-    let floor_s = BUILD_S.parse().unwrap_or(0);
+pub(super) fn checks(subject: &Subject) -> Vec<Check> {
+    let status = subject.clock.status();
     let (space, inodes) = disk(&subject.state_dir);
     let [state_dir, again, db] = std::array::from_fn(|_| subject.state_dir.clone());
     [
-        ("clock", clock(subject.now_s, floor_s)),
-        ("clock-against-cloud", clock_against(subject.now_s, cloud_time_s)),
+        ("clock", clock(&status)),
+        ("clock-against-cloud", clock_against(status.system_off_ms)),
         ("disk-space", space),
         ("disk-inodes", inodes),
         ("memory", memory()),
@@ -36,31 +32,23 @@ pub(super) fn checks(subject: &Subject, cloud_time_s: Option<i64>) -> Vec<Check>
     .into()
 }
 
-fn clock(now_s: i64, floor_s: i64) -> Finding {
-    let hint = "set the clock; with systemd: timedatectl set-ntp true";
-    if now_s < floor_s {
-        let days = (floor_s - now_s) / (24 * 3600);
-        return Finding::failed(format!("stands {days} days before this program was built"))
-            .hint(hint);
+fn clock(status: &ClockStatus) -> Finding {
+    match (status.system_believed, status.verified) {
+        (true, _) => Finding::ok(status.text.clone()),
+        (false, true) => Finding::warning(status.text.clone()).hint(SET_CLOCK),
+        (false, false) => Finding::failed(status.text.clone()).hint(SET_CLOCK),
     }
-    if now_s > floor_s.saturating_add(PLAUSIBLE_S) {
-        return Finding::failed("stands decades after this program was built").hint(hint);
-    }
-    Finding::ok("after the build of this program")
 }
 
-fn clock_against(now_s: i64, cloud_s: Option<i64>) -> Finding {
-    let Some(cloud_s) = cloud_s else {
+fn clock_against(off_ms: Option<i64>) -> Finding {
+    let Some(off_ms) = off_ms else {
         return Finding::skipped("the cloud's time is not known");
     };
-    let off_s = now_s.saturating_sub(cloud_s);
-    let text = format!("{off_s:+} s from the cloud's");
-    let hint = "set the clock of this device; with systemd: timedatectl set-ntp true";
-    match off_s.abs() {
-        CLOCK_FAILED_S.. => Finding::failed(text).hint(hint),
-        CLOCK_WARNING_S.. => Finding::warning(text).hint(hint),
-        _ => Finding::ok(text),
+    let text = format!("{:+.1} s from the cloud's", off_ms as f64 / 1000.0);
+    if off_ms.unsigned_abs() > TOLERANCE_MS {
+        return Finding::warning(text).hint(SET_CLOCK);
     }
+    Finding::ok(text)
 }
 
 fn disk(state_dir: &Path) -> (Finding, Finding) {
@@ -178,12 +166,16 @@ mod tests {
 
     #[test]
     fn clocks() {
-        let floor = 1_800_000_000;
-        let seen = [0, floor - 1, floor, floor + 400 * 86_400, floor + 2 * PLAUSIBLE_S];
-        assert_eq!(outcomes(seen.map(|s| clock(s, floor))), [Failed, Failed, Fine, Fine, Failed]);
-        let against = [None, Some(0), Some(59), Some(-60), Some(3600)];
-        let findings = against.map(|off| clock_against(floor, off.map(|o| floor + o)));
-        assert_eq!(outcomes(findings), [Skipped, Fine, Fine, Warning, Failed]);
+        let status = |system_believed, verified| ClockStatus {
+            verified,
+            system_believed,
+            ..ClockStatus::default()
+        };
+        let seen = [(true, true), (true, false), (false, true), (false, false)];
+        let findings = seen.map(|(believed, verified)| clock(&status(believed, verified)));
+        assert_eq!(outcomes(findings), [Fine, Fine, Warning, Failed]);
+        let against = [None, Some(0), Some(60_000), Some(-60_001), Some(i64::MIN)];
+        assert_eq!(outcomes(against.map(clock_against)), [Skipped, Fine, Fine, Warning, Warning]);
     }
 
     #[test]

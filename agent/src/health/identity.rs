@@ -14,13 +14,14 @@ pub(super) fn checks(subject: &Subject) -> Vec<Check> {
     let key = subject.files.kept_key();
     let certificate = certificate(subject);
     let readable = certificate.as_ref().ok();
+    let now_s = subject.clock.now_s();
     [
         ("enrolled", enrolled(subject)),
         ("device-key", device_key(subject, &key)),
         ("certificate", certificate_readable(subject, &certificate)),
         ("key-matches-certificate", key_matches(&key, readable)),
-        ("certificate-expiry", readable.map_or_else(unread, |c| expiry(c, subject.now_s))),
-        ("certificate-renewal", readable.map_or_else(unread, |c| renewal(c, subject.now_s))),
+        ("certificate-expiry", readable.map_or_else(unread, |c| expiry(c, now_s))),
+        ("certificate-renewal", readable.map_or_else(unread, |c| renewal(c, now_s))),
         ("fleet-ca", fleet_ca(subject)),
         ("signer-keys", signer_keys(subject)),
     ]
@@ -90,7 +91,7 @@ fn expiry(certificate: &DeviceCertificate, now_s: i64) -> Finding {
     if now_s < certificate.not_before_s {
         let hours = (certificate.not_before_s - now_s) / HOUR_S;
         return Finding::failed(format!("not valid for another {hours} h"))
-            .hint("set the clock of this device: it is behind that of the cloud");
+            .hint("is the cloud's clock right now? Then a running agent renews it by itself");
     }
     let left_s = certificate.not_after_s - now_s;
     if left_s > 0 {

@@ -3,30 +3,29 @@
 
 use super::{Check, Finding, Group, Subject, bounded};
 use crate::install::library::Kept;
-use crate::state::{ActiveRow, State};
-use ::models::backend::SessionOptions;
+use crate::sandbox::{Proof, Prover};
+use crate::state::{ActiveRow, Quarantined, State};
 use ::models::bundle::{Bundle, MANIFEST_FILE};
-use ::models::model::{LoadedModel, ModelOptions};
-use ::models::ort_backend::OrtBackend;
-use ::models::worker::Job;
 use protocol::manifest::Manifest;
 use protocol::problem::chain;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Hashing and probing a large model takes its time, on a small device most of all.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: &str = "stop the agent, remove this folder and start it: the bundle is fetched anew";
 
-pub(super) fn checks(subject: &Subject, backend: Option<&Arc<OrtBackend>>) -> Vec<Check> {
+pub(super) fn checks(subject: &Subject, prover: Option<&Prover>) -> Vec<Check> {
     let rows = match rows(&subject.state_dir) {
         Ok(rows) => rows,
         Err(finding) => return vec![Group::Models.check("active-models", finding)],
     };
-    let mut checks = vec![Group::Models.check("active-models", active(&rows))];
+    let mut checks = vec![
+        Group::Models.check("active-models", active(&rows)),
+        Group::Models.check("quarantine", quarantine(&subject.state_dir)),
+    ];
     for row in &rows {
-        checks.extend(check_one(subject, row, backend));
+        checks.extend(check_one(subject, row, prover));
     }
     checks
 }
@@ -48,19 +47,29 @@ fn active(rows: &[ActiveRow]) -> Finding {
     Finding::ok(names.join(", "))
 }
 
-fn check_one(subject: &Subject, row: &ActiveRow, backend: Option<&Arc<OrtBackend>>) -> [Check; 3] {
+fn quarantine(state_dir: &Path) -> Finding {
+    match State::inspect(state_dir).and_then(|state| state.quarantine()) {
+        Err(_) => Finding::skipped("state.db cannot be read; see state-database"),
+        Ok(entries) if entries.is_empty() => Finding::ok("empty"),
+        Ok(entries) => {
+            let text = |e: &Quarantined| format!("{}@{}: {}", e.model, e.version, e.reason);
+            let texts: Vec<_> = entries.iter().map(text).collect();
+            Finding::warning(texts.join("; ")).hint(
+                "the version before it answers; see: outrigger-agent quarantine list, and release",
+            )
+        }
+    }
+}
+
+fn check_one(subject: &Subject, row: &ActiveRow, prover: Option<&Prover>) -> [Check; 3] {
     let folder = subject.state_dir.join("bundles").join(row.active.bundle.to_string());
     let (signature, manifest) = match signature(subject, &folder, row) {
         Ok((finding, manifest)) => (finding, Some(manifest)),
         Err(finding) => (finding, None),
     };
-    let options = ModelOptions {
-        session: SessionOptions { threads: subject.config.runtime.threads, ..Default::default() },
-        ..Default::default()
-    };
     let (files, answers) = match manifest {
         None => skipped_both("without a manifest there is nothing to compare with"),
-        Some(manifest) => files_and_answers(&folder, manifest, backend, options),
+        Some(manifest) => files_and_answers(&folder, manifest, prover),
     };
     [("signature", signature), ("files", files), ("answers", answers)]
         .map(|(what, finding)| Group::Models.check(format!("{}-{what}", row.model), finding))
@@ -98,8 +107,7 @@ fn signature(
 fn files_and_answers(
     folder: &Path,
     manifest: Manifest,
-    backend: Option<&Arc<OrtBackend>>,
-    options: ModelOptions,
+    prover: Option<&Prover>,
 ) -> (Finding, Finding) {
     let (hashes, own) = (folder.to_owned(), manifest.clone());
     let shown = folder.to_owned();
@@ -112,44 +120,27 @@ fn files_and_answers(
     if files.outcome != super::Outcome::Ok {
         return (files, Finding::skipped("the files are not what was signed"));
     }
-    let Some(backend) = backend.cloned() else {
+    let Some(prover) = prover else {
         return (files, Finding::skipped("ONNX Runtime is not loaded"));
     };
-    let folder = folder.to_owned();
-    let answers = bounded(PATIENCE, move || answers(&folder, manifest, &backend, &options));
+    let answers = match prover.prove(folder, manifest) {
+        Ok(proof) => answers(&proof),
+        Err(error) => Finding::failed(chain(&error)).hint(
+            "this machine computes the model differently, or has too little memory; is the same ONNX Runtime installed as before?",
+        ),
+    };
     (files, answers)
 }
 
-/// Loads the model beside the agent's, answers the probes, and times one more run.
-fn answers(
-    folder: &Path,
-    manifest: Manifest,
-    backend: &OrtBackend,
-    options: &ModelOptions,
-) -> Finding {
-    let hint = "this machine computes the model differently, or has too little memory; is the same ONNX Runtime installed as before?";
-    match try_answers(folder, manifest, backend, options) {
-        Ok((probes, run)) => Finding::ok(format!(
-            "{probes} probes as expected; one run {:.2} ms",
-            run.as_secs_f64() * 1000.0
-        )),
-        Err(why) => Finding::failed(why).hint(hint),
+/// What came of the model in a confined child beside the agent's own.
+fn answers(proof: &Proof) -> Finding {
+    let text = format!("{} probes as expected; one run {:.2} ms", proof.probes, proof.run_ms);
+    match &proof.batching {
+        Some(batching) if !batching.invariant => Finding::warning(format!(
+            "{text}; in batches answers differ by up to {:.2e}",
+            batching.worst_difference
+        ))
+        .hint("send one item a request where that matters; the model should be built to answer each item alone"),
+        _ => Finding::ok(text),
     }
-}
-
-fn try_answers(
-    folder: &Path,
-    manifest: Manifest,
-    backend: &OrtBackend,
-    options: &ModelOptions,
-) -> Result<(usize, Duration), String> {
-    let bundle = Bundle::open(folder, manifest).map_err(|e| chain(&e))?;
-    let probe = bundle.probes().map_err(|e| chain(&e))?.into_iter().next();
-    let model = LoadedModel::load(backend, bundle, options).map_err(|e| chain(&e))?;
-    let probes = model.check_probes().map_err(|e| chain(&e))?;
-    let inputs = probe.map(|p| p.inputs).unwrap_or_default();
-    let started = Instant::now();
-    let ticket = model.submit(Job { inputs, ..Job::default() }).map_err(|e| chain(&e))?;
-    ticket.wait().map_err(|e| chain(&e))?;
-    Ok((probes, started.elapsed()))
 }

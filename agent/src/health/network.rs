@@ -6,13 +6,10 @@
 
 use super::{Check, Finding, Group, Subject, bounded_value, needs_enrolment};
 use crate::uplink::{CloudAddress, UplinkError};
-use ::link::{quic, tls};
-use protocol::problem::ProblemCode;
+use ::link::tls;
 use protocol::problem::chain;
-use rustls_pki_types::CertificateDer;
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, UNIX_EPOCH};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(6);
 /// TLS 1.3 tells a client after its handshake that its certificate is refused.
@@ -25,7 +22,6 @@ const UDP_BUFFER_MIN_KIB: u64 = 128;
 pub(super) struct Network {
     pub(super) checks: Vec<Check>,
     pub(super) reaches_cloud: bool,
-    pub(super) cloud_time_s: Option<i64>,
 }
 
 /// What the three looks brought.
@@ -33,7 +29,6 @@ struct Seen {
     name: Finding,
     quic: Result<Duration, Finding>,
     tcp: Finding,
-    cloud_time_s: Option<i64>,
 }
 
 pub(super) fn look(subject: &Subject) -> Network {
@@ -55,30 +50,27 @@ pub(super) fn look(subject: &Subject) -> Network {
         ("udp-buffers", udp_buffers()),
     ]
     .map(|(name, finding)| Group::Network.check(name, finding));
-    Network { checks: checks.into(), reaches_cloud, cloud_time_s: seen.cloud_time_s }
+    Network { checks: checks.into(), reaches_cloud }
 }
 
 fn all_skipped(why: Finding) -> Seen {
-    Seen { name: why.clone(), quic: Err(why.clone()), tcp: why, cloud_time_s: None }
+    Seen { name: why.clone(), quic: Err(why.clone()), tcp: why }
 }
 
 fn seen(subject: &Subject) -> Result<Seen, Finding> {
     let enrolment = subject.enrolment.as_ref().ok_or_else(needs_enrolment)?;
-    let cloud = enrolment.cloud.clone();
-    let address: CloudAddress = cloud.parse().map_err(|e: UplinkError| {
+    let address: CloudAddress = enrolment.cloud.parse().map_err(|e: UplinkError| {
         Finding::failed(chain(&e)).hint("enrol again with a fresh token and --replace")
     })?;
     let (name, resolved) = resolve(&address);
     let Some(resolved) = resolved else {
         let why = Finding::skipped("the cloud's name has no address");
-        return Ok(Seen { name, quic: Err(why.clone()), tcp: why, cloud_time_s: None });
+        return Ok(Seen { name, quic: Err(why.clone()), tcp: why });
     };
-    let ca = subject.files.ca().ok();
-    let over_tcp = std::thread::spawn(move || (tcp(resolved), ca.and_then(|ca| time(&cloud, &ca))));
+    let over_tcp = std::thread::spawn(move || tcp(resolved));
     let quic = handshake(subject, &address);
-    let gone = (Finding::skipped("could not be tried"), None);
-    let (tcp, cloud_time_s) = over_tcp.join().unwrap_or(gone);
-    Ok(Seen { name, quic, tcp, cloud_time_s })
+    let tcp = over_tcp.join().unwrap_or_else(|_| Finding::skipped("could not be tried"));
+    Ok(Seen { name, quic, tcp })
 }
 
 fn resolve(address: &CloudAddress) -> (Finding, Option<SocketAddr>) {
@@ -101,19 +93,24 @@ fn handshake(subject: &Subject, address: &CloudAddress) -> Result<Duration, Find
     let (ca, identity) =
         identity.map_err(|_| Finding::skipped("the identity cannot be read; see there"))?;
     let connect = async {
-        let tls = tls::client(&ca, Some(identity), protocol::ALPN_RENEW)?;
-        let (_endpoint, connection) = address.connect(tls).await?;
-        if let Ok(refusal) = tokio::time::timeout(REFUSAL_PATIENCE, connection.closed()).await {
+        let trust = tls::Trust::Ca(ca);
+        let link =
+            address.connect(trust, Some(identity), protocol::ALPN_RENEW, &subject.clock).await?;
+        let closed = link.connection.closed();
+        if let Ok(refusal) = tokio::time::timeout(REFUSAL_PATIENCE, closed).await {
             return Err(refusal.into());
         }
-        let rtt = connection.rtt();
-        quic::close(&connection, ProblemCode::None, "");
+        let rtt = link.connection.rtt();
+        link.finish().await;
         Ok(rtt)
     };
     let bounded = async { tokio::time::timeout(PATIENCE, connect).await };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map(|runtime| runtime.block_on(bounded)) {
-        Ok(Ok(result)) => result.map_err(|e: UplinkError| unreachable_by_udp(&chain(&e))),
+        Ok(Ok(result)) => result.map_err(|e: UplinkError| match e.hint() {
+            "" => unreachable_by_udp(&chain(&e)),
+            hint => Finding::failed(chain(&e)).hint(hint),
+        }),
         Ok(Err(_)) => Err(unreachable_by_udp("no answer")),
         Err(error) => Err(Finding::failed(error.to_string())),
     }
@@ -142,25 +139,6 @@ fn tcp(address: SocketAddr) -> Finding {
             "where UDP works too, nothing is lost; open the port for TCP for the coming fallback",
         ),
     }
-}
-
-/// The cloud's clock, by the Date of an HTTPS answer.
-fn time(cloud: &str, ca: &CertificateDer<'_>) -> Option<i64> {
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::new_with_certs(&[Certificate::from_der(ca).to_owned()]))
-        .unversioned_rustls_crypto_provider(tls::provider())
-        .build();
-    let agent = ureq::Agent::config_builder()
-        .tls_config(tls)
-        .proxy(None)
-        .max_redirects(0)
-        .http_status_as_error(false)
-        .timeout_global(Some(PATIENCE))
-        .build()
-        .new_agent();
-    let answer = agent.get(format!("https://{cloud}/healthz")).call().ok()?;
-    let date = httpdate::parse_http_date(answer.headers().get("date")?.to_str().ok()?).ok()?;
-    i64::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
 fn udp_buffers() -> Finding {

@@ -1,28 +1,63 @@
 //! What models run on: the configuration, ONNX Runtime, and the execution providers.
 
 use super::{Check, Finding, Group, PATIENCE, Subject, bounded_value};
+use crate::config::Config;
+use crate::sandbox::{Confinement, Prover, runtime_version};
 use ::models::ort_backend::{OrtBackend, find_library};
 use protocol::problem::chain;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 const LIBRARY_HINT: &str = "install ONNX Runtime (cargo xtask setup, or the package), or name its library in [runtime] library of agent.toml";
 
-/// The checks, and the backend for those of the models.
-pub(super) fn checks(subject: &Subject) -> (Vec<Check>, Option<Arc<OrtBackend>>) {
+/// The checks, and what tries models out for those of the models.
+pub(super) fn checks(subject: &Subject) -> (Vec<Check>, Option<Prover>) {
     let (library, path) = library(subject.config.runtime.library.as_deref());
-    let (loads, backend) = match path {
-        Some(path) => open(path),
-        None => (Finding::skipped("there is no library"), None),
+    let (loads, opened) = match &path {
+        Some(path) => open(path.clone()),
+        None => (Finding::skipped("there is no library"), false),
     };
+    let prover = path.filter(|_| opened).map(|path| prover(&path, &subject.config));
     let checks = [
         ("configuration", configuration(subject)),
         ("onnxruntime-library", library),
         ("onnxruntime-loads", loads),
-        ("execution-provider-cpu", cpu(backend.is_some())),
+        ("execution-provider-cpu", cpu(opened)),
+        ("sandbox", sandbox(prover.as_ref(), subject.config.sandbox.require_full)),
     ]
     .map(|(name, finding)| Group::Runtime.check(name, finding));
-    (checks.into(), backend)
+    (checks.into(), prover)
+}
+
+/// As the agent has it, but no check waits as long as an installation may.
+fn prover(library: &Path, config: &Config) -> Prover {
+    let mut config = config.clone();
+    let patience = u32::try_from(super::models::PATIENCE.as_secs()).unwrap_or(u32::MAX);
+    config.sandbox.time_limit_s = config.sandbox.time_limit_s.min(patience);
+    Prover::new(library, &config)
+}
+
+/// How far a child process is confined here, as the child itself says.
+fn sandbox(prover: Option<&Prover>, required: bool) -> Finding {
+    let Some(prover) = prover else { return Finding::skipped("ONNX Runtime is not loaded") };
+    match prover.confinement() {
+        Ok(confinement) => confined(&confinement, required),
+        Err(error) => Finding::failed(chain(&error))
+            .hint("no model is installed until this works; may this user start processes?"),
+    }
+}
+
+fn confined(confinement: &Confinement, required: bool) -> Finding {
+    let text = confinement.to_string();
+    if confinement.is_full() {
+        return Finding::ok(text);
+    }
+    if required {
+        return Finding::failed(text).hint(
+            "no model is installed: [sandbox] require_full asks for a kernel with all of it",
+        );
+    }
+    Finding::warning(text)
+        .hint("models are tried in a process that can do more than it should; a newer kernel (Linux 6.12, with Landlock enabled) closes this")
 }
 
 fn configuration(subject: &Subject) -> Finding {
@@ -41,25 +76,13 @@ fn library(explicit: Option<&Path>) -> (Finding, Option<PathBuf>) {
 }
 
 /// Loading runs the library's own code, which may hang where it is broken.
-fn open(path: PathBuf) -> (Finding, Option<Arc<OrtBackend>>) {
+fn open(path: PathBuf) -> (Finding, bool) {
     let name = path.canonicalize().unwrap_or_else(|_| path.clone());
     match bounded_value(PATIENCE, move || OrtBackend::open(&path)) {
-        Some(Ok(backend)) => {
-            (Finding::ok(version(&name, backend.build_info())), Some(Arc::new(backend)))
-        }
-        Some(Err(error)) => (Finding::failed(chain(&error)).hint(LIBRARY_HINT), None),
-        None => (Finding::failed("the library does not start in time").hint(LIBRARY_HINT), None),
+        Some(Ok(backend)) => (Finding::ok(runtime_version(&name, backend.build_info())), true),
+        Some(Err(error)) => (Finding::failed(chain(&error)).hint(LIBRARY_HINT), false),
+        None => (Finding::failed("the library does not start in time").hint(LIBRARY_HINT), false),
     }
-}
-
-/// Its file's name carries the version; it says itself how it was built.
-fn version(path: &Path, build: &str) -> String {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let field = |key: &str| {
-        let value = build.split(", ").find_map(|part| part.trim().strip_prefix(key));
-        value.unwrap_or("unknown").to_owned()
-    };
-    format!("{name} (commit {}, {})", field("git-commit-id="), field("build type="))
 }
 
 fn cpu(opened: bool) -> Finding {
@@ -73,14 +96,6 @@ fn cpu(opened: bool) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_version_is_read_from_what_there_is() {
-        let build = "ORT Build Info: git-branch=main, git-commit-id=abc123, build type=Release, cmake cxx flags: -O2";
-        let text = version(Path::new("/lib/libonnxruntime.so.1.31.1"), build);
-        assert_eq!(text, "libonnxruntime.so.1.31.1 (commit abc123, Release)");
-        assert!(version(Path::new("x.so"), "").contains("unknown"));
-    }
 
     #[test]
     fn a_library_that_is_not_there_is_a_failure_with_a_hint() {

@@ -1,8 +1,9 @@
 //! The task that brings one model to its target.
 
 use super::library::{Kept, LibraryError};
-use super::{Installer, Wanted};
+use super::{Installer, LoadError, Wanted};
 use crate::engine::ActiveModel;
+use crate::sandbox::NotProven;
 use edge::IllegalTransition;
 use edge::backoff::Backoff;
 use edge::update::{Action, Event, Target, Update};
@@ -36,19 +37,22 @@ pub(super) struct Task {
     backoff: Backoff,
     wanted: Option<Wanted>,
     proven: Option<Arc<ActiveModel>>,
+    /// Whether the target is refused because it is in quarantine.
+    quarantined: bool,
 }
 
 impl Task {
     pub(super) fn new(installer: Arc<Installer>, name: ModelName, active: Option<Target>) -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
         let update = Update::new(active);
-        Self { installer, name, update, backoff, wanted: None, proven: None }
+        Self { installer, name, update, backoff, wanted: None, proven: None, quarantined: false }
     }
 
     /// Carries out one action after the other, for ever. A change of what is wanted interrupts
     /// fetching and waiting; checking and activating are short and run to their end.
     pub(super) async fn run(mut self, mut receiver: watch::Receiver<Option<Wanted>>) {
         let mut action = Action::Rest;
+        let mut released = self.installer.released.subscribe();
         loop {
             self.installer.report(&self.name, &self.update);
             let step = tokio::select! {
@@ -60,6 +64,7 @@ impl Task {
                     let wanted = receiver.borrow_and_update().clone();
                     self.want(wanted, action)
                 }
+                Ok(()) = released.changed(), if action == Action::Rest => self.try_again(action),
             };
             match step {
                 Ok(next) => action = next,
@@ -85,6 +90,18 @@ impl Task {
             self.backoff.reset();
         }
         Ok(next.unwrap_or(now))
+    }
+
+    /// Something was released from quarantine: this target, perhaps.
+    fn try_again(&mut self, now: Action) -> Result<Action, IllegalTransition> {
+        let target = self.update.target().filter(|_| self.quarantined);
+        let Some(target) = target else { return Ok(now) };
+        if self.installer.sandbox.check_quarantine(target.bundle).is_err() {
+            return Ok(now);
+        }
+        self.backoff.reset();
+        self.update.want(None)?;
+        Ok(self.update.want(Some(target))?.unwrap_or(now))
     }
 
     async fn perform(&mut self, action: Action) -> Result<Action, IllegalTransition> {
@@ -127,6 +144,8 @@ impl Task {
 
     async fn fetch(&mut self) -> Result<(), Failure> {
         let (manifest, wanted) = self.manifest()?;
+        let sandbox = &self.installer.sandbox;
+        sandbox.check_quarantine(wanted.target.bundle).map_err(|e| self.not_proven(&e))?;
         let connection = self.installer.uplink.connected().await;
         let kept = Kept { signed: wanted.signed, cloud_variant: wanted.cloud_variant };
         let fetched = self.installer.library.fetch(&connection, &manifest, &kept).await;
@@ -144,20 +163,26 @@ impl Task {
     async fn check(&mut self) -> Result<(), Failure> {
         let (manifest, wanted) = self.manifest()?;
         let Wanted { target, cloud_variant, .. } = wanted;
-        let installer = self.installer.clone();
-        let folder = installer.library.folder(target.bundle);
-        let prove = move || installer.engine.prove(&folder, manifest, target, cloud_variant);
-        match tokio::task::spawn_blocking(prove).await {
+        let (installer, name) = (self.installer.clone(), self.name.clone());
+        let prove = move || installer.prove(&name, target, manifest, cloud_variant);
+        let failure = match tokio::task::spawn_blocking(prove).await {
             Ok(Ok(model)) => {
                 self.proven = Some(Arc::new(model));
-                Ok(())
+                return Ok(());
             }
-            Ok(Err(error)) => {
-                self.installer.library.remove(target.bundle);
-                Err(Failure::lasting(&error))
-            }
-            Err(panic) => Err(Failure::lasting(&panic)),
+            Ok(Err(LoadError::NotProven(error))) => self.not_proven(&error),
+            Ok(Err(error)) => Failure::lasting(&error),
+            Err(panic) => return Err(Failure::lasting(&panic)),
+        };
+        if !failure.passing {
+            self.installer.library.remove(target.bundle);
         }
+        Err(failure)
+    }
+
+    fn not_proven(&mut self, error: &NotProven) -> Failure {
+        self.quarantined = matches!(error, NotProven::Quarantined(_));
+        Failure { passing: error.is_passing(), why: chain(error) }
     }
 
     /// Durable first, then visible: after a power cut the new version answers again.

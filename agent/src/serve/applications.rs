@@ -17,7 +17,7 @@ impl Applications {
                 None => Caller::unlimited(),
             };
             tracing::info!(application = %application.name, "may call over TCP");
-            (digest(application.token_sha256), caller)
+            (digest(application.token_sha256), caller.named(&application.name))
         };
         Self(configured.iter().map(entry).collect())
     }

@@ -159,9 +159,10 @@ mod tests {
         };
         let known = [application("one", Some("fashion")), application("two", None)];
         let applications = Applications::new(&known);
-        let only_fashion = Caller::of_models(Arc::new(["fashion".parse().unwrap()].into()));
+        let only_fashion =
+            Caller::of_models(Arc::new(["fashion".parse().unwrap()].into())).named("one");
         assert_eq!(applications.holder(b"one"), Some(only_fashion));
-        assert_eq!(applications.holder(b"two"), Some(Caller::unlimited()));
+        assert_eq!(applications.holder(b"two"), Some(Caller::unlimited().named("two")));
         let door = Door::Tcp(Arc::new(applications));
         for (shown, expected) in [
             ("Bearer one", "ok"),

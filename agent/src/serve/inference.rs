@@ -1,10 +1,10 @@
 //! What the standard's calls mean on a device.
 
 use super::Context;
-use oip::{Ask, Caller, Inference};
+use oip::{Ask, Caller, Inference, Intake};
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse};
-use protocol::oip::ModelDescription;
+use protocol::oip::{ModelDescription, SequenceLimits};
 use protocol::problem::Problem;
 use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
@@ -61,6 +61,14 @@ impl Inference for Context {
 
     fn statistics(&self) -> Vec<ModelStatistics> {
         self.requests.engine().statistics()
+    }
+
+    fn sequence_limits(&self) -> SequenceLimits {
+        self.requests.sequences().limits()
+    }
+
+    fn intake(&self) -> &Intake {
+        &self.intake
     }
 
     fn refused(&self, problem: &Problem) {

@@ -1,6 +1,8 @@
 //! What the agent says of itself: one report, for `outrigger-agent status` and for scripts.
 
 use super::Context;
+use crate::clock::ClockStatus;
+use crate::sandbox::Proof;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,9 @@ pub(crate) struct StatusReport {
     pub(crate) connected: bool,
     /// Whether deferral is suspended after failures.
     pub(crate) breaker_open: bool,
+    /// What the device makes of its clock.
+    #[serde(default)]
+    pub(crate) clock: ClockStatus,
     pub(crate) models: Vec<ModelStatus>,
     pub(crate) counters: serde_json::Value,
 }
@@ -31,6 +36,9 @@ pub(crate) struct ModelStatus {
     pub(crate) phase: String,
     /// Why the target is not active.
     pub(crate) reason: String,
+    /// What the trial of the active version showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proof: Option<Proof>,
 }
 
 pub(super) async fn status(State(context): State<Arc<Context>>) -> Json<StatusReport> {
@@ -52,6 +60,7 @@ impl Context {
             agent_version: env!("CARGO_PKG_VERSION").into(),
             connected: self.uplink.connection().is_some(),
             breaker_open: self.requests.breaker_is_open(),
+            clock: self.clock.status(),
             models: self.installer.status(),
             counters: serde_json::to_value(&*self.counters).unwrap_or_default(),
         }

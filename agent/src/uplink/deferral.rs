@@ -89,7 +89,7 @@ fn whole_answer(
         version: pending.version,
         received_bytes: pending.tensor_sizes.iter().sum(),
         outputs: pending.with_data(data)?,
-        confidence,
+        confidence: confidence.filter(|confidence| confidence.is_finite()),
         label: Some(label).filter(|l| !l.is_empty()),
         timing: Timing { queue_us, infer_us, network_us },
     })

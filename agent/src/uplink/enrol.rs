@@ -2,15 +2,15 @@
 //! certificate for the key that was made on this device.
 
 use super::{CloudAddress, UplinkError};
+use crate::clock::Clock;
 use crate::identity::{Enrolment, IdentityError, IdentityFiles};
 use ::link::frames::{self, LinkError};
-use ::link::{quic, tls};
+use ::link::tls;
 use protocol::id::DeviceId;
 use protocol::manifest::SignerKey;
-use protocol::problem::{Problem, ProblemCode};
+use protocol::problem::Problem;
 use protocol::token::Token;
 use protocol::wire::{EnrolReply, EnrolRequest};
-use quinn::Connection;
 use rustls_pki_types::CertificateDer;
 use std::time::Duration;
 
@@ -38,6 +38,7 @@ pub(crate) async fn enrol(
     files: &IdentityFiles,
     cloud: &str,
     token: &Token,
+    clock: &Clock,
 ) -> Result<Enrolment, EnrolError> {
     let address: CloudAddress = cloud.parse()?;
     let key = files.key()?;
@@ -48,7 +49,7 @@ pub(crate) async fn enrol(
         hostname: link::system::host_name().unwrap_or_default(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };
-    let exchange = exchange(&address, token, request);
+    let exchange = exchange(&address, token, request, clock);
     let (reply, ca) = tokio::time::timeout(PATIENCE, exchange)
         .await
         .map_err(|_| EnrolError::Silent(address.to_string()))??;
@@ -63,17 +64,18 @@ async fn exchange(
     address: &CloudAddress,
     token: &Token,
     request: EnrolRequest,
+    clock: &Clock,
 ) -> Result<(EnrolReply, CertificateDer<'static>), EnrolError> {
-    let tls = tls::pinned_client(token.ca_hash, protocol::ALPN_ENROL).map_err(UplinkError::from)?;
-    let (endpoint, connection) = match address.connect(tls).await {
+    let trust = tls::Trust::Hash(token.ca_hash);
+    let link = match address.connect(trust, None, protocol::ALPN_ENROL, clock).await {
         Err(UplinkError::Connection(error)) if is_certificate_error(&error) => {
             return Err(EnrolError::WrongCa(address.to_string()));
         }
         other => other?,
     };
-    let ca = shown_ca(&connection, token).ok_or(EnrolError::Nonsense("no CA in its chain"))?;
+    let ca = link.ca.clone();
     let ask = async {
-        let (mut send, mut receive) = connection.open_bi().await?;
+        let (mut send, mut receive) = link.connection.open_bi().await?;
         frames::send_last(&mut send, &request, []).await?;
         frames::receive::<EnrolReply>(&mut receive).await
     };
@@ -81,8 +83,7 @@ async fn exchange(
         LinkError::Refused(problem) => EnrolError::Refused(problem),
         other => EnrolError::Uplink(other.into()),
     })?;
-    quic::close(&connection, ProblemCode::None, "");
-    endpoint.wait_idle().await;
+    link.finish().await;
     Ok((reply, ca))
 }
 
@@ -90,11 +91,6 @@ async fn exchange(
 fn is_certificate_error(error: &quinn::ConnectionError) -> bool {
     let quinn::ConnectionError::TransportError(error) = error else { return false };
     (0x100 + 40..0x100 + 52).contains(&u64::from(error.code))
-}
-
-fn shown_ca(connection: &Connection, token: &Token) -> Option<CertificateDer<'static>> {
-    let shown = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    tls::find_ca(&shown, token.ca_hash)
 }
 
 fn read_reply(reply: &EnrolReply, cloud: &str, token: &Token) -> Result<Enrolment, EnrolError> {

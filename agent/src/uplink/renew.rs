@@ -1,19 +1,20 @@
 //! Renewal: a device whose certificate nears its end, or is past it, gets a fresh one for the same
 //! key, on a connection made for nothing else.
 
-use super::{CloudAddress, UplinkError};
+use super::{CloudAddress, UplinkError, explained};
+use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::{IdentityError, IdentityFiles};
 use ::link::frames;
 use ::link::pki::DeviceCertificate;
-use ::link::{quic, tls};
+use ::link::tls;
 use edge::renewal;
-use protocol::problem::ProblemCode;
 use protocol::problem::chain;
 use protocol::wire::{EnrolReply, RenewRequest};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+use tokio::sync::Notify;
 
 /// A failed renewal is tried again after this long, an idle check made as often.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -38,21 +39,38 @@ pub(crate) struct Renewer {
     pub(crate) address: CloudAddress,
     pub(crate) identity: IdentityFiles,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Arc<Clock>,
+    /// Rung when the cloud takes the certificate for no good, whatever its dates say here.
+    pub(crate) wanted: Arc<Notify>,
 }
 
 impl Renewer {
     pub(crate) async fn run(self) {
         // One draw per process: devices enrolled together renew apart.
         let jitter = u64::from_le_bytes(::link::entropy());
+        let mut forced = false;
         loop {
-            if self.is_due(jitter) {
-                match tokio::time::timeout(PATIENCE, self.renew()).await {
-                    Ok(Ok(())) => self.counters.renewed(),
+            if forced || self.is_due(jitter) {
+                match tokio::time::timeout(PATIENCE, self.renew(jitter)).await {
+                    Ok(Ok(true)) => self.counters.renewed(),
+                    Ok(Ok(false)) => {} // by the time that the cloud told, it is not due yet
+                    Ok(Err(RenewError::Uplink(error))) => {
+                        self.counters.renewal_failed(&explained(&error));
+                    }
                     Ok(Err(error)) => self.counters.renewal_failed(&chain(&error)),
                     Err(_) => self.counters.renewal_failed(&RenewError::Silent.to_string()),
                 }
             }
-            tokio::time::sleep(PAUSE).await;
+            // Once per pause: a device that was shut out need not be told twice as often.
+            let again = tokio::time::Instant::now() + PAUSE;
+            let may = async {
+                if forced {
+                    tokio::time::sleep_until(again).await;
+                }
+                self.wanted.notified().await;
+            };
+            forced =
+                tokio::select! { () = tokio::time::sleep_until(again) => false, () = may => true };
         }
     }
 
@@ -62,25 +80,28 @@ impl Renewer {
             DeviceCertificate::parse(chain.first()?).ok()
         };
         let Some(certificate) = certificate() else { return true };
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
+        let now_s = self.clock.now_s();
         renewal::is_due(certificate.not_before_s, certificate.not_after_s, now_s, jitter)
     }
 
-    async fn renew(&self) -> Result<(), RenewError> {
-        let tls =
-            tls::client(&self.identity.ca()?, Some(self.identity.tls()?), protocol::ALPN_RENEW);
-        let (endpoint, connection) = self.address.connect(tls.map_err(UplinkError::from)?).await?;
+    /// Renews, if it is still due once the cloud has told the time. Whether it did.
+    async fn renew(&self, jitter: u64) -> Result<bool, RenewError> {
+        let (trust, own) = (tls::Trust::Ca(self.identity.ca()?), Some(self.identity.tls()?));
+        let link = self.address.connect(trust, own, protocol::ALPN_RENEW, &self.clock).await?;
+        if !self.is_due(jitter) {
+            link.finish().await;
+            return Ok(false);
+        }
         let ask = async {
-            let (mut send, mut receive) = connection.open_bi().await?;
+            let (mut send, mut receive) = link.connection.open_bi().await?;
             let request = RenewRequest { agent_version: env!("CARGO_PKG_VERSION").into() };
             frames::send_last(&mut send, &request, []).await?;
             frames::receive::<EnrolReply>(&mut receive).await
         };
         let reply = ask.await.map_err(UplinkError::from)?;
-        quic::close(&connection, ProblemCode::None, "");
-        endpoint.wait_idle().await;
-        self.keep(&reply)
+        link.finish().await;
+        self.keep(&reply)?;
+        Ok(true)
     }
 
     fn keep(&self, reply: &EnrolReply) -> Result<(), RenewError> {

@@ -1,14 +1,15 @@
-//! A connection for one certificate: one stream, one request, one answer, and the end.
+//! A connection for one certificate: one stream, one request, one answer, and the end. Before it, a
+//! device may ask for the time, which it needs to judge this very connection.
 
 use bytes::Bytes;
-use link::frames;
+use link::frames::{self, LinkError};
 use link::quic;
-use protocol::codec::Framed;
+use protocol::codec::{FrameKind, Framed};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire;
 use quinn::{Connection, SendStream};
 
-use super::{FAREWELL_TIMEOUT, FIRST_FRAME_TIMEOUT, violation};
+use super::{FAREWELL_TIMEOUT, FIRST_FRAME_TIMEOUT, time, violation};
 use crate::state::Cloud;
 
 /// Serves one connection to its end.
@@ -17,12 +18,8 @@ pub(super) async fn serve<M: Framed>(
     connection: &Connection,
     answer: impl AsyncFnOnce(M) -> Result<wire::EnrolReply, Problem>,
 ) {
-    let exchange = async {
-        let (send, mut recv) = connection.accept_bi().await?;
-        let request: M = frames::receive(&mut recv).await?;
-        Ok((send, request))
-    };
-    let (mut send, request) = match tokio::time::timeout(FIRST_FRAME_TIMEOUT, exchange).await {
+    let exchange = tokio::time::timeout(FIRST_FRAME_TIMEOUT, request(cloud, connection));
+    let (mut send, request) = match exchange.await {
         Ok(Ok(received)) => received,
         Ok(Err(error)) => {
             if let Some(code) = violation(&error) {
@@ -43,6 +40,24 @@ pub(super) async fn serve<M: Framed>(
     // The answer must arrive before the connection is closed.
     let _ = tokio::time::timeout(FAREWELL_TIMEOUT, connection.closed()).await;
     quic::close(connection, code, "");
+}
+
+/// The request, after questions for the time.
+async fn request<M: Framed>(
+    cloud: &Cloud,
+    connection: &Connection,
+) -> Result<(SendStream, M), LinkError> {
+    let times = time::Allowance::default();
+    loop {
+        let (send, mut recv) = connection.accept_bi().await?;
+        let header = frames::next_header(&mut recv).await?.ok_or(LinkError::Ended)?;
+        if header.kind == FrameKind::TimeRequest {
+            let remote = connection.remote_address();
+            time::serve(cloud, &times, remote, (send, recv), header).await?;
+        } else {
+            return Ok((send, frames::message(&mut recv, header).await?));
+        }
+    }
 }
 
 /// Sends the answer; a peer that is gone already is none of our concern.

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::task::JoinSet;
 
 use super::scope::Scope;
-use super::{FIRST_FRAME_TIMEOUT, blob, control, infer, violation};
+use super::{FIRST_FRAME_TIMEOUT, blob, control, infer, time, violation};
 use crate::access::Identity;
 use crate::state::{Cloud, now_s};
 use crate::store::StoreError;
@@ -26,6 +26,7 @@ pub(super) struct Session {
     pub(super) has_control: AtomicBool,
     pub(super) identity: Identity,
     scope: Scope,
+    pub(super) times: time::Allowance,
 }
 
 /// Why a stream ended otherwise than it should.
@@ -49,7 +50,7 @@ pub(super) enum StreamError {
 pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let remote = connection.remote_address();
     let known = identify(&cloud, &connection).await;
-    let (device, tenant) = match known.and_then(Known::not_expired) {
+    let (device, tenant) = match known.and_then(Known::valid_now) {
         Ok(Known { certificate, tenant }) => (certificate.device, tenant),
         Err(reason) => {
             cloud.events.agent_unauthorised(remote, reason);
@@ -59,9 +60,10 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     cloud.events.agent_connected(&device, remote);
     cloud.online.enter(&device, &connection);
     let has_control = AtomicBool::new(false);
+    let times = time::Allowance::default();
     let identity = Identity { tenant, caller: format!("device {device}").into() };
     let scope = Scope::default();
-    let session = Session { cloud, device, connection, has_control, identity, scope };
+    let session = Session { cloud, device, connection, has_control, times, identity, scope };
     let session = Arc::new(session);
     let ended = session.run().await;
     let Session { cloud, device, connection, .. } = &*session;
@@ -80,9 +82,13 @@ pub(super) struct Known {
 }
 
 impl Known {
-    fn not_expired(self) -> Result<Self, &'static str> {
+    /// The handshake took what renewal takes.
+    fn valid_now(self) -> Result<Self, &'static str> {
         if self.certificate.not_after_s <= now_s() {
             return Err("the device's certificate has expired: renew it first");
+        }
+        if self.certificate.not_before_s > now_s() {
+            return Err("the device's certificate is not valid yet: renew it first");
         }
         Ok(self)
     }
@@ -147,6 +153,10 @@ impl Session {
         match header.kind {
             FrameKind::Hello => control::serve(self, send, recv, header).await,
             FrameKind::InferOpen => infer::serve(self, send, recv, header).await,
+            FrameKind::TimeRequest => {
+                let remote = self.connection.remote_address();
+                Ok(time::serve(&self.cloud, &self.times, remote, (send, recv), header).await?)
+            }
             FrameKind::BlobRequest => blob::serve(self, send, recv, header).await,
             actual => {
                 let expected = FrameKind::InferOpen;

@@ -61,7 +61,8 @@ impl Slot {
     /// What is said about it; the labels of its classes only once it was loaded.
     pub(super) fn description(&self) -> ModelDescription {
         let unloaded = || ModelDescription::new(&self.manifest, &[], 0);
-        self.description.get().cloned().unwrap_or_else(unloaded)
+        let described = self.description.get().cloned().unwrap_or_else(unloaded);
+        ModelDescription { takes_sequences: false, ..described } // only agents keep state
     }
 
     pub(super) fn describe_loaded(&self, model: &Resident) {

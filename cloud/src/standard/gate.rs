@@ -67,7 +67,7 @@ fn caller(cloud: &Cloud, key: &LiveKey) -> Result<Caller, Problem> {
         let text = format!("the key's tenant {} does not exist", key.record.tenant);
         Problem::new(ProblemCode::Unauthorised, text).hint("ask an admin of this cloud")
     })?;
-    let caller = Caller::matching([key.record.models.clone(), tenant]).known_as(key.id.clone());
+    let caller = Caller::matching([key.record.models.clone(), tenant]).named(&key.id);
     let manages = key.record.role.allows(Permission::Load);
     Ok(if manages { caller.managing() } else { caller })
 }

@@ -10,3 +10,4 @@ mod models;
 mod process;
 mod standard;
 mod support;
+mod time;

@@ -293,6 +293,7 @@ pub(crate) fn request(values: &[f32]) -> InferRequest {
         deadline_ms: None,
         priority: 0,
         hint: PlacementHint::Cloud,
+        sequence: None,
     }
 }
 

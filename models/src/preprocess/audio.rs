@@ -4,8 +4,8 @@
 //! model has one dimension more, a channel of 1 stands behind the first.
 //!
 //! A sound that is cut into frames comes alone. As a whole it is padded with silence to full
-//! frames; as a piece of a stream it goes on where the piece before it ended, and leaves over what
-//! fills no frame.
+//! frames, and so is the last piece of a stream; any other piece goes on where the piece before it
+//! ended, and leaves over what fills no frame.
 
 use bytes::Bytes;
 use protocol::limits::TENSORS_MAX_BYTES;
@@ -13,7 +13,7 @@ use protocol::manifest::{Pipeline, Step, TensorSpec};
 use protocol::tensor::{DataType, Tensor, TensorMeta};
 
 use super::steps::{InvalidPipeline, check_normalize, values_target};
-use super::{Frames, Prepared};
+use super::{Frames, Moment, Prepared};
 use crate::backend::describe_type;
 use crate::error::audio::{FRAMES_MAX, RATE_MAX_HZ, RATE_MIN_HZ, SAMPLES_MAX};
 use crate::error::{AudioError, InvalidRequest, RunError};
@@ -118,27 +118,27 @@ impl AudioFeed {
         matches!(self.shape, Shape::Frames { .. })
     }
 
-    /// Turns WAV files or samples into the model's input. `tail` holds what an earlier piece of the
-    /// same stream left over.
+    /// Turns WAV files or samples into the model's input. A piece of a stream goes on where
+    /// the one before it ended.
     ///
     /// # Errors
     /// [`RunError::Request`] or [`RunError::Audio`].
     pub(super) fn apply(
         &self,
         input: &Tensor,
-        tail: Option<&[f32]>,
+        moment: &Moment<'_>,
         prepared: &mut Prepared,
     ) -> Result<(), RunError> {
         if let Shape::Frames { size, context } = self.shape {
             if prepared.frames.is_some() {
                 return Err(InvalidRequest::Repeated(self.input.clone()).into());
             }
-            let (data, rest) = self.frames(input, tail, (size, context))?;
+            let (data, rest) = self.frames(input, moment, (size, context))?;
             let count = data.len() / (size + context);
             let tensor = self.tensor(&data, &[count, size + context])?;
             prepared.frames = Some(Frames { tensor, tail: rest });
         } else {
-            prepared.tensors.push(self.batch(input)?);
+            prepared.tensors.push(self.batch(input, moment)?);
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl AudioFeed {
         finite(resample::resample(sound.samples, sound.rate_hz, self.rate_hz)?)
     }
 
-    fn batch(&self, input: &Tensor) -> Result<Tensor, RunError> {
+    fn batch(&self, input: &Tensor, moment: &Moment<'_>) -> Result<Tensor, RunError> {
         let mut numbers: Vec<f32> = Vec::new();
         let mut first = (0, Vec::new());
         for (item, sound) in self.sounds(input, false)?.into_iter().enumerate() {
@@ -213,6 +213,7 @@ impl AudioFeed {
                 return Err(self.fail(item, AudioError::Batch(size_bytes)));
             }
             numbers.extend(made);
+            moment.check()?;
         }
         let items = numbers.len() / first.0.max(1);
         self.tensor(&numbers, &[&[items], first.1.as_slice()].concat())
@@ -251,9 +252,10 @@ impl AudioFeed {
     fn frames(
         &self,
         input: &Tensor,
-        tail: Option<&[f32]>,
+        moment: &Moment<'_>,
         (size, context): (usize, usize),
     ) -> Result<(Vec<f32>, Vec<f32>), RunError> {
+        let tail = moment.tail;
         let mut sounds = self.sounds(input, tail.is_some())?;
         if sounds.len() != 1 {
             return Err(self.fail(0, AudioError::Several(input.shape()[0])));
@@ -266,7 +268,7 @@ impl AudioFeed {
             Some(_) => return Err(InvalidRequest::ForeignState.into()),
         };
         let mut all = [before, samples].concat();
-        if tail.is_none() {
+        if tail.is_none() || moment.last {
             let new = (all.len() - context).next_multiple_of(size);
             all.resize(context + new, 0.0);
         }

@@ -8,16 +8,16 @@ use protocol::limits::TENSORS_MAX_BYTES;
 use protocol::manifest::{Pipeline, TensorSpec};
 use protocol::tensor::{DataType, Tensor, TensorMeta};
 
+use super::Moment;
 use super::steps::{InvalidPipeline, values_target};
 use crate::backend::describe_type;
-use crate::error::{InvalidRequest, RunError};
+use crate::error::{ImageError, InvalidRequest, RunError};
 
 mod jpeg;
 pub mod picture;
 pub mod plan;
 
 use picture::Picture;
-pub use picture::{ENCODED_MAX_BYTES, ImageError, PIXELS_MAX, SIDE_MAX};
 use plan::Plan;
 
 /// A pipeline over images.
@@ -43,14 +43,16 @@ impl ImageFeed {
     ///
     /// # Errors
     /// [`RunError::Request`] or [`RunError::Image`].
-    pub fn apply(&self, input: &Tensor) -> Result<Tensor, RunError> {
+    pub fn apply(&self, input: &Tensor, moment: &Moment<'_>) -> Result<Tensor, RunError> {
         match (input.datatype(), input.shape()) {
             (_, [0, ..]) => Err(self.refuse(input)),
-            (DataType::Uint8, &[_, height, width]) => self.pixels(input, [height, width, 1]),
-            (DataType::Uint8, &[_, height, width, channels]) => {
-                self.pixels(input, [height, width, channels])
+            (DataType::Uint8, &[_, height, width]) => {
+                self.pixels(input, [height, width, 1], moment)
             }
-            (DataType::Bytes, &[_]) if self.plan.color.is_some() => self.encoded(input),
+            (DataType::Uint8, &[_, height, width, channels]) => {
+                self.pixels(input, [height, width, channels], moment)
+            }
+            (DataType::Bytes, &[_]) if self.plan.color.is_some() => self.encoded(input, moment),
             _ => Err(self.refuse(input)),
         }
     }
@@ -69,25 +71,31 @@ impl ImageFeed {
     }
 
     /// Pixels `[n,h,w,c]`: `size` is `[h,w,c]`.
-    fn pixels(&self, input: &Tensor, size: [i64; 3]) -> Result<Tensor, RunError> {
+    fn pixels(
+        &self,
+        input: &Tensor,
+        size: [i64; 3],
+        moment: &Moment<'_>,
+    ) -> Result<Tensor, RunError> {
         let item_len = size.iter().try_fold(1usize, |product, dimension| {
             product.checked_mul(usize::try_from(*dimension).ok()?)
         });
         let item_len = item_len.filter(|len| *len > 0).ok_or_else(|| self.refuse(input))?;
         let pictures =
             input.data().chunks(item_len).map(|item| Picture::from_pixels(item, size, &self.plan));
-        self.stack(pictures)
+        self.stack(pictures, moment)
     }
 
-    fn encoded(&self, input: &Tensor) -> Result<Tensor, RunError> {
+    fn encoded(&self, input: &Tensor, moment: &Moment<'_>) -> Result<Tensor, RunError> {
         let elements: Vec<Bytes> = input.byte_elements().collect();
-        self.stack(elements.iter().map(|item| Picture::decode(item, &self.plan)))
+        self.stack(elements.iter().map(|item| Picture::decode(item, &self.plan)), moment)
     }
 
     /// Runs the plan on each item and stacks the results.
     fn stack(
         &self,
         pictures: impl Iterator<Item = Result<Picture, ImageError>>,
+        moment: &Moment<'_>,
     ) -> Result<Tensor, RunError> {
         let mut batch = Batch::default();
         for (item, picture) in pictures.enumerate() {
@@ -95,6 +103,7 @@ impl ImageFeed {
                 .and_then(|p| p.shape_up(&self.plan))
                 .and_then(|p| batch.add(&p, &self.plan));
             added.map_err(|source| RunError::Image { input: self.input.clone(), item, source })?;
+            moment.check()?;
         }
         batch.into_tensor(&self.spec.name, &self.plan)
     }

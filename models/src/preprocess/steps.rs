@@ -74,7 +74,10 @@ pub enum InvalidPipeline {
         reason: String,
     },
     /// A step that was left out of this build.
-    #[error("this program was built without the feature {0:?}, which this model's pipeline needs")]
+    #[error(
+        "this program was built without the feature {0:?}, which this model's pipeline needs; \
+         install one that was built with it"
+    )]
     NotBuilt(&'static str),
 }
 

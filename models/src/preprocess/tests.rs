@@ -48,7 +48,7 @@ fn what_the_model_takes_goes_through() {
     let other = Tensor::from_f32("y", vec![3], &[1.0; 3]).unwrap();
     let tensors = vec![own, other];
     let expected = Prepared { tensors: tensors.clone(), frames: None };
-    assert_eq!(preprocess.apply(&tensors, None), Ok(expected));
+    assert_eq!(preprocess.apply(&tensors, &Moment::default()), Ok(expected));
 }
 
 #[test]

@@ -13,8 +13,8 @@ use protocol::manifest::{Part, Pipeline, Step, TensorSpec};
 use protocol::tensor::{DataType, Tensor, TensorMeta};
 use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
-use super::StepFiles;
 use super::steps::{InvalidPipeline, target};
+use super::{Moment, StepFiles};
 use crate::backend::describe_type;
 use crate::error::text::{TEXT_MAX_BYTES, TEXTS_MAX, TOKENS_MAX};
 use crate::error::{InvalidRequest, RunError, TextError};
@@ -80,7 +80,7 @@ impl TextFeed {
     ///
     /// # Errors
     /// [`RunError::Request`] or [`RunError::Text`].
-    pub fn apply(&self, input: &Tensor) -> Result<Vec<Tensor>, RunError> {
+    pub fn apply(&self, input: &Tensor, moment: &Moment<'_>) -> Result<Vec<Tensor>, RunError> {
         let fail = |item: i64, source| {
             let (input, item) = (self.input.clone(), usize::try_from(item).unwrap_or(0));
             RunError::Text { input, item, source }
@@ -95,6 +95,7 @@ impl TextFeed {
         let mut encodings = Vec::new();
         for (item, text) in (0..items).zip(input.byte_elements()) {
             encodings.push(self.encode(&text).map_err(|source| fail(item, source))?);
+            moment.check()?;
         }
         let longest = encodings.iter().map(Encoding::len).max().unwrap_or(0);
         let len = self.fixed.unwrap_or(longest);

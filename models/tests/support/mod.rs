@@ -15,6 +15,7 @@ use protocol::id::{Variant, Version};
 use protocol::tensor::Tensor;
 
 pub(crate) mod onnx;
+pub(crate) mod speech;
 
 /// An authoring folder.
 pub(crate) struct Shop {

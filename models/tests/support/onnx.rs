@@ -37,8 +37,18 @@ pub(crate) fn value(name: &str, element: u64, shape: &[i64]) -> Vec<u8> {
 
 /// A node; attributes are lists of one integer (`axes`) or an integer (all others).
 pub(crate) fn node(op: &str, from: &[&str], to: &str, attributes: &[(&str, u64)]) -> Vec<u8> {
+    node_of_many(op, from, &[to], attributes)
+}
+
+/// A node with several outputs.
+pub(crate) fn node_of_many(
+    op: &str,
+    from: &[&str],
+    to: &[&str],
+    attributes: &[(&str, u64)],
+) -> Vec<u8> {
     let mut node: Vec<u8> = from.iter().flat_map(|name| bytes(1, name.as_bytes())).collect();
-    node.extend(bytes(2, to.as_bytes()));
+    node.extend(to.iter().flat_map(|name| bytes(2, name.as_bytes())));
     node.extend(bytes(4, op.as_bytes()));
     for (name, value) in attributes {
         let (field, kind) = if *name == "axes" { (8, 7) } else { (3, 2) };

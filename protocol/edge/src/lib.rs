@@ -1,6 +1,7 @@
 //! What a device decides, without doing any of it: where a request is placed ([`offload`]), when
 //! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), how a
-//! model gets from wanted to active ([`update`]), and when a certificate is renewed ([`renewal`]).
+//! model gets from wanted to active ([`update`]), when a certificate is renewed ([`renewal`]), and what
+//! time it is where the clock may be wrong ([`time`]).
 //!
 //! Plain values in, plain values out: `now` and entropy are arguments, so that both sides, the
 //! network and time can be simulated in one thread from one seed.
@@ -9,6 +10,8 @@ pub mod backoff;
 pub mod breaker;
 pub mod offload;
 pub mod renewal;
+pub mod sequences;
+pub mod time;
 pub mod update;
 
 /// An event that the state does not allow: a fault in the caller, never a peer's doing.

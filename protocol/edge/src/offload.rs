@@ -64,6 +64,23 @@ pub fn route(profile: &Profile, hint: PlacementHint) -> Result<Request, Problem>
     Ok(Request { state })
 }
 
+/// The first step of a request that is a piece of a sequence: its state is here, so it is answered
+/// here, and never deferred.
+///
+/// # Errors
+/// The application asks for the cloud.
+pub fn route_sequence(hint: PlacementHint) -> Result<Request, Problem> {
+    match hint {
+        PlacementHint::Cloud => {
+            let text = "the state of a sequence is on the device, so the cloud cannot be asked";
+            Err(Problem::new(ProblemCode::InvalidRequest, text)
+                .hint("leave the parameter \"placement\" out, or send the stream as a whole"))
+        }
+        PlacementHint::Edge => Ok(Request { state: State::EdgeOnly(Reason::Requested) }),
+        PlacementHint::Auto => Ok(Request { state: State::EdgeOnly(Reason::Sequence) }),
+    }
+}
+
 /// Where a request stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -264,6 +281,15 @@ mod tests {
         assert_eq!(check(private, Cloud), "invalid_request");
         assert_eq!(check(alone, Cloud), "not_found");
         assert_eq!(check(unruled, Cloud), "CloudFirst");
+    }
+
+    #[test]
+    fn pieces_of_sequences_stay_on_the_device() {
+        let state = |hint| route_sequence(hint).map(|request| request.state);
+        assert_eq!(state(PlacementHint::Auto), Ok(State::EdgeOnly(Reason::Sequence)));
+        assert_eq!(state(PlacementHint::Edge), Ok(State::EdgeOnly(Reason::Requested)));
+        let refused = state(PlacementHint::Cloud).unwrap_err();
+        assert_eq!(refused.code, ProblemCode::InvalidRequest);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! What the cloud decides, without doing any of it: who may enrol ([`enrol`]), who may do what
-//! ([`access`]), how often an address may fail to say who it is ([`attempts`]), what each device should run ([`desired`]), and which request is taken now
-//! ([`admission`]).
+//! ([`access`]), how often an address may fail to say who it is ([`attempts`]), what each device should run ([`desired`]), which request is taken now
+//! ([`admission`]), which requests run together ([`batch`]), and on how many sessions
+//! ([`scaling`]).
 //!
-//! Plain values in, plain values out: `now` is an argument.
+//! Plain values in, plain values out: `now` and entropy are arguments.
 
 pub mod access;
 pub mod admission;
 pub mod attempts;
+pub mod batch;
 pub mod desired;
 pub mod enrol;
+pub mod scaling;

@@ -33,6 +33,32 @@ fn temporary_name(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name([name, suffix.as_ref()].join(".".as_ref())))
 }
 
+/// Removes what [`write()`] left beside its files in a folder when it was interrupted, which may be a
+/// key. Nobody may be writing there. How many files that were.
+///
+/// # Errors
+/// The folder cannot be read, or a file not be removed.
+pub fn sweep(folder: &Path) -> io::Result<usize> {
+    let mut swept = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if is_temporary(&entry.file_name().to_string_lossy()) && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+            swept += 1;
+        }
+    }
+    if swept > 0 {
+        sync_folder(folder)?;
+    }
+    Ok(swept)
+}
+
+/// `NAME.PID.tmp`, as [`temporary_name`] makes them.
+fn is_temporary(name: &str) -> bool {
+    let before = name.strip_suffix(".tmp").and_then(|rest| rest.rsplit_once('.'));
+    before.is_some_and(|(name, process)| !name.is_empty() && process.parse::<u32>().is_ok())
+}
+
 fn write_synced(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
@@ -63,16 +89,20 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Makes a folder, and those above it, that only its owner may enter.
+/// Makes a folder, and those above it, that only its owner may enter; once this returns they survive
+/// a power cut.
 ///
 /// # Errors
-/// The folder cannot be made.
+/// The folder cannot be made, or the one above it not be synced.
 pub fn create_private_folder(folder: &Path) -> io::Result<()> {
+    let absent: Vec<&Path> = folder.ancestors().take_while(|f| !f.is_dir()).collect();
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+    builder.create(folder)?;
+    let above = absent.iter().rev().filter_map(|made| made.parent());
+    above.into_iter().try_for_each(sync_folder)
 }
 
 #[cfg(test)]
@@ -92,5 +122,20 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
         assert!(write(&folder.path().join("no/such/folder"), b"", Access::Public).is_err());
+    }
+
+    #[test]
+    fn only_interrupted_writes_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        create_private_folder(&folder.path().join("a/b.7.tmp")).unwrap();
+        for name in ["key", "key.12.tmp", "device.pem.1.tmp", "letter.tmp", ".3.tmp", "x.y.tmp"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        assert_eq!(sweep(folder.path()).unwrap(), 2);
+        assert_eq!(sweep(&folder.path().join("a")).unwrap(), 0, "a folder is not ours");
+        for name in ["key", "letter.tmp", ".3.tmp", "x.y.tmp"] {
+            assert!(folder.path().join(name).exists(), "{name}");
+        }
+        assert!(sweep(&folder.path().join("absent")).is_err());
     }
 }

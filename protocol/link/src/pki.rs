@@ -18,6 +18,12 @@ pub enum PkiError {
     /// Not an X.509 certificate.
     #[error("not an X.509 certificate")]
     Certificate,
+    /// A key of a kind that signs nothing here: neither ECDSA on P-256 or P-384, nor Ed25519.
+    #[error("the certificate's key is of a kind that is not used here")]
+    Algorithm,
+    /// A signature by another key, or over another text.
+    #[error("the signature is not by that certificate's key")]
+    Signature,
     /// A certificate whose subject is no device.
     #[error("the certificate's subject names no device")]
     NoDevice,
@@ -97,6 +103,34 @@ impl DeviceCertificate {
             not_after_s: to.timestamp(),
         })
     }
+}
+
+/// When a certificate is valid, whoever it is for: Unix seconds from and until.
+///
+/// # Errors
+/// [`PkiError::Certificate`].
+pub fn validity_s(der: &[u8]) -> Result<(i64, i64), PkiError> {
+    let (_, cert) = X509Certificate::from_der(der).map_err(|_| PkiError::Certificate)?;
+    Ok((cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp()))
+}
+
+/// Verifies that the holder of a certificate's key signed `text`.
+///
+/// # Errors
+/// [`PkiError::Certificate`], [`PkiError::Algorithm`] or [`PkiError::Signature`].
+pub fn verify_signature(der: &[u8], text: &[u8], signature: &[u8]) -> Result<(), PkiError> {
+    use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
+    let (_, cert) = X509Certificate::from_der(der).map_err(|_| PkiError::Certificate)?;
+    let key = &*cert.public_key().subject_public_key.data;
+    let algorithm: &dyn VerificationAlgorithm =
+        match (cert.public_key().algorithm.algorithm.to_id_string().as_str(), key.len()) {
+            ("1.2.840.10045.2.1", 65) => &signature::ECDSA_P256_SHA256_ASN1,
+            ("1.2.840.10045.2.1", 97) => &signature::ECDSA_P384_SHA384_ASN1,
+            ("1.3.101.112", _) => &signature::ED25519,
+            _ => return Err(PkiError::Algorithm),
+        };
+    let key = UnparsedPublicKey::new(algorithm, key);
+    key.verify(text, signature).map_err(|_| PkiError::Signature)
 }
 
 /// A chain from its PEM file.

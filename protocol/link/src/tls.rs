@@ -1,7 +1,11 @@
 //! TLS 1.3 configurations, and the two ways to trust a server: by the fleet CA that is known, or,
 //! on the very first contact, by the CA's hash alone.
+//!
+//! An agent's clock may be wrong, so its handshakes ([`agent`]) leave one question open: whether the
+//! server's certificate is valid at this time. The agent hears the time from the fleet CA on the new
+//! connection before anything else, and then judges.
 
-use crate::pki::DeviceCertificate;
+use crate::pki::{self, DeviceCertificate};
 use protocol::id::ContentHash;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -88,10 +92,50 @@ pub fn pinned_client(ca_hash: ContentHash, alpn: &[u8]) -> Result<ClientConfig, 
     Ok(config)
 }
 
+/// What an agent knows of the fleet CA.
+#[derive(Debug, Clone)]
+pub enum Trust {
+    /// All of it.
+    Ca(CertificateDer<'static>),
+    /// Its hash, from a token.
+    Hash(ContentHash),
+}
+
+/// An agent's client: chain, name and signatures of the server are verified in the handshake, the
+/// dates of its certificate are not. The caller must judge them before it sends anything that is
+/// worth something.
+///
+/// # Errors
+/// A CA, chain or key that rustls refuses.
+pub fn agent(
+    trust: Trust,
+    identity: Option<Identity>,
+    alpn: &[u8],
+) -> Result<ClientConfig, TlsError> {
+    let known: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::Ca(ca) => {
+            WebPkiServerVerifier::builder_with_provider(roots(&ca)?.into(), provider())
+                .build()
+                .map_err(|e| rustls::Error::General(e.to_string()))?
+        }
+        Trust::Hash(ca_hash) => Arc::new(PinnedCa { ca_hash, provider: provider() }),
+    };
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous() // the caller judges what is left out here
+        .with_custom_certificate_verifier(Arc::new(DatesLater(known)));
+    let mut config = match identity {
+        Some(identity) => builder.with_client_auth_cert(identity.chain, identity.key)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok(config)
+}
+
 /// A server that asks for a client certificate of the fleet CA. Two things are left to the caller
 /// to refuse after the handshake, because they depend on what the connection is for: no certificate
-/// at all (enrolment has none yet), and one that expired less than [`RENEWAL_GRACE`] ago (renewal
-/// takes it). `None` for `client_ca` never asks.
+/// at all (enrolment has none yet), and one whose life ended less than [`RENEWAL_GRACE`] ago, or begins
+/// in less than that (renewal takes both). `None` for `client_ca` never asks.
 ///
 /// # Errors
 /// A chain, key or CA that rustls refuses.
@@ -127,10 +171,11 @@ pub fn find_ca(
 }
 
 /// How long after its end a certificate can still be renewed: a device that was off, or offline,
-/// for that long is not locked out.
+/// for that long is not locked out. As long before its beginning: this CA made it, so its own clock
+/// stood ahead then, and that is not the device's fault.
 pub const RENEWAL_GRACE: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// The ordinary rules, but for a certificate whose end lies within [`RENEWAL_GRACE`].
+/// The ordinary rules, but for a certificate whose end or beginning lies within [`RENEWAL_GRACE`].
 #[derive(Debug)]
 struct WithGrace(Arc<dyn ClientCertVerifier>);
 
@@ -155,6 +200,9 @@ impl ClientCertVerifier for WithGrace {
             Err(InvalidCertificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },
             )) => verify(last_valid_second(end_entity, now)?),
+            Err(InvalidCertificate(
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+            )) => verify(first_valid_second(end_entity, now)?),
             other => other,
         }
     }
@@ -191,6 +239,63 @@ fn last_valid_second(cert: &CertificateDer<'_>, now: UnixTime) -> Result<UnixTim
         return Err(expired());
     }
     Ok(UnixTime::since_unix_epoch(Duration::from_secs(end)))
+}
+
+/// The beginning of a certificate, if it lies within the grace after `now`.
+fn first_valid_second(cert: &CertificateDer<'_>, now: UnixTime) -> Result<UnixTime, rustls::Error> {
+    let early = || rustls::Error::InvalidCertificate(CertificateError::NotValidYet);
+    let begin = beginning(cert)?;
+    if begin.as_secs().saturating_sub(now.as_secs()) > RENEWAL_GRACE.as_secs() {
+        return Err(early());
+    }
+    Ok(begin)
+}
+
+fn beginning(cert: &CertificateDer<'_>) -> Result<UnixTime, rustls::Error> {
+    let damaged = || rustls::Error::InvalidCertificate(CertificateError::BadEncoding);
+    let (not_before_s, _) = pki::validity_s(cert).map_err(|_| damaged())?;
+    let begin = u64::try_from(not_before_s).map_err(|_| damaged())?;
+    Ok(UnixTime::since_unix_epoch(Duration::from_secs(begin)))
+}
+
+/// Another verifier's rules, at a time at which the server's certificate was valid.
+#[derive(Debug)]
+struct DatesLater(Arc<dyn ServerCertVerifier>);
+
+impl ServerCertVerifier for DatesLater {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        _now: UnixTime, // the system's clock, which may be years off
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let then = beginning(end_entity)?;
+        self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, then)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// Accepts a server whose chain leads to the CA with the given hash, by the ordinary rules.
@@ -242,40 +347,4 @@ impl ServerCertVerifier for PinnedCa {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-
-    fn day(n: u64) -> UnixTime {
-        UnixTime::since_unix_epoch(Duration::from_secs(n * 24 * 3600))
-    }
-
-    /// A CA valid for ever, and a device certificate valid from day 10 to day 11 after 2000-01-01.
-    fn ca_and_device() -> (CertificateDer<'static>, CertificateDer<'static>) {
-        let key = || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        let mut ca = CertificateParams::default();
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca_key = key();
-        let ca_cert = ca.self_signed(&ca_key).unwrap();
-        let mut device = CertificateParams::default();
-        device.distinguished_name.push(DnType::CommonName, "d-1");
-        device.not_before = rcgen::date_time_ymd(2000, 1, 11);
-        device.not_after = rcgen::date_time_ymd(2000, 1, 12);
-        let cert = device.signed_by(&key(), &Issuer::new(ca, ca_key)).unwrap();
-        (ca_cert.der().clone(), cert.der().clone())
-    }
-
-    #[test]
-    fn an_expired_certificate_passes_within_the_grace_and_not_beyond() {
-        let (ca, device) = ca_and_device();
-        let roots = Arc::new(roots(&ca).unwrap());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
-        let verifier = WithGrace(verifier.allow_unauthenticated().build().unwrap());
-        let epoch_to_2000 = 10_957; // days
-        let check =
-            |d: u64| verifier.verify_client_cert(&device, &[], day(epoch_to_2000 + d)).is_ok();
-        let valid: Vec<u64> =
-            [9, 10, 11, 12, 50, 101, 102, 200].into_iter().filter(|d| check(*d)).collect();
-        assert_eq!(valid, [10, 11, 12, 50, 101]);
-    }
-}
+mod tests;

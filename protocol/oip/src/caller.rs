@@ -4,6 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::Response;
 use protocol::id::ModelName;
+use protocol::infer::InferRequest;
 use protocol::pattern::ModelPatterns;
 use protocol::problem::{Problem, ProblemCode};
 use std::collections::BTreeSet;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 pub struct Caller {
     models: Models,
     manages: bool,
-    id: Arc<str>,
+    name: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Caller {
     }
 
     fn new(models: Models) -> Self {
-        Self { models, manages: false, id: "".into() }
+        Self { models, manages: false, name: None }
     }
 
     /// The same caller, who may also load and unload.
@@ -51,15 +52,22 @@ impl Caller {
         Self { manages: true, ..self }
     }
 
-    /// The same caller, by the name under which whoever answers knows it.
+    /// The same caller under a name: sequences that it begins are its own.
     #[must_use]
-    pub fn known_as(self, id: impl Into<Arc<str>>) -> Self {
-        Self { id: id.into(), ..self }
+    pub fn named(self, name: &str) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    /// Says whose request it is, where it is a piece of a sequence.
+    pub(crate) fn own(&self, request: &mut InferRequest) {
+        if let Some(sequence) = request.sequence.as_mut() {
+            sequence.owner.clone_from(&self.name);
+        }
     }
 
     /// The name under which whoever answers knows this caller; empty when none was said.
-    pub fn id(&self) -> &str {
-        &self.id
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
     }
 
     pub(crate) fn check_model(&self, model: &ModelName) -> Result<(), Problem> {

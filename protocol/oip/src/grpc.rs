@@ -1,5 +1,7 @@
 //! The standard over gRPC.
 
+mod codec;
+mod refused;
 mod service;
 
 use crate::Inference;
@@ -43,19 +45,24 @@ const CALLS: [&str; 12] = [
 /// The routes. Compressed requests are taken; answers are not compressed, because gRPC clients
 /// announce every compression that they know, whether they want it or not.
 pub(crate) fn routes<I: Inference>(inference: Arc<I>) -> Router {
+    let gate = axum::middleware::from_fn_with_state(inference.clone(), refused::measure::<I>);
     let server = Server::new(Service(inference))
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate)
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES);
-    CALLS.iter().fold(Router::new(), |router, call| {
+    let routes = CALLS.iter().fold(Router::new(), |router, call| {
         router.route_service(&format!("/inference.GRPCInferenceService/{call}"), server.clone())
-    })
+    });
+    routes.route_layer(gate)
 }
 
-/// The gRPC answer to a problem.
-pub(crate) fn status_of(problem: &Problem) -> Status {
-    let code = match problem.code {
+/// The word for a problem's kind, beside the status: several kinds share one gRPC code.
+const CODE_KEY: &str = "outrigger-code";
+
+/// gRPC's code for a problem.
+pub(crate) fn code_of(code: ProblemCode) -> Code {
+    match code {
         ProblemCode::InvalidRequest | ProblemCode::Protocol => Code::InvalidArgument,
         ProblemCode::NotFound => Code::NotFound,
         ProblemCode::TooLarge => Code::ResourceExhausted,
@@ -65,8 +72,14 @@ pub(crate) fn status_of(problem: &Problem) -> Status {
         }
         ProblemCode::DeadlineExceeded => Code::DeadlineExceeded,
         ProblemCode::InferenceFailed | ProblemCode::Internal | ProblemCode::None => Code::Internal,
-    };
-    let mut status = Status::new(code, problem.to_string());
+    }
+}
+
+/// The gRPC answer to a problem.
+pub(crate) fn status_of(problem: &Problem) -> Status {
+    let mut status = Status::new(code_of(problem.code), problem.to_string());
+    let word = MetadataValue::from_static(problem.code.as_str());
+    status.metadata_mut().insert(CODE_KEY, word);
     if problem.retry_after_ms > 0 {
         let wait = MetadataValue::from(problem.retry_after_ms);
         status.metadata_mut().insert("grpc-retry-pushback-ms", wait);

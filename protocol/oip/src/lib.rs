@@ -10,6 +10,7 @@
 mod caller;
 mod grpc;
 mod http;
+mod intake;
 pub mod listen;
 mod reflection;
 mod refusal;
@@ -17,6 +18,7 @@ mod statistics;
 mod unread;
 
 pub use caller::Caller;
+pub use intake::{BODIES_MAX_BYTES, BODY_PATIENCE, Intake};
 pub use reflection::reflection;
 pub use refusal::{forbidden, is_grpc, too_many, unauthenticated};
 pub use statistics::Statistics;
@@ -24,7 +26,7 @@ pub use unread::discard;
 
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse};
-use protocol::oip::ModelDescription;
+use protocol::oip::{ModelDescription, SequenceLimits};
 use protocol::problem::Problem;
 use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
@@ -100,7 +102,15 @@ pub trait Inference: Send + Sync + 'static {
     /// What became of the requests to every installed model.
     fn statistics(&self) -> Vec<ModelStatistics>;
 
-    /// A request was refused before it could be answered.
+    /// How many sequences it keeps, and how long.
+    fn sequence_limits(&self) -> SequenceLimits {
+        SequenceLimits::default()
+    }
+
+    /// What callers may make it hold. The same one each time.
+    fn intake(&self) -> &Intake;
+
+    /// A request was refused before it could be answered, or its answer cannot be said.
     fn refused(&self, problem: &Problem);
 }
 

@@ -12,18 +12,25 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
+use tower::Service;
 
 /// Connections of one listener; the next ones wait in the system's queue.
-const CONNECTIONS_MAX: usize = 1024;
-/// How long a head may take to arrive, and an idle connection is kept.
-const HEAD_PATIENCE: Duration = Duration::from_secs(75);
+pub const CONNECTIONS_MAX: usize = 1024;
+/// How long the first head of a connection may take, unless the configuration says otherwise.
+pub const FIRST_HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a later head may take to arrive, and an idle connection is kept.
+pub const HEAD_PATIENCE: Duration = Duration::from_secs(75);
 /// Calls at the same time on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 256;
-const HEADERS_MAX_BYTES: u32 = 16 << 10;
+pub const STREAMS_MAX: u32 = 256;
+/// Headers of one request over HTTP/2; over HTTP/1.1 they share the connection's buffer.
+pub const HEADERS_MAX_BYTES: u32 = 16 << 10;
+/// What is read ahead of an HTTP/1.1 connection.
 const HTTP1_BUFFER_MAX_BYTES: usize = 256 << 10;
 /// What a peer may send before it has to wait for us, per call and per connection.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -60,8 +67,22 @@ impl Listener {
     }
 }
 
+/// What becomes of connections that ask for nothing.
+#[derive(Clone)]
+pub struct Patience {
+    /// How long the first head of a connection may take.
+    pub first_head: Duration,
+    /// Called for each connection that was closed because it took longer.
+    pub on_late: Arc<dyn Fn() + Send + Sync>,
+}
+
 /// Serves until `stop` holds true, then lets running requests end.
-pub async fn serve(listener: Listener, router: Router, mut stop: watch::Receiver<bool>) {
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    patience: Patience,
+    mut stop: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     let builder = builder();
@@ -75,8 +96,12 @@ pub async fn serve(listener: Listener, router: Router, mut stop: watch::Receiver
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok(Connection::Tcp(io)) => spawn(&builder, &graceful, io, router.clone(), place.ok()),
-            Ok(Connection::Unix(io)) => spawn(&builder, &graceful, io, router.clone(), place.ok()),
+            Ok(Connection::Tcp(io)) => {
+                spawn(&builder, &graceful, io, router.clone(), (patience.clone(), place.ok()));
+            }
+            Ok(Connection::Unix(io)) => {
+                spawn(&builder, &graceful, io, router.clone(), (patience.clone(), place.ok()));
+            }
             Err(error) => {
                 // Out of file descriptors, or a peer that went away: neither ends the server.
                 tracing::debug!(%error, "no connection");
@@ -118,18 +143,53 @@ fn spawn<S, P>(
     graceful: &GracefulShutdown,
     stream: S,
     router: Router,
-    place: P,
+    (patience, place): (Patience, P),
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     P: Send + 'static,
 {
-    let service = TowerToHyperService::new(router);
+    let asked = Arc::new(AtomicBool::new(false));
+    let service = TowerToHyperService::new(Noting { service: router, asked: asked.clone() });
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
         let _place = place; // given back when the connection ends
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection broke");
+        let silence = async {
+            tokio::time::sleep(patience.first_head).await;
+            if asked.load(Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection broke");
+            },
+            () = silence => (patience.on_late)(),
         }
     });
+}
+
+/// Notes that a connection asked for something.
+#[derive(Clone)]
+struct Noting {
+    service: Router,
+    asked: Arc<AtomicBool>,
+}
+
+impl<R> Service<R> for Noting
+where
+    Router: Service<R>,
+{
+    type Response = <Router as Service<R>>::Response;
+    type Error = <Router as Service<R>>::Error;
+    type Future = <Router as Service<R>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        self.asked.store(true, Relaxed);
+        self.service.call(request)
+    }
 }

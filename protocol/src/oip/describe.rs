@@ -1,15 +1,18 @@
 //! What is said about a model: its metadata and its configuration, in the standard's own messages.
 
 use crate::id::{ModelName, Version};
-use crate::limits::TENSORS_MAX_BYTES;
+use crate::limits::{SEQUENCE_IDLE_S, SEQUENCES_MAX, TENSORS_MAX_BYTES};
 use crate::manifest::{MODEL_FILE, Manifest, TensorSpec};
 use crate::tensor::DataType;
 use crate::versions::VersionPolicy;
 use crate::wire::inference::model_metadata_response::TensorMetadata;
+use crate::wire::inference::model_sequence_batching::StrategyOldest;
 use crate::wire::inference::{
     self, ModelConfig, ModelInput, ModelInstanceGroup, ModelMetadataResponse, ModelOutput,
-    ModelTransactionPolicy, ModelVersionPolicy, model_instance_group, model_version_policy,
+    ModelSequenceBatching, ModelTransactionPolicy, ModelVersionPolicy, model_instance_group,
+    model_version_policy,
 };
+use std::time::Duration;
 
 /// The largest batch that is ever announced.
 const BATCH_MAX: u64 = 4096;
@@ -35,6 +38,23 @@ pub struct ModelDescription {
     pub versions: Vec<Version>,
     /// Which versions those are meant to be.
     pub policy: VersionPolicy,
+    /// Whether it keeps state from one request of a sequence to the next.
+    pub takes_sequences: bool,
+}
+
+/// How many sequences are kept, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SequenceLimits {
+    /// Sequences at a time.
+    pub count: usize,
+    /// Without a request.
+    pub idle: Duration,
+}
+
+impl Default for SequenceLimits {
+    fn default() -> Self {
+        Self { count: SEQUENCES_MAX, idle: Duration::from_secs(SEQUENCE_IDLE_S.into()) }
+    }
 }
 
 const PLATFORM: &str = "onnxruntime_onnx";
@@ -52,6 +72,7 @@ impl ModelDescription {
             instances,
             versions: vec![manifest.version],
             policy: VersionPolicy::default(),
+            takes_sequences: manifest.takes_sequences(),
         }
     }
 
@@ -59,7 +80,8 @@ impl ModelDescription {
     /// items; 0 for a model that takes no batches.
     pub fn max_batch_size(&self) -> u32 {
         let batched = |spec: &TensorSpec| spec.shape.first() == Some(&-1);
-        if !self.inputs.iter().chain(&self.outputs).all(batched) {
+        // What keeps state takes the pieces of one stream at a time.
+        if self.takes_sequences || !self.inputs.iter().chain(&self.outputs).all(batched) {
             return 0;
         }
         let item = self.inputs.iter().map(item_size_bytes).max().unwrap_or(1).max(1);
@@ -84,7 +106,7 @@ impl ModelDescription {
 
     /// `GET /v2/models/{model}/config` and `ModelConfig`. The dimensions of a model that takes
     /// batches stand there without the batch.
-    pub fn config(&self) -> ModelConfig {
+    pub fn config(&self, sequences: SequenceLimits) -> ModelConfig {
         let max_batch_size = self.max_batch_size();
         let dims = |spec: &TensorSpec| spec.shape[usize::from(max_batch_size > 0)..].to_vec();
         let input = |spec: &TensorSpec| ModelInput {
@@ -112,6 +134,7 @@ impl ModelDescription {
                 count: i32::try_from(self.instances).unwrap_or(i32::MAX),
                 kind: model_instance_group::Kind::Auto.into(),
             }],
+            sequence_batching: self.takes_sequences.then(|| sequence_batching(sequences)),
             default_model_filename: MODEL_FILE.into(),
             model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
         }
@@ -130,6 +153,13 @@ fn policy_message(policy: &VersionPolicy) -> ModelVersionPolicy {
         }
     }
     message
+}
+
+fn sequence_batching(limits: SequenceLimits) -> ModelSequenceBatching {
+    let idle_us = u64::try_from(limits.idle.as_micros()).unwrap_or(u64::MAX);
+    let count = i32::try_from(limits.count).unwrap_or(i32::MAX);
+    let oldest = StrategyOldest { max_candidate_sequences: count, preserve_ordering: true };
+    ModelSequenceBatching { max_sequence_idle_microseconds: idle_us, oldest: Some(oldest) }
 }
 
 /// Bytes of one item; a dimension of any size counts as 1.

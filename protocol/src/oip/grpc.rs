@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 mod contents;
+mod scan;
+pub use scan::check_encoded_request;
 
 use super::ParsedRequest;
 use super::options::{Options, check_count, invalid, unknown, whole};
@@ -47,7 +49,7 @@ pub fn parse_request(
         options.limit_deadline(whole_ms(timeout));
     }
     let inputs = parse_inputs(message.inputs, message.raw_input_contents)?;
-    Ok(ParsedRequest::new(model, version, message.id, inputs, options))
+    ParsedRequest::new(model, version, message.id, inputs, options)
 }
 
 /// A model's name and version as messages say them: an empty version stands for the active one.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::sequence::SequenceOptions;
 use crate::infer::PlacementHint;
 use crate::limits::{DEADLINE_MAX_MS, NAME_MAX_BYTES, PARAMETERS_MAX_COUNT, TENSORS_MAX_COUNT};
 use crate::problem::{Problem, ProblemCode};
@@ -64,6 +65,7 @@ pub struct Options {
     pub(super) deadline_ms: Option<u32>,
     pub(super) priority: u8,
     pub(super) hint: PlacementHint,
+    pub(super) sequence: SequenceOptions,
 }
 
 impl Options {
@@ -89,8 +91,10 @@ impl Options {
                 self.hint = serde_json::from_value(value.clone())
                     .map_err(|_| invalid("placement is \"auto\", \"edge\" or \"cloud\""))?;
             }
+            _ if self.sequence.set(key, value)? => {}
             _ => {
-                let known = "binary_data_output, timeout (microseconds), priority, placement";
+                let known = "binary_data_output, timeout (microseconds), priority, placement, \
+                             sequence_id, sequence_start, sequence_end";
                 return Err(unknown("request parameter", key, known));
             }
         }
@@ -123,7 +127,7 @@ impl Options {
 pub(super) fn check_count(parameters: usize) -> Result<(), Problem> {
     if parameters > PARAMETERS_MAX_COUNT {
         let text = format!("at most {PARAMETERS_MAX_COUNT} parameters are taken");
-        return Err(Problem::new(ProblemCode::TooLarge, text));
+        return Err(Problem::new(ProblemCode::TooLarge, text).hint("leave out what is not needed"));
     }
     Ok(())
 }
@@ -137,7 +141,7 @@ fn deadline_from_timeout(timeout_us: u64) -> Option<u32> {
     u32::try_from(ms).ok().filter(|ms| *ms > 0)
 }
 
-fn boolean(key: &str, value: &Value) -> Result<bool, Problem> {
+pub(super) fn boolean(key: &str, value: &Value) -> Result<bool, Problem> {
     value.as_bool().ok_or_else(|| invalid(format!("{key} is true or false")))
 }
 

@@ -5,32 +5,33 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::bounded::{Bounded, parameters};
 use super::data;
-use super::options::{Options, OutputForm, invalid, unknown, whole};
+use super::options::{Options, OutputForm, check_count, invalid, unknown, whole};
 use crate::id::{ModelName, Version};
 use crate::infer::InferRequest;
-use crate::limits::NAME_MAX_BYTES;
+use crate::limits::{NAME_MAX_BYTES, TENSOR_MAX_RANK, TENSORS_MAX_COUNT};
 use crate::problem::Problem;
-use crate::tensor::{Tensor, TensorMeta, check_totals};
+use crate::tensor::{InvalidTensor, Tensor, TensorMeta, check_totals};
 
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(default)]
     id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "parameters")]
     parameters: Map<String, Value>,
     #[serde(borrow)]
-    inputs: Vec<Input<'a>>,
+    inputs: Bounded<Input<'a>, TENSORS_MAX_COUNT>,
     #[serde(default)]
-    outputs: Vec<Output>,
+    outputs: Bounded<Output, TENSORS_MAX_COUNT>,
 }
 
 #[derive(Deserialize)]
 struct Input<'a> {
     name: String,
     datatype: String,
-    shape: Vec<i64>,
-    #[serde(default)]
+    shape: Bounded<i64, TENSOR_MAX_RANK>,
+    #[serde(default, deserialize_with = "parameters")]
     parameters: Map<String, Value>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
@@ -39,7 +40,7 @@ struct Input<'a> {
 #[derive(Deserialize)]
 struct Output {
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "parameters")]
     parameters: Map<String, Value>,
 }
 
@@ -59,11 +60,21 @@ impl ParsedRequest {
         id: String,
         inputs: Vec<Tensor>,
         options: Options,
-    ) -> Self {
-        let Options { form, outputs, deadline_ms, priority, hint } = options;
-        let request =
-            InferRequest { model, version, id, inputs, outputs, deadline_ms, priority, hint };
-        Self { request, form }
+    ) -> Result<Self, Problem> {
+        let Options { form, outputs, deadline_ms, priority, hint, sequence } = options;
+        let sequence = sequence.finish()?;
+        let request = InferRequest {
+            model,
+            version,
+            id,
+            inputs,
+            outputs,
+            deadline_ms,
+            priority,
+            hint,
+            sequence,
+        };
+        Ok(Self { request, form })
     }
 }
 
@@ -92,19 +103,23 @@ pub fn parse_request(
         return Err(invalid(format!("a request id has at most {NAME_MAX_BYTES} bytes")));
     }
     let mut options = Options::parse(&parsed.parameters)?;
-    for output in parsed.outputs {
+    for list in [parsed.inputs.count, parsed.outputs.count] {
+        if list > TENSORS_MAX_COUNT {
+            return Err(InvalidTensor::Count(list).into());
+        }
+    }
+    for output in parsed.outputs.items {
         let parameters = output.parameters.iter().map(|(key, value)| (key.as_str(), value.clone()));
         options.want(output.name, parameters)?;
     }
-    let inputs = parse_inputs(parsed.inputs, body.slice(json_len..))?;
-    Ok(ParsedRequest::new(model, version, parsed.id, inputs, options))
+    let inputs = parse_inputs(parsed.inputs.items, body.slice(json_len..))?;
+    ParsedRequest::new(model, version, parsed.id, inputs, options)
 }
 
 fn parse_inputs(inputs: Vec<Input<'_>>, mut binary: Bytes) -> Result<Vec<Tensor>, Problem> {
     if inputs.is_empty() {
         return Err(invalid("a request needs at least one input"));
     }
-    check_totals(inputs.iter().map(|_| 0))?;
     let mut tensors = Vec::with_capacity(inputs.len());
     for input in inputs {
         tensors.push(parse_input(input, &mut binary)?);
@@ -121,7 +136,16 @@ fn parse_inputs(inputs: Vec<Input<'_>>, mut binary: Bytes) -> Result<Vec<Tensor>
 }
 
 fn parse_input(input: Input<'_>, binary: &mut Bytes) -> Result<Tensor, Problem> {
-    let meta = TensorMeta::new(&input.name, input.datatype.parse()?, input.shape)?;
+    if input.shape.count > TENSOR_MAX_RANK {
+        let rank = input.shape.count;
+        return Err(InvalidTensor::Rank {
+            name: input.name.chars().take(NAME_MAX_BYTES).collect(),
+            rank,
+        }
+        .into());
+    }
+    let meta = TensorMeta::new(&input.name, input.datatype.parse()?, input.shape.items)?;
+    check_count(input.parameters.len())?;
     let mut size = None;
     for (key, value) in &input.parameters {
         match key.as_str() {

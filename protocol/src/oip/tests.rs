@@ -61,7 +61,7 @@ fn bad_bodies_say_what_is_wrong() {
             r#"{"parameters":{"placement":"moon"},"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}"#,
         ),
         check(
-            r#"{"parameters":{"sequence_id":7},"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}"#,
+            r#"{"parameters":{"nonsense":7},"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}"#,
         ),
         check(&format!(r#"{{"id":"{}","inputs":[]}}"#, "i".repeat(129))),
         check(&"[".repeat(10_000)),

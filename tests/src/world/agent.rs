@@ -4,6 +4,7 @@ use super::process::{Process, eventually, program};
 use crate::http::HttpClient;
 use anyhow::{Context, bail};
 use serde_json::Value;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -15,6 +16,9 @@ pub struct AgentOptions {
     /// For example `[link]\ndownload_bytes_per_s = 20000`.
     pub config: String,
 }
+
+/// Variables of a program's environment.
+pub type Environment = [(&'static str, OsString)];
 
 /// An enrolled, running agent.
 pub struct Agent {
@@ -30,7 +34,21 @@ impl Agent {
     /// # Errors
     /// It does not start.
     pub fn try_enrol(state_dir: &Path, cloud: &str, token: &Path) -> anyhow::Result<Output> {
+        Self::try_enrol_in(state_dir, cloud, token, &[])
+    }
+
+    /// Runs `outrigger-agent enrol` with these variables in its environment.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn try_enrol_in(
+        state_dir: &Path,
+        cloud: &str,
+        token: &Path,
+        environment: &Environment,
+    ) -> anyhow::Result<Output> {
         let mut command = Command::new(program("outrigger-agent")?);
+        command.envs(environment.iter().cloned());
         command.arg("enrol").args(["--cloud", cloud]).arg("--token-file").arg(token);
         Ok(command.arg("--state-dir").arg(state_dir).output()?)
     }
@@ -52,10 +70,23 @@ impl Agent {
     /// # Errors
     /// It does not get ready; with what it printed.
     pub fn start(state_dir: &Path, options: &AgentOptions) -> anyhow::Result<Self> {
+        Self::start_in(state_dir, options, &[])
+    }
+
+    /// Starts it with these variables in its environment.
+    ///
+    /// # Errors
+    /// It does not get ready; with what it printed.
+    pub fn start_in(
+        state_dir: &Path,
+        options: &AgentOptions,
+        environment: &Environment,
+    ) -> anyhow::Result<Self> {
         std::fs::write(state_dir.join("agent.toml"), &options.config)?;
         let listening = state_dir.join("listening");
         let _ = std::fs::remove_file(&listening);
         let mut command = Command::new(program("outrigger-agent")?);
+        command.envs(environment.iter().cloned());
         command.args(["run", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]);
         command.args(["--metrics", "127.0.0.1:0", "--state-dir"]).arg(state_dir);
         let mut process = Process::start(command, &state_dir.join("agent.log"))?;

@@ -1,5 +1,6 @@
 //! `outrigger-cloud` under test.
 
+use super::agent::Environment;
 use super::process::{Process, program};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,11 +29,20 @@ impl Cloud {
     /// # Errors
     /// It does not get ready; with what it printed.
     pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.restart_in(&[])
+    }
+
+    /// Starts it, on the port that it had before, with these variables in its environment.
+    ///
+    /// # Errors
+    /// It does not get ready; with what it printed.
+    pub fn restart_in(&mut self, environment: &Environment) -> anyhow::Result<()> {
         self.kill();
         let listening = self.data_dir.join("listening");
         let _ = std::fs::remove_file(&listening);
         let mut command = Command::new(program("outrigger-cloud")?);
         command
+            .envs(environment.iter().cloned())
             .arg("serve")
             .arg("--data-dir")
             .arg(&self.data_dir)

@@ -117,6 +117,42 @@ impl Process {
         self.signal(libc::SIGHUP)
     }
 
+    /// Stops it where it stands (SIGSTOP), and waits until each of its threads does.
+    ///
+    /// # Errors
+    /// It has ended, or does not stand still.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal(libc::SIGSTOP)?;
+        let folder = format!("/proc/{}/task", self.id());
+        eventually("standing still", Duration::from_secs(10), || {
+            let tasks = std::fs::read_dir(&folder).ok()?;
+            let stands = |task: std::io::Result<std::fs::DirEntry>| {
+                let Ok(text) = std::fs::read_to_string(task.ok()?.path().join("stat")) else {
+                    return Some(true); // it ended meanwhile
+                };
+                let state = text.rsplit_once(") ")?.1.chars().next()?;
+                Some(['T', 'Z', 'X'].contains(&state))
+            };
+            tasks.map(stands).all(|stands| stands == Some(true)).then_some(())
+        })
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal(libc::SIGCONT)
+    }
+
+    /// How it ended, if it did.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn ended(&mut self) -> anyhow::Result<Option<std::process::ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     fn signal(&self, signal: libc::c_int) -> anyhow::Result<()> {
         let id = libc::pid_t::try_from(self.child.id())?;
         // SAFETY: a signal to a child that this value owns and has not waited for.

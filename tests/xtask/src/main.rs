@@ -62,7 +62,8 @@ fn tell(error: &anyhow::Error) {
     let hint = error.chain().find_map(|cause| {
         let setup =
             cause.downcast_ref::<onnxruntime::SetupError>().and_then(onnxruntime::SetupError::hint);
-        setup.or_else(|| cause.downcast_ref::<package::PackageError>()?.hint())
+        let pipelines = || cause.downcast_ref::<prove::pipelines::PipelinesError>()?.hint();
+        setup.or_else(|| cause.downcast_ref::<package::PackageError>()?.hint()).or_else(pipelines)
     });
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");

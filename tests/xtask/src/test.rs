@@ -37,6 +37,8 @@ enum Step {
     Fmt,
     /// `cargo clippy` without warnings
     Clippy,
+    /// The agent without any pipelines
+    Bare,
     /// `cargo test`
     Tests,
     /// `cargo doc` without warnings
@@ -52,6 +54,7 @@ impl Step {
             Self::Programs => "programs",
             Self::Fmt => "fmt",
             Self::Clippy => "clippy",
+            Self::Bare => "bare",
             Self::Tests => "tests",
             Self::Docs => "docs",
             Self::Deny => "deny",
@@ -99,6 +102,7 @@ fn plan(args: &Args) -> Vec<Step> {
                 Step::Programs,
                 Step::Fmt,
                 Step::Clippy,
+                Step::Bare,
                 Step::Tests,
                 Step::Docs,
                 Step::Deny,
@@ -154,7 +158,7 @@ mod tests {
     fn without_arguments_every_step_runs() {
         assert_eq!(
             check(&[], None),
-            ["setup", "programs", "fmt", "clippy", "tests", "docs", "deny"]
+            ["setup", "programs", "fmt", "clippy", "bare", "tests", "docs", "deny"]
         );
     }
 

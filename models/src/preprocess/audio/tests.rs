@@ -11,7 +11,7 @@ fn build(shape: &[i64], steps: &[Step]) -> Result<AudioFeed, InvalidPipeline> {
 
 fn apply(shape: &[i64], steps: &[Step], input: &Tensor) -> Result<Tensor, RunError> {
     let mut prepared = Prepared::default();
-    build(shape, steps).unwrap().apply(input, None, &mut prepared)?;
+    build(shape, steps).unwrap().apply(input, &Moment::default(), &mut prepared)?;
     Ok(prepared.tensors.pop().unwrap_or_else(|| prepared.frames.unwrap().tensor))
 }
 

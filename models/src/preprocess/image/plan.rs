@@ -3,7 +3,8 @@
 use protocol::manifest::{Color, Filter, Layout, Step};
 
 use super::super::steps::{InvalidPipeline, check_normalize};
-use super::picture::{ImageError, Picture};
+use super::picture::Picture;
+use crate::error::ImageError;
 
 /// A pipeline in the form in which it runs.
 #[derive(Debug, Clone, PartialEq)]

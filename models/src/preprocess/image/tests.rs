@@ -1,5 +1,6 @@
 use super::super::steps::{self, Kind};
 use super::*;
+use crate::error::image::ENCODED_MAX_BYTES;
 use ::image::{ExtendedColorType, ImageEncoder, codecs};
 use protocol::manifest::{Color, Filter, Layout, Step};
 
@@ -47,7 +48,7 @@ fn encoded(files: &[Vec<u8>]) -> Tensor {
 
 fn check_file(file: Vec<u8>) -> Result<Tensor, ImageError> {
     let input = encoded(&[file]);
-    match feed(&[-1, 1, 28, 28], &to_28()).apply(&input) {
+    match feed(&[-1, 1, 28, 28], &to_28()).apply(&input, &Moment::default()) {
         Ok(tensor) => Ok(tensor),
         Err(RunError::Image { source, item: 0, .. }) => Err(source),
         Err(other) => panic!("{other}"),
@@ -59,7 +60,7 @@ fn pixels_and_png_give_the_same_numbers() {
     let raw = pixels(&[1, 28, 28]);
     let file = png(28, 28, raw.data(), ExtendedColorType::L8);
     let expected: Vec<f32> = raw.data().iter().map(|p| f32::from(*p) / 255.0).collect();
-    let from_pixels = feed(&[-1, 1, 28, 28], &to_28()).apply(&raw).unwrap();
+    let from_pixels = feed(&[-1, 1, 28, 28], &to_28()).apply(&raw, &Moment::default()).unwrap();
     assert_eq!(from_pixels.shape(), [1, 1, 28, 28]);
     assert_eq!(from_pixels.to_f32(), Some(expected));
     assert_eq!(check_file(file), Ok(from_pixels));
@@ -71,7 +72,7 @@ fn channels_are_normalized_and_laid_out() {
     let normalize = Step::Normalize { mean: vec![0.0, 1.0, 2.0], std: vec![1.0, 2.0, 4.0] };
     let check = |order, shape: [i64; 4], expected: [f32; 6]| {
         let steps = [Step::Decode { color: Color::Rgb }, normalize.clone(), Step::Layout { order }];
-        let out = feed(&[-1; 4], &steps).apply(&rgb).unwrap();
+        let out = feed(&[-1; 4], &steps).apply(&rgb, &Moment::default()).unwrap();
         assert_eq!((out.shape(), out.to_f32().unwrap()), (&shape[..], expected.to_vec()));
     };
     check(Layout::Nhwc, [1, 1, 2, 3], [0.0, 0.0, 0.0, 3.0, 1.5, 0.75]);
@@ -84,9 +85,9 @@ fn shorter_side_then_middle() {
         Step::ResizeShorter { size: 4, filter: Filter::Bilinear },
         Step::CenterCrop { width: 4, height: 4 },
     ];
-    let out = feed(&[-1; 4], &steps).apply(&pixels(&[2, 8, 20])).unwrap();
+    let out = feed(&[-1; 4], &steps).apply(&pixels(&[2, 8, 20]), &Moment::default()).unwrap();
     assert_eq!(out.shape(), [2, 4, 4, 1]);
-    let small = feed(&[-1; 4], &steps[1..]).apply(&pixels(&[1, 3, 9]));
+    let small = feed(&[-1; 4], &steps[1..]).apply(&pixels(&[1, 3, 9]), &Moment::default());
     let source = ImageError::Crop { width: 9, height: 3 };
     assert_eq!(small, Err(RunError::Image { input: "image".into(), item: 0, source }));
 }
@@ -139,7 +140,7 @@ fn a_decompression_bomb_is_refused_by_its_header() {
 #[test]
 fn a_sliver_cannot_be_blown_up() {
     let steps = [Step::ResizeShorter { size: 224, filter: Filter::Bicubic }];
-    let sliver = feed(&[-1; 4], &steps).apply(&pixels(&[1, 1, 16_384]));
+    let sliver = feed(&[-1; 4], &steps).apply(&pixels(&[1, 1, 16_384]), &Moment::default());
     let source = ImageError::Pixels { width: 3_670_016, height: 224 };
     assert_eq!(sliver, Err(RunError::Image { input: "image".into(), item: 0, source }));
 }
@@ -147,7 +148,7 @@ fn a_sliver_cannot_be_blown_up() {
 #[test]
 fn a_batch_is_bounded_and_even() {
     let unchanged = feed(&[-1; 4], &[Step::Decode { color: Color::Gray }]);
-    let check = |input: Tensor| match unchanged.apply(&input) {
+    let check = |input: Tensor| match unchanged.apply(&input, &Moment::default()) {
         Err(RunError::Image { item, source, .. }) => (item, source),
         other => panic!("{other:?}"),
     };
@@ -161,8 +162,9 @@ fn a_batch_is_bounded_and_even() {
 
 #[test]
 fn other_inputs_are_told_what_would_do() {
-    let check =
-        |input: Tensor| feed(&[-1, 1, 28, 28], &to_28()).apply(&input).unwrap_err().to_string();
+    let check = |input: Tensor| {
+        feed(&[-1, 1, 28, 28], &to_28()).apply(&input, &Moment::default()).unwrap_err().to_string()
+    };
     let expected = "the input \"image\" is FP32 [1,784]; the model takes FP32 [-1,1,28,28], or \
                     pixels as UINT8 [n,h,w] or [n,h,w,c], or JPEG or PNG files as BYTES [n], where \
                     -1 is any size";

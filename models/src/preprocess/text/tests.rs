@@ -30,7 +30,7 @@ fn build(datatype: DataType, len: i64, max_tokens: u32) -> Result<TextFeed, Inva
 fn check(feed: &TextFeed, texts: &[&str]) -> Vec<(Vec<i64>, Vec<f64>)> {
     let input = Tensor::from_byte_strings("text", vec![texts.len() as i64], texts).unwrap();
     let numbers = |t: Tensor| (t.shape().to_vec(), crate::numbers::to_f64(&t).unwrap());
-    feed.apply(&input).unwrap().into_iter().map(numbers).collect()
+    feed.apply(&input, &Moment::default()).unwrap().into_iter().map(numbers).collect()
 }
 
 #[test]

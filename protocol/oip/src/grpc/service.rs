@@ -1,7 +1,8 @@
 //! The calls.
 
 use super::generated::grpc_inference_service_server::GrpcInferenceService;
-use super::status_of;
+use super::{refused, status_of};
+use crate::intake::Held;
 use crate::{Ask, Caller, Inference};
 use futures_util::{Stream, StreamExt};
 use prost::Message as _;
@@ -56,7 +57,8 @@ impl<I: Inference> Service<I> {
         let parsed = parse_request(message, timeout);
         let parsed = parsed.and_then(|p| caller.check_model(&p.request.model).map(|()| p));
         match parsed {
-            Ok(ParsedRequest { request, form }) => {
+            Ok(ParsedRequest { mut request, form }) => {
+                caller.own(&mut request);
                 let result = self.infer_parsed(caller, bytes, request, &form).await;
                 (form.wants_final_response(), result)
             }
@@ -158,7 +160,8 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
     ) -> Answer<ModelConfigResponse> {
         let caller = Caller::of(request.extensions());
         let ModelConfigRequest { name, version } = request.into_inner();
-        let config = self.describe(caller, &name, &version).map(|model| model.config());
+        let sequences = self.0.sequence_limits();
+        let config = self.describe(caller, &name, &version).map(|model| model.config(sequences));
         answer(config.map(|config| ModelConfigResponse { config: Some(config) }))
     }
 
@@ -182,10 +185,13 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let caller = Caller::of(request.extensions()).map_err(|p| status_of(&p))?;
+        let held = request.extensions().get::<Held>().cloned();
         let answers = request.into_inner().map(move |message| {
             let (service, caller) = (self.clone(), caller.clone());
+            let memory = held.as_ref().and_then(Held::take); // of this message, until its answer
             async move {
-                let message = message?;
+                let _memory = memory;
+                let message = message.map_err(|status| refused::count(&*service.0, status))?;
                 let id = message.id.clone();
                 let (last, result) = service.infer(&caller, None, message).await;
                 Ok(stream_response(id, last, result))

@@ -2,6 +2,7 @@
 
 use super::failure;
 use super::named::Named;
+use crate::intake::{Held, NotTaken};
 use crate::{Ask, Caller, Inference, discard};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -10,20 +11,17 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, post};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
+use protocol::infer::InferResponse;
 use protocol::limits::HTTP_BODY_MAX_BYTES;
-use protocol::oip::{self, ParsedRequest, RenderedResponse};
+use protocol::oip::{self, OutputForm, ParsedRequest, RenderedResponse};
 use protocol::problem::{Problem, ProblemCode};
 use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 use tower_http::compression::predicate::SizeAbove;
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::decompression::RequestDecompressionLayer;
 
-/// How long a body may take to arrive: a caller on a bad link is waited for, one that does nothing
-/// but hold a place is not.
-const BODY_PATIENCE: Duration = Duration::from_secs(60);
 /// Compressing an answer smaller than this would cost more than it spares.
 const COMPRESSED_MIN_BYTES: u64 = 1024;
 
@@ -55,6 +53,7 @@ async fn answer<I: Inference>(
     named: Named,
     request: Request,
 ) -> Result<RenderedResponse, Problem> {
+    let held = inference.intake().request(); // until the request is answered
     let refuse = |problem: &Problem| inference.refused(problem);
     let (parts, body) = request.into_parts();
     let (json_len, place) = match take_in(inference, caller, &named, &parts.headers) {
@@ -64,16 +63,26 @@ async fn answer<I: Inference>(
             return Err(problem);
         }
     };
-    let read = read_body(body, HTTP_BODY_MAX_BYTES).await;
+    let read = read_body(body, HTTP_BODY_MAX_BYTES, &held).await;
     let parsed =
         read.and_then(|body| oip::parse_request(named.model, named.version, json_len, &body));
-    let ParsedRequest { request, form } = parsed.inspect_err(refuse)?;
-    let mut response = inference.infer(place, request).await?;
+    let ParsedRequest { mut request, form } = parsed.inspect_err(refuse)?;
+    caller.own(&mut request);
+    let response = inference.infer(place, request).await?;
+    say(inference, response, &form).inspect_err(refuse)
+}
+
+/// The answer in the form that was asked for.
+fn say<I: Inference>(
+    inference: &I,
+    mut response: InferResponse,
+    form: &OutputForm,
+) -> Result<RenderedResponse, Problem> {
     if form.wants_classes() {
         let model = inference.describe(&response.model, Some(response.verdict.version))?;
-        oip::classify(&mut response, &form, &model)?;
+        oip::classify(&mut response, form, &model)?;
     }
-    oip::render_response(&response, &form)
+    oip::render_response(&response, form)
 }
 
 /// Decides about a request from its header alone; the length of its JSON part, and its place.
@@ -116,20 +125,19 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// The whole body; more than `limit` bytes, counted after decompression, are refused as soon as
 /// they are seen.
-pub(super) async fn read_body(body: Body, limit: usize) -> Result<Bytes, Problem> {
-    let read = tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, limit)).await;
-    let late = |_| {
-        let text = format!("the body was not complete after {} s", BODY_PATIENCE.as_secs());
-        Problem::new(ProblemCode::DeadlineExceeded, text)
-    };
-    read.map_err(late)?.map_err(|error| {
+pub(super) async fn read_body(body: Body, limit: usize, held: &Held) -> Result<Bytes, Problem> {
+    let read = axum::body::to_bytes(held.measure(body, false), limit).await;
+    read.map_err(|error| {
+        if let Some(refused) = NotTaken::of(&error) {
+            return refused.problem.clone();
+        }
         let too_large = error.source().is_some_and(<dyn Error>::is::<LengthLimitError>);
         if too_large {
             let text = format!("the body has more than {limit} bytes");
             return Problem::new(ProblemCode::TooLarge, text).hint("send fewer items per request");
         }
         let text = "the body broke off, or is not what its Content-Encoding says";
-        Problem::new(ProblemCode::InvalidRequest, text)
+        Problem::new(ProblemCode::InvalidRequest, text).hint("send the whole body again")
     })
 }
 
@@ -139,6 +147,7 @@ fn json_len(headers: &HeaderMap) -> Result<Option<usize>, Problem> {
     let invalid = || {
         let text = "Inference-Header-Content-Length is the number of bytes of the JSON part";
         Problem::new(ProblemCode::InvalidRequest, text)
+            .hint("leave it out where there are no raw bytes")
     };
     len.map(Some).ok_or_else(invalid)
 }

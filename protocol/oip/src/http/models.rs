@@ -54,7 +54,8 @@ pub(super) async fn config<I: Inference>(
     caller: Caller,
     named: Named,
 ) -> Response {
-    respond(describe(&*inference, &caller, &named).map(|model| model.config()))
+    let sequences = inference.sequence_limits();
+    respond(describe(&*inference, &caller, &named).map(|model| model.config(sequences)))
 }
 
 pub(super) async fn model_ready<I: Inference>(

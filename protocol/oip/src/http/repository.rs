@@ -18,7 +18,7 @@ pub(super) async fn index<I: Inference>(
     caller: Caller,
     body: Body,
 ) -> Response {
-    let read = infer::read_body(body, BODY_MAX_BYTES).await;
+    let read = infer::read_body(body, BODY_MAX_BYTES, &inference.intake().request()).await;
     let ready_only = read.and_then(|body| oip::index_wants_ready_only(&body));
     respond(ready_only.map(|ready_only| crate::index(&*inference, &caller, ready_only)))
 }
@@ -57,7 +57,8 @@ async fn check<I: Inference>(
 ) -> Result<(), Problem> {
     let check = async {
         caller.check_manages(&named.model)?;
-        oip::check_parameters(&infer::read_body(body, BODY_MAX_BYTES).await?)
+        let held = inference.intake().request();
+        oip::check_parameters(&infer::read_body(body, BODY_MAX_BYTES, &held).await?)
     };
     check.await.inspect_err(|problem| inference.refused(problem))
 }

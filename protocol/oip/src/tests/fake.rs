@@ -1,6 +1,6 @@
 //! One model, `double`: `y = 2 * x`. An input `x` of -1 waits for ever, one of -2 is refused.
 
-use crate::{Ask, Caller, Inference, router, state};
+use crate::{Ask, Caller, Inference, Intake, router, state};
 use axum::Router;
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse, Placement, Reason, Timing, Verdict};
@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 #[derive(Default)]
 pub(super) struct Fake {
+    pub(super) intake: Intake,
     pub(super) unloaded: AtomicBool,
     /// Refuses every request on its header.
     pub(super) full: AtomicBool,
@@ -82,6 +83,7 @@ impl Inference for Fake {
             instances: 1,
             versions: vec![Version::FIRST],
             policy: VersionPolicy::default(),
+            takes_sequences: false,
         }))
     }
 
@@ -151,6 +153,10 @@ impl Inference for Fake {
             ..Default::default()
         };
         vec![entry("double"), entry("other")]
+    }
+
+    fn intake(&self) -> &Intake {
+        &self.intake
     }
 
     fn refused(&self, _: &Problem) {

@@ -1,4 +1,4 @@
-use super::super::{ModelDescription, OutputForm, classify, parse_request};
+use super::super::{ModelDescription, OutputForm, SequenceLimits, classify, parse_request};
 use super::response;
 use crate::id::Version;
 use crate::infer::InferResponse;
@@ -21,6 +21,7 @@ fn model(batch: i64) -> ModelDescription {
         instances: 2,
         versions: vec![Version::FIRST],
         policy: VersionPolicy::default(),
+        takes_sequences: false,
     }
 }
 
@@ -28,9 +29,26 @@ fn model(batch: i64) -> ModelDescription {
 fn metadata_and_configuration_as_json() {
     let json = |model: &ModelDescription| {
         let metadata = serde_json::to_string(&model.metadata()).unwrap();
-        format!("{metadata}\n{}", serde_json::to_string_pretty(&model.config()).unwrap())
+        format!(
+            "{metadata}\n{}",
+            serde_json::to_string_pretty(&model.config(SequenceLimits::default())).unwrap()
+        )
     };
     insta::assert_snapshot!(format!("{}\n{}", json(&model(-1)), model(1).max_batch_size()));
+}
+
+#[test]
+fn a_model_with_state_says_so() {
+    let streams = ModelDescription { takes_sequences: true, ..model(-1) };
+    let config = streams.config(SequenceLimits { count: 7, ..SequenceLimits::default() });
+    let config = serde_json::to_value(config).unwrap();
+    let expected = serde_json::json!({
+        "max_sequence_idle_microseconds": 60_000_000,
+        "oldest": { "max_candidate_sequences": 7, "preserve_ordering": true },
+    });
+    assert_eq!((&config["sequence_batching"], &config["max_batch_size"]), (&expected, &0.into()));
+    let without = serde_json::to_value(model(-1).config(SequenceLimits::default())).unwrap();
+    assert!(without.get("sequence_batching").is_none(), "clients look for the field's name");
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn bad_messages_say_what_is_wrong() {
         .parameters
         .insert("shared_memory_region".into(), parameter(ParameterChoice::StringParam("r".into())));
     let mut unknown = request(vec![input("UINT8", &[1], ints(&[1]))], &[]);
-    unknown.parameters.insert("sequence_id".into(), parameter(ParameterChoice::Int64Param(7)));
+    unknown.parameters.insert("nonsense".into(), parameter(ParameterChoice::Int64Param(7)));
     let mut nameless = request(vec![], &[]);
     nameless.model_name.clear();
     let cases = [

@@ -41,6 +41,7 @@ impl<'a> Context<'a> {
             Step::Programs => run(&mut cargo(["build", "--workspace", "--bins"]))?,
             Step::Fmt => run(&mut cargo(["fmt", "--all", "--check"]))?,
             Step::Clippy => run(&mut cargo(CLIPPY))?,
+            Step::Bare => bare()?,
             Step::Tests => self.tests()?,
             Step::Docs => docs()?,
             Step::Deny => return Ok(deny()?),
@@ -85,6 +86,13 @@ fn pass_on(stdout: ChildStdout, tally: &mut Tally) -> std::io::Result<()> {
         line.clear();
     }
     std::io::stdout().flush()
+}
+
+/// A build without pipelines is whole, and refuses what it cannot do.
+fn bare() -> Result<(), RunError> {
+    run(&mut cargo(["check", "--package", "outrigger-agent", "--no-default-features"]))?;
+    let refused = ["--package", "outrigger-models", "--test", "without_pipelines"];
+    run(cargo(["test", "--no-default-features"]).args(refused))
 }
 
 fn docs() -> Result<(), RunError> {

@@ -1,0 +1,50 @@
+//! `cargo xtask prove power-cut`: the power is cut at many moments of an agent's life.
+
+use clap::Parser;
+use outrigger_tests::people::exit_code;
+use outrigger_tests::power_cut::{ALONE, Effort, cut, obstacle};
+use std::process::{Command, ExitCode};
+
+#[derive(Parser)]
+#[command(name = "outrigger-power-cut")]
+struct Args {
+    /// Fewer points: to see that it holds.
+    #[arg(long)]
+    short: bool,
+    /// Already alone with its mounts and programs.
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.inside {
+        return exit_code(run(&args));
+    }
+    if let Some(reason) = obstacle() {
+        println!("SKIPPED: {reason}");
+        return ExitCode::SUCCESS;
+    }
+    match inside(&args) {
+        Ok(code) => code,
+        Err(error) => exit_code(Err(error)),
+    }
+}
+
+/// This program again, where its mounts and programs are nobody else's and end with it.
+fn inside(args: &Args) -> anyhow::Result<ExitCode> {
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new("unshare");
+    command.args(ALONE).arg(std::env::current_exe()?).env("TMPDIR", folder.path());
+    command.arg("--inside").args(args.short.then_some("--short"));
+    let code = command.status()?.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let report = cut(if args.short { Effort::SHORT } else { Effort::LONG })?;
+    println!("{report}");
+    report.check()?;
+    println!("proven: at no point did a power cut cost what was acknowledged, or the start");
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! The one table of limits that people read, made from the constants that the programs obey, and from
+//! the commented configuration that ships with the agent.
+
+use anyhow::Context;
+use models::error::audio::{CHANNELS_MAX, FRAMES_MAX, RATE_MAX_HZ, RATE_MIN_HZ, SAMPLES_MAX};
+use models::error::image::{ENCODED_MAX_BYTES, PIXELS_MAX, SIDE_MAX};
+use models::error::text::{TEXT_MAX_BYTES, TEXTS_MAX, TOKENS_MAX};
+use protocol::limits::*;
+
+/// One row: what, how much, what happens beyond it, where it is configured.
+type Row = [String; 4];
+
+/// The table in Markdown. `agent_toml` is the text of the commented configuration.
+///
+/// # Errors
+/// A configured limit is not in the configuration.
+pub fn table(agent_toml: &str) -> anyhow::Result<String> {
+    let mut rows = requests(agent_toml)?;
+    rows.extend(connections(agent_toml)?);
+    rows.extend(items());
+    rows.extend(fleet());
+    let mut table = "| what | limit | beyond it | configured by |\n|---|---|---|---|\n".to_owned();
+    for [what, limit, beyond, by] in rows {
+        table.push_str(&format!("| {what} | {limit} | {beyond} | {by} |\n"));
+    }
+    Ok(table)
+}
+
+const TOO_LARGE: &str = "413, `RESOURCE_EXHAUSTED`";
+const INVALID: &str = "400, `INVALID_ARGUMENT`";
+const OVERLOADED: &str = "503 with `retry_after_ms`, `UNAVAILABLE`";
+const LATE: &str = "504, `DEADLINE_EXCEEDED`";
+const REFUSED: &str = "the bundle is refused";
+
+fn row(what: &str, limit: impl Into<String>, beyond: &str, by: &str) -> Row {
+    let by = if by.is_empty() { "-".to_owned() } else { format!("`{by}`") };
+    [what.to_owned(), limit.into(), beyond.to_owned(), by]
+}
+
+/// A size in the largest unit of which it is a whole number.
+fn size(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let whole = units.into_iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    whole.map_or(format!("{bytes} bytes"), |(unit, name)| format!("{} {name}", bytes / unit))
+}
+
+fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A default of the commented configuration: `#key = value` under `[section]`.
+fn configured(agent_toml: &str, section: &str, key: &str) -> anyhow::Result<u64> {
+    let after = agent_toml.split_once(&format!("\n[{section}]\n")).map(|(_, rest)| rest);
+    let own = after.and_then(|rest| rest.split("\n[").next());
+    let begin = format!("#{key} = ");
+    let line = own.and_then(|own| own.lines().find_map(|line| line.strip_prefix(&begin)));
+    line.with_context(|| format!("no [{section}] {key}"))?.parse().context("no number")
+}
+
+fn requests(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
+    let queue = configured(agent_toml, "runtime", "queue")?;
+    let sequences = configured(agent_toml, "sequences", "count")?;
+    let idle_s = configured(agent_toml, "sequences", "idle_s")?;
+    let states = configured(agent_toml, "sequences", "memory_mb")? << 20;
+    let bodies = configured(agent_toml, "local", "request_memory_mb")? << 20;
+    let deadline = format!("{} minutes", DEADLINE_MAX_MS / 60_000);
+    let expired = "400: unknown or expired; the least recently used is forgotten first";
+    Ok(vec![
+        row("tensors of a request or answer", count(TENSORS_MAX_COUNT as u64), TOO_LARGE, ""),
+        row("their bytes together", size(TENSORS_MAX_BYTES), TOO_LARGE, ""),
+        row("dimensions of a tensor", TENSOR_MAX_RANK.to_string(), INVALID, ""),
+        row("names, and the request's id", format!("{NAME_MAX_BYTES} bytes"), INVALID, ""),
+        row(
+            "parameters of a request, and of a tensor",
+            PARAMETERS_MAX_COUNT.to_string(),
+            TOO_LARGE,
+            "",
+        ),
+        row("body over HTTP, unpacked", size(HTTP_BODY_MAX_BYTES as u64), TOO_LARGE, ""),
+        row("message over gRPC, unpacked", size(TENSORS_MAX_BYTES + (1 << 20)), TOO_LARGE, ""),
+        row(
+            "bodies of all requests under way",
+            size(bodies),
+            OVERLOADED,
+            "[local] request_memory_mb",
+        ),
+        row("requests waiting for a session", count(queue), OVERLOADED, "[runtime] queue"),
+        row("deadline of a request", deadline, "it is cut to that", "parameter timeout"),
+        row("sequences (streams with state)", count(sequences), expired, "[sequences] count"),
+        row("their states together", size(states), expired, "[sequences] memory_mb"),
+        row("a sequence without a request", format!("{idle_s} s"), expired, "[sequences] idle_s"),
+        row("requests of one sequence at once", count(SEQUENCE_WAITING_MAX as u64), OVERLOADED, ""),
+    ])
+}
+
+fn connections(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
+    let head_s = configured(agent_toml, "local", "first_head_s")?;
+    let body_s = configured(agent_toml, "local", "body_s")?;
+    let idle_s = oip::listen::HEAD_PATIENCE.as_secs();
+    let closed = "the connection is closed";
+    Ok(vec![
+        row(
+            "connections per socket",
+            count(oip::listen::CONNECTIONS_MAX as u64),
+            "they wait to be accepted",
+            "",
+        ),
+        row(
+            "calls at once on an HTTP/2 connection",
+            count(oip::listen::STREAMS_MAX.into()),
+            "they wait",
+            "",
+        ),
+        row("headers over HTTP/2", size(oip::listen::HEADERS_MAX_BYTES.into()), "431", ""),
+        row(
+            "time for a connection's first request",
+            format!("{head_s} s"),
+            closed,
+            "[local] first_head_s",
+        ),
+        row("time for a later head, and idle", format!("{idle_s} s"), closed, ""),
+        row("time for a body", format!("{body_s} s"), LATE, "[local] body_s"),
+    ])
+}
+
+fn items() -> Vec<Row> {
+    let rates = format!("{} to {} Hz", count(RATE_MIN_HZ.into()), count(RATE_MAX_HZ.into()));
+    let mega = |number: u64| format!("{} Mi", number >> 20);
+    vec![
+        row("image file", size(ENCODED_MAX_BYTES as u64), TOO_LARGE, ""),
+        row("image, before it is decoded", format!("{} pixels", mega(PIXELS_MAX)), TOO_LARGE, ""),
+        row("side of an image", format!("{} pixels", count(SIDE_MAX.into())), TOO_LARGE, ""),
+        row("sound", format!("{} samples", mega(SAMPLES_MAX as u64)), TOO_LARGE, ""),
+        row("frames of a sound", count(FRAMES_MAX as u64), TOO_LARGE, ""),
+        row("channels and rate of a WAV file", format!("{CHANNELS_MAX}, {rates}"), INVALID, ""),
+        row("text", size(TEXT_MAX_BYTES as u64), TOO_LARGE, ""),
+        row("texts of a request", count(u64::try_from(TEXTS_MAX).unwrap_or(0)), TOO_LARGE, ""),
+        row(
+            "tokens of a text",
+            count(TOKENS_MAX.into()),
+            "it is truncated to the model's length",
+            "the bundle",
+        ),
+    ]
+}
+
+fn fleet() -> Vec<Row> {
+    let closed = "the stream is closed, `too_large`";
+    vec![
+        row("files of a bundle", count(BUNDLE_MAX_FILES as u64), REFUSED, ""),
+        row("file of a bundle", size(BUNDLE_FILE_MAX_BYTES), REFUSED, ""),
+        row("manifest", size(MANIFEST_MAX_BYTES as u64), REFUSED, ""),
+        row("control frame to or from the cloud", size(CONTROL_FRAME_MAX_BYTES.into()), closed, ""),
+        row(
+            "header of a stream to or from the cloud",
+            size(HEADER_FRAME_MAX_BYTES.into()),
+            closed,
+            "",
+        ),
+        row("a model on trial", "half of the memory, 120 s", "it is quarantined", "[sandbox]"),
+        row("streams, unread bytes of a connection to the cloud", "256, 32 MiB", "they wait", ""),
+        row("a silent peer", "10 s", "it is given up", ""),
+        row("times asked of the cloud", "3 at once, then one a second", "no answer", ""),
+        row("enrolment token", format!("{TOKEN_MAX_BYTES} bytes"), "it is refused", ""),
+    ]
+}

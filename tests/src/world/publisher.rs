@@ -1,0 +1,134 @@
+//! An operator with bad intentions, or one whose key was stolen: signs whatever bundle it is given,
+//! without ever running the model, and publishes it by the admin API.
+
+use super::Operator;
+use anyhow::{Context, bail};
+use prost::Message;
+use protocol::id::{ContentHash, ModelName, Variant, Version};
+use protocol::manifest::{FORMAT, FileRef, MODEL_FILE, Manifest, Probes, SigningKey, TensorSpec};
+use protocol::tensor::{DataType, Tensor};
+use protocol::wire::{Probe, ProbeSet};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+const PROBES_FILE: &str = "probes.pb";
+/// Numbers of one item.
+const WIDTH: usize = 3;
+
+/// An edge variant: an ONNX file that takes `x` and gives `y`, both `FP32 [-1,3]`, and what it should
+/// answer to some probes.
+pub struct Edge<'e> {
+    /// The model's name.
+    pub model: &'e str,
+    /// Its version.
+    pub version: u64,
+    /// The ONNX file.
+    pub onnx: Vec<u8>,
+    /// Probes: `x`, and the expected `y`.
+    pub probes: &'e [([f32; WIDTH], [f32; WIDTH])],
+}
+
+/// Somebody who holds an operator's keys.
+pub struct Publisher {
+    http: ureq::Agent,
+    cloud: String,
+    bearer: String,
+    key: SigningKey,
+}
+
+impl Publisher {
+    /// With the keys of an operator who is signed in.
+    ///
+    /// # Errors
+    /// The operator's configuration cannot be read.
+    pub fn with_keys_of(operator: &Operator) -> anyhow::Result<Self> {
+        let read = |name: &str| {
+            let path = operator.config_dir().join(name);
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let login: Value = serde_json::from_slice(&read("credentials.json")?)?;
+        let field = |name: &str| login[name].as_str().unwrap_or_default().to_owned();
+        let mut seed = [0; 32];
+        hex::decode_to_slice(read("signing.key")?.trim_ascii(), &mut seed)?;
+        let ca = link::pki::chain_from_pem(&read("ca.pem")?)?;
+        let roots: Vec<_> = ca.iter().map(|ca| Certificate::from_der(ca).to_owned()).collect();
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&roots))
+            .unversioned_rustls_crypto_provider(link::tls::provider())
+            .build();
+        let config =
+            ureq::Agent::config_builder().tls_config(tls).proxy(None).http_status_as_error(false);
+        Ok(Self {
+            http: config.build().new_agent(),
+            cloud: field("cloud"),
+            bearer: format!("Bearer {}.{}", field("key_id"), field("secret")),
+            key: SigningKey::from_seed(&seed),
+        })
+    }
+
+    /// Uploads the files of a bundle and its signed manifest; the bundle's hash.
+    ///
+    /// # Errors
+    /// What the cloud answered.
+    pub fn publish(&self, edge: &Edge<'_>) -> anyhow::Result<ContentHash> {
+        let files = [(MODEL_FILE, edge.onnx.clone()), (PROBES_FILE, probe_file(edge.probes)?)];
+        for (_, bytes) in &files {
+            self.call("PUT", &format!("/v1/blobs/{}", ContentHash::of(bytes)), bytes)?;
+        }
+        let signed = self.key.sign(&manifest(edge, &files)?);
+        self.call("POST", "/v1/models", &signed.to_json())?;
+        Ok(signed.bundle())
+    }
+
+    fn call(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<()> {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", self.cloud))
+            .header("authorization", &self.bearer);
+        let mut response = self.http.run(request.body(body)?)?;
+        if !response.status().is_success() {
+            bail!(
+                "{method} {path}: {}: {}",
+                response.status(),
+                response.body_mut().read_to_string()?
+            );
+        }
+        Ok(())
+    }
+}
+
+fn probe_file(probes: &[([f32; WIDTH], [f32; WIDTH])]) -> anyhow::Result<Vec<u8>> {
+    let tensor = |name: &str, values: &[f32]| Tensor::from_f32(name, vec![1, 3], values);
+    let probe = |(x, y): &([f32; WIDTH], [f32; WIDTH])| {
+        Ok::<_, anyhow::Error>(Probe::new(&[tensor("x", x)?], &[tensor("y", y)?]))
+    };
+    let probes = probes.iter().map(probe).collect::<Result<_, _>>()?;
+    Ok(ProbeSet { probes }.encode_to_vec())
+}
+
+fn manifest(edge: &Edge<'_>, files: &[(&str, Vec<u8>)]) -> anyhow::Result<Manifest> {
+    let spec =
+        |name: &str| TensorSpec { name: name.into(), datatype: DataType::Fp32, shape: vec![-1, 3] };
+    let file =
+        |bytes: &[u8]| FileRef { sha256: ContentHash::of(bytes), size_bytes: bytes.len() as u64 };
+    Ok(Manifest {
+        format: FORMAT,
+        model: edge.model.parse::<ModelName>()?,
+        version: Version::new(edge.version).context("versions begin with 1")?,
+        variant: Variant::Edge,
+        inputs: vec![spec("x")],
+        outputs: vec![spec("y")],
+        files: files.iter().map(|(name, bytes)| ((*name).into(), file(bytes))).collect(),
+        preprocess: vec![],
+        constants: vec![],
+        state: vec![],
+        postprocess: vec![],
+        default_outputs: vec![],
+        classes: None,
+        calibration: None,
+        probes: Probes { file: PROBES_FILE.into(), tolerance: 1e-4 },
+        never_leaves_device: false,
+        provenance: BTreeMap::new(),
+    })
+}
