@@ -36,6 +36,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for message in JSON_BODIES {
         config.message_attribute(format!(".inference.{message}"), "#[derive(serde::Serialize)]");
     }
+    for choice in ["latest", "all", "specific"] {
+        let absent = r#"#[serde(skip_serializing_if = "Option::is_none")]"#;
+        config.field_attribute(format!(".inference.ModelVersionPolicy.{choice}"), absent);
+    }
     for (field, names) in NAMED_VALUES {
         let with = format!("super::json_name::<{names}, _>");
         let attribute = format!("#[serde(serialize_with = {with:?})]");

@@ -7,11 +7,10 @@ mod active;
 mod prove;
 mod shelf;
 mod source;
-mod statistics;
 
 pub(crate) use active::{ActiveModel, EdgeAnswer, Running};
+use oip::Statistics;
 pub(crate) use prove::{Bundled, ProveError};
-pub(crate) use statistics::Statistics;
 
 use crate::config::{ModelRuntimes, Runtime};
 use crate::counters::Counters;

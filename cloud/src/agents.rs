@@ -19,6 +19,7 @@ mod enrol;
 mod infer;
 mod once;
 mod renew;
+mod scope;
 mod session;
 mod time;
 

@@ -1,14 +1,15 @@
-//! The HTTPS side: liveness, and the admin API under `/v1` as JSON.
+//! The HTTPS side: liveness, the admin API under `/v1` as JSON, and the Open Inference Protocol
+//! ([`crate::standard`]) for everything else.
 //!
-//! Every call but the two health checks carries `Authorization: Bearer ID.SECRET`; what a key's
-//! role may do is the table in [`fleet::access`]. Every failure is
+//! Every call but liveness carries `Authorization: Bearer ID.SECRET`, readiness too; what a key's
+//! role may do is the table in [`fleet::access`]. Every failure under `/v1` is
 //! `{"error": "...", "code": "...", "hint": "..."}`.
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::middleware::map_response_with_state;
 use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -18,13 +19,19 @@ use crate::state::Cloud;
 mod assignments;
 mod auth;
 mod blobs;
+pub(crate) mod credentials;
 mod devices;
 mod error;
+mod keys;
 mod models;
+mod policies;
 mod signers;
 mod status;
+mod tenants;
 mod tokens;
+mod usage;
 
+use auth::Caller;
 pub use error::ApiError;
 
 /// Every body but a blob's.
@@ -39,18 +46,26 @@ pub fn router(cloud: Arc<Cloud>) -> Router {
         .route("/signers", get(signers::list).post(signers::trust))
         .route("/blobs/{sha256}", put(blobs::push).head(blobs::exists))
         .route("/models", get(models::list).post(models::push))
+        .route("/models/{model}/policy", put(policies::put))
+        .route("/keys", get(keys::list).post(keys::create))
+        .route("/keys/{id}", delete(keys::revoke))
+        .route("/tenants", get(tenants::list))
+        .route("/tenants/{name}", put(tenants::put))
+        .route("/usage", get(usage::report))
         .route("/tokens", post(tokens::create))
         .route("/devices", get(devices::list))
         .route("/devices/{id}/denied", put(devices::deny))
-        .route("/assignments", get(assignments::list).put(assignments::assign));
+        .route("/assignments", get(assignments::list).put(assignments::assign))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(map_response_with_state(cloud.clone(), count));
+    let standard = crate::standard::router(&cloud);
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .nest("/v1", v1)
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .layer(map_response_with_state(cloud.clone(), count))
+        .fallback_service(standard)
         .with_state(cloud)
 }
 
@@ -58,26 +73,24 @@ async fn healthz() -> Json<Value> {
     Json(json!({ "live": true }))
 }
 
-async fn readyz(State(cloud): State<Arc<Cloud>>) -> (StatusCode, Json<Value>) {
-    let ready = !*cloud.stopping.borrow();
+async fn readyz(State(cloud): State<Arc<Cloud>>, _: Caller) -> (StatusCode, Json<Value>) {
+    let ready = cloud.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": ready })))
 }
 
-async fn not_found() -> ApiError {
+async fn not_found(_: Caller) -> ApiError {
     ApiError::not_found("there is nothing at this path").hint("the API lives under /v1")
 }
 
-async fn method_not_allowed() -> ApiError {
+async fn method_not_allowed(_: Caller) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "not with this method")
 }
 
 /// Counts and logs failures in one place, whichever handler they come from.
 async fn count(State(cloud): State<Arc<Cloud>>, response: Response) -> Response {
-    match response.status() {
-        StatusCode::UNAUTHORIZED => cloud.events.api_unauthorised(),
-        StatusCode::FORBIDDEN => cloud.events.api_forbidden(),
-        _ => {}
+    if response.status() == StatusCode::FORBIDDEN {
+        cloud.events.api_forbidden();
     }
     if let Some(fault) = response.extensions().get::<error::Fault>() {
         cloud.events.internal_error(&*fault.0);

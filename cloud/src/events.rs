@@ -6,7 +6,7 @@ use protocol::id::{ContentHash, DeviceId};
 use protocol::problem::{Problem, chain};
 use serde::Serialize;
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -68,9 +68,13 @@ counters! {
     blob_bytes_sent,
     /// Blobs that were refused to agents.
     blobs_refused,
-    /// Calls of the admin API without a valid key.
+    /// Calls over HTTPS that failed to say who calls more often than an address may.
+    api_throttled,
+    /// Requests whose usage was not metered, because there were too many different callers.
+    usages_lost,
+    /// Calls over HTTPS without a valid key.
     api_unauthorised,
-    /// Calls of the admin API beyond the key's role.
+    /// Calls over HTTPS beyond the key's role or models.
     api_forbidden,
     /// Faults of the server itself.
     internal_errors,
@@ -142,14 +146,14 @@ impl Events {
         self.requests_answered.add(1);
     }
 
-    pub(crate) fn request_refused(&self, device: &DeviceId, problem: &Problem) {
+    pub(crate) fn request_refused(&self, asker: &dyn Display, problem: &Problem) {
         self.requests_refused.add(1);
-        tracing::debug!(%device, %problem, "request refused");
+        tracing::debug!(%asker, %problem, "request refused");
     }
 
-    pub(crate) fn request_failed(&self, device: &DeviceId, problem: &Problem) {
+    pub(crate) fn request_failed(&self, asker: &dyn Display, problem: &Problem) {
         self.requests_failed.add(1);
-        tracing::warn!(%device, %problem, "request failed");
+        tracing::warn!(%asker, %problem, "request failed");
     }
 
     pub(crate) fn request_cancelled(&self) {
@@ -167,14 +171,23 @@ impl Events {
         tracing::warn!(%device, %problem, "blob refused");
     }
 
-    pub(crate) fn api_unauthorised(&self) {
+    pub(crate) fn api_unauthorised(&self, remote: IpAddr) {
         self.api_unauthorised.add(1);
-        tracing::warn!("admin API call without a valid key");
+        tracing::warn!(%remote, "call without a valid key");
     }
 
     pub(crate) fn api_forbidden(&self) {
         self.api_forbidden.add(1);
-        tracing::warn!("admin API call beyond the key's role");
+        tracing::warn!("call beyond the key's role or models");
+    }
+
+    /// Not logged: there may be thousands of them.
+    pub(crate) fn api_throttled(&self) {
+        self.api_throttled.add(1);
+    }
+
+    pub(crate) fn usage_lost(&self) {
+        self.usages_lost.add(1);
     }
 
     pub(crate) fn internal_error(&self, error: &dyn std::error::Error) {

@@ -1,18 +1,26 @@
 //! The server: one process and one folder that serve a fleet of agents.
 //!
 //! [`server`] starts and stops it all. Agents come over QUIC ([`agents`]): they enrol, keep one
-//! control stream, and open one stream per request or blob. Operators come over HTTPS ([`api`]).
-//! Both work on the same [`state`]: the [`store`] (SQLite), the [`blobs`] (files by hash), the
+//! control stream, and open one stream per request or blob. Operators come over HTTPS ([`api`]),
+//! and so do clients of the Open Inference Protocol ([`standard`]); who they are is known from
+//! their keys ([`access`]). Requests to models take one way, whoever asks: [`requests`]; what they
+//! took is metered ([`usage`]).
+//!
+//! All work on the same [`state`]: the [`store`] (SQLite), the [`blobs`] (files by hash), the
 //! fleet's [`ca`], and the cloud variants in [`serving`]. What is decided is decided in the `fleet`
 //! crate; here it is carried out. What happens is counted and logged in [`events`].
 
+pub mod access;
 pub mod agents;
 pub mod api;
 pub mod blobs;
 pub mod ca;
 pub mod data_dir;
 pub mod events;
+pub mod requests;
 pub mod server;
 pub mod serving;
+pub mod standard;
 pub mod state;
 pub mod store;
+pub mod usage;

@@ -1,10 +1,11 @@
 //! From a folder to a running server, and back.
 
-use fleet::access::Role;
+use fleet::access::{KeyRecord, Role};
 use link::durable::{self, Access};
 use link::{quic, tls};
 use models::backend::Backend;
-use protocol::id::{ContentHash, Variant};
+use protocol::id::{ContentHash, TenantName, Variant};
+use protocol::pattern::ModelPatterns;
 use protocol::problem::ProblemCode;
 use protocol::token::{Secret, Token};
 use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_RENEW};
@@ -14,6 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -25,14 +27,17 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::serving::{ServeError, Serving};
 use crate::state::{Cloud, now_s};
 use crate::store::audit::By;
-use crate::store::keys::ApiKey;
 use crate::store::{Database, Store, StoreError};
+use crate::usage;
 
 mod https;
+mod limited;
 mod sockets;
 
 /// How long requests in flight may take when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
+/// How often models that nobody wants any more are looked for.
+const RELEASE_EVERY: Duration = Duration::from_secs(30);
 /// How long agents may take to hear that it stopped.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -102,6 +107,7 @@ pub struct Server {
     address: SocketAddr,
     endpoint: Endpoint,
     accepting: JoinHandle<()>,
+    metering: JoinHandle<()>,
     https: https::Https,
     new_admin_key: Option<PathBuf>,
 }
@@ -132,7 +138,9 @@ impl Server {
         durable::write(&path, format!("{address}\n").as_bytes(), Access::Private)
             .map_err(|source| StartError::Write { path, source })?;
         tokio::spawn(preload(cloud.clone()));
-        Ok(Self { cloud, data_dir, address, endpoint, accepting, https, new_admin_key })
+        let metering = tokio::spawn(usage::keep(cloud.clone()));
+        tokio::spawn(release_idle(cloud.clone()));
+        Ok(Self { cloud, data_dir, address, endpoint, accepting, metering, https, new_admin_key })
     }
 
     /// Where it listens, TCP and UDP.
@@ -159,6 +167,8 @@ impl Server {
         let _ = tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await;
         let _ = self.accepting.await; // it ends by itself; a panic in it was reported
         self.https.stopped().await;
+        let _ = self.metering.await;
+        usage::flush(&self.cloud).await; // after the last answer: nothing is lost
         let _ = std::fs::remove_file(self.data_dir.listening());
     }
 }
@@ -201,8 +211,16 @@ fn admin_key(
         .map_err(|source| StartError::Write { path: path.clone(), source })?;
     let by = By { actor: "outrigger-cloud".into(), now_s: now_s() };
     let digest = token.secret.digest();
-    let key = ApiKey { id: token.id, digest, role: Role::Admin, name: "admin".into() };
-    store.add_api_key(&by, &key)?;
+    let key = KeyRecord {
+        id: token.id,
+        digest,
+        role: Role::Admin,
+        name: "admin".into(),
+        tenant: TenantName::default(),
+        models: ModelPatterns::all(),
+        expires_at_s: None,
+    };
+    store.add_api_key(&by, &key)?; // there is room: it is the first
     Ok(Some(path))
 }
 
@@ -219,11 +237,15 @@ async fn open_cloud(
             serving.add(&record.signed, None)?;
         }
     }
+    for (model, policy) in store.policies()? {
+        serving.set_policy(&model, policy);
+    }
     Ok(Cloud::new(Database::new(store), ca, blobs, serving).await?)
 }
 
-/// Loads what is assigned before the first deferral asks for it.
+/// Loads what should answer before anybody asks for it; then the server is ready.
 async fn preload(cloud: Arc<Cloud>) {
+    cloud.serving.preload_answering().await;
     let assignments = match cloud.db.call(Store::assignments).await {
         Ok(assignments) => assignments,
         Err(error) => return cloud.events.internal_error(&error),
@@ -232,6 +254,18 @@ async fn preload(cloud: Arc<Cloud>) {
         let loaded = cloud.serving.preload(&assignment.model, assignment.version).await;
         if let Err(error) = loaded {
             cloud.events.internal_error(&error);
+        }
+    }
+    cloud.warm.store(true, Ordering::Release);
+}
+
+/// Lets go of versions that devices have left.
+async fn release_idle(cloud: Arc<Cloud>) {
+    let mut stopping = cloud.stopping.subscribe();
+    while !*stopping.borrow_and_update() {
+        tokio::select! {
+            _ = stopping.changed() => return,
+            () = tokio::time::sleep(RELEASE_EVERY) => cloud.serving.release_unwanted(),
         }
     }
 }

@@ -4,15 +4,18 @@ use protocol::id::DeviceId;
 use protocol::problem::ProblemCode;
 use quinn::Connection;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::{Semaphore, watch};
 
+use crate::access::Access;
 use crate::blobs::Blobs;
 use crate::ca::FleetCa;
 use crate::events::Events;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
+use crate::usage::Meter;
 
 /// Agents that may be connected at a time.
 pub const CONNECTIONS_MAX: usize = 4096;
@@ -25,6 +28,10 @@ pub struct Cloud {
     pub db: Database,
     /// Who signs certificates.
     pub ca: FleetCa,
+    /// Who may do what.
+    pub access: Access,
+    /// What was asked since it was written down last.
+    pub meter: Meter,
     /// The pushed files.
     pub blobs: Blobs,
     /// The cloud variants.
@@ -39,6 +46,8 @@ pub struct Cloud {
     pub in_flight: InFlight,
     /// The revision of the newest desired state.
     pub revision: watch::Sender<u64>,
+    /// True once the models that should answer were loaded, or failed to.
+    pub warm: AtomicBool,
     /// True once the server is stopping.
     pub stopping: watch::Sender<bool>,
 }
@@ -55,8 +64,12 @@ impl Cloud {
         serving: Serving,
     ) -> Result<Arc<Self>, StoreError> {
         let revision = db.call(Store::revision).await?;
+        let keys = db.call(Store::api_keys).await?;
+        let access = Access::new(keys, db.call(Store::tenants).await?);
         Ok(Arc::new(Self {
             db,
+            access,
+            meter: Meter::default(),
             ca,
             blobs,
             serving: Arc::new(serving),
@@ -65,8 +78,14 @@ impl Cloud {
             limits: Limits::default(),
             in_flight: InFlight::default(),
             revision: watch::Sender::new(revision),
+            warm: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
         }))
+    }
+
+    /// Whether new requests should come here.
+    pub fn is_ready(&self) -> bool {
+        self.warm.load(Ordering::Acquire) && !*self.stopping.borrow()
     }
 
     /// Tells every connected agent that its desired state may have changed.

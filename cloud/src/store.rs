@@ -1,6 +1,7 @@
-//! What the cloud remembers: operators' keys and trusted signers ([`keys`]), enrolment tokens
-//! ([`tokens`]), devices ([`devices`]), pushed bundles ([`models`]), who should run what
-//! ([`assignments`]), and who changed what ([`audit`]).
+//! What the cloud remembers: keys ([`keys`]) and the tenants that they belong to ([`tenants`]),
+//! trusted signers ([`signers`]), enrolment tokens ([`tokens`]), devices ([`devices`]), pushed
+//! bundles ([`models`]), which of their versions answer ([`policies`]), who should run what
+//! ([`assignments`]), what was asked ([`usage`]), and who changed what ([`audit`]).
 //!
 //! One SQLite file in WAL mode with `synchronous=FULL`: what a method returned for is durable.
 //! Every change and its audit entry are one transaction.
@@ -17,15 +18,20 @@ pub mod audit;
 pub mod devices;
 pub mod keys;
 pub mod models;
+pub mod policies;
+pub mod signers;
+pub mod tenants;
 pub mod tokens;
+pub mod usage;
 
 #[cfg(test)]
 mod tests;
 
 /// Each entry brings the schema from the version of its index to the next.
-const MIGRATIONS: [&str; SCHEMA as usize] = [include_str!("store/schema-1.sql")];
+const MIGRATIONS: [&str; SCHEMA as usize] =
+    [include_str!("store/schema-1.sql"), include_str!("store/schema-2.sql")];
 /// The newest schema, as SQLite keeps its number.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// How long another process's lock (a backup, `sqlite3`) is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -101,6 +101,18 @@ name_type!(
     DeviceId,
     "device id"
 );
+name_type!(
+    /// The name of a tenant: whom a key and a device belong to.
+    TenantName,
+    "tenant name"
+);
+
+impl Default for TenantName {
+    /// The tenant of whatever names none.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
 
 /// A version of a model: a number from 1 that only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -15,11 +15,13 @@ pub mod infer;
 pub mod limits;
 pub mod manifest;
 pub mod oip;
+pub mod pattern;
 pub mod problem;
 pub mod tensor;
 pub mod time;
 pub mod token;
 pub mod transfer;
+pub mod versions;
 pub mod wire;
 
 /// ALPN of the connection between an enrolled agent and the cloud.

@@ -39,6 +39,10 @@ pub const SEQUENCE_IDLE_S: u32 = 60;
 pub const DEADLINE_MAX_MS: u32 = 600_000;
 /// An enrolment token, as text.
 pub const TOKEN_MAX_BYTES: usize = 512;
+/// Patterns of model names in one list.
+pub const PATTERNS_MAX_COUNT: usize = 64;
+/// Versions that a version policy lists.
+pub const LISTED_VERSIONS_MAX_COUNT: usize = 64;
 /// The highest priority of a request; higher numbers count as this one. 0 is the default.
 pub const PRIORITY_MAX: u8 = 3;
 /// Requests of one model that wait for a session.

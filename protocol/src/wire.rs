@@ -4,7 +4,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 
 use crate::id::{ModelName, Version};
-use crate::infer::{InferRequest, PlacementHint};
+use crate::infer::{InferRequest, InferResponse, PlacementHint};
 use crate::limits::{DEADLINE_MAX_MS, NAME_MAX_BYTES, PARAMETERS_MAX_COUNT};
 use crate::problem::{Problem as Failure, ProblemCode};
 use crate::tensor::{InvalidTensor, Tensor, TensorMeta, check_totals};
@@ -207,17 +207,21 @@ fn output_meta(t: &Tensor) -> InferOutputTensor {
 }
 
 /// The header of a cloud answer; the outputs' bytes follow it raw, in order.
-pub fn infer_reply(request: &InferRequest, version: Version, outputs: &[Tensor]) -> InferReply {
+pub fn infer_reply(response: &InferResponse) -> InferReply {
+    let verdict = &response.verdict;
     InferReply {
         response: Some(ModelInferResponse {
-            model_name: request.model.to_string(),
-            model_version: version.to_string(),
-            id: request.id.clone(),
-            outputs: outputs.iter().map(output_meta).collect(),
+            model_name: response.model.to_string(),
+            model_version: verdict.version.to_string(),
+            id: response.id.clone(),
+            outputs: response.outputs.iter().map(output_meta).collect(),
             ..Default::default()
         }),
-        tensor_sizes: raw_sizes(outputs),
-        ..Default::default()
+        tensor_sizes: raw_sizes(&response.outputs),
+        confidence: verdict.confidence,
+        queue_us: verdict.timing.queue_us,
+        infer_us: verdict.timing.infer_us,
+        label: verdict.label.clone().unwrap_or_default(),
     }
 }
 

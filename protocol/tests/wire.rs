@@ -6,7 +6,9 @@ use outrigger_protocol::codec::{
     CodecError, FRAME_HEADER_BYTES, FrameHeader, FrameKind, decode, encode,
 };
 use outrigger_protocol::id::Version;
-use outrigger_protocol::infer::{InferRequest, PlacementHint};
+use outrigger_protocol::infer::{
+    InferRequest, InferResponse, Placement, PlacementHint, Reason, Timing, Verdict,
+};
 use outrigger_protocol::tensor::{DataType, Tensor, TensorMeta};
 use outrigger_protocol::wire::{self, PendingReply, PendingRequest};
 use proptest::prelude::*;
@@ -78,6 +80,18 @@ fn tensors() -> impl Strategy<Value = Vec<Tensor>> {
     prop::collection::vec(tensor, 1..4)
 }
 
+fn response(outputs: Vec<Tensor>) -> InferResponse {
+    let verdict = Verdict {
+        placement: Placement::Cloud,
+        reason: Reason::Requested,
+        version: Version::FIRST,
+        confidence: Some(0.5),
+        label: None,
+        timing: Timing::default(),
+    };
+    InferResponse { model: "m".parse().unwrap(), id: "1".into(), outputs, verdict }
+}
+
 proptest! {
     #[test]
     fn requests_round_trip(inputs in tensors(), deadline_ms in 0u32..600_000) {
@@ -92,7 +106,7 @@ proptest! {
 
     #[test]
     fn replies_round_trip(outputs in tensors()) {
-        let reply = wire::infer_reply(&request(vec![]), Version::FIRST, &outputs);
+        let reply = wire::infer_reply(&response(outputs.clone()));
         let frame = encode(&reply).unwrap().freeze();
         let reply = decode(header_of(&frame).unwrap(), frame.slice(5..)).unwrap();
         let pending = PendingReply::from_reply(reply).unwrap();

@@ -1,6 +1,5 @@
 //! One version of one model that answers, whether it is in memory at this moment or not.
 
-use super::Statistics;
 use super::shelf::Membership;
 use super::source::Source;
 use edge::offload::Profile;
@@ -9,6 +8,7 @@ use edge::update::Target;
 use models::providers::Choice;
 use models::stream::{Piece, StreamState};
 use models::worker::{Job, Refused};
+use oip::Statistics;
 use protocol::infer::InferRequest;
 use protocol::manifest::Manifest;
 use protocol::oip::ModelDescription;

@@ -1,7 +1,7 @@
 //! What the standard's calls mean on a device.
 
 use super::Context;
-use oip::{Inference, Intake};
+use oip::{Ask, Caller, Inference, Intake};
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse};
 use protocol::oip::{ModelDescription, SequenceLimits};
@@ -11,6 +11,13 @@ use protocol::wire::inference::repository_index_response::ModelIndex;
 use std::sync::Arc;
 
 impl Inference for Context {
+    /// The queue of the model decides, once the whole request is there.
+    type Place = ();
+
+    fn admit(&self, _: &Caller, _: &Ask<'_>) -> Result<(), Problem> {
+        Ok(())
+    }
+
     fn name(&self) -> &str {
         "outrigger-agent"
     }
@@ -31,7 +38,7 @@ impl Inference for Context {
         Ok(self.requests.engine().get(model, version)?.description().clone())
     }
 
-    async fn infer(&self, request: InferRequest) -> Result<InferResponse, Problem> {
+    async fn infer(&self, (): (), request: InferRequest) -> Result<InferResponse, Problem> {
         self.requests.answer(request).await
     }
 
@@ -39,13 +46,13 @@ impl Inference for Context {
         self.requests.engine().index()
     }
 
-    async fn load(&self, model: &ModelName) -> Result<(), Problem> {
+    async fn load(&self, _: &Caller, model: &ModelName) -> Result<(), Problem> {
         self.installer.load(model).await?;
         self.counters.loaded(model);
         Ok(())
     }
 
-    async fn unload(&self, model: &ModelName) -> Result<(), Problem> {
+    async fn unload(&self, _: &Caller, model: &ModelName) -> Result<(), Problem> {
         // Ending a session joins its threads.
         tokio::task::block_in_place(|| self.requests.engine().unload(model))?;
         self.counters.unloaded(model);

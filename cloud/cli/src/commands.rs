@@ -2,5 +2,8 @@
 
 pub(crate) mod audit;
 pub(crate) mod device;
+pub(crate) mod key;
 pub(crate) mod login;
 pub(crate) mod model;
+pub(crate) mod tenant;
+pub(crate) mod usage;

@@ -14,6 +14,7 @@ mod config;
 mod errors;
 mod output;
 mod probe;
+mod time;
 
 /// Ships models to a fleet of devices, and looks after it.
 #[derive(Parser)]
@@ -33,6 +34,14 @@ enum Command {
     /// Let devices in, list them, and shut them out.
     #[command(subcommand)]
     Device(Device),
+    /// Make, list and revoke the keys of people and programs.
+    #[command(subcommand)]
+    Key(Key),
+    /// Say which models the keys and devices of a tenant may ask.
+    #[command(subcommand)]
+    Tenant(Tenant),
+    /// Show what tenants, keys and devices, or models took.
+    Usage(commands::usage::Args),
     /// Show who changed what.
     Audit(commands::audit::Args),
 }
@@ -45,6 +54,26 @@ enum Model {
     List(commands::model::list::Args),
     /// Say which version one device, or every device, should run.
     Assign(commands::model::assign::Args),
+    /// Say which versions answer side by side on the cloud; the newest alone unless said.
+    Policy(commands::model::policy::Args),
+}
+
+#[derive(Subcommand)]
+enum Key {
+    /// Make a key; it is shown once.
+    Create(commands::key::create::Args),
+    /// List keys, the revoked ones too.
+    List(commands::key::list::Args),
+    /// Revoke a key, at once and for good.
+    Revoke(commands::key::revoke::Args),
+}
+
+#[derive(Subcommand)]
+enum Tenant {
+    /// Make a tenant, or say anew what it may ask.
+    Set(commands::tenant::set::Args),
+    /// List tenants.
+    List(commands::tenant::list::Args),
 }
 
 #[derive(Subcommand)]
@@ -71,6 +100,13 @@ fn main() -> ExitCode {
         Command::Device(Device::List(args)) => commands::device::list::run(&args),
         Command::Device(Device::Deny(args)) => commands::device::deny::run(&args, true),
         Command::Device(Device::Allow(args)) => commands::device::deny::run(&args, false),
+        Command::Model(Model::Policy(args)) => commands::model::policy::run(&args),
+        Command::Key(Key::Create(args)) => commands::key::create::run(&args),
+        Command::Key(Key::List(args)) => commands::key::list::run(&args),
+        Command::Key(Key::Revoke(args)) => commands::key::revoke::run(&args),
+        Command::Tenant(Tenant::Set(args)) => commands::tenant::set::run(&args),
+        Command::Tenant(Tenant::List(args)) => commands::tenant::list::run(&args),
+        Command::Usage(args) => commands::usage::run(&args),
         Command::Audit(args) => commands::audit::run(&args),
     };
     match result {

@@ -1,10 +1,8 @@
 //! One request: admitted on its header, then read, run, and answered on the same stream.
 
 use link::frames;
-use models::worker::{Answer, Job, Refused};
+use oip::Ask;
 use protocol::codec::FrameHeader;
-use protocol::id::Version;
-use protocol::infer::InferRequest;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire::{self, PendingRequest};
 use quinn::{RecvStream, SendStream};
@@ -12,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::answer_problem;
 use super::session::{Session, StreamError};
-use crate::serving::Admitted;
+use crate::requests::Taken;
+use crate::serving::Asker;
 
 /// How a request ended without an answer.
 enum Unanswered {
@@ -42,15 +41,15 @@ pub(super) async fn serve(
     let open: wire::InferOpen = frames::message(&mut recv, header).await?;
     events.request_arrived();
     let arrived = Instant::now();
-    let admitted = match admit(session, open) {
-        Ok(admitted) => admitted,
+    let taken = match admit(session, open).await {
+        Ok(taken) => taken,
         Err(problem) => {
             events.request_refused(&session.device, &problem);
             return Ok(answer_problem(&mut send, &mut recv, problem).await?);
         }
     };
-    let deadline = arrived + Duration::from_millis(admitted.0.deadline_ms().into());
-    let result = answer(session, admitted, deadline, &mut send, &mut recv).await;
+    let deadline = arrived + Duration::from_millis(taken.0.deadline_ms().into());
+    let result = answer(session, taken, deadline, &mut send, &mut recv).await;
     match result {
         Ok((reply, outputs)) => {
             frames::send_last(&mut send, &reply, outputs).await?;
@@ -72,15 +71,19 @@ pub(super) async fn serve(
 }
 
 /// A request that was taken, before its tensors arrived.
-type Taken = (PendingRequest, Version, Admitted);
+type Admitted = (PendingRequest, Taken);
 
-fn admit(session: &Session, open: wire::InferOpen) -> Result<Taken, Problem> {
+async fn admit(session: &Session, open: wire::InferOpen) -> Result<Admitted, Problem> {
     let pending = PendingRequest::from_open(open)?;
-    let version = pending.version();
     let remaining = Duration::from_millis(pending.deadline_ms().into());
-    let bytes = pending.tensor_sizes.iter().sum();
-    let admitted = session.cloud.serving.admit(pending.model(), version, bytes, remaining)?;
-    Ok((pending, version, admitted))
+    let ask = Ask {
+        model: pending.model(),
+        version: Some(pending.version()),
+        body_bytes: Some(pending.tensor_sizes.iter().sum()),
+    };
+    session.check_model(ask.model).await?;
+    let taken = session.cloud.admit(&session.identity, Asker::Device, &ask, remaining)?;
+    Ok((pending, taken))
 }
 
 fn late() -> Unanswered {
@@ -92,7 +95,7 @@ type Reply = (wire::InferReply, Vec<bytes::Bytes>);
 
 async fn answer(
     session: &Session,
-    (pending, version, admitted): Taken,
+    (pending, taken): Admitted,
     deadline: Instant,
     send: &mut SendStream,
     recv: &mut RecvStream,
@@ -104,51 +107,15 @@ async fn answer(
         other => Unanswered::Stream(other.into()),
     })?;
     let request = pending.with_data(raw)?;
+    let deferred = session.cloud.answer(taken, request, deadline);
     tokio::select! {
-        result = tokio::time::timeout_at(deadline.into(), run(session, request, version, admitted, deadline)) => {
-            result.map_err(|_| late())?
+        result = deferred => {
+            let response = result?;
+            let outputs = response.outputs.iter().map(|output| output.data().clone()).collect();
+            Ok((wire::infer_reply(&response), outputs))
         }
         // The agent stops the answer or resets the request: nobody waits any more.
         _ = send.stopped() => Err(Unanswered::Cancelled),
         Ok(Some(_)) = recv.received_reset() => Err(Unanswered::Cancelled),
     }
-}
-
-async fn run(
-    session: &Session,
-    request: InferRequest,
-    version: Version,
-    mut admitted: Admitted,
-    deadline: Instant,
-) -> Result<Reply, Unanswered> {
-    let model = session.cloud.serving.model(&admitted).await.map_err(Problem::from)?;
-    let job = Job {
-        inputs: request.inputs.clone(), // shares the tensors' bytes
-        outputs: request.outputs.clone(),
-        deadline: Some(deadline),
-    };
-    let ticket = model.submit(job).map_err(refused)?;
-    let answer = ticket.await.map_err(Problem::from)?;
-    admitted.ran(Duration::from_micros(answer.infer_us));
-    Ok(reply(&request, version, answer))
-}
-
-fn refused(refused: Refused) -> Problem {
-    match refused {
-        Refused::Full { .. } => Problem::new(ProblemCode::Overloaded, refused.to_string())
-            .hint("try again after retry_after_ms")
-            .retry_after_ms(100),
-        Refused::Stopped => Problem::new(ProblemCode::GoingAway, refused.to_string()),
-    }
-}
-
-fn reply(request: &InferRequest, version: Version, answer: Answer) -> Reply {
-    let reply = wire::InferReply {
-        confidence: answer.confidence,
-        queue_us: answer.queue_us,
-        infer_us: answer.infer_us,
-        label: answer.label.unwrap_or_default(),
-        ..wire::infer_reply(request, version, &answer.outputs)
-    };
-    (reply, answer.outputs.iter().map(|output| output.data().clone()).collect())
 }

@@ -15,10 +15,11 @@ pub(super) async fn serve(cloud: &Cloud, connection: &Connection) {
 }
 
 async fn renew(cloud: &Cloud, connection: &Connection) -> Result<EnrolReply, Problem> {
-    let old = identify(cloud, connection).await.map_err(|reason| {
+    let known = identify(cloud, connection).await.map_err(|reason| {
         cloud.events.agent_unauthorised(connection.remote_address(), reason);
         Problem::new(ProblemCode::Unauthorised, reason)
     })?;
+    let old = known.certificate;
     let leaf = cloud.ca.renewed_certificate(&old).map_err(|error| {
         cloud.events.internal_error(&error);
         Problem::new(ProblemCode::Internal, "the cloud could not renew the certificate")

@@ -4,15 +4,17 @@ use link::frames::{self, LinkError};
 use link::pki::DeviceCertificate;
 use link::quic;
 use protocol::codec::{CodecError, FrameKind};
-use protocol::id::DeviceId;
-use protocol::problem::ProblemCode;
+use protocol::id::{DeviceId, ModelName, TenantName};
+use protocol::problem::{Problem, ProblemCode};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::task::JoinSet;
 
+use super::scope::Scope;
 use super::{FIRST_FRAME_TIMEOUT, blob, control, infer, time, violation};
+use crate::access::Identity;
 use crate::state::{Cloud, now_s};
 use crate::store::StoreError;
 
@@ -22,6 +24,8 @@ pub(super) struct Session {
     pub(super) device: DeviceId,
     pub(super) connection: Connection,
     pub(super) has_control: AtomicBool,
+    pub(super) identity: Identity,
+    scope: Scope,
     pub(super) times: time::Allowance,
 }
 
@@ -45,9 +49,9 @@ pub(super) enum StreamError {
 /// Serves one agent's connection to its end.
 pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let remote = connection.remote_address();
-    let certificate = identify(&cloud, &connection).await;
-    let device = match certificate.and_then(|c| valid_now(&c).map(|()| c.device)) {
-        Ok(device) => device,
+    let known = identify(&cloud, &connection).await;
+    let (device, tenant) = match known.and_then(Known::valid_now) {
+        Ok(Known { certificate, tenant }) => (certificate.device, tenant),
         Err(reason) => {
             cloud.events.agent_unauthorised(remote, reason);
             return quic::close(&connection, ProblemCode::Unauthorised, reason);
@@ -57,7 +61,10 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     cloud.online.enter(&device, &connection);
     let has_control = AtomicBool::new(false);
     let times = time::Allowance::default();
-    let session = Arc::new(Session { cloud, device, connection, has_control, times });
+    let identity = Identity { tenant, caller: format!("device {device}").into() };
+    let scope = Scope::default();
+    let session = Session { cloud, device, connection, has_control, times, identity, scope };
+    let session = Arc::new(session);
     let ended = session.run().await;
     let Session { cloud, device, connection, .. } = &*session;
     cloud.online.leave(device, connection);
@@ -68,15 +75,23 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     }
 }
 
-/// The handshake took what renewal takes.
-fn valid_now(certificate: &DeviceCertificate) -> Result<(), &'static str> {
-    if certificate.not_after_s <= now_s() {
-        return Err("the device's certificate has expired: renew it first");
+/// A device that is known here.
+pub(super) struct Known {
+    pub(super) certificate: DeviceCertificate,
+    tenant: TenantName,
+}
+
+impl Known {
+    /// The handshake took what renewal takes.
+    fn valid_now(self) -> Result<Self, &'static str> {
+        if self.certificate.not_after_s <= now_s() {
+            return Err("the device's certificate has expired: renew it first");
+        }
+        if self.certificate.not_before_s > now_s() {
+            return Err("the device's certificate is not valid yet: renew it first");
+        }
+        Ok(self)
     }
-    if certificate.not_before_s > now_s() {
-        return Err("the device's certificate is not valid yet: renew it first");
-    }
-    Ok(())
 }
 
 /// The certificate behind a connection, if its device is known here and not shut out; it may have
@@ -84,7 +99,7 @@ fn valid_now(certificate: &DeviceCertificate) -> Result<(), &'static str> {
 pub(super) async fn identify(
     cloud: &Cloud,
     connection: &Connection,
-) -> Result<DeviceCertificate, &'static str> {
+) -> Result<Known, &'static str> {
     let chain = connection.peer_identity().and_then(|any| any.downcast().ok());
     let chain: Vec<CertificateDer<'static>> = chain.map(|boxed| *boxed).unwrap_or_default();
     let leaf = chain.first().ok_or("no client certificate: enrol the device first")?;
@@ -97,12 +112,17 @@ pub(super) async fn identify(
     match known {
         Some(known) if known.key != certificate.key => Err("the device enrolled with another key"),
         Some(known) if known.denied => Err("this device was denied by the operator"),
-        Some(_) => Ok(certificate),
+        Some(known) => Ok(Known { certificate, tenant: known.tenant }),
         None => Err("this device never enrolled here"),
     }
 }
 
 impl Session {
+    /// Refuses a model that this device should not run, or that its tenant may not ask.
+    pub(super) async fn check_model(&self, model: &ModelName) -> Result<(), Problem> {
+        self.scope.check(self, model).await
+    }
+
     /// Accepts streams until the connection ends. A stopping server accepts no more, and leaves it
     /// to the end of the endpoint to close the connection once the requests are answered.
     async fn run(self: &Arc<Self>) -> ConnectionError {

@@ -39,6 +39,7 @@ fn describe(cloud: &Cloud, device: &DeviceRecord, assignments: &[Assignment]) ->
         "id": device.id,
         "name": name,
         "hostname": device.hostname,
+        "tenant": device.tenant,
         "online": online,
         "last_seen_s": if online { Some(now_s()) } else { device.last_seen_s },
         "enrolled_at_s": device.enrolled_at_s,

@@ -4,7 +4,8 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -23,13 +24,21 @@ pub struct ApiError {
     code: &'static str,
     error: String,
     hint: String,
+    retry_after_s: u32,
     fault: Option<Fault>,
 }
 
 impl ApiError {
     /// A failure without a hint.
     pub fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> Self {
-        Self { status, code, error: error.into(), hint: String::new(), fault: None }
+        Self {
+            status,
+            code,
+            error: error.into(),
+            hint: String::new(),
+            retry_after_s: 0,
+            fault: None,
+        }
     }
 
     /// The same failure with a hint.
@@ -39,8 +48,14 @@ impl ApiError {
         self
     }
 
-    pub(super) fn unauthorised() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorised", "this key is not known to this cloud")
+    /// The same failure with the time after which to try again.
+    pub(super) fn retry_after_ms(mut self, wait_ms: u32) -> Self {
+        self.retry_after_s = wait_ms.div_ceil(1000);
+        self
+    }
+
+    pub(super) fn unauthorised(error: String) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorised", error)
             .hint("log in with another: outrigger login --cloud HOST:PORT --key-file FILE")
     }
 
@@ -77,6 +92,13 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({ "error": self.error, "code": self.code, "hint": self.hint });
         let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.retry_after_s > 0 {
+            headers.insert(RETRY_AFTER, self.retry_after_s.into());
+        }
         if let Some(fault) = self.fault {
             response.extensions_mut().insert(fault);
         }

@@ -1,7 +1,6 @@
 //! Pushed bundles: taken in when the signature is trusted, every file is here, the version is
 //! newer, and, for a cloud variant, the model loads and answers its probes.
 
-use ::models::model::LoadedModel;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,7 +13,7 @@ use std::sync::Arc;
 use super::ApiError;
 use super::auth::Caller;
 use super::error::RawBody;
-use crate::serving::ServeError;
+use crate::serving::{Resident, ServeError};
 use crate::state::Cloud;
 use crate::store::Store;
 use crate::store::models::{BundleRecord, PushError, Pushed};
@@ -29,7 +28,11 @@ pub(super) async fn list(
     caller.need(Permission::View)?;
     let bundles = cloud.db.call(Store::bundles).await?;
     let models: Result<Vec<_>, _> = bundles.iter().map(describe).collect();
-    Ok(Json(json!({ "models": models.map_err(ApiError::internal)? })))
+    let policies = cloud.db.call(Store::policies).await?;
+    let policies: serde_json::Map<_, _> =
+        policies.into_iter().map(|(model, policy)| (model.into(), json!(policy))).collect();
+    let models = models.map_err(ApiError::internal)?;
+    Ok(Json(json!({ "models": models, "policies": policies })))
 }
 
 fn describe(record: &BundleRecord) -> Result<Value, protocol::manifest::InvalidManifest> {
@@ -120,7 +123,7 @@ async fn try_cloud_variant(
     cloud: &Cloud,
     signed: &SignedManifest,
     manifest: &Manifest,
-) -> Result<Option<Arc<LoadedModel>>, ApiError> {
+) -> Result<Option<Arc<Resident>>, ApiError> {
     if manifest.variant != Variant::Cloud {
         return Ok(None);
     }

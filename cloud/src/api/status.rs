@@ -18,9 +18,10 @@ const AUDIT_DEFAULT: u32 = 100;
 
 pub(super) async fn whoami(State(cloud): State<Arc<Cloud>>, caller: Caller) -> Json<Value> {
     Json(json!({
-        "key_id": caller.0.id,
-        "name": caller.0.name,
-        "role": caller.0.role,
+        "key_id": caller.0.record.id,
+        "name": caller.0.record.name,
+        "role": caller.0.record.role,
+        "tenant": caller.0.record.tenant,
         "ca_hash": cloud.ca.hash(),
         "cloud_version": env!("CARGO_PKG_VERSION"),
     }))
@@ -35,6 +36,7 @@ pub(super) async fn stats(
     Ok(Json(json!({
         "devices_online": cloud.online.len(),
         "requests_in_flight": cloud.in_flight.count(),
+        "keys_live": cloud.access.live_keys(),
         "cloud_variants": known,
         "cloud_variants_loaded": loaded,
         "counts": cloud.events.counts(),

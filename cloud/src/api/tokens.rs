@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleet::access::Permission;
+use protocol::id::TenantName;
 use protocol::limits::NAME_MAX_BYTES;
 use protocol::token::{Secret, Token};
 use serde::Deserialize;
@@ -25,6 +26,8 @@ pub(super) struct Wanted {
     ttl_s: Option<u32>,
     #[serde(default)]
     label: String,
+    #[serde(default)]
+    tenant: TenantName,
 }
 
 pub(super) async fn create(
@@ -41,6 +44,7 @@ pub(super) async fn create(
         let text = format!("a label has at most {NAME_MAX_BYTES} bytes, on one line");
         return Err(ApiError::invalid(text));
     }
+    cloud.access.check_tenant(&wanted.tenant)?;
     let token = Token {
         id: Token::id_from_entropy(link::entropy()),
         secret: Secret::from_entropy(link::entropy()),
@@ -48,8 +52,9 @@ pub(super) async fn create(
     };
     let by = caller.by();
     let expires_at_s = by.now_s + i64::from(ttl_s);
-    let (id, digest, label) = (token.id.clone(), token.secret.digest(), wanted.label);
-    let new = NewToken { id, digest, label, expires_at_s };
+    let (id, digest) = (token.id.clone(), token.secret.digest());
+    let Wanted { label, tenant, .. } = wanted;
+    let new = NewToken { id, digest, label, tenant, expires_at_s };
     cloud.db.call(move |store| store.add_token(&by, &new)).await?;
     let answer = json!({ "id": token.id, "token": token.reveal(), "expires_at_s": expires_at_s });
     Ok((StatusCode::CREATED, Json(answer)))

@@ -3,7 +3,6 @@
 use axum::Router;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
-use hyper_util::rt::TokioTimer;
 use link::tls::{self, Identity};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,6 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::StartError;
+use super::limited::Limited;
 
 /// From a connection's opening, or the end of a request, to the next request's header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,11 +34,14 @@ impl Https {
         let mut server =
             axum_server::from_tcp_rustls(listener, tls).map_err(StartError::Listener)?;
         let http = server.http_builder();
-        http.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-        http.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT);
+        oip::listen::bound(http);
+        http.http1().header_read_timeout(HEADER_TIMEOUT);
+        http.http2().keep_alive_interval(HEADER_TIMEOUT);
         let handle = Handle::new();
         let server = server.handle(handle.clone()).first_request_timeout(HEADER_TIMEOUT);
-        let task = tokio::spawn(server.serve(routes.into_make_service()));
+        let server = server.map(Limited::new);
+        let task =
+            tokio::spawn(server.serve(routes.into_make_service_with_connect_info::<SocketAddr>()));
         Ok(Self { handle, task })
     }
 

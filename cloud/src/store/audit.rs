@@ -45,6 +45,14 @@ pub(super) fn append(
 }
 
 impl Store {
+    /// Notes a change that nothing else keeps.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn note(&self, by: &By, action: &str, subject: &str) -> Result<(), StoreError> {
+        self.change(|transaction| Ok(append(transaction, by, action, subject, "")?))
+    }
+
     /// The newest entries, newest first.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Devices: who they are, and what they said last.
 
 use prost::Message;
-use protocol::id::{ContentHash, DeviceId};
+use protocol::id::{ContentHash, DeviceId, TenantName};
 use protocol::wire;
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
@@ -10,12 +10,14 @@ use super::audit::{By, append};
 use super::{Store, StoreError, conversion_failure, parsed};
 
 /// What is checked when a device connects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownDevice {
     /// SHA-256 of the enrolled key's SubjectPublicKeyInfo.
     pub key: ContentHash,
     /// Whether the operator shut it out.
     pub denied: bool,
+    /// Whom it belongs to.
+    pub tenant: TenantName,
 }
 
 /// A device with all that is known about it.
@@ -25,6 +27,8 @@ pub struct DeviceRecord {
     pub id: DeviceId,
     /// What the operator called it.
     pub label: String,
+    /// Whom it belongs to.
+    pub tenant: TenantName,
     /// What it calls itself.
     pub hostname: String,
     /// Its agent's version.
@@ -49,6 +53,7 @@ impl DeviceRecord {
         Ok(Self {
             id: parsed(row, "id")?,
             label: row.get("label")?,
+            tenant: parsed(row, "tenant")?,
             hostname: row.get("hostname")?,
             agent_version: row.get("agent_version")?,
             os: row.get("os")?,
@@ -68,11 +73,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn known_device(&self, id: &DeviceId) -> Result<Option<KnownDevice>, StoreError> {
-        let sql = "SELECT key_hash, denied FROM devices WHERE id = ?";
+        let sql = "SELECT key_hash, denied, tenant FROM devices WHERE id = ?";
         self.read(|connection| {
             let mut statement = connection.prepare_cached(sql)?;
             let known = statement.query_row([id.as_str()], |row| {
-                Ok(KnownDevice { key: parsed(row, "key_hash")?, denied: row.get("denied")? })
+                Ok(KnownDevice {
+                    key: parsed(row, "key_hash")?,
+                    denied: row.get("denied")?,
+                    tenant: parsed(row, "tenant")?,
+                })
             });
             Ok(known.optional()?)
         })

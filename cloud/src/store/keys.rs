@@ -1,39 +1,63 @@
-//! Operators' keys, and the signers that devices trust.
+//! Keys of operators and clients: only the SHA-256 of each secret is kept.
 
-use fleet::access::Role;
-use protocol::manifest::SignerKey;
+use fleet::access::KeyRecord;
 use protocol::token::SecretDigest;
 use rusqlite::types::Type;
-use rusqlite::{OptionalExtension, Row, params};
-use serde::Serialize;
+use rusqlite::{Row, params};
 
 use super::audit::{By, append};
 use super::{Store, StoreError, conversion_failure, parsed};
 
-/// An operator's key, without its secret.
-#[derive(Debug, Clone)]
-pub struct ApiKey {
-    /// The public half of the token.
-    pub id: String,
-    /// SHA-256 of the secret.
-    pub digest: SecretDigest,
-    /// What its holder may do.
-    pub role: Role,
-    /// What people call it.
-    pub name: String,
-}
+/// Keys that are neither revoked nor expired.
+pub const KEYS_MAX: u32 = 10_000;
 
-/// A key that may sign what devices install.
-#[derive(Debug, Clone, Serialize)]
-pub struct Signer {
-    /// SHA-256 of the public key.
-    pub key_id: String,
-    /// The public key, hexadecimal.
-    pub public_key: String,
-    /// What people call it.
-    pub name: String,
+/// A key with its history.
+#[derive(Debug, Clone)]
+pub struct StoredKey {
+    /// What decides about its holder.
+    pub record: KeyRecord,
     /// Unix seconds.
     pub created_at_s: i64,
+    /// Unix seconds; `None` unless revoked.
+    pub revoked_at_s: Option<i64>,
+    /// Unix seconds, to about a minute; `None` until its first use.
+    pub last_used_s: Option<i64>,
+}
+
+/// What became of a revocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revoked {
+    /// The key is worthless from now on.
+    Now,
+    /// There is no such key, or it was revoked before.
+    Absent,
+    /// It is the last key of an admin.
+    LastAdmin,
+}
+
+impl StoredKey {
+    /// Whether it can be used now.
+    pub fn is_live(&self, now_s: i64) -> bool {
+        self.revoked_at_s.is_none() && self.record.expires_at_s.is_none_or(|end_s| now_s < end_s)
+    }
+
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let record = KeyRecord {
+            id: row.get("id")?,
+            digest: SecretDigest(bytes32(row, "digest")?),
+            role: parsed(row, "role")?,
+            name: row.get("name")?,
+            tenant: parsed(row, "tenant")?,
+            models: parsed(row, "models")?,
+            expires_at_s: row.get("expires_at_s")?,
+        };
+        Ok(Self {
+            record,
+            created_at_s: row.get("created_at_s")?,
+            revoked_at_s: row.get("revoked_at_s")?,
+            last_used_s: row.get("last_used_s")?,
+        })
+    }
 }
 
 /// A column of exactly 32 bytes.
@@ -43,7 +67,7 @@ pub(super) fn bytes32(row: &Row<'_>, column: &str) -> rusqlite::Result<[u8; 32]>
 }
 
 impl Store {
-    /// Whether any operator's key exists.
+    /// Whether any key exists.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -52,87 +76,70 @@ impl Store {
         self.read(|connection| Ok(connection.query_row(sql, [], |row| row.get(0))?))
     }
 
-    /// Adds an operator's key.
+    /// Adds a key; false when there are [`KEYS_MAX`] live ones.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn add_api_key(&self, by: &By, key: &ApiKey) -> Result<(), StoreError> {
-        let sql = "INSERT INTO api_keys (id, digest, role, name, created_at_s)
-                   VALUES (?, ?, ?, ?, ?)";
+    pub fn add_api_key(&self, by: &By, key: &KeyRecord) -> Result<bool, StoreError> {
+        let count = "SELECT count(*) FROM api_keys WHERE revoked_at_s IS NULL
+                     AND (expires_at_s IS NULL OR expires_at_s > ?)";
+        let sql = "INSERT INTO api_keys (id, digest, role, name, tenant, models, expires_at_s,
+                                         created_at_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         self.change(|transaction| {
-            let digest = key.digest.0.as_slice();
-            let values = params![key.id, digest, key.role.as_str(), key.name, by.now_s];
-            transaction.execute(sql, values)?;
-            Ok(append(transaction, by, "key.create", &key.name, key.role.as_str())?)
-        })
-    }
-
-    /// The operator's key with this id.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn api_key(&self, id: &str) -> Result<Option<ApiKey>, StoreError> {
-        let sql = "SELECT id, digest, role, name FROM api_keys WHERE id = ?";
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(sql)?;
-            let key = statement.query_row([id], |row| {
-                Ok(ApiKey {
-                    id: row.get("id")?,
-                    digest: SecretDigest(bytes32(row, "digest")?),
-                    role: parsed(row, "role")?,
-                    name: row.get("name")?,
-                })
-            });
-            Ok(key.optional()?)
-        })
-    }
-
-    /// Trusts a signer; false when it was trusted before.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn add_signer(&self, by: &By, key: SignerKey, name: &str) -> Result<bool, StoreError> {
-        let sql = "INSERT INTO signers (key_id, public_key, name, created_at_s)
-                   VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING";
-        let key_id = key.key_id().to_string();
-        self.change(|transaction| {
-            let added =
-                transaction.execute(sql, params![key_id, key.0.as_slice(), name, by.now_s])?;
-            if added == 1 {
-                append(transaction, by, "signer.trust", &key_id, name)?;
+            let live: u32 = transaction.query_row(count, [by.now_s], |row| row.get(0))?;
+            if live >= KEYS_MAX {
+                return Ok(false);
             }
-            Ok(added == 1)
+            let values = params![
+                key.id,
+                key.digest.0.as_slice(),
+                key.role.as_str(),
+                key.name,
+                key.tenant.as_str(),
+                key.models.to_string(),
+                key.expires_at_s,
+                by.now_s
+            ];
+            transaction.execute(sql, values)?;
+            let subject = format!("{} ({})", key.name, key.id);
+            let detail = format!("{} of {} for {}", key.role, key.tenant, key.models);
+            append(transaction, by, "key.create", &subject, &detail)?;
+            Ok(true)
         })
     }
 
-    /// Every trusted signer, oldest first.
+    /// Revokes a key for good. The last admin's stays: without it nobody could make another.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn signers(&self) -> Result<Vec<Signer>, StoreError> {
-        let sql = "SELECT * FROM signers ORDER BY created_at_s, key_id";
+    pub fn revoke_api_key(&self, by: &By, id: &str) -> Result<Revoked, StoreError> {
+        let others = "SELECT count(*) FROM api_keys WHERE id <> ? AND role = 'admin'
+                      AND revoked_at_s IS NULL AND (expires_at_s IS NULL OR expires_at_s > ?)";
+        let is_admin = "SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = ? AND role = 'admin'
+                                       AND revoked_at_s IS NULL)";
+        let sql = "UPDATE api_keys SET revoked_at_s = ? WHERE id = ? AND revoked_at_s IS NULL";
+        self.change(|transaction| {
+            let others: u32 = transaction.query_row(others, params![id, by.now_s], |r| r.get(0))?;
+            if others == 0 && transaction.query_row(is_admin, [id], |r| r.get(0))? {
+                return Ok(Revoked::LastAdmin);
+            }
+            if transaction.execute(sql, params![by.now_s, id])? == 0 {
+                return Ok(Revoked::Absent);
+            }
+            append(transaction, by, "key.revoke", id, "")?;
+            Ok(Revoked::Now)
+        })
+    }
+
+    /// Every key, oldest first, the revoked ones too.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn api_keys(&self) -> Result<Vec<StoredKey>, StoreError> {
         self.read(|connection| {
+            let sql = "SELECT * FROM api_keys ORDER BY created_at_s, id";
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([], |row| {
-                Ok(Signer {
-                    key_id: row.get("key_id")?,
-                    public_key: hex::encode(bytes32(row, "public_key")?),
-                    name: row.get("name")?,
-                    created_at_s: row.get("created_at_s")?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-    }
-
-    /// The public keys of every trusted signer.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn signer_keys(&self) -> Result<Vec<SignerKey>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached("SELECT public_key FROM signers")?;
-            let rows = statement.query_map([], |row| Ok(SignerKey(bytes32(row, "public_key")?)))?;
+            let rows = statement.query_map([], StoredKey::from_row)?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }

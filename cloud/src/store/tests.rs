@@ -3,7 +3,7 @@ use super::models::{PushError, Pushed};
 use super::tokens::{Applicant, EnrolError, NewToken};
 use super::*;
 use fleet::desired::Assignment;
-use protocol::id::{ContentHash, DeviceId, Variant, Version};
+use protocol::id::{ContentHash, DeviceId, TenantName, Variant, Version};
 use protocol::manifest::{FORMAT, FileRef, MODEL_FILE, Manifest, Probes, SigningKey, TensorSpec};
 use protocol::tensor::DataType;
 use protocol::token::Secret;
@@ -36,7 +36,13 @@ fn applicant(seed: u8, key: &str, now_s: i64) -> Applicant {
 
 fn add_token(store: &Store) {
     let digest = secret(1).digest();
-    let token = NewToken { id: "t".into(), digest, label: "door".into(), expires_at_s: 2000 };
+    let token = NewToken {
+        id: "t".into(),
+        digest,
+        label: "door".into(),
+        tenant: TenantName::default(),
+        expires_at_s: 2000,
+    };
     store.add_token(&by(), &token).unwrap();
 }
 

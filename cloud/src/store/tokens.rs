@@ -1,7 +1,7 @@
 //! Enrolment tokens, and the one transaction in which a token becomes a device.
 
 use fleet::enrol::{self, Grant, TokenRecord};
-use protocol::id::{ContentHash, DeviceId};
+use protocol::id::{ContentHash, DeviceId, TenantName};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::token::SecretDigest;
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -19,6 +19,8 @@ pub struct NewToken {
     pub digest: SecretDigest,
     /// What the device will be called.
     pub label: String,
+    /// Whom the device will belong to.
+    pub tenant: TenantName,
     /// Unix seconds after which it is worthless.
     pub expires_at_s: i64,
 }
@@ -65,11 +67,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn add_token(&self, by: &By, token: &NewToken) -> Result<(), StoreError> {
-        let sql = "INSERT INTO enrolment_tokens (id, digest, label, created_at_s, expires_at_s)
-                   VALUES (?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO enrolment_tokens (id, digest, label, tenant, created_at_s,
+                                                 expires_at_s) VALUES (?, ?, ?, ?, ?, ?)";
         self.change(|transaction| {
             let digest = token.digest.0.as_slice();
-            let values = params![token.id, digest, token.label, by.now_s, token.expires_at_s];
+            let tenant = token.tenant.as_str();
+            let values =
+                params![token.id, digest, token.label, tenant, by.now_s, token.expires_at_s];
             transaction.execute(sql, values)?;
             let detail = format!("{:?} for {} s", token.label, token.expires_at_s - by.now_s);
             Ok(append(transaction, by, "token.create", &token.id, &detail)?)
@@ -87,17 +91,21 @@ impl Store {
             let record = found.as_ref().map(|(record, _)| record);
             let grant = enrol::decide(record, &applicant.presented, applicant.key, applicant.now_s);
             let grant = grant.map_err(EnrolError::Refused)?;
-            let label = found.as_ref().map_or("", |(_, label)| label.as_str());
-            carry_out(transaction, applicant, grant, label)
+            let belongs = found.map(|(_, belongs)| belongs).unwrap_or_default();
+            carry_out(transaction, applicant, grant, &belongs)
         })
     }
 }
 
+/// What a token says of its device: its label, and the tenant.
+type Belongs = (String, TenantName);
+
 fn find_token(
     transaction: &Transaction<'_>,
     id: &str,
-) -> rusqlite::Result<Option<(TokenRecord, String)>> {
-    let sql = "SELECT digest, label, expires_at_s, used_by_key FROM enrolment_tokens WHERE id = ?";
+) -> rusqlite::Result<Option<(TokenRecord, Belongs)>> {
+    let sql = "SELECT digest, label, tenant, expires_at_s, used_by_key FROM enrolment_tokens
+               WHERE id = ?";
     let found = transaction.query_row(sql, [id], |row| {
         let used_by: Option<String> = row.get("used_by_key")?;
         let record = TokenRecord {
@@ -105,7 +113,7 @@ fn find_token(
             expires_at_s: row.get("expires_at_s")?,
             used_by: used_by.map(|text| parse_text(&text)).transpose()?,
         };
-        Ok((record, row.get("label")?))
+        Ok((record, (row.get("label")?, parsed(row, "tenant")?)))
     });
     found.optional()
 }
@@ -114,7 +122,7 @@ fn carry_out(
     transaction: &Transaction<'_>,
     applicant: &Applicant,
     grant: Grant,
-    label: &str,
+    belongs: &Belongs,
 ) -> Result<DeviceId, EnrolError> {
     if grant == Grant::NewDevice {
         let sql = "UPDATE enrolment_tokens SET used_by_key = ? WHERE id = ?";
@@ -126,7 +134,7 @@ fn carry_out(
             Err(EnrolError::Refused(Problem::new(ProblemCode::Unauthorised, text)))
         }
         Some((device, false)) => Ok(device),
-        None => insert_device(transaction, applicant, label),
+        None => insert_device(transaction, applicant, belongs),
     }
 }
 
@@ -144,10 +152,10 @@ fn find_device(
 fn insert_device(
     transaction: &Transaction<'_>,
     applicant: &Applicant,
-    label: &str,
+    (label, tenant): &Belongs,
 ) -> Result<DeviceId, EnrolError> {
-    let sql = "INSERT INTO devices (id, key_hash, label, hostname, agent_version, enrolled_at_s)
-               VALUES (?, ?, ?, ?, ?, ?)";
+    let sql = "INSERT INTO devices (id, key_hash, label, tenant, hostname, agent_version,
+                                    enrolled_at_s) VALUES (?, ?, ?, ?, ?, ?, ?)";
     let device = applicant.fresh_id.clone();
     let key = applicant.key.to_string();
     transaction.execute(
@@ -156,6 +164,7 @@ fn insert_device(
             device.as_str(),
             key,
             label,
+            tenant.as_str(),
             applicant.hostname,
             applicant.agent_version,
             applicant.now_s

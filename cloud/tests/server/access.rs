@@ -25,7 +25,11 @@ fn the_first_key_is_an_admins_and_private() {
 fn without_a_valid_key_there_is_only_health() {
     let cloud = start();
     assert_eq!(cloud.call(None, "GET", "/healthz", b""), (200, json!({ "live": true })));
-    assert_eq!(cloud.call(None, "GET", "/readyz", b""), (200, json!({ "ready": true })));
+    assert_eq!(cloud.call(None, "GET", "/v2/health/live", b"").0, 200);
+    assert_eq!(cloud.call(None, "GET", "/readyz", b"").0, 401);
+    assert_eq!(cloud.call(None, "GET", "/v2/health/ready", b"").0, 401);
+    assert_eq!(cloud.call(None, "GET", "/", b"").0, 401);
+    assert_eq!(cloud.call(None, "GET", "/v1/nothing", b"").0, 401);
     let good = bearer(&cloud.admin);
     let wrong_secret = format!("Bearer {}.{}", cloud.admin.id, "0".repeat(64));
     let unknown = good.replace(&cloud.admin.id, "0123456789abcdef");
@@ -41,7 +45,7 @@ fn without_a_valid_key_there_is_only_health() {
         assert!(body["hint"].as_str().unwrap().contains("outrigger login"));
     }
     let (_, stats) = cloud.admin("GET", "/v1/stats", &Value::Null);
-    assert_eq!(stats["counts"]["api_unauthorised"], 5);
+    assert_eq!(stats["counts"]["api_unauthorised"], 9);
 }
 
 #[test]
@@ -72,7 +76,7 @@ fn every_failure_has_the_same_shape() {
     let cloud = start();
     let huge = "x".repeat(600 << 10);
     for (method, path, body, status, code) in [
-        ("GET", "/v2", "", 404, "not_found"),
+        ("GET", "/v1/v2", "", 404, "not_found"),
         ("DELETE", "/v1/devices", "", 405, "method"),
         ("POST", "/v1/tokens", "no json", 422, "invalid_request"),
         ("POST", "/v1/tokens", r#"{"ttl_s":99999999}"#, 422, "invalid_request"),

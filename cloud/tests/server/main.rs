@@ -8,5 +8,6 @@ mod enrol;
 mod garbage;
 mod models;
 mod process;
+mod standard;
 mod support;
 mod time;

@@ -119,7 +119,7 @@ fn blob(
 fn a_request_is_answered_by_exactly_its_version() {
     let cloud = start();
     cloud.push(&bundle(1, Variant::Cloud, MODEL));
-    let connection = cloud.agent(&cloud.device());
+    let connection = cloud.agent(&cloud.device_with_model());
     let ask = |request: &InferRequest, version, deadline_ms| {
         cloud.runtime.block_on(infer(&connection, request, version, deadline_ms))
     };
@@ -136,8 +136,16 @@ fn a_request_is_answered_by_exactly_its_version() {
         let problem = ask(request, version, 5000).unwrap_err().into_problem();
         assert_eq!(problem.code, expected, "{problem}");
     }
+    let mut other = request(&[0.0; 3]);
+    other.model = "other".parse().unwrap();
+    let problem = ask(&other, 1, 5000).unwrap_err().into_problem();
+    assert_eq!(problem.code, ProblemCode::Unauthorised, "only what is assigned: {problem}");
+    let bounded = json!({ "models": ["x*"] });
+    assert_eq!(cloud.admin("PUT", "/v1/tenants/default", &bounded).0, 200);
+    let problem = ask(&request(&[0.0; 3]), 1, 5000).unwrap_err().into_problem();
+    assert_eq!(problem.code, ProblemCode::Unauthorised, "only what the tenant may: {problem}");
     let counts = cloud.server.cloud().events.counts();
-    assert_eq!((counts.requests, counts.requests_answered), (3, 1));
+    assert_eq!((counts.requests, counts.requests_answered), (5, 1));
 }
 
 #[test]
@@ -153,7 +161,7 @@ fn a_late_or_cancelled_request_gives_its_place_back() {
         cloud.push(&bundle(1, Variant::Cloud, &format!("{MODEL}\ndelay_ms 300")))
     });
     assert_eq!(pushed.0, 201);
-    let connection = cloud.agent(&cloud.device());
+    let connection = cloud.agent(&cloud.device_with_model());
     let late = cloud.runtime.block_on(infer(&connection, &request(&[0.0; 3]), 1, 50));
     assert_eq!(late.unwrap_err().into_problem().code, ProblemCode::DeadlineExceeded);
 
@@ -185,7 +193,7 @@ fn a_stopping_server_answers_what_is_in_flight() {
     gate.open();
     let slow = format!("{MODEL}\ndelay_ms 200");
     assert_eq!(cloud.push(&bundle(1, Variant::Cloud, &slow)).0, 201);
-    let connection = cloud.agent(&cloud.device());
+    let connection = cloud.agent(&cloud.device_with_model());
     let running = {
         let connection = connection.clone();
         cloud

@@ -7,8 +7,6 @@ use link::pki::DeviceKey;
 use link::tls::{self, Identity};
 use models::fake::{FakeBackend, Gate};
 use outrigger_cloud::server::{Config, Server};
-use outrigger_cloud::store::audit::By;
-use outrigger_cloud::store::keys::ApiKey;
 use prost::Message;
 use protocol::id::{ContentHash, Variant, Version};
 use protocol::infer::{InferRequest, PlacementHint};
@@ -17,7 +15,7 @@ use protocol::manifest::{
 };
 use protocol::problem::ProblemCode;
 use protocol::tensor::{DataType, Tensor};
-use protocol::token::{Secret, Token};
+use protocol::token::Token;
 use protocol::wire;
 use protocol::{ALPN_AGENT, ALPN_ENROL};
 use quinn::{ApplicationClose, Connection, ConnectionError, Endpoint};
@@ -116,13 +114,15 @@ impl Cloud {
 
     /// A key of that role; its `Authorization` header.
     pub(crate) fn key(&self, role: Role) -> String {
-        let secret = Secret::from_entropy(link::entropy());
-        let id = Token::id_from_entropy(link::entropy());
-        let key = ApiKey { id: id.clone(), digest: secret.digest(), role, name: role.to_string() };
-        let by = By { actor: "test".into(), now_s: 0 };
-        let call = self.server.cloud().db.call(move |store| store.add_api_key(&by, &key));
-        self.runtime.block_on(call).unwrap();
-        format!("Bearer {id}.{}", secret.reveal())
+        self.key_with(&json!({ "name": role, "role": role })).1
+    }
+
+    /// A key as asked for: its id, and its `Authorization` header.
+    pub(crate) fn key_with(&self, wanted: &Value) -> (String, String) {
+        let (status, body) = self.admin("POST", "/v1/keys", wanted);
+        assert_eq!(status, 201, "{body}");
+        let id = body["id"].as_str().unwrap().to_owned();
+        (id, format!("Bearer {}", body["key"].as_str().unwrap()))
     }
 
     pub(crate) fn connect(&self, tls: rustls::ClientConfig) -> Result<Connection, ConnectionError> {
@@ -270,6 +270,16 @@ impl Cloud {
         self.trust_signer();
         self.push_files(bundle);
         self.push_manifest(bundle, &signing_key())
+    }
+}
+
+impl Cloud {
+    /// A device that should run version 1, so that it may ask the cloud's variants.
+    pub(crate) fn device_with_model(&self) -> Device {
+        self.push(&bundle(1, Variant::Edge, MODEL));
+        let assigned = json!({ "model": "m", "version": 1, "device": null });
+        assert_eq!(self.admin("PUT", "/v1/assignments", &assigned).0, 200);
+        self.device()
     }
 }
 

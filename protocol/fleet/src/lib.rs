@@ -1,5 +1,5 @@
-//! What the cloud decides, without doing any of it: who may enrol ([`enrol`]), who may change
-//! what ([`access`]), what each device should run ([`desired`]), which request is taken now
+//! What the cloud decides, without doing any of it: who may enrol ([`enrol`]), who may do what
+//! ([`access`]), how often an address may fail to say who it is ([`attempts`]), what each device should run ([`desired`]), which request is taken now
 //! ([`admission`]), which requests run together ([`batch`]), and on how many sessions
 //! ([`scaling`]).
 //!
@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod admission;
+pub mod attempts;
 pub mod batch;
 pub mod desired;
 pub mod enrol;

@@ -5,6 +5,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use protocol::id::ModelName;
 use protocol::infer::InferRequest;
+use protocol::pattern::ModelPatterns;
 use protocol::problem::{Problem, ProblemCode};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,20 +13,37 @@ use std::sync::Arc;
 /// What a caller may do. Whatever accepts a connection puts it into the request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    models: Option<Arc<BTreeSet<ModelName>>>,
+    models: Models,
     manages: bool,
     name: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Models {
+    All,
+    Named(Arc<BTreeSet<ModelName>>),
+    /// One of each list must match.
+    Matching(Arc<[ModelPatterns]>),
 }
 
 impl Caller {
     /// May use every model.
     pub fn unlimited() -> Self {
-        Self { models: None, manages: false, name: None }
+        Self::new(Models::All)
     }
 
     /// May use these models only.
     pub fn of_models(models: Arc<BTreeSet<ModelName>>) -> Self {
-        Self { models: Some(models), manages: false, name: None }
+        Self::new(Models::Named(models))
+    }
+
+    /// May use the models that every one of these lists means.
+    pub fn matching(lists: impl Into<Arc<[ModelPatterns]>>) -> Self {
+        Self::new(Models::Matching(lists.into()))
+    }
+
+    fn new(models: Models) -> Self {
+        Self { models, manages: false, name: None }
     }
 
     /// The same caller, who may also load and unload.
@@ -47,18 +65,30 @@ impl Caller {
         }
     }
 
+    /// The name under which whoever answers knows this caller; empty when none was said.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
     pub(crate) fn check_model(&self, model: &ModelName) -> Result<(), Problem> {
-        if self.models.as_ref().is_none_or(|models| models.contains(model)) {
+        if self.may_use(model) {
             return Ok(());
         }
-        let text = format!("this application may not use the model {:?}", model.as_str());
+        let text = format!("this caller may not use the model {:?}", model.as_str());
         Err(Problem::new(ProblemCode::Unauthorised, text)
-            .hint("its models are listed with its token in the configuration"))
+            .hint("its key or token was made for other models"))
+    }
+
+    fn may_use(&self, model: &ModelName) -> bool {
+        match &self.models {
+            Models::All => true,
+            Models::Named(models) => models.contains(model),
+            Models::Matching(lists) => lists.iter().all(|list| list.matches(model)),
+        }
     }
 
     pub(crate) fn knows(&self, model: &str) -> bool {
-        let Some(models) = &self.models else { return true };
-        models.iter().any(|m| m.as_str() == model)
+        model.parse().is_ok_and(|model| self.may_use(&model))
     }
 
     pub(crate) fn check_manages(&self, model: &ModelName) -> Result<(), Problem> {
@@ -67,7 +97,7 @@ impl Caller {
             return Ok(());
         }
         Err(Problem::new(ProblemCode::Unauthorised, "models are not loaded or unloaded from here")
-            .hint("call load and unload over the Unix socket"))
+            .hint("an agent does it over its Unix socket, a cloud for the keys of operators"))
     }
 
     /// The caller of a request; without one nothing is allowed.

@@ -12,11 +12,17 @@ mod grpc;
 mod http;
 mod intake;
 pub mod listen;
+mod reflection;
 mod refusal;
+mod statistics;
+mod unread;
 
 pub use caller::Caller;
 pub use intake::{BODIES_MAX_BYTES, BODY_PATIENCE, Intake};
-pub use refusal::{forbidden, unauthenticated};
+pub use reflection::reflection;
+pub use refusal::{forbidden, is_grpc, too_many, unauthenticated};
+pub use statistics::Statistics;
+pub use unread::discard;
 
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse};
@@ -26,8 +32,22 @@ use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
 use std::sync::Arc;
 
+/// What is known of a request before its body is read.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The model.
+    pub model: &'a ModelName,
+    /// Its version; the one that answers by the model's name when absent.
+    pub version: Option<Version>,
+    /// Bytes of its body or message; `None` where they are not known, or grow by decompression.
+    pub body_bytes: Option<u64>,
+}
+
 /// Something that answers inference requests.
 pub trait Inference: Send + Sync + 'static {
+    /// The room that one request takes, given back when it is dropped.
+    type Place: Send;
+
     /// The server's name.
     fn name(&self) -> &str;
 
@@ -47,10 +67,18 @@ pub trait Inference: Send + Sync + 'static {
         version: Option<Version>,
     ) -> Result<Arc<ModelDescription>, Problem>;
 
+    /// Takes a request in, or refuses it at once: over HTTP before its body is read, over gRPC
+    /// once its message is there. A refusal is counted here.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    fn admit(&self, caller: &Caller, ask: &Ask<'_>) -> Result<Self::Place, Problem>;
+
     /// Answers inside the request's deadline, or says why there is no answer. Dropping the future
     /// cancels the request.
     fn infer(
         &self,
+        place: Self::Place,
         request: InferRequest,
     ) -> impl Future<Output = Result<InferResponse, Problem>> + Send;
 
@@ -58,10 +86,18 @@ pub trait Inference: Send + Sync + 'static {
     fn index(&self) -> Vec<ModelIndex>;
 
     /// Lets an installed model answer again.
-    fn load(&self, model: &ModelName) -> impl Future<Output = Result<(), Problem>> + Send;
+    fn load(
+        &self,
+        caller: &Caller,
+        model: &ModelName,
+    ) -> impl Future<Output = Result<(), Problem>> + Send;
 
     /// Stops a model from answering, until it is loaded.
-    fn unload(&self, model: &ModelName) -> impl Future<Output = Result<(), Problem>> + Send;
+    fn unload(
+        &self,
+        caller: &Caller,
+        model: &ModelName,
+    ) -> impl Future<Output = Result<(), Problem>> + Send;
 
     /// What became of the requests to every installed model.
     fn statistics(&self) -> Vec<ModelStatistics>;

@@ -115,6 +115,13 @@ pub async fn serve(
 
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
+    bound(&mut builder);
+    builder
+}
+
+/// Sets every limit on what one connection may pile up, for HTTP/1 and HTTP/2. Streams that a peer
+/// opens and resets at once are bounded by h2 itself (20 that wait to be accepted).
+pub fn bound(builder: &mut Builder<TokioExecutor>) {
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -129,7 +136,6 @@ fn builder() -> Builder<TokioExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
-    builder
 }
 
 fn spawn<S, P>(

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use protocol::problem::Problem;
 
 /// Whether a request is a gRPC call.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
@@ -30,5 +30,16 @@ pub fn unauthenticated(headers: &HeaderMap, problem: &Problem) -> Response {
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     let scheme = HeaderValue::from_static("Bearer");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    response
+}
+
+/// The answer to a caller who failed too often: 429, or `RESOURCE_EXHAUSTED`.
+pub fn too_many(headers: &HeaderMap, problem: &Problem) -> Response {
+    if is_grpc(headers) {
+        let status = tonic::Status::resource_exhausted(problem.to_string());
+        return status.into_http::<axum::body::Body>().into_response();
+    }
+    let mut response = failure(problem);
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
     response
 }

@@ -4,6 +4,7 @@ use crate::id::{ModelName, Version};
 use crate::limits::{SEQUENCE_IDLE_S, SEQUENCES_MAX, TENSORS_MAX_BYTES};
 use crate::manifest::{MODEL_FILE, Manifest, TensorSpec};
 use crate::tensor::DataType;
+use crate::versions::VersionPolicy;
 use crate::wire::inference::model_metadata_response::TensorMetadata;
 use crate::wire::inference::model_sequence_batching::StrategyOldest;
 use crate::wire::inference::{
@@ -35,6 +36,10 @@ pub struct ModelDescription {
     pub instances: usize,
     /// On what kind of processor.
     pub kind: model_instance_group::Kind,
+    /// Every version that answers, in order.
+    pub versions: Vec<Version>,
+    /// Which versions those are meant to be.
+    pub policy: VersionPolicy,
     /// Whether it keeps state from one request of a sequence to the next.
     pub takes_sequences: bool,
 }
@@ -67,6 +72,8 @@ impl ModelDescription {
             classes: manifest.classes.as_ref().map(|classes| classes.logits.clone()),
             labels: labels.to_vec(),
             instances,
+            versions: vec![manifest.version],
+            policy: VersionPolicy::default(),
             takes_sequences: manifest.takes_sequences(),
             kind: model_instance_group::Kind::Auto,
         }
@@ -100,7 +107,7 @@ impl ModelDescription {
     pub fn metadata(&self) -> ModelMetadataResponse {
         ModelMetadataResponse {
             name: self.name.to_string(),
-            versions: vec![self.version.to_string()],
+            versions: self.versions.iter().map(ToString::to_string).collect(),
             platform: PLATFORM.into(),
             inputs: self.inputs.iter().map(tensor_metadata).collect(),
             outputs: self.outputs.iter().map(tensor_metadata).collect(),
@@ -124,12 +131,11 @@ impl ModelDescription {
             dims: dims(spec),
             ..ModelOutput::default()
         };
-        let latest = model_version_policy::Latest { num_versions: 1 };
         ModelConfig {
             name: self.name.to_string(),
             platform: PLATFORM.into(),
             backend: "onnxruntime".into(),
-            version_policy: Some(ModelVersionPolicy { latest: Some(latest) }),
+            version_policy: Some(policy_message(&self.policy)),
             max_batch_size: i32::try_from(max_batch_size).unwrap_or(i32::MAX),
             input: self.inputs.iter().map(input).collect(),
             output: self.outputs.iter().map(output).collect(),
@@ -143,6 +149,20 @@ impl ModelDescription {
             model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
         }
     }
+}
+
+fn policy_message(policy: &VersionPolicy) -> ModelVersionPolicy {
+    use model_version_policy::{All, Latest, Specific};
+    let mut message = ModelVersionPolicy::default();
+    match policy {
+        VersionPolicy::Latest(count) => message.latest = Some(Latest { num_versions: *count }),
+        VersionPolicy::All => message.all = Some(All {}),
+        VersionPolicy::Listed(listed) => {
+            let number = |version: &Version| i64::try_from(version.get()).unwrap_or(i64::MAX);
+            message.specific = Some(Specific { versions: listed.iter().map(number).collect() });
+        }
+    }
+    message
 }
 
 fn sequence_batching(limits: SequenceLimits) -> ModelSequenceBatching {

@@ -98,6 +98,7 @@ fn say_next(role: Role) {
         Role::Signer | Role::Admin => "outrigger model push FOLDER",
         Role::Operator => "outrigger device token",
         Role::Viewer => "outrigger device list",
+        Role::Client => "send this key with requests to /v2; it is good for nothing else",
     };
     eprintln!("next: {next}");
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod assign;
 pub(crate) mod list;
+pub(crate) mod policy;
 pub(crate) mod push;
 
 use protocol::id::{ModelName, Variant, Version};

@@ -3,8 +3,9 @@
 use super::generated::grpc_inference_service_server::GrpcInferenceService;
 use super::{refused, status_of};
 use crate::intake::Held;
-use crate::{Caller, Inference};
+use crate::{Ask, Caller, Inference};
 use futures_util::{Stream, StreamExt};
+use prost::Message as _;
 use protocol::oip::grpc::{
     parse_names, parse_request, parse_timeout, render_response, stream_response,
 };
@@ -52,12 +53,13 @@ impl<I: Inference> Service<I> {
         timeout: Option<Duration>,
         message: ModelInferRequest,
     ) -> (bool, Result<ModelInferResponse, Problem>) {
+        let bytes = message.encoded_len() as u64;
         let parsed = parse_request(message, timeout);
         let parsed = parsed.and_then(|p| caller.check_model(&p.request.model).map(|()| p));
         match parsed {
             Ok(ParsedRequest { mut request, form }) => {
                 caller.own(&mut request);
-                let result = self.infer_parsed(request, &form).await;
+                let result = self.infer_parsed(caller, bytes, request, &form).await;
                 (form.wants_final_response(), result)
             }
             Err(problem) => {
@@ -69,10 +71,14 @@ impl<I: Inference> Service<I> {
 
     async fn infer_parsed(
         &self,
+        caller: &Caller,
+        bytes: u64,
         request: protocol::infer::InferRequest,
         form: &oip::OutputForm,
     ) -> Result<ModelInferResponse, Problem> {
-        let mut response = self.0.infer(request).await?;
+        let ask = Ask { model: &request.model, version: request.version, body_bytes: Some(bytes) };
+        let place = self.0.admit(caller, &ask)?;
+        let mut response = self.0.infer(place, request).await?;
         if form.wants_classes() {
             let model = self.0.describe(&response.model, Some(response.verdict.version))?;
             oip::classify(&mut response, form, &model)?;
@@ -80,18 +86,19 @@ impl<I: Inference> Service<I> {
         Ok(render_response(response))
     }
 
-    /// Which model a load or unload request means, if the caller may make it.
+    /// Who makes a load or unload request and which model it means, if the caller may make it.
     fn change<'a>(
         &self,
         caller: Result<Caller, Problem>,
         model: &str,
         mut parameters: impl Iterator<Item = &'a String>,
-    ) -> Result<protocol::id::ModelName, Status> {
+    ) -> Result<(Caller, protocol::id::ModelName), Status> {
         let check = || {
             let (model, _) = parse_names(model, "")?;
-            caller?.check_manages(&model)?;
+            let caller = caller?;
+            caller.check_manages(&model)?;
             parameters.try_for_each(|key| oip::check_parameter(key))?;
-            Ok(model)
+            Ok((caller, model))
         };
         check().map_err(|problem| {
             self.0.refused(&problem);
@@ -221,8 +228,9 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
     ) -> Answer<RepositoryModelLoadResponse> {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let model = self.change(caller, &request.model_name, request.parameters.keys())?;
-        answer(self.0.load(&model).await.map(|()| RepositoryModelLoadResponse {}))
+        let (caller, model) =
+            self.change(caller, &request.model_name, request.parameters.keys())?;
+        answer(self.0.load(&caller, &model).await.map(|()| RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
@@ -231,7 +239,8 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
     ) -> Answer<RepositoryModelUnloadResponse> {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
-        let model = self.change(caller, &request.model_name, request.parameters.keys())?;
-        answer(self.0.unload(&model).await.map(|()| RepositoryModelUnloadResponse {}))
+        let (caller, model) =
+            self.change(caller, &request.model_name, request.parameters.keys())?;
+        answer(self.0.unload(&caller, &model).await.map(|()| RepositoryModelUnloadResponse {}))
     }
 }

@@ -2,8 +2,7 @@
 
 use super::named::Named;
 use super::{body, failure};
-use crate::intake::Held;
-use crate::{Caller, Inference};
+use crate::{Ask, Caller, Inference, discard};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -51,11 +50,22 @@ async fn answer<I: Inference>(
     request: Request,
 ) -> Result<RenderedResponse, Problem> {
     let held = inference.intake().request(); // until the request is answered
-    let parsed = parse(caller, named, request, &held).await;
-    let ParsedRequest { mut request, form } = parsed.inspect_err(|p| inference.refused(p))?;
+    let refuse = |problem: &Problem| inference.refused(problem);
+    let (parts, body) = request.into_parts();
+    let (json_len, place) = match take_in(inference, caller, &named, &parts.headers) {
+        Ok(taken) => taken,
+        Err(problem) => {
+            discard(parts.version, &parts.headers, body).await;
+            return Err(problem);
+        }
+    };
+    let read = body::read(body, HTTP_BODY_MAX_BYTES, json_len.unwrap_or(0), &held).await;
+    let parsed =
+        read.and_then(|body| oip::parse_request(named.model, named.version, json_len, &body));
+    let ParsedRequest { mut request, form } = parsed.inspect_err(refuse)?;
     caller.own(&mut request);
-    let response = inference.infer(request).await?;
-    say(inference, response, &form).inspect_err(|p| inference.refused(p))
+    let response = inference.infer(place, request).await?;
+    say(inference, response, &form).inspect_err(refuse)
 }
 
 /// The answer in the form that was asked for.
@@ -71,19 +81,30 @@ fn say<I: Inference>(
     oip::render_response(&response, form)
 }
 
-async fn parse(
+/// Decides about a request from its header alone; the length of its JSON part, and its place.
+fn take_in<I: Inference>(
+    inference: &I,
     caller: &Caller,
-    named: Named,
-    request: Request,
-    held: &Held,
-) -> Result<ParsedRequest, Problem> {
+    named: &Named,
+    headers: &HeaderMap,
+) -> Result<(Option<usize>, I::Place), Problem> {
+    let checked = check(caller, named, headers);
+    let json_len = checked.inspect_err(|problem| inference.refused(problem))?;
+    let body_bytes = body_bytes(headers);
+    let ask = Ask { model: &named.model, version: named.version, body_bytes };
+    Ok((json_len, inference.admit(caller, &ask)?))
+}
+
+/// What the header says, all in order; the length of the JSON part.
+fn check(caller: &Caller, named: &Named, headers: &HeaderMap) -> Result<Option<usize>, Problem> {
     caller.check_model(&named.model)?;
-    let (parts, content) = request.into_parts();
-    check_encoding(&parts.headers)?;
-    let json_len = json_len(&parts.headers)?;
-    let json_bytes = json_len.unwrap_or(0);
-    let content = body::read(content, HTTP_BODY_MAX_BYTES, json_bytes, held).await?;
-    oip::parse_request(named.model, named.version, json_len, &content)
+    check_encoding(headers)?;
+    json_len(headers)
+}
+
+/// The body's length, unless it is not announced; what was compressed has lost it on its way here.
+fn body_bytes(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// What was gzip or deflate is neither any more when it gets here.

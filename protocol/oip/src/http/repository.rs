@@ -32,7 +32,7 @@ pub(super) async fn load<I: Inference>(
 ) -> Response {
     let allowed = check(&*inference, &caller, &named, content).await;
     match allowed {
-        Ok(()) => done(inference.load(&named.model).await),
+        Ok(()) => done(inference.load(&caller, &named.model).await),
         Err(problem) => failure(&problem),
     }
 }
@@ -45,7 +45,7 @@ pub(super) async fn unload<I: Inference>(
 ) -> Response {
     let allowed = check(&*inference, &caller, &named, content).await;
     match allowed {
-        Ok(()) => done(inference.unload(&named.model).await),
+        Ok(()) => done(inference.unload(&caller, &named.model).await),
         Err(problem) => failure(&problem),
     }
 }

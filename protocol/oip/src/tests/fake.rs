@@ -1,6 +1,6 @@
 //! One model, `double`: `y = 2 * x`. An input `x` of -1 waits for ever, one of -2 is refused.
 
-use crate::{Caller, Inference, Intake, router, state};
+use crate::{Ask, Caller, Inference, Intake, router, state};
 use axum::Router;
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse, Placement, Reason, Timing, Verdict};
@@ -8,15 +8,20 @@ use protocol::manifest::TensorSpec;
 use protocol::oip::ModelDescription;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::tensor::{DataType, Tensor};
+use protocol::versions::VersionPolicy;
 use protocol::wire::inference::repository_index_response::ModelIndex;
 use protocol::wire::inference::{InferStatistics, ModelStatistics};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 #[derive(Default)]
 pub(super) struct Fake {
     pub(super) intake: Intake,
     pub(super) unloaded: AtomicBool,
+    /// Refuses every request on its header.
+    pub(super) full: AtomicBool,
+    /// The body's length that the last request announced.
+    pub(super) announced: AtomicU64,
     pub(super) refused: AtomicUsize,
     /// Requests that are being answered right now.
     pub(super) running: Arc<AtomicUsize>,
@@ -37,6 +42,16 @@ impl Drop for Running {
 }
 
 impl Inference for Fake {
+    type Place = ();
+
+    fn admit(&self, _: &Caller, ask: &Ask<'_>) -> Result<(), Problem> {
+        self.announced.store(ask.body_bytes.unwrap_or(u64::MAX), SeqCst);
+        if self.full.load(SeqCst) {
+            return Err(Problem::new(ProblemCode::Overloaded, "full").retry_after_ms(1500));
+        }
+        Ok(())
+    }
+
     fn name(&self) -> &str {
         "fake"
     }
@@ -67,11 +82,13 @@ impl Inference for Fake {
             labels: vec!["left".into(), "right".into()],
             instances: 1,
             kind: protocol::wire::inference::model_instance_group::Kind::Auto,
+            versions: vec![Version::FIRST],
+            policy: VersionPolicy::default(),
             takes_sequences: false,
         }))
     }
 
-    async fn infer(&self, request: InferRequest) -> Result<InferResponse, Problem> {
+    async fn infer(&self, (): (), request: InferRequest) -> Result<InferResponse, Problem> {
         self.describe(&request.model, request.version)?;
         self.deadline_ms.store(request.deadline_ms.unwrap_or(0) as usize, SeqCst);
         self.running.fetch_add(1, SeqCst);
@@ -118,12 +135,12 @@ impl Inference for Fake {
         vec![entry("double"), entry("other")]
     }
 
-    async fn load(&self, _: &ModelName) -> Result<(), Problem> {
+    async fn load(&self, _: &Caller, _: &ModelName) -> Result<(), Problem> {
         self.unloaded.store(false, SeqCst);
         Ok(())
     }
 
-    async fn unload(&self, _: &ModelName) -> Result<(), Problem> {
+    async fn unload(&self, _: &Caller, _: &ModelName) -> Result<(), Problem> {
         self.unloaded.store(true, SeqCst);
         Ok(())
     }

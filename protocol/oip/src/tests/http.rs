@@ -2,8 +2,9 @@ use super::fake::{Fake, limited, served};
 use crate::{Caller, router};
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode, Version};
 use serde_json::{Value, json};
+use std::convert::Infallible;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -220,4 +221,29 @@ async fn callers_do_what_they_may() {
 
 fn router_without_caller() -> Router {
     router(Arc::new(Fake::default()))
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_before_it_reads_a_body() {
+    let (fake, router) = served(Caller::unlimited());
+    fake.full.store(true, SeqCst);
+    let endless = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, Infallible>>());
+    let request = Request::post(INFER).version(Version::HTTP_2).header("content-length", "1000");
+    let request = request.body(endless).unwrap();
+    let answer = send(&router, request).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.headers["retry-after"], "2");
+    assert_eq!(fake.announced.load(SeqCst), 1000);
+}
+
+#[tokio::test]
+async fn patterns_bound_what_a_caller_sees() {
+    let lists = |tenant: &str| ["d*".parse().unwrap(), tenant.parse().unwrap()];
+    for (tenant, status, known) in [("*", 200, 1), ("double other", 200, 1), ("other", 403, 0)] {
+        let (_, router) = served(Caller::matching(lists(tenant)));
+        let answer = post(&router, INFER, &[], body(&[1.0, 2.0], &json!({}))).await;
+        assert_eq!(answer.status, status, "{tenant}");
+        let index = post(&router, "/v2/repository/index", &[], "").await.json();
+        assert_eq!(index.as_array().unwrap().len(), known, "{tenant}");
+    }
 }

@@ -4,6 +4,7 @@ use crate::id::Version;
 use crate::infer::InferResponse;
 use crate::manifest::TensorSpec;
 use crate::tensor::{DataType, Tensor};
+use crate::versions::VersionPolicy;
 
 fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
     TensorSpec { name: name.into(), datatype, shape: shape.to_vec() }
@@ -19,6 +20,8 @@ fn model(batch: i64) -> ModelDescription {
         labels: vec!["cat".into(), String::new()],
         instances: 2,
         kind: crate::wire::inference::model_instance_group::Kind::Auto,
+        versions: vec![Version::FIRST],
+        policy: VersionPolicy::default(),
         takes_sequences: false,
     }
 }

@@ -25,7 +25,7 @@ impl Tally {
 
 /// The counters of one version.
 #[derive(Debug, Default)]
-pub(crate) struct Statistics {
+pub struct Statistics {
     success: Tally,
     fail: Tally,
     queue: Tally,
@@ -36,7 +36,7 @@ pub(crate) struct Statistics {
 
 impl Statistics {
     /// A request was answered, from wherever.
-    pub(crate) fn answered(&self, items: u64, took: Duration) {
+    pub fn answered(&self, items: u64, took: Duration) {
         self.success.add(took);
         self.items.fetch_add(items, Relaxed);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -44,19 +44,19 @@ impl Statistics {
     }
 
     /// A request was not answered.
-    pub(crate) fn failed(&self, took: Duration) {
+    pub fn failed(&self, took: Duration) {
         self.fail.add(took);
     }
 
-    /// This device's model ran, with pre-processing and reading of the answer.
-    pub(crate) fn ran(&self, queue_us: u64, infer_us: u64) {
+    /// A model of this process ran, with pre-processing and reading of the answer.
+    pub fn ran(&self, queue_us: u64, infer_us: u64) {
         self.queue.add(Duration::from_micros(queue_us));
         self.compute.add(Duration::from_micros(infer_us));
     }
 
     /// The counters now. Pre-processing is not timed apart from the run, so it stands at no time
     /// for as many times.
-    pub(crate) fn read(&self, model: &ModelName, version: Version) -> ModelStatistics {
+    pub fn read(&self, model: &ModelName, version: Version) -> ModelStatistics {
         let runs = self.compute.count.load(Relaxed);
         let untimed = Some(StatisticDuration { count: runs, ns: 0 });
         let never = Some(StatisticDuration::default());

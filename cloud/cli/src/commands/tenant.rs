@@ -1,0 +1,4 @@
+//! Commands about tenants.
+
+pub(crate) mod list;
+pub(crate) mod set;

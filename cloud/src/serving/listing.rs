@@ -1,0 +1,89 @@
+//! What is said about the cloud variants.
+
+use oip::state;
+use protocol::id::{ModelName, Version};
+use protocol::oip::ModelDescription;
+use protocol::problem::Problem;
+use protocol::wire::inference::ModelStatistics;
+use protocol::wire::inference::repository_index_response::ModelIndex;
+use std::sync::Arc;
+
+use super::Serving;
+use super::family::{Asker, Family, UNLOADED};
+use super::slot::Slot;
+
+impl Serving {
+    /// Whether there is any variant of a model.
+    pub fn knows(&self, model: &ModelName) -> bool {
+        self.families().contains_key(model)
+    }
+
+    /// Whether models can be run here.
+    pub fn can_run(&self) -> bool {
+        self.backend.is_some()
+    }
+
+    /// What a client is told about the version that it would be answered by.
+    ///
+    /// # Errors
+    /// `NotFound`, with what is there instead.
+    pub fn describe(
+        &self,
+        model: &ModelName,
+        version: Option<Version>,
+    ) -> Result<Arc<ModelDescription>, Problem> {
+        let (_, slot) = self.find(Asker::Client, model, version)?;
+        let families = self.families();
+        let described = families.get(model).map(|family| family.describe(&slot));
+        Ok(Arc::new(described.unwrap_or_else(|| slot.description())))
+    }
+
+    /// Every version of every model, whether it answers or not.
+    pub fn index(&self) -> Vec<ModelIndex> {
+        let families = self.families();
+        let entries = families.iter().flat_map(|(model, family)| {
+            let answering = family.answering();
+            let slots = family.slots();
+            slots.map(move |(version, slot)| {
+                entry(model, version, standing(family, slot, answering.contains(&version)))
+            })
+        });
+        entries.collect()
+    }
+
+    /// What became of the requests to every version.
+    pub fn statistics(&self) -> Vec<ModelStatistics> {
+        let families = self.families();
+        let read = families.iter().flat_map(|(model, family)| {
+            family.slots().map(|(version, slot)| slot.statistics.read(model, version))
+        });
+        read.collect()
+    }
+
+    /// How many variants are known, and how many of them are loaded.
+    pub fn counts(&self) -> (usize, usize) {
+        let slots = self.slots();
+        (slots.len(), slots.iter().filter(|slot| slot.is_loaded()).count())
+    }
+}
+
+/// Why a version does not answer clients; `None` when it does.
+fn standing(family: &Family, slot: &Slot, is_answering: bool) -> Option<String> {
+    if family.is_unloaded() {
+        return Some(UNLOADED.to_owned());
+    }
+    if !is_answering {
+        return Some("not among the versions that the model's policy names".to_owned());
+    }
+    slot.last_failure()
+}
+
+fn entry(model: &ModelName, version: Version, why_not: Option<String>) -> ModelIndex {
+    let state = if why_not.is_none() { state::READY } else { state::UNAVAILABLE };
+    ModelIndex {
+        name: model.to_string(),
+        version: version.to_string(),
+        state: state.into(),
+        reason: why_not.unwrap_or_default(),
+    }
+}

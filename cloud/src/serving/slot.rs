@@ -1,0 +1,115 @@
+//! One cloud variant: a version of a model, loaded or not.
+
+use fleet::admission::Admission;
+use oip::Statistics;
+use protocol::id::ContentHash;
+use protocol::manifest::Manifest;
+use protocol::oip::ModelDescription;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::resident::Resident;
+
+/// A version that no policy names stays loaded for so long after a device asked it.
+const DEVICE_IDLE: Duration = Duration::from_secs(300);
+
+/// A cloud variant that requests can ask for.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) bundle: ContentHash,
+    pub(super) manifest: Manifest,
+    admission: Mutex<Admission>,
+    pub(super) loaded: tokio::sync::Mutex<Option<Arc<Resident>>>,
+    /// The number of its last use, among those of all slots.
+    pub(super) used: AtomicU64,
+    pub(super) statistics: Statistics,
+    /// With the labels; known from the first load on.
+    description: OnceLock<ModelDescription>,
+    device_asked: Mutex<Option<Instant>>,
+    failure: Mutex<Option<String>>,
+}
+
+impl Slot {
+    pub(super) fn new(
+        bundle: ContentHash,
+        manifest: Manifest,
+        admission: Admission,
+        loaded: Option<Arc<Resident>>,
+    ) -> Self {
+        let slot = Self {
+            bundle,
+            manifest,
+            admission: Mutex::new(admission),
+            loaded: tokio::sync::Mutex::default(),
+            used: AtomicU64::new(0),
+            statistics: Statistics::default(),
+            description: OnceLock::new(),
+            device_asked: Mutex::default(),
+            failure: Mutex::default(),
+        };
+        if let Some(model) = &loaded {
+            slot.describe_loaded(model);
+        }
+        Self { loaded: tokio::sync::Mutex::new(loaded), ..slot }
+    }
+
+    pub(super) fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is said about it; the labels of its classes only once it was loaded.
+    pub(super) fn description(&self) -> ModelDescription {
+        let unloaded = || ModelDescription::new(&self.manifest, &[], 0);
+        let described = self.description.get().cloned().unwrap_or_else(unloaded);
+        ModelDescription { takes_sequences: false, ..described } // only agents keep state
+    }
+
+    pub(super) fn describe_loaded(&self, model: &Resident) {
+        let described =
+            || ModelDescription::new(model.manifest(), model.labels(), model.instances());
+        self.description.get_or_init(described);
+        *self.failure() = None;
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<String>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why it did not load the last time, if it did not.
+    pub(super) fn last_failure(&self) -> Option<String> {
+        self.failure().clone()
+    }
+
+    pub(super) fn failed(&self, text: String) {
+        *self.failure() = Some(text);
+    }
+
+    /// A device asks it, or is about to.
+    pub(super) fn device_asks(&self) {
+        let mut asked = self.device_asked.lock().unwrap_or_else(PoisonError::into_inner);
+        *asked = Some(Instant::now());
+    }
+
+    /// Whether a device asked it not long ago.
+    pub(super) fn devices_want(&self) -> bool {
+        let asked = self.device_asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.is_some_and(|at| at.elapsed() < DEVICE_IDLE)
+    }
+
+    /// Whether it is loaded; one that is being loaded or unloaded at this moment counts as not.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.loaded.try_lock().is_ok_and(|model| model.is_some())
+    }
+
+    /// Lets go of the model. Requests in flight keep it until they end.
+    pub(super) fn try_release(&self) {
+        if let Ok(mut loaded) = self.loaded.try_lock() {
+            *loaded = None;
+        }
+    }
+
+    pub(super) fn last_use(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+}

@@ -1,0 +1,132 @@
+//! What was asked, by hour, tenant, caller and model. Sums arrive in groups, one transaction each.
+
+use rusqlite::{Row, params};
+use serde::Serialize;
+
+use super::{Store, StoreError, to_sql, unsigned};
+
+/// What one sum is of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UsageOf {
+    /// The hour's beginning, Unix seconds.
+    pub hour_s: i64,
+    /// The tenant.
+    pub tenant: String,
+    /// `key ID` or `device ID`.
+    pub caller: String,
+    /// The model; empty for one that is not known here.
+    pub model: String,
+}
+
+/// A sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Requests, the refused ones too.
+    pub requests: u64,
+    /// Requests that got no answer.
+    pub refused: u64,
+    /// Microseconds of pre-processing, model and post-processing.
+    pub compute_us: u64,
+    /// Bytes of the requests' bodies or tensors.
+    pub bytes_in: u64,
+    /// Bytes of the answers' tensors.
+    pub bytes_out: u64,
+}
+
+/// By what usage is told apart in a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsageBy {
+    /// Tenants.
+    Tenant,
+    /// Keys and devices.
+    Caller,
+    /// Models.
+    Model,
+}
+
+/// A line of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UsageLine {
+    /// The tenant, caller or model.
+    pub of: String,
+    /// The sums.
+    #[serde(flatten)]
+    pub usage: Usage,
+}
+
+impl Store {
+    /// Adds sums, and notes when keys were used last, all in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn add_usage(
+        &self,
+        sums: &[(UsageOf, Usage)],
+        keys_used: &[(String, i64)],
+    ) -> Result<(), StoreError> {
+        let add = "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   ON CONFLICT (hour_s, tenant, caller, model) DO UPDATE SET
+                       requests = requests + excluded.requests,
+                       refused = refused + excluded.refused,
+                       compute_us = compute_us + excluded.compute_us,
+                       bytes_in = bytes_in + excluded.bytes_in,
+                       bytes_out = bytes_out + excluded.bytes_out";
+        let used = "UPDATE api_keys SET last_used_s = ? WHERE id = ?";
+        self.change(|transaction| {
+            let mut statement = transaction.prepare_cached(add)?;
+            for (of, usage) in sums {
+                statement.execute(params![
+                    of.hour_s,
+                    of.tenant,
+                    of.caller,
+                    of.model,
+                    to_sql(usage.requests),
+                    to_sql(usage.refused),
+                    to_sql(usage.compute_us),
+                    to_sql(usage.bytes_in),
+                    to_sql(usage.bytes_out)
+                ])?;
+            }
+            let mut statement = transaction.prepare_cached(used)?;
+            for (id, at_s) in keys_used {
+                statement.execute(params![at_s, id])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Sums of the hours that begin in `from_s..to_s`, the busiest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn usage(&self, from_s: i64, to_s: i64, by: UsageBy) -> Result<Vec<UsageLine>, StoreError> {
+        let column = match by {
+            UsageBy::Tenant => "tenant",
+            UsageBy::Caller => "caller",
+            UsageBy::Model => "model",
+        };
+        let sql = format!(
+            "SELECT {column} AS of, sum(requests) AS requests, sum(refused) AS refused,
+                    sum(compute_us) AS compute_us, sum(bytes_in) AS bytes_in,
+                    sum(bytes_out) AS bytes_out
+             FROM usage WHERE hour_s >= ? AND hour_s < ?
+             GROUP BY {column} ORDER BY requests DESC, {column} LIMIT 10000"
+        );
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(&sql)?;
+            let rows = statement.query_map(params![from_s, to_s], line)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+}
+
+fn line(row: &Row<'_>) -> rusqlite::Result<UsageLine> {
+    let usage = Usage {
+        requests: unsigned(row, "requests")?,
+        refused: unsigned(row, "refused")?,
+        compute_us: unsigned(row, "compute_us")?,
+        bytes_in: unsigned(row, "bytes_in")?,
+        bytes_out: unsigned(row, "bytes_out")?,
+    };
+    Ok(UsageLine { of: row.get("of")?, usage })
+}
