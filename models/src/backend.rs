@@ -13,6 +13,14 @@ use crate::providers::{NodeCount, Provider, Reason};
 
 /// Loads models.
 pub trait Backend: Send + Sync {
+    /// Brings what all models share, so that the memory which a load takes is its model's own.
+    ///
+    /// # Errors
+    /// When the runtime does not start.
+    fn start(&self) -> Result<(), LoadError> {
+        Ok(())
+    }
+
     /// Loads one model into one session.
     ///
     /// # Errors

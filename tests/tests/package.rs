@@ -200,7 +200,7 @@ fn what_install_brings_uninstall_takes_away() {
 
     let found = files(&root);
     let library = found.iter().find(|f| f.starts_with("usr/local/lib/outrigger/libonnx")).unwrap();
-    let state = ["agent.toml", "ca.pem", "device.key", "device.pem", "enrolment.json"];
+    let state = ["agent.toml", "ca.pem", "device.key", "device.pem", "enrolment.json", "time.json"];
     let mut expected: BTreeSet<String> =
         state.iter().map(|file| format!("var/lib/outrigger-agent/{file}")).collect();
     let own = [

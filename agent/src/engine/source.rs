@@ -138,6 +138,7 @@ pub(super) fn load(
     make_ready: impl FnOnce(&LoadedModel) -> Result<(), LoadError>,
 ) -> Result<Loaded, LoadError> {
     let start = Instant::now();
+    backend.start().map_err(ModelError::from)?;
     memory::give_back(); // what a load leaves over is neither this model's nor anybody's
     let before = memory::private_bytes();
     let file_bytes = file_bytes(&bundle);

@@ -27,6 +27,11 @@ impl OnDemand {
 }
 
 impl Backend for OnDemand {
+    fn start(&self) -> Result<(), LoadError> {
+        OrtBackend::open(&self.library)?;
+        Ok(())
+    }
+
     fn load(&self, onnx: &Path, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
         OrtBackend::open(&self.library)?.load(onnx, options) // opened once, then handed out
     }
