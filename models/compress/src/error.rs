@@ -38,7 +38,9 @@ pub enum CompressError {
         source: std::io::Error,
     },
     /// A value is not a number in the model as it is given.
-    #[error("the value {0:?} is NaN or infinite before any compression; mend the model or the data first")]
+    #[error(
+        "the value {0:?} is NaN or infinite before any compression; mend the model or the data first"
+    )]
     NotANumber(String),
     /// Weights that are not numbers.
     #[error("the weights {0:?} hold NaN or infinity; the model was saved broken")]

@@ -46,6 +46,14 @@ pub fn fold(model: &mut Model, backend: &dyn Backend) -> Result<Folded, Compress
     Ok(folded)
 }
 
+/// Computes what only reads weights, and nothing else; how many nodes went.
+///
+/// # Errors
+/// [`CompressError`].
+pub fn constants(model: &mut Model, backend: &dyn Backend) -> Result<usize, CompressError> {
+    constants::fold(model, backend)
+}
+
 /// Takes out what passes its input on.
 fn identities(model: &mut Model) -> usize {
     let graph = model.graph_mut();

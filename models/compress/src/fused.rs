@@ -32,11 +32,7 @@ impl Fused {
 ///
 /// # Errors
 /// [`CompressError`] when ONNX Runtime refuses the model.
-pub fn fused(
-    onnx: &Path,
-    wanted: &[String],
-    backend: &OrtBackend,
-) -> Result<Fused, CompressError> {
+pub fn fused(onnx: &Path, wanted: &[String], backend: &OrtBackend) -> Result<Fused, CompressError> {
     let scratch = Scratch::new()?;
     let optimised = scratch.path("optimised.onnx");
     backend.write_optimised(onnx, &optimised)?;

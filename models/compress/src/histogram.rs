@@ -28,7 +28,7 @@ impl std::fmt::Display for Method {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::MinMax => f.write_str("min-max"),
-            Self::Percentile(share) => write!(f, "percentile {}", share * 100.0),
+            Self::Percentile(share) => write!(f, "percentile {:.3}", share * 100.0),
             Self::Entropy => f.write_str("entropy"),
             Self::Mse => f.write_str("mse"),
         }
@@ -155,10 +155,8 @@ impl Histogram {
             }
             0.0
         };
-        let range = Range {
-            low: (-edge(&self.below)).max(all.low),
-            high: edge(&self.above).min(all.high),
-        };
+        let range =
+            Range { low: (-edge(&self.below)).max(all.low), high: edge(&self.above).min(all.high) };
         if range.width() > 0.0 { range } else { all }
     }
 
@@ -202,9 +200,7 @@ impl Histogram {
     fn divergence(&self, range: Range) -> f64 {
         let step = f64::from(range.width()) / LEVELS;
         let mut seen = Vec::new();
-        for (side, sign, end) in
-            [(&self.above, 1.0, range.high), (&self.below, -1.0, -range.low)]
-        {
+        for (side, sign, end) in [(&self.above, 1.0, range.high), (&self.below, -1.0, -range.low)] {
             let last = ((f64::from(end) / self.width()) as usize).min(BINS - 1);
             for (bin, &count) in side.iter().enumerate().take(last + 1) {
                 let beyond = if bin == last { side[last + 1..].iter().sum() } else { 0 };
@@ -254,7 +250,8 @@ mod tests {
     #[test]
     fn outliers_are_cut_by_every_method_but_min_max() {
         let mut histogram = Histogram::default();
-        let bulk: Vec<f32> = (0u16..60_000).map(|i| (f32::from(i % 1000) / 1000.0).powi(3)).collect();
+        let bulk: Vec<f32> =
+            (0u16..60_000).map(|i| (f32::from(i % 1000) / 1000.0).powi(3)).collect();
         histogram.add(&bulk);
         histogram.add(&[100.0]);
         assert_eq!(histogram.range(Method::MinMax).high, 100.0);

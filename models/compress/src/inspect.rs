@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use models::onnx::attribute::Attributes;
-use models::onnx::proto::NodeProto;
 use models::onnx::proto::tensor_shape_proto::dimension::Value as Dimension;
 use models::onnx::proto::type_proto::Value as Type;
+use models::onnx::proto::{NodeProto, TensorProto};
 use models::onnx::{Model, tensor};
 use models::ort_backend::OrtBackend;
 use serde::Serialize;
@@ -122,6 +122,8 @@ fn shapes(
 ) -> Result<HashMap<String, Vec<i64>>, CompressError> {
     let mut fixed = model.clone();
     fix(&mut fixed, sizes);
+    // Paddings and shapes that an export computes at run time are in the way of every shape behind them.
+    crate::fold::constants(&mut fixed, backend)?;
     let values: Vec<String> =
         fixed.graph().nodes().flat_map(|(_, node)| node.output.clone()).collect();
     let graph = fixed.graph_mut();
@@ -160,7 +162,10 @@ fn fix(model: &mut Model, sizes: &HashMap<String, Vec<i64>>) {
 /// A layer, if the node has weights of two dimensions or more.
 fn layer(model: &Model, node: &NodeProto, shapes: &HashMap<String, Vec<i64>>) -> Option<Layer> {
     let graph = model.graph();
-    let held = |input: &String| graph.weight(input).filter(|weights| weights.dims.len() >= 2);
+    let is_table = |weights: &&TensorProto| {
+        weights.dims.len() >= 2 && tensor::elements(&weights.dims).is_some_and(|n| n >= 2)
+    };
+    let held = |input: &String| graph.weight(input).filter(is_table);
     let weights = node.input.iter().find_map(held)?;
     let count = |input: &String| graph.weight(input).and_then(|w| tensor::elements(&w.dims));
     let name = node.output.first()?.clone();
@@ -182,7 +187,9 @@ fn macs(node: &NodeProto, weights: &[i64], output: &[i64]) -> Option<u64> {
     };
     let each = match node.op_type() {
         "Conv" | "QLinearConv" | "ConvInteger" => product(weights.get(1..)?)?,
-        "MatMul" | "MatMulInteger" | "QLinearMatMul" => product(weights.get(weights.len() - 2..)?.get(..1)?)?,
+        "MatMul" | "MatMulInteger" | "QLinearMatMul" => {
+            product(weights.get(weights.len() - 2..)?.get(..1)?)?
+        }
         "Gemm" => {
             let inner = usize::from(node.int("transB").unwrap_or(0) != 0);
             product(&[*weights.get(inner)?])?

@@ -20,8 +20,8 @@ use crate::histogram::Method;
 mod dynamic;
 mod emit;
 pub mod plan;
-pub mod rules;
 mod rows;
+pub mod rules;
 pub mod weights;
 
 pub use plan::{Plan, plan};

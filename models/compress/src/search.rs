@@ -167,7 +167,8 @@ impl Search<'_> {
         drop(original);
         let begin = Instant::now();
         let items = |item: usize| Ok(data.inputs(item)?);
-        let mut bench = Bench::new(&float, (&items, self.calibration.labels()), &parts, self.backend)?;
+        let mut bench =
+            Bench::new(&float, (&items, self.calibration.labels()), &parts, self.backend)?;
         let out_of_time = trials::run(&mut bench, options, begin, &mut journal, progress)?;
 
         let choice = choice::choose(&bench.trials, options);

@@ -52,7 +52,8 @@ pub fn layers(model: &Model, seen: &Seen, recipe: &Recipe) -> Vec<String> {
     match recipe.scheme {
         Scheme::Static => {
             let plan = plan(model, &BTreeSet::new(), Some((seen, recipe.method)));
-            let weighted = plan.nodes.iter().filter(|p| matches!(p.rule.kind, Kind::Weighted { .. }));
+            let weighted =
+                plan.nodes.iter().filter(|p| matches!(p.rule.kind, Kind::Weighted { .. }));
             weighted.filter_map(|planned| output(planned.node)).collect()
         }
         Scheme::Dynamic => {

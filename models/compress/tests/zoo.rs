@@ -9,6 +9,7 @@ use std::time::Duration;
 use models::authoring::dataset::Dataset;
 use models::backend::{Backend, SessionOptions};
 use models::onnx::Model;
+use models::onnx::attribute::Attributes;
 use models::ort_backend::{OrtBackend, find_library};
 use outrigger_compress::calibrate::{Seen, calibrate};
 use outrigger_compress::fold::{fold, verify};
@@ -75,12 +76,7 @@ fn all_convolutions_fuse_by_every_method_and_the_answers_stay() {
         let items = |item: usize| Ok::<_, CompressError>(data.inputs(item)?);
         let chosen: Vec<usize> = (0..test.len()).collect();
         let reference = Reference::new(&mut *float, &items, &chosen, test.labels()).unwrap();
-        for method in [
-            Method::MinMax,
-            Method::Percentile(0.9999),
-            Method::Entropy,
-            Method::Mse,
-        ] {
+        for method in [Method::MinMax, Method::Percentile(0.9999), Method::Entropy, Method::Mse] {
             let recipe = Recipe { method, ..Recipe::default() };
             let built = quantize(&model, &seen, &recipe).unwrap();
             built.model.write(&path).unwrap();
@@ -166,6 +162,58 @@ fn a_model_is_told_in_numbers() {
     let report = inspect(&model, &Default::default(), &backend()).unwrap();
     assert_eq!(report.operators["Conv"], 9);
     assert!(report.parameters >= 16_394, "{}", report.parameters);
-    assert!(report.layers.iter().all(|layer| layer.macs.is_some()));
+    let mut known = report.layers.iter().filter(|layer| layer.operator != "Mul");
+    assert!(known.all(|layer| layer.macs.is_some()), "{:?}", report.layers);
     assert!(report.macs > 100_000, "{}", report.macs);
+}
+
+#[test]
+fn what_cannot_be_compressed_is_refused_by_name_and_leaves_nothing() {
+    let backend = backend();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, model: &Model| {
+        model.write(&folder.path().join(name)).unwrap();
+        folder.path().join(name)
+    };
+    let good = Model::read(&zoo("edge.onnx")).unwrap();
+    let mut nan = good.clone();
+    let weight = nan.graph().weights().find(|w| w.dims.len() == 4).unwrap().clone();
+    let count = weight.dims.iter().product::<i64>();
+    let broken = vec![f32::NAN; usize::try_from(count).unwrap()];
+    let broken = models::onnx::tensor::new(weight.name(), &weight.dims, &broken);
+    nan.graph_mut().set_weight(broken);
+    let mut old = good.clone();
+    old.set_opset("", 9);
+    for id in old.graph().nodes_of("BatchNormalization") {
+        old.graph_mut().edit(id, |node| node.unset("training_mode")).unwrap();
+    }
+    let truncated = folder.path().join("truncated.onnx");
+    std::fs::write(&truncated, &std::fs::read(zoo("edge.onnx")).unwrap()[..70_000]).unwrap();
+    let raw = "input = \"image\"\nfile = \"x.f32\"\ndatatype = \"FP32\"\n";
+    std::fs::write(folder.path().join("x.f32"), vec![0; 10 * 4 * 27 * 27]).unwrap();
+    std::fs::write(folder.path().join("empty"), []).unwrap();
+    let data = |name: &str, text: String| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        Dataset::open(&folder.path().join(name))
+    };
+    let wrong = data("wrong.toml", format!("[[inputs]]\n{raw}item_shape = [1, 27, 27]\n")).unwrap();
+    let empty = raw.replace("x.f32", "empty");
+    assert!(data("none.toml", format!("[[inputs]]\n{empty}item_shape = [1]\n")).is_err());
+    let right = Dataset::open(&zoo("")).unwrap();
+    for (onnx, calibration, says) in [
+        (write("nan.onnx", &nan), &right, "NaN"),
+        (write("old.onnx", &old), &right, "opset 13"),
+        (truncated, &right, "truncated"),
+        (zoo("edge.onnx"), &wrong, "the model takes FP32 [-1,1,28,28]"),
+    ] {
+        let out = folder.path().join("out");
+        let (onnx, out) = (&*onnx, &*out);
+        let search = Search { onnx, calibration, evaluation: None, out, backend: &backend };
+        let error = search.run(&Options::default(), &mut |_| {}).unwrap_err();
+        let text =
+            format!("{error} {:?}", std::error::Error::source(&error).map(ToString::to_string));
+        assert!(text.contains(says), "{text}");
+        assert!(!out.join("model.onnx").exists());
+        let _ = std::fs::remove_dir_all(out);
+    }
 }

@@ -15,9 +15,22 @@ use crate::scratch::Scratch;
 /// Operators that are not to be computed now: random, as yet unquantized, or of a size that only
 /// shows when it is too late.
 const LEFT: [&str; 16] = [
-    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial",
-    "Bernoulli", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Tile", "Range",
-    "OneHot", "Resize", "Upsample", "Pad", "Optional",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "Tile",
+    "Range",
+    "OneHot",
+    "Resize",
+    "Upsample",
+    "Pad",
+    "Optional",
 ];
 /// The largest tensor that is made out of a shape alone.
 const MADE_MAX_ELEMENTS: usize = 1 << 20;
@@ -40,7 +53,9 @@ pub(super) fn fold(model: &mut Model, backend: &dyn Backend) -> Result<usize, Co
         let together = compute(model, &ready, &scratch, backend);
         let results: Vec<Vec<Tensor>> = match together {
             Some(tensors) => vec![tensors],
-            None => ready.iter().filter_map(|id| compute(model, &[*id], &scratch, backend)).collect(),
+            None => {
+                ready.iter().filter_map(|id| compute(model, &[*id], &scratch, backend)).collect()
+            }
         };
         let tensors: Vec<Tensor> = results.into_iter().flatten().collect();
         for id in ready {

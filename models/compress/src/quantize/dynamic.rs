@@ -39,11 +39,7 @@ fn is_plain(graph: &Graph, product: &NodeProto) -> bool {
     let plain = |name: &str| product.float(name).unwrap_or(1.0) == 1.0;
     let input = product.input.first();
     let computed = input.is_some_and(|input| graph.weight(input).is_none());
-    matrix
-        && computed
-        && plain("alpha")
-        && plain("beta")
-        && product.int("transA").unwrap_or(0) == 0
+    matrix && computed && plain("alpha") && plain("beta") && product.int("transA").unwrap_or(0) == 0
 }
 
 /// Integers, scale and zero point of an input.
@@ -64,7 +60,8 @@ fn multiply(
 ) -> Result<(), OnnxError> {
     let output = product.output[0].clone();
     let [weight, scales, zeros] = weights(graph, product, recipe)?;
-    let names = ["int32", "float", "scale", "scaled"].map(|end| graph.fresh(&format!("{output}_{end}")));
+    let names =
+        ["int32", "float", "scale", "scaled"].map(|end| graph.fresh(&format!("{output}_{end}")));
     let [sums, floats, factor, scaled] = &names;
     let bias = product.input.get(2).filter(|bias| !bias.is_empty());
     let last = if bias.is_some() { scaled.as_str() } else { output.as_str() };

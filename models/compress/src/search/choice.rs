@@ -66,9 +66,8 @@ pub fn front(trials: &[Trial]) -> Vec<usize> {
         let no_worse = a.size_bytes <= b.size_bytes
             && a.latency.speedup >= b.latency.speedup
             && a.drop <= b.drop;
-        let better = a.size_bytes < b.size_bytes
-            || a.latency.speedup > b.latency.speedup
-            || a.drop < b.drop;
+        let better =
+            a.size_bytes < b.size_bytes || a.latency.speedup > b.latency.speedup || a.drop < b.drop;
         no_worse && better
     };
     let beaten = |i: &usize| trials.iter().any(|other| beats(other, &trials[*i]));
@@ -101,8 +100,12 @@ mod tests {
 
     #[test]
     fn the_target_comes_first_then_the_goal_then_quality() {
-        let trials =
-            [trial(3.0, 100, 0.02), trial(2.0, 120, 0.004), trial(1.98, 110, 0.001), trial(1.2, 90, 0.0)];
+        let trials = [
+            trial(3.0, 100, 0.02),
+            trial(2.0, 120, 0.004),
+            trial(1.98, 110, 0.001),
+            trial(1.2, 90, 0.0),
+        ];
         check(&trials, Goal::Latency, Some(2));
         check(&trials, Goal::Size, Some(3));
         assert_eq!(front(&trials), [0, 1, 2, 3]);

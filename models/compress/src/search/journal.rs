@@ -70,7 +70,8 @@ impl Journal {
     /// # Errors
     /// [`CompressError::OtherJournal`] and [`CompressError::Journal`].
     pub fn open(path: &Path, heading: &Heading) -> Result<Self, CompressError> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = file.map_err(io_error(path))?;
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(io_error(path))?;
@@ -116,12 +117,19 @@ impl Journal {
         self.trials.iter().map(|trial| trial.seconds).sum()
     }
 
-    /// Adds a trial.
+    /// Adds a trial. Returns it as it will be read again: decimal digits may change the last bit of a number, and
+    /// a search must not choose by a bit that another one does not see.
     ///
     /// # Errors
     /// [`CompressError::Io`], for example on a full disk.
-    pub fn add_trial(&mut self, trial: &Trial) -> Result<(), CompressError> {
-        self.write(&Line::Trial(Box::new(trial.clone())))
+    pub fn add_trial(&mut self, trial: Trial) -> Result<Trial, CompressError> {
+        let line = Line::Trial(Box::new(trial));
+        self.write(&line)?;
+        let again = serde_json::to_string(&line).and_then(|text| serde_json::from_str(&text));
+        match again.map_err(|e| io_error(&self.path)(e.into()))? {
+            Line::Trial(trial) => Ok(*trial),
+            _ => Err(io_error(&self.path)(std::io::ErrorKind::InvalidData.into())),
+        }
     }
 
     /// Adds a ranking.

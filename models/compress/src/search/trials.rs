@@ -144,8 +144,7 @@ impl Runner<'_> {
             None if Instant::now() >= self.deadline => return Ok(false),
             None => {
                 let trial = bench.measure(recipe)?;
-                self.journal.add_trial(&trial)?;
-                trial
+                self.journal.add_trial(trial)?
             }
         };
         (self.progress)(&trial);
