@@ -37,7 +37,8 @@ fn unedited_files_are_the_same_message_afterwards() {
     if let Some(large) = std::env::var_os("OUTRIGGER_BENCH_MODELS") {
         onnx_files(Path::new(&large), &mut files);
     }
-    let code = "import onnx, pathlib; print(pathlib.Path(onnx.__file__).parent / 'backend/test/data')";
+    let code =
+        "import onnx, pathlib; print(pathlib.Path(onnx.__file__).parent / 'backend/test/data')";
     let output = environment.python().args(["-c", code]).output().unwrap();
     onnx_files(Path::new(String::from_utf8(output.stdout).unwrap().trim()), &mut files);
     println!("{} files", files.len());
@@ -51,7 +52,8 @@ fn unedited_files_are_the_same_message_afterwards() {
         pairs.extend([file.clone(), written]);
     }
     for some in pairs.chunks(1000) {
-        let arguments: Vec<&str> = ["same"].into_iter().chain(some.iter().map(|p| text(p))).collect();
+        let arguments: Vec<&str> =
+            ["same"].into_iter().chain(some.iter().map(|p| text(p))).collect();
         print!("{}", environment.run("onnx_check.py", &arguments).unwrap());
     }
 }

@@ -3,9 +3,11 @@
 use serde::Serialize;
 
 use super::{Goal, Options, Trial};
+use crate::quantize::Recipe;
 
-/// Speeds that are nearer than this are alike: the better answers decide then.
-const ALIKE: f64 = 0.95;
+/// Speeds and sizes that are nearer than this are alike: the better answers decide then, which are the same in every
+/// run, and not the noise of a clock.
+const ALIKE: f64 = 0.9;
 /// A build must be that much faster than float to be worth its loss.
 const WORTH: f64 = 1.05;
 
@@ -26,7 +28,7 @@ pub(super) fn choose(trials: &[Trial], options: &Options) -> Choice {
     let Some(best) = best(trials, &good, options.goal) else {
         let nearest = trials.iter().min_by(|a, b| a.drop.total_cmp(&b.drop));
         return keep(nearest.map_or_else(
-            || "nothing in the model can be quantized".to_owned(),
+            || "no build was tried: nothing to quantize, or no time for it".to_owned(),
             |t| format!("the best build loses {:.4}, more than {target}", t.drop),
         ));
     };
@@ -38,7 +40,7 @@ pub(super) fn choose(trials: &[Trial], options: &Options) -> Choice {
         trial.size_bytes,
         trial.drop
     );
-    if options.goal == Goal::Latency && trial.latency.speedup < WORTH {
+    if options.goal == Goal::Latency && speed(trials, best) < WORTH {
         return keep(format!("int8 is slower here ({figures}; at least {WORTH}x would pay)"));
     }
     let what = match options.goal {
@@ -52,12 +54,25 @@ pub(super) fn choose(trials: &[Trial], options: &Options) -> Choice {
 /// The best by the goal; among those that are alike, the one that loses least.
 fn best(trials: &[Trial], good: &[usize], goal: Goal) -> Option<usize> {
     let merit = |i: usize| match goal {
-        Goal::Latency => trials[i].latency.speedup,
+        Goal::Latency => speed(trials, i),
         Goal::Size => 1.0 / (trials[i].size_bytes.max(1) as f64),
     };
     let most = good.iter().map(|i| merit(*i)).fold(0.0, f64::max);
     let alike = good.iter().copied().filter(|i| merit(*i) >= most * ALIKE);
     alike.min_by(|a, b| trials[*a].drop.total_cmp(&trials[*b].drop))
+}
+
+/// The median speed of all builds that differ from a trial by the numbers in their scales alone: they are
+/// the same graph, so what they differ in is noise.
+fn speed(trials: &[Trial], trial: usize) -> f64 {
+    let own = &trials[trial].recipe;
+    let same = |other: &&Trial| {
+        Recipe { method: own.method, ..other.recipe.clone() } == *own
+            && other.fused == trials[trial].fused
+    };
+    let mut speeds: Vec<f64> = trials.iter().filter(same).map(|t| t.latency.speedup).collect();
+    speeds.sort_by(f64::total_cmp);
+    speeds.get(speeds.len() / 2).copied().unwrap_or(0.0)
 }
 
 /// The trials that no other beats in size, speed and quality at once.
@@ -77,13 +92,15 @@ pub fn front(trials: &[Trial]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::histogram::Method;
     use crate::measure::Latency;
-    use crate::quantize::Recipe;
 
     fn trial(speedup: f64, size_bytes: u64, drop: f64) -> Trial {
         let latency = Latency { speedup, ..Latency::default() };
+        // Each a graph of its own, told by what stays in float.
+        let float = [format!("{speedup}")].into();
         Trial {
-            recipe: Recipe::default(),
+            recipe: Recipe { float, ..Recipe::default() },
             size_bytes,
             quality: crate::measure::Quality::default(),
             drop,
@@ -109,6 +126,16 @@ mod tests {
         check(&trials, Goal::Latency, Some(2));
         check(&trials, Goal::Size, Some(3));
         assert_eq!(front(&trials), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn noise_between_equal_graphs_does_not_choose() {
+        let mut trials = [trial(2.0, 100, 0.001), trial(2.9, 100, 0.002), trial(2.1, 100, 0.003)];
+        for (trial, method) in trials.iter_mut().zip([Method::MinMax, Method::Mse, Method::Entropy])
+        {
+            trial.recipe = Recipe { method, ..Recipe::default() };
+        }
+        check(&trials, Goal::Latency, Some(0));
     }
 
     #[test]
