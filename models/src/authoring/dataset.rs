@@ -30,7 +30,7 @@ use super::data::{Batch, labels_of};
 use super::recipe::{Labels, Recipe, Source};
 use super::{BuildError, RECIPE_FILE, io_error};
 use crate::bundle::read_step_file;
-use crate::preprocess::{Preprocess, StepFiles};
+use crate::preprocess::{Moment, Preprocess, StepFiles};
 
 /// The file that describes a dataset in a folder.
 pub const DATASET_FILE: &str = "data.toml";
@@ -138,7 +138,7 @@ impl ModelData<'_> {
     /// [`BuildError`] for an item that cannot be read or used.
     pub fn inputs(&self, index: usize) -> Result<Vec<Tensor>, BuildError> {
         let raw = self.dataset.items.item(index)?;
-        let prepared = self.preprocess.apply(&raw, None);
+        let prepared = self.preprocess.apply(&raw, &Moment::default());
         let prepared = prepared.map_err(|source| BuildError::Run { item: index, source })?;
         let frames = prepared.frames.map(|frames| frames.tensor);
         let given = prepared.tensors.into_iter().chain(frames);
