@@ -27,6 +27,7 @@ use crate::preprocess::StepFiles;
 use crate::runner::{Call, InvalidPipelines, Pipelines, Reply, Runner};
 
 mod data;
+pub mod dataset;
 pub mod recipe;
 mod steps;
 

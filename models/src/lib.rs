@@ -36,6 +36,7 @@
 //!   to the probes come, alone and among others.
 //! - [`providers`]: which accelerator runs a model, proven on this machine ([`compare`]).
 //! - [`memory`]: what this process holds, so that a model's share can be measured.
+//! - [`onnx`]: ONNX files read, edited and written, for the toolchain.
 //! - [`authoring`]: makes bundles from a folder with a `model.toml`, measures the probes, and
 //!   chooses the threshold ([`calibrate`]).
 //! - [`error`]: why a request was not answered; becomes a [`protocol::problem::Problem`].
@@ -54,6 +55,7 @@ pub mod fake;
 pub mod memory;
 pub mod model;
 pub mod numbers;
+pub mod onnx;
 pub mod ort_backend;
 pub mod postprocess;
 pub mod preprocess;

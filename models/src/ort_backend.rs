@@ -24,6 +24,7 @@ use crate::providers::{NodeCount, Provider, Reason};
 mod library;
 mod on_demand;
 mod providers;
+mod toolchain;
 mod value;
 
 pub use library::{LIBRARY_ENV, LibraryNotFound, find_library, library_identity};

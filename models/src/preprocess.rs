@@ -111,12 +111,33 @@ impl Preprocess {
     /// # Errors
     /// [`InvalidPipeline`].
     pub fn new(manifest: &Manifest, files: &StepFiles) -> Result<Self, InvalidPipeline> {
-        let feeds = manifest.preprocess.iter().map(|p| Feed::new(p, &manifest.inputs, files));
+        let served = manifest.served_inputs();
+        Self::build((&manifest.preprocess, files), &manifest.inputs, served)
+    }
+
+    /// The same for a model without a manifest; `inputs` are what the model itself takes.
+    ///
+    /// # Errors
+    /// [`InvalidPipeline`].
+    pub fn for_inputs(
+        pipelines: &[Pipeline],
+        inputs: &[TensorSpec],
+        files: &StepFiles,
+    ) -> Result<Self, InvalidPipeline> {
+        Self::build((pipelines, files), inputs, inputs.to_vec())
+    }
+
+    fn build(
+        (pipelines, files): (&[Pipeline], &StepFiles),
+        inputs: &[TensorSpec],
+        served: Vec<TensorSpec>,
+    ) -> Result<Self, InvalidPipeline> {
+        let feeds = pipelines.iter().map(|p| Feed::new(p, inputs, files));
         let feeds: Vec<Feed> = feeds.collect::<Result<_, _>>()?;
         if feeds.iter().filter(|feed| feed.cuts_frames()).count() > 1 {
             return Err(InvalidPipeline::Frames);
         }
-        let (inputs, served) = (manifest.inputs.clone(), manifest.served_inputs());
+        let inputs = inputs.to_vec();
         Ok(Self(Arc::new(Parts { feeds, inputs, served })))
     }
 

@@ -123,7 +123,11 @@ fn datatype_of(
     spec.map(|spec| spec.datatype).ok_or(InvalidTensor::Name)
 }
 
-fn constant(constant: &Constant, inputs: &[TensorSpec]) -> Result<Tensor, InvalidTensor> {
+/// A constant as one of a model's inputs.
+pub(crate) fn constant(
+    constant: &Constant,
+    inputs: &[TensorSpec],
+) -> Result<Tensor, InvalidTensor> {
     let datatype = datatype_of(&constant.input, inputs)?;
     let meta = TensorMeta::new(&constant.input, datatype, constant.shape.clone())?;
     numbers::from_f64(meta, &constant.values)

@@ -28,7 +28,7 @@ struct Cli {
 enum Command {
     /// Meet a cloud, with a key that was made there.
     Login(commands::login::Args),
-    /// Push, list and assign models.
+    /// Compress, inspect, push, list and assign models.
     #[command(subcommand)]
     Model(Model),
     /// Let devices in, list them, and shut them out.
@@ -48,6 +48,10 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Model {
+    /// Make a model small and fast by integers, and measure what that cost.
+    Compress(commands::model::compress::Args),
+    /// Show what is in an ONNX file: inputs, operators, parameters, multiplications of each layer.
+    Inspect(commands::model::inspect::Args),
     /// Build, sign and upload a new version from a folder with model.toml.
     Push(commands::model::push::Args),
     /// List what the cloud holds.
@@ -93,6 +97,8 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match Cli::parse().command {
         Command::Login(args) => commands::login::run(&args),
+        Command::Model(Model::Compress(args)) => commands::model::compress::run(&args),
+        Command::Model(Model::Inspect(args)) => commands::model::inspect::run(&args),
         Command::Model(Model::Push(args)) => commands::model::push::run(&args),
         Command::Model(Model::List(args)) => commands::model::list::run(&args),
         Command::Model(Model::Assign(args)) => commands::model::assign::run(&args),

@@ -1,6 +1,8 @@
 //! Commands about models.
 
 pub(crate) mod assign;
+pub(crate) mod compress;
+pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod policy;
 pub(crate) mod push;

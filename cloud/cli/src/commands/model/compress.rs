@@ -1,0 +1,190 @@
+//! `outrigger model compress`: makes a model small and fast, and says what that cost.
+
+use anyhow::Context;
+use compress::measure::Quality;
+use compress::search::{Goal, Options, Outcome, Search, Trial};
+use indicatif::{ProgressBar, ProgressStyle};
+use models::authoring::dataset::Dataset;
+use models::ort_backend::{OrtBackend, find_library};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::errors::hinted;
+use crate::output;
+
+/// The report's name in the output folder.
+const REPORT_FILE: &str = "report.json";
+
+/// Arguments of `model compress`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The float model.
+    #[arg(value_name = "IN.onnx")]
+    onnx: PathBuf,
+    /// Data to calibrate and to choose with: a folder with data.toml or model.toml, or such a file.
+    #[arg(long, value_name = "DATA")]
+    calibration: PathBuf,
+    /// Data for the final figures, which no choice sees; a third of the others when absent.
+    #[arg(long, value_name = "DATA")]
+    eval: Option<PathBuf>,
+    /// How much may be lost: of the accuracy where the data have labels, else of the cosine to the float outputs.
+    #[arg(long, value_name = "PERCENT", default_value = "0.5%", value_parser = percent)]
+    target_drop: f64,
+    /// What is wanted most of what meets the target: latency or size.
+    #[arg(long = "for", value_name = "GOAL", default_value = "latency", value_parser = goal)]
+    goal: Goal,
+    /// When no further trial begins, for example 90s or 10m.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time)]
+    time_budget: Duration,
+    /// Which items of the data are for what.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The folder for the model, its report and the journal; the same again goes on where it was.
+    #[arg(long, short, value_name = "FOLDER")]
+    out: PathBuf,
+    /// ONNX Runtime's shared library; found by itself where it is installed.
+    #[arg(long, value_name = "LIBRARY")]
+    runtime: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
+    let share = number.ok().map(|number| number / 100.0).filter(|s| (0.0..=1.0).contains(s));
+    share.ok_or_else(|| "write a percentage from 0% to 100%, for example 0.5%".to_owned())
+}
+
+fn goal(text: &str) -> Result<Goal, String> {
+    match text.to_lowercase().as_str() {
+        "latency" => Ok(Goal::Latency),
+        "size" => Ok(Goal::Size),
+        _ => Err("write latency or size".to_owned()),
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let units = [("h", 3600), ("m", 60), ("s", 1)];
+    let read = |(unit, seconds): (&str, u64)| {
+        let number: u64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        number.checked_mul(seconds).map(Duration::from_secs)
+    };
+    units.into_iter().find_map(read).ok_or_else(|| "write for example 90s, 10m or 1h".to_owned())
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
+    let open = |path: &PathBuf| {
+        Dataset::open(path).with_context(|| format!("cannot read the data {}", path.display()))
+    };
+    let calibration = open(&args.calibration)?;
+    let eval = args.eval.as_ref().map(open).transpose()?;
+    let search = Search {
+        onnx: &args.onnx,
+        calibration: &calibration,
+        evaluation: eval.as_ref(),
+        out: &args.out,
+        backend: &backend,
+    };
+    let options = Options {
+        target_drop: args.target_drop,
+        goal: args.goal,
+        budget: args.time_budget,
+        seed: args.seed,
+    };
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
+    bar.set_message("folding and calibrating");
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let mut told = Vec::new();
+    let outcome = search.run(&options, &mut |trial| tell(&bar, &mut told, trial, &options));
+    bar.finish_and_clear();
+    let outcome = outcome.map_err(|error| {
+        let what = format!("cannot compress {}", args.onnx.display());
+        anyhow::Error::from(error).context(what)
+    })?;
+    let path = args.out.join(REPORT_FILE);
+    let report = json!({ "options": options, "outcome": outcome });
+    std::fs::write(&path, format!("{report:#}\n"))
+        .map_err(|e| hinted(format!("cannot write {}: {e}", path.display()), "make room for it"))?;
+    match args.json {
+        true => output::json(&report),
+        false => show(&outcome),
+    }
+    Ok(())
+}
+
+/// Shows how many trials there were, and the best so far.
+fn tell(bar: &ProgressBar, told: &mut Vec<Trial>, trial: &Trial, options: &Options) {
+    told.push(trial.clone());
+    let good = told.iter().filter(|trial| trial.drop <= options.target_drop);
+    let best = match options.goal {
+        Goal::Latency => good.max_by(|a, b| a.latency.speedup.total_cmp(&b.latency.speedup)),
+        Goal::Size => good.min_by_key(|trial| trial.size_bytes),
+    };
+    let best = best.map_or_else(
+        || "nothing meets the target yet".to_owned(),
+        |t| format!("best so far {:.2}x, {}", t.latency.speedup, output::size(t.size_bytes)),
+    );
+    bar.set_message(format!("{} trials; {best}", told.len()));
+}
+
+fn show(outcome: &Outcome) {
+    let mark = |index: usize| match outcome.choice.trial {
+        Some(chosen) if chosen == index => "chosen",
+        _ if outcome.front.contains(&index) => "front",
+        _ => "",
+    };
+    let row = |(index, trial): (usize, &Trial)| {
+        let (fused, wanted) = trial.fused.total();
+        vec![
+            mark(index).to_owned(),
+            trial.recipe.describe(),
+            output::size(trial.size_bytes),
+            format!("{:.2}x", trial.latency.speedup),
+            format!("{:.0}", trial.latency.own_us),
+            format!("{fused}/{wanted}"),
+            format!("{:.4}", trial.quality.cosine),
+            output::percent(trial.quality.agreement),
+            output::percent(trial.quality.accuracy),
+        ]
+    };
+    let header = ["", "build", "size", "speed", "us", "fused", "cosine", "agreement", "accuracy"];
+    let rows = outcome.trials.iter().enumerate().map(row).collect();
+    output::table(&header, rows, "There was no time for a trial: give more with --time-budget");
+    let folded = outcome.folded;
+    output::line(&format!(
+        "\nfloat   {}, folded {} ({} constants, {} normalizations, {} paddings)",
+        output::size(outcome.original_bytes),
+        output::size(outcome.folded_bytes),
+        folded.constants,
+        folded.normalizations,
+        folded.paddings,
+    ));
+    output::line(&format!("choice  {}", outcome.choice.reason));
+    let evaluation = &outcome.evaluation;
+    output::line(&format!(
+        "unseen  float {}, chosen {}",
+        figures(&evaluation.float),
+        figures(&evaluation.chosen)
+    ));
+    output::line(&format!("model   {}", outcome.model.display()));
+    if outcome.out_of_time {
+        eprintln!(
+            "the time was over before all trials were made; the same command with more goes on"
+        );
+    }
+}
+
+fn figures(quality: &Quality) -> String {
+    let mut words = vec![format!("cosine {:.4}", quality.cosine)];
+    let shares = [("agreement", quality.agreement), ("accuracy", quality.accuracy)];
+    let known = shares.iter().filter(|(_, share)| share.is_some());
+    words.extend(known.map(|(name, share)| format!("{name} {}", output::percent(*share))));
+    if let Some(margin) = quality.margin {
+        words.push(format!("+-{:.2} points", margin * 100.0));
+    }
+    format!("({} items: {})", quality.items, words.join(", "))
+}

@@ -1,0 +1,130 @@
+//! Integers instead of floats, in the form that ONNX Runtime fuses on CPUs.
+//!
+//! *Static*: every value between quantized nodes goes through `QuantizeLinear` and `DequantizeLinear`, with
+//! a range that was measured before ([`crate::calibrate`]). Activations are `uint8` with a zero point, weights
+//! `int8` with a scale for each output channel, a bias is `int32` whose scale is the vector `x * w[c]`.
+//! *Dynamic*: a matrix product measures its own input at run time; for transformers, whose ranges differ from
+//! token to token. *Rows*: embedding tables, `int8` with a scale for each row.
+//!
+//! [`rules`] says which operator is treated how, [`plan`](mod@plan) applies that to a graph.
+
+use std::collections::BTreeSet;
+
+use models::onnx::Model;
+use serde::{Deserialize, Serialize};
+
+use crate::calibrate::Seen;
+use crate::error::CompressError;
+use crate::histogram::Method;
+
+mod dynamic;
+mod emit;
+pub mod plan;
+mod rows;
+pub mod rules;
+pub mod weights;
+
+pub use plan::{Plan, plan};
+
+/// How activations are found their ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheme {
+    /// From calibration, before.
+    Static,
+    /// At run time, in matrix products only.
+    Dynamic,
+}
+
+/// What to do to a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// How activations are found their ranges.
+    pub scheme: Scheme,
+    /// How a range is read from what was seen; for [`Scheme::Static`].
+    pub method: Method,
+    /// One scale for each output channel of the weights, or one for all.
+    pub per_channel: bool,
+    /// `int8` activations instead of `uint8`: for processors that prefer them.
+    pub signed: bool,
+    /// Seven bits of the weights only: for processors that would overflow (x86 without VNNI).
+    pub narrow: bool,
+    /// Embedding tables too.
+    pub rows: bool,
+    /// Nodes that stay in float, by the name of their first output.
+    pub float: BTreeSet<String>,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            scheme: Scheme::Static,
+            method: Method::MinMax,
+            per_channel: true,
+            signed: false,
+            narrow: false,
+            rows: true,
+            float: BTreeSet::new(),
+        }
+    }
+}
+
+impl Recipe {
+    /// In few words.
+    pub fn describe(&self) -> String {
+        let mut words = match self.scheme {
+            Scheme::Static => vec!["static".to_owned(), self.method.to_string()],
+            Scheme::Dynamic => vec!["dynamic".to_owned()],
+        };
+        let extra = [
+            (!self.per_channel, "per-tensor"),
+            (self.signed, "int8 activations"),
+            (self.narrow, "7-bit weights"),
+        ];
+        words.extend(extra.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).to_owned()));
+        if !self.float.is_empty() {
+            words.push(format!("{} in float", self.float.len()));
+        }
+        words.join(", ")
+    }
+}
+
+/// A quantized model.
+#[derive(Debug, Clone)]
+pub struct Quantized {
+    /// The model.
+    pub model: Model,
+    /// The quantized nodes that a runtime fuses, as operators of the float model.
+    pub wanted: Vec<String>,
+    /// Nodes that could have been quantized but for their form, with the reason.
+    pub left: Vec<(String, &'static str)>,
+}
+
+/// Quantizes a folded model.
+///
+/// # Errors
+/// [`CompressError`]: an opset that cannot be raised to 13, weights that are no numbers.
+pub fn quantize(model: &Model, seen: &Seen, recipe: &Recipe) -> Result<Quantized, CompressError> {
+    let mut model = model.clone();
+    model.raise_to_13()?;
+    weights::check(model.graph())?;
+    let mut wanted = Vec::new();
+    let mut left = Vec::new();
+    match recipe.scheme {
+        Scheme::Static => {
+            let plan = plan(&model, &recipe.float, Some((seen, recipe.method)));
+            wanted.extend(plan.fusable().map(str::to_owned));
+            left.extend(plan.left.iter().map(|(name, reason)| (name.clone(), *reason)));
+            emit::emit(model.graph_mut(), &plan, seen, recipe)?;
+        }
+        Scheme::Dynamic => wanted.extend(dynamic::quantize(model.graph_mut(), recipe)?),
+    }
+    if recipe.rows {
+        rows::quantize(model.graph_mut(), &recipe.float)?;
+    }
+    model.graph_mut().remove_dead();
+    let producer = model.head_mut();
+    producer.producer_name = Some("outrigger".to_owned());
+    producer.producer_version = Some(env!("CARGO_PKG_VERSION").to_owned());
+    Ok(Quantized { model, wanted, left })
+}

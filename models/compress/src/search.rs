@@ -1,0 +1,227 @@
+//! Finds the best build of a model by building, reading back and measuring.
+//!
+//! The trials follow from what was measured before: every scheme and every method of calibration, then the best of
+//! them with its most sensitive layers back in float until the target is met. Each trial is one line of the
+//! [`journal`](mod@journal), durable before the next begins; a search that is started again with the same model, data
+//! and options reads it and goes on.
+//!
+//! Three disjoint parts of the data are used: one for ranges, one for choosing, one for the final figures, which no
+//! choice has seen.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use models::authoring::dataset::Dataset;
+use models::backend::{Backend, SessionOptions};
+use models::onnx::Model;
+use models::ort_backend::OrtBackend;
+use protocol::id::ContentHash;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{CompressError, io_error};
+use crate::fold::{self, Folded};
+use crate::measure::{Latency, Quality};
+use crate::quantize::Recipe;
+
+mod choice;
+pub mod journal;
+mod parts;
+mod trials;
+
+pub use choice::{Choice, front};
+use journal::{Heading, Journal};
+use parts::Parts;
+use trials::Bench;
+
+/// What is optimised among the builds that meet the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Goal {
+    /// The fastest.
+    Latency,
+    /// The smallest.
+    Size,
+}
+
+/// What a search may do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// How much may be lost: of the accuracy where labels are known, else of the cosine to the float outputs.
+    pub target_drop: f64,
+    /// What is optimised.
+    pub goal: Goal,
+    /// When no further trial begins.
+    pub budget: Duration,
+    /// Which items are in which part of the data.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let budget = Duration::from_secs(600);
+        Self { target_drop: 0.005, goal: Goal::Latency, budget, seed: 0 }
+    }
+}
+
+/// One build that was tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// How it was built.
+    pub recipe: Recipe,
+    /// Its length.
+    pub size_bytes: u64,
+    /// How near it is to the float model, on the items for choosing.
+    pub quality: Quality,
+    /// What was lost, on the same items.
+    pub drop: f64,
+    /// How fast it is.
+    pub latency: Latency,
+    /// What ONNX Runtime fused.
+    pub fused: crate::fused::Fused,
+    /// How long the trial took.
+    pub seconds: f64,
+}
+
+/// What a search found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// Length of the model as it came.
+    pub original_bytes: u64,
+    /// Length after folding alone.
+    pub folded_bytes: u64,
+    /// What folding removed.
+    pub folded: Folded,
+    /// By how much folding moved the outputs, as a share of their range.
+    pub folding_difference: f64,
+    /// The float model on the items for choosing.
+    pub float: Quality,
+    /// All trials, in order.
+    pub trials: Vec<Trial>,
+    /// The trials that no other beats in size, speed and quality at once.
+    pub front: Vec<usize>,
+    /// Which was chosen, and why.
+    pub choice: Choice,
+    /// Float and chosen model on items that took part in no choice.
+    pub evaluation: Evaluation,
+    /// Whether the time was over before the trials were.
+    pub out_of_time: bool,
+    /// The chosen model.
+    pub model: PathBuf,
+}
+
+/// The final figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// The float model.
+    pub float: Quality,
+    /// The chosen one.
+    pub chosen: Quality,
+    /// What was lost.
+    pub drop: f64,
+}
+
+/// What is to be compressed, and where everything is.
+pub struct Search<'s> {
+    /// The float model.
+    pub onnx: &'s Path,
+    /// Data to calibrate and to choose with.
+    pub calibration: &'s Dataset,
+    /// Data for the final figures; a part of the others when absent.
+    pub evaluation: Option<&'s Dataset>,
+    /// The folder for the model, the report and the journal.
+    pub out: &'s Path,
+    /// ONNX Runtime.
+    pub backend: &'s OrtBackend,
+}
+
+/// The chosen model's name in the output folder.
+pub const MODEL_FILE: &str = "model.onnx";
+/// The journal's name in the output folder.
+pub const JOURNAL_FILE: &str = "journal.jsonl";
+
+impl Search<'_> {
+    /// Searches. `progress` hears of every trial, also of those that the journal knew.
+    ///
+    /// # Errors
+    /// [`CompressError`].
+    pub fn run(
+        &self,
+        options: &Options,
+        progress: &mut dyn FnMut(&Trial),
+    ) -> Result<Outcome, CompressError> {
+        let original = Model::read(self.onnx)?;
+        crate::quantize::weights::check(original.graph())?;
+        let session = self.backend.load(self.onnx, &SessionOptions::default())?;
+        let specs = session.inputs().to_vec();
+        drop(session);
+        let data = self.calibration.for_model(&specs)?;
+        let parts = Parts::cut(self.calibration.len(), self.evaluation.is_some(), options.seed)?;
+        std::fs::create_dir_all(self.out).map_err(io_error(self.out))?;
+        let heading = Heading::new(&hash(self.onnx)?, self.calibration, &data, options)?;
+        let mut journal = Journal::open(&self.out.join(JOURNAL_FILE), &heading)?;
+
+        let mut float = original.clone();
+        let folded = fold::fold(&mut float, self.backend)?;
+        float.raise_to_13()?;
+        let folding_difference = fold::verify(&original, &float, &data.inputs(0)?, self.backend)?;
+        drop(original);
+        let begin = Instant::now();
+        let items = |item: usize| Ok(data.inputs(item)?);
+        let mut bench =
+            Bench::new(&float, (&items, self.calibration.labels()), &parts, self.backend)?;
+        let out_of_time = trials::run(&mut bench, options, begin, &mut journal, progress)?;
+
+        let choice = choice::choose(&bench.trials, options);
+        let chosen = match choice.trial {
+            Some(trial) => bench.build(&bench.trials[trial].recipe)?.model,
+            None => float.clone(),
+        };
+        let evaluation = self.evaluate(&float, &chosen, &parts)?;
+        let path = self.out.join(MODEL_FILE);
+        chosen.write(&path)?;
+        Ok(Outcome {
+            original_bytes: length(self.onnx)?,
+            folded_bytes: float.to_bytes().map_or(0, |bytes| bytes.len() as u64),
+            folded,
+            folding_difference,
+            float: bench.float_quality(),
+            front: front(&bench.trials),
+            trials: bench.trials,
+            choice,
+            evaluation,
+            out_of_time,
+            model: path,
+        })
+    }
+
+    /// The final figures, on items that took part in no choice.
+    fn evaluate(
+        &self,
+        float: &Model,
+        chosen: &Model,
+        parts: &Parts,
+    ) -> Result<Evaluation, CompressError> {
+        let scratch = crate::scratch::Scratch::new()?;
+        let mut session = scratch.load(float, self.backend)?;
+        let dataset = self.evaluation.unwrap_or(self.calibration);
+        let all: Vec<usize> = (0..dataset.len()).collect();
+        let items = if self.evaluation.is_some() { &all } else { &parts.evaluation };
+        let data = dataset.for_model(session.inputs())?;
+        let get = |item: usize| Ok(data.inputs(item)?);
+        let labels = dataset.labels();
+        let reference = crate::measure::Reference::new(&mut *session, &get, items, labels)?;
+        drop(session);
+        let mut session = scratch.load(chosen, self.backend)?;
+        let quality = reference.compare(&mut *session, &get, items)?;
+        let own = reference.own();
+        Ok(Evaluation { drop: quality.drop_from(&own), float: own, chosen: quality })
+    }
+}
+
+fn length(path: &Path) -> Result<u64, CompressError> {
+    Ok(path.metadata().map_err(io_error(path))?.len())
+}
+
+fn hash(path: &Path) -> Result<ContentHash, CompressError> {
+    Ok(ContentHash::of(&std::fs::read(path).map_err(io_error(path))?))
+}

@@ -1,0 +1,148 @@
+//! Which trial is the best, and why.
+
+use serde::Serialize;
+
+use super::{Goal, Options, Trial};
+use crate::quantize::Recipe;
+
+/// Speeds and sizes that are nearer than this are alike: the better answers decide then, which are the same in every
+/// run, and not the noise of a clock.
+const ALIKE: f64 = 0.9;
+/// A build must be that much faster than float to be worth its loss.
+const WORTH: f64 = 1.05;
+
+/// What was chosen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Choice {
+    /// The trial; none means that the float model is kept.
+    pub trial: Option<usize>,
+    /// Why, with the figures.
+    pub reason: String,
+}
+
+/// Chooses among the trials that meet the target.
+pub(super) fn choose(trials: &[Trial], options: &Options) -> Choice {
+    let target = options.target_drop;
+    let good: Vec<usize> = (0..trials.len()).filter(|i| trials[*i].drop <= target).collect();
+    let keep = |reason: String| Choice { trial: None, reason: format!("keep float: {reason}") };
+    let Some(best) = best(trials, &good, options.goal) else {
+        let nearest = trials.iter().min_by(|a, b| a.drop.total_cmp(&b.drop));
+        return keep(nearest.map_or_else(
+            || "no build was tried: nothing to quantize, or no time for it".to_owned(),
+            |t| format!("the best build loses {:.4}, more than {target}", t.drop),
+        ));
+    };
+    let trial = &trials[best];
+    let figures = format!(
+        "{}: {:.2}x the speed, {} bytes, loses {:.4} of at most {target}",
+        trial.recipe.describe(),
+        trial.latency.speedup,
+        trial.size_bytes,
+        trial.drop
+    );
+    if options.goal == Goal::Latency && speed(trials, best) < WORTH {
+        return keep(format!("int8 is slower here ({figures}; at least {WORTH}x would pay)"));
+    }
+    let what = match options.goal {
+        Goal::Latency => "fastest",
+        Goal::Size => "smallest",
+    };
+    let reason = format!("the {what} of {} builds that meet the target, {figures}", good.len());
+    Choice { trial: Some(best), reason }
+}
+
+/// The best by the goal; among those that are alike, the one that loses least.
+fn best(trials: &[Trial], good: &[usize], goal: Goal) -> Option<usize> {
+    let merit = |i: usize| match goal {
+        Goal::Latency => speed(trials, i),
+        Goal::Size => 1.0 / (trials[i].size_bytes.max(1) as f64),
+    };
+    let most = good.iter().map(|i| merit(*i)).fold(0.0, f64::max);
+    let alike = good.iter().copied().filter(|i| merit(*i) >= most * ALIKE);
+    alike.min_by(|a, b| trials[*a].drop.total_cmp(&trials[*b].drop))
+}
+
+/// The median speed of all builds that differ from a trial by the numbers in their scales alone: they are
+/// the same graph, so what they differ in is noise.
+fn speed(trials: &[Trial], trial: usize) -> f64 {
+    let own = &trials[trial].recipe;
+    let same = |other: &&Trial| {
+        Recipe { method: own.method, ..other.recipe.clone() } == *own
+            && other.fused == trials[trial].fused
+    };
+    let mut speeds: Vec<f64> = trials.iter().filter(same).map(|t| t.latency.speedup).collect();
+    speeds.sort_by(f64::total_cmp);
+    speeds.get(speeds.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// The trials that no other beats in size, speed and quality at once.
+pub fn front(trials: &[Trial]) -> Vec<usize> {
+    let beats = |a: &Trial, b: &Trial| {
+        let no_worse = a.size_bytes <= b.size_bytes
+            && a.latency.speedup >= b.latency.speedup
+            && a.drop <= b.drop;
+        let better =
+            a.size_bytes < b.size_bytes || a.latency.speedup > b.latency.speedup || a.drop < b.drop;
+        no_worse && better
+    };
+    let beaten = |i: &usize| trials.iter().any(|other| beats(other, &trials[*i]));
+    (0..trials.len()).filter(|i| !beaten(i)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram::Method;
+    use crate::measure::Latency;
+
+    fn trial(speedup: f64, size_bytes: u64, drop: f64) -> Trial {
+        let latency = Latency { speedup, ..Latency::default() };
+        // Each a graph of its own, told by what stays in float.
+        let float = [format!("{speedup}")].into();
+        Trial {
+            recipe: Recipe { float, ..Recipe::default() },
+            size_bytes,
+            quality: crate::measure::Quality::default(),
+            drop,
+            latency,
+            fused: crate::fused::Fused::default(),
+            seconds: 0.0,
+        }
+    }
+
+    fn check(trials: &[Trial], goal: Goal, expected: Option<usize>) {
+        let choice = choose(trials, &Options { goal, ..Options::default() });
+        assert_eq!(choice.trial, expected, "{}", choice.reason);
+    }
+
+    #[test]
+    fn the_target_comes_first_then_the_goal_then_quality() {
+        let trials = [
+            trial(3.0, 100, 0.02),
+            trial(2.0, 120, 0.004),
+            trial(1.98, 110, 0.001),
+            trial(1.2, 90, 0.0),
+        ];
+        check(&trials, Goal::Latency, Some(2));
+        check(&trials, Goal::Size, Some(3));
+        assert_eq!(front(&trials), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn noise_between_equal_graphs_does_not_choose() {
+        let mut trials = [trial(2.0, 100, 0.001), trial(2.9, 100, 0.002), trial(2.1, 100, 0.003)];
+        for (trial, method) in trials.iter_mut().zip([Method::MinMax, Method::Mse, Method::Entropy])
+        {
+            trial.recipe = Recipe { method, ..Recipe::default() };
+        }
+        check(&trials, Goal::Latency, Some(0));
+    }
+
+    #[test]
+    fn float_is_kept_where_nothing_pays() {
+        check(&[trial(0.8, 10, 0.0)], Goal::Latency, None);
+        check(&[trial(0.8, 10, 0.0)], Goal::Size, Some(0));
+        check(&[trial(5.0, 10, 0.1)], Goal::Size, None);
+        check(&[], Goal::Latency, None);
+    }
+}
