@@ -21,6 +21,7 @@ use crate::backend::{Backend, LoadError, Session, SessionOptions, check_request}
 use crate::error::RunError;
 use crate::providers::{NodeCount, Provider, Reason};
 
+mod first_model;
 mod library;
 mod on_demand;
 mod providers;
@@ -134,6 +135,7 @@ impl Loaded {
         let environment = builder.with_name("outrigger").with_telemetry(false).build();
         let environment = environment.map_err(|e| OpenError::Environment(e.to_string()))?;
         environment.set_log_level(LogLevel::Warning);
+        first_model::run(&environment).map_err(|e| OpenError::Environment(e.to_string()))?;
         tracing::info!(library = %library.display(), "ONNX Runtime started");
         Ok(self.environment.insert(environment).clone())
     }
