@@ -1,10 +1,10 @@
 //! The cloud variants: which of them are known, which are loaded, and who may ask them now.
 //!
 //! Versions of a model stand side by side; its policy says which of them answer clients of the
-//! standard ([`family`]). A newer push is loaded and proven before it is known here, so new
+//! standard (`family`). A newer push is loaded and proven before it is known here, so new
 //! requests go to it at once, and those in flight end on the version that they began with. What no
 //! policy names and no device asks is let go of, and so are the least recently used models beyond
-//! [`LOADED_MAX`]; a model that goes gives its memory back ([`resident`]).
+//! [`LOADED_MAX`]; a model that goes gives its memory back (`resident`).
 //!
 //! Admission is decided on a request's header, before its tensors are read: by the model's queue,
 //! and by the memory that all requests in flight share. [`Serving::admit`] and [`Serving::infer`]
