@@ -77,8 +77,7 @@ fn three_models_and_a_budget_for_two() {
     let taken = |status: &Value| status["memory"]["models_bytes"].as_u64().unwrap();
     let after_start = agent.status().unwrap();
     assert!(taken(&after_start) <= budget, "{after_start:#}");
-    let waits = |model: &&str| running(&after_start, model, "memory") == "on demand";
-    assert!(MODELS.iter().any(waits), "known to find no room: {after_start:#}");
+    assert_eq!(running(&after_start, "shoe", "memory"), "on demand", "known to find no room");
 
     // In turn, so that each request finds its model gone; the answers are the same.
     let round = |client: &mut HttpClient| {
@@ -97,9 +96,7 @@ fn three_models_and_a_budget_for_two() {
 
     let counters = agent.status().unwrap()["counters"]["memory"].clone();
     let count = |name: &str| counters[name].as_u64().unwrap();
-    // Of three requests in turn, two or three find their model gone: what loads first is measured
-    // with what the runtime makes once, so that another may fit beside it.
-    assert!(count("evictions") >= 60 && count("reloads") >= 60, "{counters}");
+    assert!(count("evictions") >= 100 && count("reloads") >= 100, "{counters}");
     assert_eq!((count("failures"), count("refusals")), (0, 0), "{counters}");
 
     all_at_once(&agent, &images, &expected);
