@@ -70,8 +70,10 @@ impl Known {
         self.remembered.as_ref().map(|known| &known.choice)
     }
 
-    fn private_bytes(&self) -> u64 {
-        self.remembered.as_ref().map_or(0, |known| known.private_bytes)
+    /// What the model was measured to take. It is not measured again: what goes on beside a later
+    /// load would change the figure, and with it what finds room.
+    fn private_bytes(&self) -> Option<u64> {
+        self.remembered.as_ref().map(|known| known.private_bytes)
     }
 }
 
@@ -97,12 +99,14 @@ impl Engine {
             tracing::warn!(%error, "the end of an attempt is not noted");
         }
         let (choice, mut loaded) = proven.inspect_err(|_| self.shelf.failed(membership.id))?;
+        if let Some(before) = known.remembered.filter(|known| known.choice == choice) {
+            loaded.private_bytes = before.private_bytes;
+        }
         if let Some(limit_bytes) = terms.memory_limit_bytes
             && loaded.private_bytes > limit_bytes
         {
             return Err(ProveError::OverLimit { size_bytes: loaded.private_bytes, limit_bytes });
         }
-        loaded.private_bytes = loaded.private_bytes.max(known.private_bytes());
         let seen = Seen { private_bytes: loaded.private_bytes, load: loaded.took };
         self.shelf.settle(membership.id, loaded)?;
         let remembered = Remembered {
@@ -255,5 +259,5 @@ fn on(mut options: ModelOptions, provider: Provider) -> ModelOptions {
 }
 
 fn expected_bytes(bundle: &Bundle, known: &Known) -> u64 {
-    source::file_bytes(bundle).max(known.private_bytes())
+    known.private_bytes().unwrap_or_else(|| source::file_bytes(bundle))
 }

@@ -43,9 +43,9 @@ pub(super) struct Source {
     options: ModelOptions,
     backend: Arc<dyn Backend>,
     usual_load_us: AtomicU64,
-    /// The most that it was seen to take: what is loaded into memory that was freed before does
-    /// not show.
-    private_bytes: AtomicU64,
+    /// What it was proven to take. It is not measured again: what goes on beside a later load, or
+    /// memory that was freed before it, would change the figure and with it what finds room.
+    private_bytes: u64,
     failure: Mutex<Option<(Instant, Problem)>>,
 }
 
@@ -64,7 +64,7 @@ impl Source {
             options,
             backend,
             usual_load_us: AtomicU64::new(micros(seen.load)),
-            private_bytes: AtomicU64::new(seen.private_bytes),
+            private_bytes: seen.private_bytes,
             failure: Mutex::default(),
         }
     }
@@ -98,8 +98,7 @@ impl Source {
             load(self.backend.as_ref(), bundle, &self.options, |model| Ok(model.warm_up()?))
         };
         let mut loaded = load().map_err(|error| chain(&error))?;
-        let seen = self.private_bytes.fetch_max(loaded.private_bytes, Relaxed);
-        loaded.private_bytes = loaded.private_bytes.max(seen);
+        loaded.private_bytes = self.private_bytes;
         self.usual_load_us.store(micros(loaded.took), Relaxed);
         Ok(loaded)
     }
