@@ -13,7 +13,7 @@ use ort::environment::Environment;
 use ort::ep::ExecutionProvider;
 use ort::logging::LogLevel;
 use ort::session::builder::SessionBuilder;
-use ort::session::{OutputSelector, RunOptions, SessionInputValue};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, SessionInputValue};
 use protocol::manifest::TensorSpec;
 use protocol::tensor::Tensor;
 
@@ -169,7 +169,7 @@ impl Backend for OrtBackend {
             outlets.iter().map(|outlet| value::spec(outlet, onnx)).collect::<Result<Vec<_>, _>>()
         };
         let (inputs, outputs) = (specs(session.inputs())?, specs(session.outputs())?);
-        Ok(Box::new(OrtSession { session, inputs, outputs, nodes }))
+        Ok(Box::new(OrtSession { session, inputs, outputs, nodes, usual: None }))
     }
 
     fn offers(&self, provider: Provider) -> Result<(), Reason> {
@@ -186,6 +186,30 @@ struct OrtSession {
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     nodes: Option<NodeCount>,
+    /// Those of the last run: most runs want the same.
+    usual: Option<Wanted>,
+}
+
+/// Which outputs a run is to give, and what tells ONNX Runtime so.
+struct Wanted {
+    asked: Vec<String>,
+    names: Vec<String>,
+    options: RunOptions<HasSelectedOutputs>,
+}
+
+impl Wanted {
+    /// All outputs of the model where none are asked for.
+    fn new(asked: &[String], all: &[TensorSpec]) -> Result<Self, RunError> {
+        let asked = asked.to_vec();
+        let names = match asked.as_slice() {
+            [] => all.iter().map(|output| output.name.clone()).collect(),
+            some => some.to_vec(),
+        };
+        let select = OutputSelector::no_default();
+        let select = names.iter().fold(select, OutputSelector::with);
+        let options = RunOptions::new().map_err(|e| failed(&e))?.with_outputs(select);
+        Ok(Self { asked, names, options })
+    }
 }
 
 impl Session for OrtSession {
@@ -203,20 +227,20 @@ impl Session for OrtSession {
 
     fn run(&mut self, inputs: &[Tensor], outputs: &[String]) -> Result<Vec<Tensor>, RunError> {
         check_request((&self.inputs, &self.outputs), inputs, outputs)?;
+        if self.usual.as_ref().is_some_and(|usual| usual.asked != outputs) {
+            self.usual = None;
+        }
+        let Wanted { names, options, .. } = match &self.usual {
+            Some(usual) => usual,
+            None => self.usual.insert(Wanted::new(outputs, &self.outputs)?),
+        };
         let buffers: Vec<_> = inputs.iter().map(value::align).collect();
         let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::new();
         for (input, buffer) in inputs.iter().zip(&buffers) {
             values.push((input.name().into(), value::to_ort(input, buffer.as_deref())?));
         }
-        let wanted: Vec<&str> = match outputs {
-            [] => self.outputs.iter().map(|o| o.name.as_str()).collect(),
-            some => some.iter().map(String::as_str).collect(),
-        };
-        let selector =
-            wanted.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(*name));
-        let options = RunOptions::new().map_err(|e| failed(&e))?.with_outputs(selector);
-        let answer = self.session.run_with_options(values, &options).map_err(|e| failed(&e))?;
-        wanted.iter().map(|name| value::from_ort(name, &answer[*name])).collect()
+        let answer = self.session.run_with_options(values, options).map_err(|e| failed(&e))?;
+        names.iter().map(|name| value::from_ort(name, &answer[name.as_str()])).collect()
     }
 }
 

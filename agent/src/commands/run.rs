@@ -71,12 +71,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })?;
     let _lock = StateLock::take(&state_dir).map_err(|e| super::explain_lock(&e))?;
     sweep(&state_dir);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(io_threads())
+        .enable_all()
+        .build()?;
     let source = Source { file: config_file, told, log };
     runtime.block_on(serve(&state_dir, config, files, enrolment, source))?;
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
+}
+
+/// One thread moves bytes for all, and leaves the other cores and warm caches to the models; a second
+/// where there are cores to spare. Whatever takes long steps aside.
+fn io_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores > 4 { 2 } else { 1 }
 }
 
 /// What a power cut left of a write. It is in nobody's way, so that it must not keep the agent down.

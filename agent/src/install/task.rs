@@ -4,6 +4,7 @@ use super::library::{Kept, LibraryError};
 use super::{Installer, LoadError, Wanted};
 use crate::engine::{ActiveModel, Engine};
 use crate::sandbox::NotProven;
+use ::link::durable::aside;
 use edge::IllegalTransition;
 use edge::backoff::Backoff;
 use edge::update::{Action, Event, Target, Update};
@@ -193,7 +194,8 @@ impl Task {
         let target = model.target();
         let obsolete = self.installer.state.previous(&self.name);
         let obsolete = obsolete.map_err(|e| Failure::passing(&e))?;
-        self.installer.state.activate(&self.name, target).map_err(|e| Failure::passing(&e))?;
+        let durable = aside(|| self.installer.state.activate(&self.name, target));
+        durable.map_err(|e| Failure::passing(&e))?;
         self.installer.engine.activate(&self.name, model);
         self.installer.counters.installed(&self.name, target.version.get());
         if let Some(obsolete) = obsolete.filter(|o| *o != target) {

@@ -68,7 +68,18 @@ fn write_synced(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     }
     let mut file = options.open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    aside(|| file.sync_all())
+}
+
+/// Does what waits for the disk, for a second on a worn card, without holding up the other tasks of
+/// this thread: where it is a worker of an async runtime, another thread takes them over.
+pub fn aside<T>(wait: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor::MultiThread};
+    let runtime = Handle::try_current();
+    if runtime.is_ok_and(|runtime| runtime.runtime_flavor() == MultiThread) {
+        return tokio::task::block_in_place(wait);
+    }
+    wait()
 }
 
 /// Renames and syncs the folder, so that the new name survives a power cut.
@@ -86,7 +97,8 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// The folder cannot be opened or synced.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    File::open(folder)?.sync_all()
+    let folder = File::open(folder)?;
+    aside(|| folder.sync_all())
 }
 
 /// Makes a folder, and those above it, that only its owner may enter; once this returns they survive
@@ -122,6 +134,25 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
         assert!(write(&folder.path().join("no/such/folder"), b"", Access::Public).is_err());
+    }
+
+    /// Each of them returns only when all are there: on one worker, if the others are not held up.
+    #[test]
+    fn who_waits_aside_holds_nobody_up() {
+        let builder = &mut tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).build().unwrap();
+        let all = std::sync::Arc::new(std::sync::Barrier::new(3));
+        let wait = || {
+            let all = all.clone();
+            runtime.spawn(async move { aside(|| all.wait()) })
+        };
+        let tasks = [wait(), wait(), wait()];
+        runtime.block_on(async {
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+        assert_eq!(aside(|| 7), 7, "outside of a runtime too");
     }
 
     #[test]

@@ -60,9 +60,8 @@ pub(crate) struct Held {
 impl Held {
     /// The body, measured as it arrives; with a limit to its time unless it is a stream of messages.
     pub(crate) fn measure(&self, body: Body, streamed: bool) -> Body {
-        let patience = self.intake.patience;
-        let late = (!streamed).then(|| Box::pin(tokio::time::sleep(patience)));
-        Body::new(Measured { body, held: self.clone(), late })
+        let waits = if streamed { Waits::ForEver } else { Waits::NotYet };
+        Body::new(Measured { body, held: self.clone(), waits })
     }
 
     /// What is held so far; it is held until the result is gone.
@@ -123,7 +122,29 @@ impl NotTaken {
 struct Measured {
     body: Body,
     held: Held,
-    late: Option<Pin<Box<Sleep>>>,
+    waits: Waits,
+}
+
+/// How long the rest of a body is waited for.
+enum Waits {
+    /// A stream of messages.
+    ForEver,
+    /// All of it was there so far, as most bodies are: no timer is spent on them.
+    NotYet,
+    Until(Pin<Box<Sleep>>),
+}
+
+impl Waits {
+    /// Whether the time is over, now that nothing is there.
+    fn are_over(&mut self, patience: Duration, context: &mut Context<'_>) -> bool {
+        if let Self::NotYet = self {
+            *self = Self::Until(Box::pin(tokio::time::sleep(patience)));
+        }
+        match self {
+            Self::Until(end) => end.as_mut().poll(context).is_ready(),
+            Self::ForEver | Self::NotYet => false,
+        }
+    }
 }
 
 impl HttpBody for Measured {
@@ -134,16 +155,17 @@ impl HttpBody for Measured {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(late) = self.late.as_mut()
-            && late.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Some(Err(NotTaken::new(self.held.late()).into())));
-        }
         let frame = match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                let patience = self.held.intake.patience;
+                if self.waits.are_over(patience, context) {
+                    return Poll::Ready(Some(Err(NotTaken::new(self.held.late()).into())));
+                }
+                return Poll::Pending;
+            }
         };
         let added = frame.data_ref().map_or(Ok(()), |data| self.held.add(data.len()));
         Poll::Ready(Some(added.map(|()| frame).map_err(|problem| NotTaken::new(problem).into())))

@@ -1,7 +1,7 @@
 //! `cargo xtask bench NAME`: measurements beside a yardstick from the same run.
 
 use clap::{Parser, ValueEnum};
-use outrigger_tests::bench::{self, footprint::Sizes};
+use outrigger_tests::bench;
 use outrigger_tests::people::{exit_code, write_json};
 use outrigger_tests::soak::{self, Amount};
 use std::path::PathBuf;
@@ -18,9 +18,9 @@ struct Args {
     /// Write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// For `footprint`: the size of the shipped program without pipelines, and with all, in bytes.
-    #[arg(long, num_args = 2, value_names = ["BARE", "WHOLE"])]
-    program_bytes: Option<Vec<u64>>,
+    /// For `footprint`: the agent is the shipped one, and without pipelines it has so many bytes.
+    #[arg(long)]
+    bare_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -35,13 +35,6 @@ enum Name {
     Soak,
 }
 
-impl Args {
-    fn sizes(&self) -> Option<Sizes> {
-        let &[bare_bytes, whole_bytes] = self.program_bytes.as_deref()? else { return None };
-        Some(Sizes { bare_bytes, whole_bytes })
-    }
-}
-
 fn main() -> ExitCode {
     exit_code(run(&Args::parse()))
 }
@@ -53,7 +46,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             Some(report) => report,
             None => return Ok(()),
         },
-        Name::Footprint => bench::footprint::run(args.short, args.sizes())?,
+        Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
         Name::Soak => soak::run(if args.short { Amount::SHORT } else { Amount::WHOLE })?,
     };
     println!("{report}");

@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The path of one of our programs, beside the running test or bench.
+/// The path of one of our programs: beside the running test or bench, unless a variable like
+/// `OUTRIGGER_AGENT_PROGRAM` names another.
 ///
 /// # Errors
 /// It was not built.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let variable = format!("{}_PROGRAM", name.to_uppercase().replace('-', "_"));
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok(path.into());
+    }
     let own = std::env::current_exe()?;
     let mut folders = own.ancestors().skip(1).take(2);
     let found = folders.find_map(|f| Some(f.join(name)).filter(|p| p.is_file()));

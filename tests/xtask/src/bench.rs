@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use crate::{onnxruntime, programs};
 
+/// Where the bench finds the agent, if not beside itself.
+const AGENT_VARIABLE: &str = "OUTRIGGER_AGENT_PROGRAM";
+
 /// Build everything and run one bench.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -13,7 +16,7 @@ pub(crate) struct Args {
     /// Measure for a short time: to see that it runs, not to publish.
     #[arg(long)]
     short: bool,
-    /// For `footprint`: also build the programs as they are shipped (minutes), and measure their sizes.
+    /// Build the agent as it is shipped (minutes), and measure that one; for `footprint` its sizes too.
     #[arg(long)]
     dist: bool,
     /// Write the results to FILE as JSON.
@@ -28,17 +31,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.short {
         options.push("--short".to_owned());
     }
+    let mut command = programs::with_library(&bench, &library.path);
     if args.dist {
-        options.push("--program-bytes".to_owned());
-        options.push(shipped_bytes(&["--no-default-features"])?);
-        options.push(shipped_bytes(&[])?);
+        if args.name == "footprint" {
+            let bare = shipped(&["--no-default-features"])?.metadata()?.len();
+            options.extend(["--bare-bytes".to_owned(), bare.to_string()]);
+        }
+        command.env(AGENT_VARIABLE, shipped(&[])?); // in the place of the bare one
     }
     options.extend(programs::json_args(args.json.as_deref()));
-    Ok(programs::exec(&bench, &options, &library.path)?)
+    Ok(programs::exec(command.args(options))?)
 }
 
-/// The size of the agent's program, built to be shipped with these options.
-fn shipped_bytes(options: &[&str]) -> anyhow::Result<String> {
-    let agent = programs::build_with(&["outrigger-agent"], "dist", options, "outrigger-agent")?;
-    Ok(std::fs::metadata(agent)?.len().to_string())
+/// The agent's program, built to be shipped with these options.
+fn shipped(options: &[&str]) -> anyhow::Result<PathBuf> {
+    Ok(programs::build_with(&["outrigger-agent"], "dist", options, "outrigger-agent")?)
 }

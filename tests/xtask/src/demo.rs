@@ -23,5 +23,5 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.keep {
         options.push("--keep".to_owned());
     }
-    Ok(programs::exec(&demo, &options, &library.path)?)
+    Ok(programs::exec(programs::with_library(&demo, &library.path).args(options))?)
 }

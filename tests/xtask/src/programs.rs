@@ -48,11 +48,16 @@ fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     artifacts.find_map(|artifact| artifact["executable"].as_str().map(PathBuf::from))
 }
 
-/// Becomes `program` where the system can do that, so that signals reach it; else waits for it and answers its exit code.
-pub(crate) fn exec(path: &Path, args: &[String], library: &Path) -> Result<ExitCode, RunError> {
+/// The program at `path`, told where ONNX Runtime is.
+pub(crate) fn with_library(path: &Path, library: &Path) -> Command {
     let mut command = Command::new(path);
-    command.args(args).env(LIBRARY_VARIABLE, library);
-    become_it(&mut command).map_err(|source| RunError::Start { program: program(&command), source })
+    command.env(LIBRARY_VARIABLE, library);
+    command
+}
+
+/// Becomes that program where the system can do that, so that signals reach it; else waits for it and answers its exit code.
+pub(crate) fn exec(command: &mut Command) -> Result<ExitCode, RunError> {
+    become_it(command).map_err(|source| RunError::Start { program: program(command), source })
 }
 
 #[cfg(unix)]

@@ -21,6 +21,9 @@ use tower_http::decompression::RequestDecompressionLayer;
 /// Compressing an answer smaller than this would cost more than it spares.
 const COMPRESSED_MIN_BYTES: u64 = 1024;
 
+/// Reading or writing more text than this takes milliseconds.
+const JSON_LONG_BYTES: usize = 256 << 10;
+
 /// The handler, with bodies that may be gzip or deflate either way.
 pub(super) fn route<I: Inference>() -> MethodRouter<Arc<I>> {
     let compression = CompressionLayer::new()
@@ -60,25 +63,43 @@ async fn answer<I: Inference>(
         }
     };
     let read = body::read(body, HTTP_BODY_MAX_BYTES, json_len.unwrap_or(0), &held).await;
-    let parsed =
-        read.and_then(|body| oip::parse_request(named.model, named.version, json_len, &body));
-    let ParsedRequest { mut request, form } = parsed.inspect_err(refuse)?;
+    let body = read.inspect_err(refuse)?;
+    let json_bytes = json_len.unwrap_or(body.len());
+    let parse = move || oip::parse_request(named.model, named.version, json_len, &body);
+    let ParsedRequest { mut request, form } =
+        aside_if_long(json_bytes, parse).await.inspect_err(refuse)?;
     caller.own(&mut request);
     let response = inference.infer(place, request).await?;
-    say(inference, response, &form).inspect_err(refuse)
+    say(inference, response, form).await.inspect_err(refuse)
 }
 
 /// The answer in the form that was asked for.
-fn say<I: Inference>(
+async fn say<I: Inference>(
     inference: &I,
     mut response: InferResponse,
-    form: &OutputForm,
+    form: OutputForm,
 ) -> Result<RenderedResponse, Problem> {
     if form.wants_classes() {
         let model = inference.describe(&response.model, Some(response.verdict.version))?;
-        oip::classify(&mut response, form, &model)?;
+        oip::classify(&mut response, &form, &model)?;
     }
-    oip::render_response(&response, form)
+    let outputs = response.outputs.iter().filter(|output| !form.is_binary(output.name()));
+    let bytes = outputs.map(|output| output.data().len()).sum();
+    aside_if_long(bytes, move || oip::render_response(&response, &form)).await
+}
+
+/// Numbers as text, from or to so many bytes: where they are many, on another thread, so that nobody
+/// else's request waits for them.
+async fn aside_if_long<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    if bytes <= JSON_LONG_BYTES {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(Problem::new(ProblemCode::Internal, format!("JSON was not read or written: {error}")))
+    })
 }
 
 /// Decides about a request from its header alone; the length of its JSON part, and its place.

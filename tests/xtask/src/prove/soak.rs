@@ -9,5 +9,5 @@ pub(super) fn prove(short: bool) -> anyhow::Result<ExitCode> {
     let bench = programs::build_release("outrigger-bench")?;
     let mut options = vec!["soak".to_owned()];
     options.extend(short.then(|| "--short".to_owned()));
-    Ok(programs::exec(&bench, &options, &library.path)?)
+    Ok(programs::exec(programs::with_library(&bench, &library.path).args(options))?)
 }
