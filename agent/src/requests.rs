@@ -245,6 +245,7 @@ impl Hand {
             reason,
             version: model.target().version,
             confidence: answer.confidence,
+            risk: model.profile().promise(placement, reason),
             label: answer.label,
             timing,
         };
@@ -258,6 +259,7 @@ impl Hand {
             reason,
             version: answer.version,
             confidence: answer.confidence,
+            risk: None,
             label: answer.label,
             timing: answer.timing,
         };

@@ -86,6 +86,7 @@ fn response(outputs: Vec<Tensor>) -> InferResponse {
         reason: Reason::Requested,
         version: Version::FIRST,
         confidence: Some(0.5),
+        risk: None,
         label: None,
         timing: Timing::default(),
     };
