@@ -100,6 +100,11 @@ impl Dataset {
         self.items.len()
     }
 
+    /// One item as an application sends it.
+    pub(super) fn item(&self, index: usize) -> Result<Vec<Tensor>, BuildError> {
+        self.items.item(index)
+    }
+
     /// Whether there are none; such data are refused when they are read.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -153,7 +158,7 @@ fn describe(file: &Path, text: &str) -> Result<Description, BuildError> {
     }
     let recipe: Recipe = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
     let (inputs, labels) = match recipe.calibration {
-        Some(calibration) => (calibration.inputs, Some(calibration.labels)),
+        Some(calibration) => (calibration.inputs, calibration.labels),
         None => (recipe.probes.inputs, None),
     };
     let (preprocess, constants) = (recipe.preprocess, recipe.constants);
