@@ -7,7 +7,7 @@
 //! the answers that the rule accepts at most a share `risk` are wrong where the cloud's are right. That
 //! holds for inputs like the examples, whatever the models are.
 //!
-//! A twentieth of the examples fits, a twentieth chooses, the rest is for the bound: scores of one model
+//! A fortieth of the examples fits, a fortieth chooses, the rest is for the bound: scores of one model
 //! order its answers nearly alike, so that choosing among them gains less than the bound loses with
 //! fewer items. [`empirical`] is the rule without a bound.
 
@@ -161,9 +161,9 @@ struct Splits<'e> {
 }
 
 impl<'e> Splits<'e> {
-    /// A twentieth each for fit and selection, at least 100 of large data, at most 1,000.
+    /// A fortieth each for fit and selection; 100 to 1,000, but not more than an eighth.
     fn cut(examples: &'e [&'e Example]) -> Self {
-        let small = (examples.len() / 20).max(100.min(examples.len() / 8)).min(1000);
+        let small = (examples.len() / 40).max(100.min(examples.len() / 8)).min(1000);
         let (fit, rest) = examples.split_at(small);
         let (selection, bound) = rest.split_at(small);
         Self { fit, selection, bound }

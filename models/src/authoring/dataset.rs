@@ -105,6 +105,19 @@ impl Dataset {
         self.items.item(index)
     }
 
+    /// How many bytes an application sends for an item, on average.
+    ///
+    /// # Errors
+    /// [`BuildError`] for an item that cannot be read.
+    #[allow(clippy::cast_precision_loss)] // a mean
+    pub fn item_bytes(&self) -> Result<f64, BuildError> {
+        let mut bytes = 0;
+        for index in 0..self.len() {
+            bytes += self.item(index)?.iter().map(|input| input.data().len()).sum::<usize>();
+        }
+        Ok(bytes as f64 / self.len().max(1) as f64)
+    }
+
     /// Whether there are none; such data are refused when they are read.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -11,51 +11,64 @@ const CLASS_ITEMS: usize = 100;
 /// How many standard errors another score must be better than the plain softmax.
 const CLEARLY: f64 = 2.0;
 
-/// The rule: temperatures and map from `fitted`, the score chosen on `selection`.
+/// The rule. What is fitted to choose comes from `fitted`, the choice from `selection`; then all is
+/// fitted anew to both.
 pub(super) fn rule(fitted: &[&Example], selection: &[&Example]) -> ConfidenceRule {
-    let temperatures = temperatures(fitted, selection);
-    let candidates = Score::OF_ITEMS.into_iter().filter_map(|score| {
-        let rule = map(score, &temperatures, fitted);
-        rule.slope.gt(&0.0).then_some(rule)
-    });
-    let candidates: Vec<ConfidenceRule> = candidates.collect();
-    let Some(first) = candidates.first() else {
-        return ConfidenceRule { temperatures, ..plain(Score::MaxSoftmax) };
+    let by_class = temperatures_by_class(fitted)
+        .is_some_and(|each| loss(&each, selection) < loss(&one_temperature(fitted), selection));
+    let fit = |examples: &[&Example]| match temperatures_by_class(examples) {
+        Some(each) if by_class => each,
+        _ => one_temperature(examples),
     };
-    let errors: Vec<bool> = selection.iter().map(|e| e.is_error()).collect();
-    let read = |rule: &ConfidenceRule| -> Vec<f64> {
-        selection.iter().map(|e| raw(rule.score, &rule.temperatures, e)).collect()
-    };
-    let standard = read(first);
-    let gains = candidates[1..].iter().map(|rule| (gain(&standard, &read(rule), &errors), rule));
-    let best = gains.max_by(|(a, _), (b, _)| a.total_cmp(b));
-    best.filter(|(gain, _)| *gain > CLEARLY).map_or(first, |(_, rule)| rule).clone()
+    let chosen = choose(&fit(fitted), fitted, selection);
+    let both = [fitted, selection].concat();
+    let temperatures = fit(&both);
+    let refitted = map(chosen, &temperatures, &both);
+    match refitted.slope > 0.0 {
+        true => refitted,
+        false => ConfidenceRule { temperatures, ..plain(chosen) },
+    }
 }
 
-/// One temperature; or one for each class, if there are enough items of each and that explains the
-/// selection's labels better.
+/// The plain softmax, unless another score is clearly better.
+fn choose(temperatures: &[f32], fitted: &[&Example], selection: &[&Example]) -> Score {
+    let errors: Vec<bool> = selection.iter().map(|e| e.is_error()).collect();
+    let read =
+        |score| -> Vec<f64> { selection.iter().map(|e| raw(score, temperatures, e)).collect() };
+    let standard = read(Score::MaxSoftmax);
+    let usable = |score: &Score| map(*score, temperatures, fitted).slope > 0.0;
+    let others = Score::OF_ITEMS.into_iter().skip(1).filter(usable);
+    let gains = others.map(|score| (gain(&standard, &read(score), &errors), score));
+    let best = gains.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.filter(|(gain, _)| *gain > CLEARLY).map_or(Score::MaxSoftmax, |(_, score)| score)
+}
+
 #[allow(clippy::cast_possible_truncation)] // a temperature
-fn temperatures(fitted: &[&Example], selection: &[&Example]) -> Vec<f32> {
-    let fit_of = |examples: &[&Example]| {
-        fit::temperature(examples.iter().map(|e| (e.logits.as_slice(), e.truth))) as f32
+fn temperature(examples: &[&Example]) -> f32 {
+    fit::temperature(examples.iter().map(|e| (e.logits.as_slice(), e.truth))) as f32
+}
+
+fn one_temperature(examples: &[&Example]) -> Vec<f32> {
+    vec![temperature(examples)]
+}
+
+/// One for each most probable class, if there are enough items of each.
+fn temperatures_by_class(examples: &[&Example]) -> Option<Vec<f32>> {
+    let classes = examples.first().map_or(0, |e| e.logits.len());
+    let of_class = |class| {
+        let own: Vec<&Example> = examples.iter().filter(|e| e.edge() == class).copied().collect();
+        (own.len() >= CLASS_ITEMS).then(|| temperature(&own))
     };
-    let one = vec![fit_of(fitted)];
-    let classes = fitted.first().map_or(0, |e| e.logits.len());
-    let by_class = (0..classes).map(|class| {
-        let own: Vec<&Example> = fitted.iter().filter(|e| e.edge() == class).copied().collect();
-        (own.len() >= CLASS_ITEMS).then(|| fit_of(&own))
-    });
-    let Some(each) = by_class.collect::<Option<Vec<f32>>>().filter(|each| each.len() > 2) else {
-        return one;
+    (0..classes).map(of_class).collect::<Option<Vec<f32>>>().filter(|each| each.len() > 2)
+}
+
+/// How badly temperatures explain the right classes.
+fn loss(temperatures: &[f32], examples: &[&Example]) -> f64 {
+    let of = |e: &&Example| {
+        let own = temperatures.get(e.edge()).unwrap_or(&temperatures[0]);
+        fit::nll(&e.logits, e.truth, f64::from(*own)).min(1e3)
     };
-    let loss = |temperatures: &[f32]| -> f64 {
-        let of = |e: &&Example| {
-            let own = f64::from(temperatures.get(e.edge()).copied().unwrap_or(temperatures[0]));
-            fit::nll(&e.logits, e.truth, own).min(1e3)
-        };
-        selection.iter().map(of).sum()
-    };
-    if loss(&each) < loss(&one) { each } else { one }
+    examples.iter().map(of).sum()
 }
 
 fn raw(kind: Score, temperatures: &[f32], example: &Example) -> f64 {
