@@ -427,6 +427,7 @@ fn respond(model: ModelName, id: String, version: Version, answer: Answer) -> In
         confidence: answer.confidence,
         label: answer.label,
         timing,
+        attempts: 1,
     };
     InferResponse { model, id, outputs: answer.outputs, verdict }
 }

@@ -105,6 +105,7 @@ pub(super) fn response(value: f32) -> InferResponse {
             confidence: Some(0.5),
             label: Some("Bag".into()),
             timing: Timing { queue_us: 1, infer_us: 2, network_us: 3 },
+            attempts: 1,
         },
     }
 }

@@ -120,6 +120,7 @@ impl Inference for Fake {
                 confidence: None,
                 label: None,
                 timing: Timing::default(),
+                attempts: 0,
             },
         })
     }
