@@ -120,7 +120,7 @@ impl Cloud {
             }
             _ if outcome.may_be_asked_again() && attempts < ATTEMPTS_MAX => {
                 self.asked_again += 1;
-                self.send(Some(peer), began, attempts + 1);
+                self.send(Some(&peer), began, attempts + 1);
             }
             _ => self.lost += 1,
         }
@@ -130,9 +130,9 @@ impl Cloud {
         self.send(None, self.now, 1);
     }
 
-    fn send(&mut self, tried: Option<Peer>, began: Instant, attempts: u32) {
+    fn send(&mut self, tried: Option<&Peer>, began: Instant, attempts: u32) {
         let entropy = self.random();
-        let Some(peer) = self.balance.choose(tried.as_ref(), entropy, self.now) else {
+        let Some(peer) = self.balance.choose(tried, entropy, self.now) else {
             self.lost += 1;
             return;
         };
