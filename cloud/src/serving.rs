@@ -425,6 +425,7 @@ fn respond(model: ModelName, id: String, version: Version, answer: Answer) -> In
         reason: Reason::Requested,
         version,
         confidence: answer.confidence,
+        risk: None,
         label: answer.label,
         timing,
         attempts: 1,

@@ -110,6 +110,7 @@ fn response(outputs: Vec<Tensor>) -> InferResponse {
         reason: Reason::Requested,
         version: Version::FIRST,
         confidence: Some(0.5),
+        risk: None,
         label: None,
         timing: Timing::default(),
         attempts: 1,

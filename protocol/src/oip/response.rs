@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{OutputForm, data};
-use crate::infer::{InferResponse, Verdict};
+use crate::infer::{InferResponse, Risk, Verdict};
 use crate::problem::Problem;
 use crate::tensor::{DataType, Tensor};
 
@@ -106,6 +106,8 @@ struct Parameters<'a> {
     placement: &'static str,
     queue_us: u64,
     reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    risk: Option<Value>,
 }
 
 impl<'a> Parameters<'a> {
@@ -119,8 +121,14 @@ impl<'a> Parameters<'a> {
             placement: verdict.placement.as_str(),
             queue_us: verdict.timing.queue_us,
             reason: verdict.reason.as_str(),
+            risk: verdict.risk.map(risk),
         }
     }
+}
+
+/// A number, or `unverified`.
+fn risk(risk: Risk) -> Value {
+    risk.at_most().map_or_else(|| "unverified".into(), Value::from)
 }
 
 /// The verdict, as parameters of the response.
@@ -131,6 +139,9 @@ pub(super) fn verdict_parameters(verdict: &Verdict) -> Map<String, Value> {
     put("reason", verdict.reason.as_str().into());
     if let Some(confidence) = verdict.confidence {
         put("confidence", json!(data::shortest(confidence)));
+    }
+    if let Some(promise) = verdict.risk {
+        put("risk", risk(promise));
     }
     if let Some(label) = &verdict.label {
         put("label", label.as_str().into());
