@@ -60,6 +60,7 @@ impl Cloud {
         taken.charge.arrived(size_bytes(&request.inputs));
         let response = self.serving.infer(taken.admitted, request, deadline).await?;
         let bytes_out = size_bytes(&response.outputs);
+        self.ran(response.verdict.timing.infer_us);
         taken.charge.answered(response.verdict.timing.infer_us, bytes_out);
         Ok(response)
     }
