@@ -82,7 +82,9 @@ fn a_node_knows_what_the_control_node_knows() {
     fleet.world.operator.run(&["node", "remove", entry["id"].as_str().unwrap()]).unwrap();
     let ended = || fleet.nodes[0].process()?.ended().ok().flatten();
     assert!(!eventually("the node's end", PATIENCE, ended).unwrap().success());
-    agent.wait_until("no node", |s| s["nodes"].as_array().is_some_and(Vec::is_empty)).unwrap();
+    let only_control = serde_json::json!([{ "node": "control", "state": "connected" }]);
+    agent.wait_until("no node", |s| s["nodes"] == only_control).unwrap();
+    assert_eq!(fleet.ask(&mut client, 0).unwrap()["placement"], "cloud", "by the control node");
     let audit = fleet.world.operator.run(&["audit"]).unwrap();
     for action in ["node.token", "node.join", "node.remove"] {
         assert!(audit.contains(action), "{action} in {audit}");

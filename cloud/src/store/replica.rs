@@ -228,7 +228,8 @@ fn seal(transaction: &Transaction<'_>, now_s: i64) -> rusqlite::Result<Option<wi
     };
     let keys_used: Vec<wire::KeyUse> = {
         let sql = "SELECT id, last_used_s FROM api_keys
-                   WHERE last_used_s > (SELECT keys_noted_s FROM replica) LIMIT ?";
+                   WHERE last_used_s > (SELECT keys_noted_s FROM replica)
+                   ORDER BY last_used_s LIMIT ?";
         let mut statement = transaction.prepare_cached(sql)?;
         let rows = statement.query_map([limit], |row| {
             Ok(wire::KeyUse { id: row.get("id")?, at_s: row.get("last_used_s")? })
@@ -256,3 +257,6 @@ fn next_batch(transaction: &Transaction<'_>, now_s: i64) -> rusqlite::Result<u64
     let sql = "UPDATE replica SET last_batch = max(last_batch + 1, ?) RETURNING last_batch";
     transaction.query_row(sql, [now_s], |row| unsigned(row, "last_batch"))
 }
+
+#[cfg(test)]
+mod tests;
