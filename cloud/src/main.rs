@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use models::backend::Backend;
 use models::ort_backend::{OrtBackend, find_library};
 use outrigger_cloud::server::{Config, Server};
+use outrigger_cloud::serving::settings::ServingSettings;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -87,7 +88,8 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
     let backend = open_backend(args.runtime.as_deref())?;
     let host = reached_under(&args);
     let (data_dir, listen, names) = (args.data_dir, args.listen, args.names);
-    let server = Server::start(Config { data_dir, listen, names, backend }).await?;
+    let serving = ServingSettings::default();
+    let server = Server::start(Config { data_dir, listen, names, backend, serving }).await?;
     say_ready(&server, &host);
     wait_for_signal().await?;
     tracing::info!("stopping");

@@ -7,6 +7,7 @@ use link::pki::DeviceKey;
 use link::tls::{self, Identity};
 use models::fake::{FakeBackend, Gate};
 use outrigger_cloud::server::{Config, Server};
+use outrigger_cloud::serving::settings::{AdmissionSettings, ModelSettings, ServingSettings};
 use prost::Message;
 use protocol::id::{ContentHash, Variant, Version};
 use protocol::infer::{InferRequest, PlacementHint};
@@ -52,6 +53,18 @@ pub(crate) fn start_gated() -> (Cloud, Gate) {
 }
 
 fn start_with(backend: FakeBackend) -> Cloud {
+    start_serving(backend, ServingSettings::default())
+}
+
+/// A server whose models have one session each, and that waits at a gate.
+pub(crate) fn start_narrow(admission: AdmissionSettings) -> (Cloud, Gate) {
+    let gate = Gate::default();
+    let model = ModelSettings { sessions_max: Some(1), ..ModelSettings::default() };
+    let settings = ServingSettings { admission, model, ..ServingSettings::default() };
+    (start_serving(FakeBackend::gated(gate.clone()), settings), gate)
+}
+
+fn start_serving(backend: FakeBackend, serving: ServingSettings) -> Cloud {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let config = Config {
@@ -59,6 +72,7 @@ fn start_with(backend: FakeBackend) -> Cloud {
         listen: "127.0.0.1:0".parse().unwrap(),
         names: vec![],
         backend: Some(Arc::new(backend)),
+        serving,
     };
     let server = runtime.block_on(Server::start(config)).unwrap();
     let key = std::fs::read_to_string(server.new_admin_key().unwrap()).unwrap();
