@@ -485,8 +485,10 @@ fn respond(model: ModelName, id: String, version: Version, answered: Answered) -
         reason: Reason::Requested,
         version,
         confidence: reply.reading.confidence,
+        risk: None,
         label: reply.reading.label,
         timing,
+        attempts: 1,
     };
     InferResponse { model, id, outputs: reply.outputs, verdict }
 }
