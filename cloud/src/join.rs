@@ -64,7 +64,8 @@ async fn open_cloud(
     let store = Store::open(&data_dir.database())?;
     let contact_s = store.replica()?.contact_s;
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
-    let serving = Serving::new(config.backend.clone(), blobs.clone(), data_dir.bundles());
+    let settings = config.serving.clone();
+    let serving = Serving::new(config.backend.clone(), blobs.clone(), data_dir.bundles(), settings);
     for record in store.bundles()? {
         if record.variant == Variant::Cloud && models::is_whole(&blobs, &record.signed) {
             serving.add(&record.signed, None)?;

@@ -133,12 +133,8 @@ fn joined(control: &Store) -> protocol::id::NodeId {
 fn usage_counts_once_however_often_it_is_sent() {
     let ((_a, control), (_b, node)) = (store(), store());
     let id = joined(&control);
-    let of = UsageOf {
-        hour_s: 0,
-        tenant: "default".into(),
-        caller: "key k".into(),
-        model: "m".into(),
-    };
+    let of =
+        UsageOf { hour_s: 0, tenant: "default".into(), caller: "key k".into(), model: "m".into() };
     let meter = |requests| {
         let usage = Usage { requests, ..Usage::default() };
         node.add_usage(&[(of.clone(), usage)], &[]).unwrap();
