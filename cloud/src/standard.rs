@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::access::LiveKey;
 use crate::requests::Taken;
-use crate::serving::Asker;
+use crate::serving::{Asker, Knock, Size};
 use crate::state::{Cloud, now_s};
 use crate::store::audit::By;
 
@@ -51,6 +51,15 @@ impl Standard {
             Problem::new(ProblemCode::Unauthorised, "this key has been revoked, or has expired")
                 .hint("ask an admin of this cloud for another")
         })
+    }
+
+    /// What is changed on an inference node would be changed there alone, and not be noted.
+    fn needs_control(&self) -> Result<(), Problem> {
+        if !self.cloud.control.is_elsewhere() {
+            return Ok(());
+        }
+        let text = "this is an inference node, which loads what its control node says";
+        Err(Problem::new(ProblemCode::InvalidRequest, text).hint("ask the control node"))
     }
 
     /// Load and unload are changes like any other.
@@ -94,9 +103,13 @@ impl Inference for Standard {
         let events = &self.cloud.events;
         events.request_arrived();
         let taken = self.key(caller).and_then(|key| {
-            // The deadline is in the body, so no request is late yet.
+            // What does not say how long it is was counted by the intake, as it arrived. The rest
+            // stands in the body: no request is late yet, or larger than one item.
+            let bytes = ask.body_bytes.unwrap_or(0);
             let remaining = Duration::from_millis(DEADLINE_MAX_MS.into());
-            self.cloud.admit(&key.identity, Asker::Client, ask, remaining)
+            let size = Size { items: 1, bytes, priority: 0, remaining };
+            let Ask { model, version, .. } = *ask;
+            self.cloud.admit(&key.identity, &Knock { asker: Asker::Client, model, version, size })
         });
         taken.inspect_err(|problem| events.request_refused(&caller.name(), problem))
     }
@@ -104,9 +117,11 @@ impl Inference for Standard {
     async fn infer(&self, place: Taken, request: InferRequest) -> Result<InferResponse, Problem> {
         let _flying = self.cloud.in_flight.enter();
         let wait_ms = request.deadline_ms.unwrap_or(DEADLINE_DEFAULT_MS).min(DEADLINE_MAX_MS);
-        let deadline = place.arrived + Duration::from_millis(wait_ms.into());
         let caller = place.caller().clone();
-        let result = self.cloud.answer(place, request, deadline).await;
+        let specified = place.specify(&request, Duration::from_millis(wait_ms.into()));
+        let place =
+            specified.inspect_err(|problem| self.cloud.events.request_refused(&caller, problem))?;
+        let result = self.cloud.answer(place, request).await;
         match &result {
             Ok(_) => self.cloud.events.request_answered(),
             Err(problem) => self.cloud.events.request_failed(&caller, problem),
@@ -119,12 +134,14 @@ impl Inference for Standard {
     }
 
     async fn load(&self, caller: &Caller, model: &ModelName) -> Result<(), Problem> {
+        self.needs_control()?;
         self.cloud.serving.load_model(model).await?;
         self.note("model.load", caller, model).await;
         Ok(())
     }
 
     async fn unload(&self, caller: &Caller, model: &ModelName) -> Result<(), Problem> {
+        self.needs_control()?;
         self.cloud.serving.unload_model(model).await?;
         self.note("model.unload", caller, model).await;
         Ok(())

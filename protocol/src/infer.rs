@@ -180,6 +180,9 @@ pub struct Verdict {
     pub label: Option<String>,
     /// Where the time went.
     pub timing: Timing,
+    /// How many nodes of the cloud were asked for it: two where the first died or drained before it
+    /// answered.
+    pub attempts: u32,
 }
 
 /// Where the time of one request went, in microseconds.

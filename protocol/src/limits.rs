@@ -7,6 +7,10 @@ pub const CONTROL_FRAME_MAX_BYTES: u32 = 1 << 20;
 pub const HEADER_FRAME_MAX_BYTES: u32 = 64 << 10;
 /// A question for the time, and its signed answer.
 pub const TIME_FRAME_MAX_BYTES: u32 = 512;
+/// A sign of life between an agent and a node.
+pub const PULSE_FRAME_MAX_BYTES: u32 = 64;
+/// Inference nodes of one fleet.
+pub const NODES_MAX: usize = 64;
 /// A signed manifest, as JSON: 256 KiB.
 pub const MANIFEST_MAX_BYTES: usize = 256 << 10;
 /// Files in one bundle.
@@ -49,5 +53,8 @@ pub const PRIORITY_MAX: u8 = 3;
 pub const QUEUE_MAX_REQUESTS: usize = 4096;
 /// Sizes of requests of one model that have a curve of their own.
 pub const SHAPES_MAX: usize = 64;
+/// Requests that one device or key may have in flight on the cloud, unless its tenant's terms say
+/// otherwise.
+pub const CALLER_REQUESTS_MAX: u32 = 1024;
 /// Tenants, and callers (devices and keys), whose rates are remembered at a time, each.
 pub const IDENTITIES_MAX: usize = 65_536;

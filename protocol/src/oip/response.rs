@@ -96,6 +96,8 @@ impl<'a> Output<'a> {
 #[derive(Serialize)]
 struct Parameters<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     confidence: Option<Value>,
     infer_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +113,7 @@ struct Parameters<'a> {
 impl<'a> Parameters<'a> {
     fn of(verdict: &'a Verdict) -> Self {
         Self {
+            attempts: several(verdict.attempts),
             confidence: verdict.confidence.map(|c| json!(data::shortest(c))),
             infer_us: verdict.timing.infer_us,
             label: verdict.label.as_deref(),
@@ -146,7 +149,15 @@ pub(super) fn verdict_parameters(verdict: &Verdict) -> Map<String, Value> {
     put("queue_us", verdict.timing.queue_us.into());
     put("infer_us", verdict.timing.infer_us.into());
     put("network_us", verdict.timing.network_us.into());
+    if let Some(attempts) = several(verdict.attempts) {
+        put("attempts", attempts.into());
+    }
     parameters
+}
+
+/// One attempt is the rule and goes without saying.
+fn several(attempts: u32) -> Option<u32> {
+    (attempts > 1).then_some(attempts)
 }
 
 /// The standard's error body, with the code and the hint beside it.

@@ -106,6 +106,7 @@ pub(super) fn response(value: f32) -> InferResponse {
             risk: None,
             label: Some("Bag".into()),
             timing: Timing { queue_us: 1, infer_us: 2, network_us: 3 },
+            attempts: 1,
         },
     }
 }

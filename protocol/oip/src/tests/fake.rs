@@ -121,6 +121,7 @@ impl Inference for Fake {
                 risk: None,
                 label: None,
                 timing: Timing::default(),
+                attempts: 0,
             },
         })
     }
