@@ -23,7 +23,14 @@ pub(super) struct Task {
     pub(super) for_calibration: usize,
     /// What a deferral sends, on average.
     pub(super) item_bytes: f64,
+    /// The risk of the table of rules.
+    pub(super) risk: f64,
+    /// The risks of the table of bounds.
+    pub(super) risks: [f64; 4],
 }
+
+/// Risks for a task that is easy enough for them.
+const RISKS: [f64; 4] = [0.005, 0.01, 0.02, 0.05];
 
 impl Task {
     pub(super) fn calibration(&self) -> &[Example] {
@@ -49,7 +56,8 @@ pub(super) fn of_pair(pair: &Path, data: &Path) -> anyhow::Result<Task> {
     let (examples, _) = author.examples(&data, Version::FIRST, &backend, &mut tell)?;
     bar.finish_and_clear();
     let item_bytes = data.item_bytes()?;
-    Ok(Task { name, for_calibration: examples.len() / 2, examples, item_bytes })
+    let for_calibration = examples.len() / 2;
+    Ok(Task { name, for_calibration, examples, item_bytes, risk: 0.01, risks: RISKS })
 }
 
 /// The demo pair on the 20,000 images of Fashion-MNIST that it was not trained on: 10,000 of the
