@@ -423,6 +423,7 @@ fn respond(model: ModelName, id: String, version: Version, answer: Answer) -> In
     let verdict = Verdict {
         placement: Placement::Cloud,
         reason: Reason::Requested,
+        plan: None,
         version,
         confidence: answer.confidence,
         label: answer.label,
