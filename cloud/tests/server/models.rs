@@ -181,6 +181,48 @@ fn a_late_or_cancelled_request_gives_its_place_back() {
     assert_eq!(cloud.server.cloud().in_flight.count(), 0);
 }
 
+/// A deferral whose agent has answered by itself costs the cloud no run: the reset of its stream
+/// finds it in the queue of the model.
+#[test]
+fn a_cancelled_request_never_runs() {
+    let (cloud, gate) = start_gated();
+    gate.open(); // for the probes
+    assert_eq!(cloud.push(&bundle(1, Variant::Cloud, MODEL)).0, 201);
+    let connection = cloud.agent(&cloud.device_with_model());
+    let ask = || {
+        let connection = connection.clone();
+        async move { infer(&connection, &request(&[0.0; 3]), 1, 60_000).await.unwrap() }
+    };
+    cloud.runtime.block_on(ask()); // it is loaded
+    let before = gate.arrivals();
+    gate.close();
+    let sessions = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let spawn = |count: usize| -> Vec<_> {
+        (0..count).map(|_| cloud.runtime.spawn(ask())).collect::<Vec<_>>()
+    };
+    let running = spawn(sessions);
+    gate.wait_for(before + sessions);
+    cloud.runtime.block_on(async {
+        let (mut send, mut recv) = connection.open_bi().await.unwrap();
+        let request = request(&[0.0; 3]);
+        let open = wire::infer_open(&request, Version::FIRST, 60_000);
+        let raw = request.inputs.iter().map(|i| i.data().clone());
+        frames::send_last(&mut send, &open, raw).await.unwrap();
+        let events = &cloud.server.cloud().events;
+        let arrived = u64::try_from(sessions).unwrap() + 2;
+        until(|| events.counts().requests == arrived).await;
+        recv.stop(0u32.into()).unwrap();
+        let _ = send.reset(0u32.into());
+        until(|| events.counts().requests_cancelled == 1).await;
+    });
+    gate.open();
+    // Those behind it in every queue: when they are answered, it was passed over.
+    for task in running.into_iter().chain(spawn(2 * sessions)) {
+        cloud.runtime.block_on(task).unwrap();
+    }
+    assert_eq!(gate.arrivals(), before + 3 * sessions);
+}
+
 async fn until(condition: impl Fn() -> bool) {
     while !condition() {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -140,7 +140,9 @@ mod tests {
             values.iter().for_each(|value| quantiles.record(*value, now));
             // Equal weights but for the slow decay over 60 values, which moves the rank by one or two.
             values.sort_unstable();
-            let index = |share: f64| ((share * values.len() as f64).ceil() as usize).clamp(1, values.len()) - 1;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // up to 60
+            let rank = |share: f64| (share.max(0.0) * values.len() as f64).ceil() as usize;
+            let index = |share: f64| rank(share).clamp(1, values.len()) - 1;
             let found = quantiles.quantile(share).unwrap();
             let (low, high) = (values[index(share - 0.15)], values[index(share + 0.15)]);
             prop_assert!(found >= low, "{found} {low}");

@@ -3,9 +3,7 @@ mod grpc;
 
 use super::*;
 use crate::id::Version;
-use crate::infer::{
-    First, InferResponse, Placement, PlacementHint, Plan, Reason, Timing, Verdict,
-};
+use crate::infer::{First, InferResponse, Placement, PlacementHint, Plan, Reason, Timing, Verdict};
 use crate::problem::ProblemCode;
 use crate::tensor::{DataType, Tensor, TensorMeta};
 use bytes::Bytes;

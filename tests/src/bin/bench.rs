@@ -29,6 +29,8 @@ enum Name {
     Agent,
     /// CUDA under the agent beside Python's ONNX Runtime; without an NVIDIA GPU, why not.
     Gpu,
+    /// Accepted answers when the world changes: how soon it is noticed, and how often in error.
+    Drift,
     /// Memory, time to be ready, size of the program.
     Footprint,
     /// Thousands of calls, after which nothing has grown; fails where something has.
@@ -46,6 +48,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             Some(report) => report,
             None => return Ok(()),
         },
+        Name::Drift => bench::drift::run(args.short)?,
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
         Name::Soak => soak::run(if args.short { Amount::SHORT } else { Amount::WHOLE })?,
     };

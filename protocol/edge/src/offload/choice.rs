@@ -225,7 +225,11 @@ mod tests {
             ),
         ];
         for (situation, expected) in cases {
-            assert_eq!(check(profile(), PlacementHint::Auto, &situation), expected, "{situation:?}");
+            assert_eq!(
+                check(profile(), PlacementHint::Auto, &situation),
+                expected,
+                "{situation:?}"
+            );
         }
     }
 
