@@ -8,7 +8,8 @@
 //!
 //! All work on the same [`state`]: the [`store`] (SQLite), the [`blobs`] (files by hash), the
 //! fleet's [`ca`], and the cloud variants in [`serving`]. What is decided is decided in the `fleet`
-//! crate; here it is carried out. What happens is counted and logged in [`events`].
+//! crate; here it is carried out. What happens is counted and logged in [`events`]; what a person can
+//! set is in [`settings`].
 
 pub mod access;
 pub mod agents;
@@ -20,6 +21,7 @@ pub mod events;
 pub mod requests;
 pub mod server;
 pub mod serving;
+pub mod settings;
 pub mod standard;
 pub mod state;
 pub mod store;

@@ -426,8 +426,10 @@ fn respond(model: ModelName, id: String, version: Version, answer: Answer) -> In
         plan: None,
         version,
         confidence: answer.confidence,
+        risk: None,
         label: answer.label,
         timing,
+        attempts: 1,
     };
     InferResponse { model, id, outputs: answer.outputs, verdict }
 }

@@ -55,7 +55,8 @@ pub trait Session: Send {
     ///
     /// # Errors
     /// [`RunError::Request`] for inputs that the model does not take, which is found before the
-    /// model is called; [`RunError::Failed`] when the model itself fails.
+    /// model is called; [`RunError::Failed`] when the model itself fails; [`RunError::Lost`] when
+    /// the session ended under the request, which may be put to it once more.
     fn run(&mut self, inputs: &[Tensor], outputs: &[String]) -> Result<Vec<Tensor>, RunError>;
 }
 

@@ -1,6 +1,6 @@
 //! Why a request was not answered, told apart by who can do something about it: the caller
 //! ([`InvalidRequest`], [`ImageError`], [`AudioError`], [`TextError`]), nobody but the model's author
-//! (`Failed`, `NotANumber`, `Panicked`), or time (`Expired`, `Stopped`).
+//! (`Failed`, `NotANumber`, `Panicked`), time (`Expired`, `Stopped`), or asking again (`Lost`).
 
 use protocol::manifest::TensorSpec;
 use protocol::problem::{Problem, ProblemCode};
@@ -162,9 +162,19 @@ pub enum RunError {
     /// The model was unloaded before it answered.
     #[error("the model was unloaded before it answered")]
     Stopped,
+    /// The session ended under the request, for example with the process that it lived in. It says
+    /// nothing about the request, which may be put to the same session once more: that session waits
+    /// for its successor, or says that there is none.
+    #[error("the model was lost before it answered: {0}")]
+    Lost(String),
 }
 
 impl RunError {
+    /// Whether the same request may be answered if it is asked again.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost(_))
+    }
+
     fn code(&self) -> ProblemCode {
         match self {
             Self::Request(_) => ProblemCode::InvalidRequest,
@@ -178,7 +188,7 @@ impl RunError {
                 ProblemCode::InferenceFailed
             }
             Self::Expired => ProblemCode::DeadlineExceeded,
-            Self::Stopped => ProblemCode::GoingAway,
+            Self::Stopped | Self::Lost(_) => ProblemCode::GoingAway,
         }
     }
 

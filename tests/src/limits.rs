@@ -181,12 +181,7 @@ fn fleet() -> Vec<Row> {
             "they are not checked",
             "[offload] calls_per_check",
         ),
-        row(
-            "answers that wait to be checked",
-            "8",
-            "they are not checked, which is counted",
-            "",
-        ),
+        row("answers that wait to be checked", "8", "they are not checked, which is counted", ""),
         row("enrolment token", format!("{TOKEN_MAX_BYTES} bytes"), "it is refused", ""),
     ]
 }

@@ -1,5 +1,6 @@
 //! What a device decides, without doing any of it: where a request is placed ([`offload`], from how
-//! long the two ways take ([`paths`], [`quantiles`])), what that may cost in a day ([`budget`]), whether
+//! long the two ways take ([`paths`], [`quantiles`])), what that may cost in a day ([`budget`]), which
+//! node of the cloud is asked ([`balance`]), whether
 //! accepted answers are still as good as was said ([`audit`]), when
 //! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), how a
 //! model gets from wanted to active ([`update`]), which models are in memory ([`residency`]), when a
@@ -10,6 +11,7 @@
 
 pub mod audit;
 pub mod backoff;
+pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod offload;

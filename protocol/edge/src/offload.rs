@@ -33,6 +33,7 @@ pub use machine::{Action, Event, Request};
 pub use outlook::{Outlook, Share};
 pub use passage::{Ask, Grant, Passage, Standing};
 
+use protocol::infer::{Placement, Reason, Risk};
 use std::time::Duration;
 
 /// What the placement of requests for one model depends on.
@@ -40,6 +41,8 @@ use std::time::Duration;
 pub struct Profile {
     /// The least confidence of an edge answer; every one is accepted without it.
     pub threshold: Option<f32>,
+    /// What is promised of answers that reach the threshold.
+    pub risk: Option<Risk>,
     /// Whether the cloud holds a larger variant of this version.
     pub cloud_variant: bool,
     /// Whether inputs may never leave the device.
@@ -57,11 +60,23 @@ impl Profile {
         }
     }
 
-    /// The same with a threshold that is at least this one.
+    /// What is promised of an answer from there, for that reason: only what the rule accepted was
+    /// calibrated, so an answer that was asked for, or that stands because the cloud was absent, is
+    /// promised nothing.
+    pub fn promise(&self, placement: Placement, reason: Reason) -> Option<Risk> {
+        match (placement, reason) {
+            (Placement::Edge, Reason::Confident) => self.risk,
+            _ => None,
+        }
+    }
+
+    /// The same with a threshold that is at least this one, which an alarm has set: the promise
+    /// does not hold any more.
     #[must_use]
     pub fn raised(self, to: Option<f32>) -> Self {
-        let raise = |threshold: f32| to.map_or(threshold, |to| threshold.max(to));
-        Self { threshold: self.threshold.map(raise), ..self }
+        let Some(to) = to else { return self };
+        let threshold = self.threshold.map(|threshold| threshold.max(to));
+        Self { threshold, risk: self.risk.map(|_| Risk::Unverified), ..self }
     }
 
     /// Whether answers may be deferred, and checked, at all.
@@ -80,10 +95,26 @@ pub fn margin(configured: Duration, allowed: Duration) -> Duration {
 mod tests {
     use super::*;
 
+    fn profile() -> Profile {
+        let risk = Some(Risk::AtMost(0.01));
+        Profile { threshold: Some(0.8), risk, cloud_variant: true, never_leaves_device: false }
+    }
+
+    #[test]
+    fn only_what_the_rule_accepted_is_promised_anything() {
+        let promise = |placement, reason| profile().promise(placement, reason);
+        let bound = Some(Risk::AtMost(0.01));
+        assert_eq!(promise(Placement::Edge, Reason::Confident), bound);
+        assert_eq!(promise(Placement::Edge, Reason::Requested), None);
+        assert_eq!(promise(Placement::EdgeDegraded, Reason::CloudLate), None);
+        assert_eq!(promise(Placement::Cloud, Reason::Deferred), None);
+        let raised = profile().raised(Some(0.9));
+        assert_eq!(raised.promise(Placement::Edge, Reason::Confident), Some(Risk::Unverified));
+    }
+
     #[test]
     fn confidence_is_compared_with_the_threshold() {
-        let profile =
-            Profile { threshold: Some(0.8), cloud_variant: true, never_leaves_device: false };
+        let profile = profile();
         for (confidence, accepted) in
             [(Some(0.8), true), (Some(0.79), false), (Some(f32::NAN), false), (None, false)]
         {

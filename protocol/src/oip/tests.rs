@@ -104,8 +104,10 @@ pub(super) fn response(value: f32) -> InferResponse {
             plan: Some(Plan { first: First::Edge, reason: Reason::Cheapest }),
             version: Version::FIRST,
             confidence: Some(0.5),
+            risk: None,
             label: Some("Bag".into()),
             timing: Timing { queue_us: 1, infer_us: 2, network_us: 3 },
+            attempts: 1,
         },
     }
 }

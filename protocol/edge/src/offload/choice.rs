@@ -146,7 +146,12 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     fn profile() -> Profile {
-        Profile { threshold: Some(0.8), cloud_variant: true, never_leaves_device: false }
+        Profile {
+            threshold: Some(0.8),
+            risk: None,
+            cloud_variant: true,
+            never_leaves_device: false,
+        }
     }
 
     fn takes(usual_ms: u64, high_ms: u64) -> Estimate {

@@ -119,8 +119,10 @@ impl Inference for Fake {
                 plan: None,
                 version: Version::FIRST,
                 confidence: None,
+                risk: None,
                 label: None,
                 timing: Timing::default(),
+                attempts: 0,
             },
         })
     }
