@@ -7,6 +7,7 @@ use crate::state::State;
 use ::link::durable::aside;
 use edge::audit::{Audit, AuditPolicy};
 use protocol::id::{ContentHash, ModelName};
+use protocol::manifest::{Calibration, Truth};
 use protocol::problem::chain;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,6 +49,13 @@ pub(crate) struct Audits {
     counters: Arc<Counters>,
     policy: Mutex<AuditPolicy>,
     watched: Mutex<BTreeMap<ModelName, Watched>>,
+}
+
+/// What a bundle promises of disagreement. A bound that was judged by labels says how many accepted
+/// answers are wrong where the cloud's are right, not how many differ, which is all that is seen here.
+fn bound(calibration: &Calibration) -> Option<f64> {
+    let bound = calibration.bound.as_ref()?;
+    (bound.truth == Truth::Cloud).then_some(bound.risk)
 }
 
 /// What a call's answer is judged by.
@@ -124,18 +132,19 @@ impl Audits {
         let (name, bundle) = (&model.manifest().model, model.target().bundle);
         let mut watched = self.watched();
         if watched.get(name).is_none_or(|watched| watched.bundle != bundle) {
-            watched.insert(name.clone(), self.begin(bundle));
+            let bound = model.manifest().calibration.as_ref().and_then(bound);
+            watched.insert(name.clone(), self.begin(bundle, bound));
         }
         let watched = watched.get_mut(name).expect("it was inserted");
         then(&mut watched.audit)
     }
 
-    fn begin(&self, bundle: ContentHash) -> Watched {
+    fn begin(&self, bundle: ContentHash, bound: Option<f64>) -> Watched {
         let saved = aside(|| self.state.findings(bundle)).unwrap_or_else(|error| {
             tracing::warn!(error = chain(&error), "what checks had found cannot be read");
             None
         });
-        let audit = Audit::new(&self.policy(), None, saved);
+        let audit = Audit::new(&self.policy(), bound, saved);
         Watched { bundle, audit, kept: Instant::now() }
     }
 

@@ -11,11 +11,12 @@ use crate::network::{PROFILES, Profile, Random};
 use crate::relay::Relay;
 use crate::simulation::{Terms, World as Simulated};
 use crate::statistics::percentile_ms;
-use crate::world::{Agent, AgentOptions, CpuMeter, World, eventually};
+use crate::world::{Agent, AgentOptions, CpuMeter, World};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 /// An answer that comes later than this after its deadline is late.
@@ -115,14 +116,15 @@ impl Real {
         let (cpu, start) = (CpuMeter::start(&processes)?, Instant::now());
         let stop = AtomicBool::new(false);
         let (outcomes, timers) = std::thread::scope(|scope| {
-            let timers: Vec<_> =
-                (0..2).map(|n| scope.spawn(|| bare_timer(seed * 10 + n, &stop))).collect();
+            let stop = &stop;
+            let timer = |n| scope.spawn(move || bare_timer(seed * 10 + n, stop));
+            let timers: Vec<_> = (0..2).map(timer).collect();
             let callers: Vec<_> = (0..CALLERS)
                 .map(|n| scope.spawn(move || self.call(seed * 100 + n, requests / CALLERS)))
                 .collect();
-            let outcomes: Vec<_> = callers.into_iter().map(|caller| caller.join()).collect();
+            let outcomes: Vec<_> = callers.into_iter().map(ScopedJoinHandle::join).collect();
             stop.store(true, Relaxed);
-            let timers: Vec<_> = timers.into_iter().flat_map(|timer| timer.join()).collect();
+            let timers: Vec<_> = timers.into_iter().flat_map(ScopedJoinHandle::join).collect();
             (outcomes, timers.concat())
         });
         let cores = std::thread::available_parallelism()?.get() as f64;

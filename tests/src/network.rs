@@ -67,20 +67,22 @@ pub struct Profile {
     pub blocked: bool,
 }
 
-const MS: fn(u64) -> Duration = Duration::from_millis;
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
 
 /// The links of the deadline test.
 pub const PROFILES: [Profile; 6] = [
-    Profile { name: "fibre", one_way: MS(4), jitter: MS(1), loss: 0.0, ..NONE },
-    Profile { name: "4G", one_way: MS(25), jitter: MS(8), loss: 0.002, ..NONE },
-    Profile { name: "bad Wi-Fi", one_way: MS(5), jitter: MS(10), loss: 0.02, ..NONE },
-    Profile { name: "satellite", one_way: MS(300), jitter: MS(10), loss: 0.005, ..NONE },
+    Profile { name: "fibre", one_way: ms(4), jitter: ms(1), loss: 0.0, ..NONE },
+    Profile { name: "4G", one_way: ms(25), jitter: ms(8), loss: 0.002, ..NONE },
+    Profile { name: "bad Wi-Fi", one_way: ms(5), jitter: ms(10), loss: 0.02, ..NONE },
+    Profile { name: "satellite", one_way: ms(300), jitter: ms(10), loss: 0.005, ..NONE },
     Profile {
         name: "flapping",
-        one_way: MS(20),
-        jitter: MS(5),
+        one_way: ms(20),
+        jitter: ms(5),
         loss: 0.005,
-        outages: Some((MS(5_000), MS(1_500))),
+        outages: Some((ms(5_000), ms(1_500))),
         ..NONE
     },
     Profile { name: "UDP blocked", blocked: true, ..NONE },
@@ -88,8 +90,8 @@ pub const PROFILES: [Profile; 6] = [
 
 const NONE: Profile = Profile {
     name: "",
-    one_way: MS(0),
-    jitter: MS(0),
+    one_way: ms(0),
+    jitter: ms(0),
     loss: 0.0,
     duplicate: 0.01,
     outages: None,
@@ -130,7 +132,7 @@ impl Profile {
             }
             match self.packet(random) {
                 Some(took) => return Some(time + took - at),
-                None => time += self.one_way * 4 + MS(25),
+                None => time += self.one_way * 4 + ms(25),
             }
         }
     }
@@ -145,11 +147,11 @@ mod tests {
         let flapping = PROFILES[4];
         for (at, down) in [(0, false), (3_499, false), (3_500, true), (4_999, true), (5_000, false)]
         {
-            assert_eq!(flapping.is_down(MS(at)), down, "{at}");
+            assert_eq!(flapping.is_down(ms(at)), down, "{at}");
         }
         let mut random = Random::new(1);
-        assert!(flapping.message(MS(3_600), &mut random).unwrap() >= MS(1_400));
-        assert!(PROFILES[5].message(MS(0), &mut random).is_none());
-        assert!(!PROFILES[0].is_down(MS(9)) && PROFILES[5].is_down(MS(9)));
+        assert!(flapping.message(ms(3_600), &mut random).unwrap() >= ms(1_400));
+        assert!(PROFILES[5].message(ms(0), &mut random).is_none());
+        assert!(!PROFILES[0].is_down(ms(9)) && PROFILES[5].is_down(ms(9)));
     }
 }

@@ -14,6 +14,9 @@ use std::time::Duration;
 
 pub use world::{Broken, Report, World};
 
+/// One world in so many is one of drift.
+const DRIFT_EVERY: u64 = 25;
+
 /// What a world is made of.
 #[derive(Debug, Clone)]
 pub struct Terms {
@@ -31,11 +34,16 @@ pub struct Terms {
     pub budget: BudgetPolicy,
     /// The share of wrong answers among accepted ones before and after a drift.
     pub wrong: (f64, f64),
+    /// How long the cloud's model runs.
+    pub cloud_run: Duration,
 }
 
 impl Terms {
     /// A small world in which anything may be: what a seed stands for.
     pub fn of_seed(seed: u64) -> Self {
+        if seed.is_multiple_of(DRIFT_EVERY) {
+            return Self::drifting();
+        }
         let mut random = Random::new(seed);
         let devices = 2 + random.below(12);
         let paces_ms = [5.0, 100.0, 10_000.0, 600_000.0];
@@ -56,7 +64,19 @@ impl Terms {
             faults: random.chance(0.7),
             links: (0..6).map(|n| PROFILES[(start + n) % 6]).collect(),
             budget,
-            wrong: (0.02, if random.chance(0.3) { 0.5 } else { 0.02 }),
+            wrong: (0.02, 0.02),
+            cloud_run: Duration::from_secs_f64(random.log_uniform(0.002, 0.2)),
+        }
+    }
+
+    /// Few devices that are asked for long: half of the accepted answers become wrong.
+    fn drifting() -> Self {
+        Self {
+            devices: 2,
+            requests: 3_000,
+            pace: Duration::from_millis(50),
+            wrong: (0.02, 0.5),
+            ..Self::deadlines(0)
         }
     }
 
@@ -70,6 +90,7 @@ impl Terms {
             links: PROFILES.to_vec(),
             budget: BudgetPolicy::default(),
             wrong: (0.02, 0.02),
+            cloud_run: Duration::from_millis(2),
         }
     }
 

@@ -8,7 +8,9 @@ use crate::uplink::deferral::CloudAnswer;
 use edge::offload::{Action, Event, Request};
 use models::stream::{Piece, StreamState};
 use protocol::id::Version;
-use protocol::infer::{InferRequest, InferResponse, Placement, Plan, Reason, Timing, Verdict};
+use protocol::infer::{
+    InferRequest, InferResponse, Placement, Plan, Reason, Risk, Timing, Verdict,
+};
 use protocol::problem::Problem;
 use protocol::tensor::Tensor;
 use std::pin::Pin;
@@ -30,8 +32,10 @@ pub(super) struct Arrival {
     version: Version,
     outputs: Vec<Tensor>,
     confidence: Option<f32>,
+    risk: Option<Risk>,
     label: Option<String>,
     timing: Timing,
+    attempts: u32,
     /// Where its sequence stands now, for a piece of one.
     pub(super) stream: Option<StreamState>,
 }
@@ -148,7 +152,9 @@ impl<'a> Journey<'a> {
             version: self.model.target().version,
             outputs: answer.outputs,
             confidence: answer.confidence,
+            risk: self.terms.profile.promise(placement, reason),
             label: answer.label,
+            attempts: 0,
             timing: Timing { queue_us: answer.queue_us, infer_us: answer.infer_us, network_us: 0 },
             stream: answer.stream,
         }
@@ -183,8 +189,10 @@ fn cloud_arrival(answer: CloudAnswer, reason: Reason) -> Arrival {
         version: answer.version,
         outputs: answer.outputs,
         confidence: answer.confidence,
+        risk: None,
         label: answer.label,
         timing: answer.timing,
+        attempts: answer.attempts,
         stream: None,
     }
 }
@@ -217,8 +225,10 @@ impl Arrival {
             plan: Some(plan),
             version: self.version,
             confidence: self.confidence,
+            risk: self.risk,
             label: self.label,
             timing: self.timing,
+            attempts: self.attempts,
         };
         InferResponse { model: request.model, id: request.id, outputs: self.outputs, verdict }
     }

@@ -5,15 +5,13 @@ use crate::clock::Clock;
 use crate::config::Offload;
 use crate::engine::ActiveModel;
 use crate::state::State;
-use crate::uplink::deferral::{self, CloudAnswer};
+use crate::uplink::deferral::CloudAnswer;
 use ::link::durable::aside;
 use edge::breaker::Breaker;
 use edge::budget::{Budget, SavedBudget};
 use edge::offload::{Ask, Grant, Passage, Standing};
-use edge::paths::LinkCounters;
 use protocol::infer::{InferRequest, Reason};
 use protocol::problem::{Problem, ProblemCode, chain};
-use quinn::Connection;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,12 +43,10 @@ fn keep(state: &State, saved: &SavedBudget) -> bool {
 impl Requests {
     /// How the way to the cloud is now.
     pub(super) fn standing(&self, now: Instant) -> Standing {
-        let connection = self.uplink.connection();
+        let (link, connected) = (self.uplink.link(), self.uplink.can_ask());
         let mut passage = self.passage();
-        if let Some(connection) = &connection {
-            passage.link.read(counters(connection));
-        }
-        passage.standing(connection.is_some(), now)
+        link.map(|link| passage.link.read(link));
+        passage.standing(connected, now)
     }
 
     /// A call for an answer to this request.
@@ -79,28 +75,27 @@ impl Requests {
         request: &InferRequest,
         ask: Ask,
     ) -> Result<CloudAnswer, (Reason, Problem)> {
-        let (connection, grant) = self.granted(ask).map_err(|reason| (reason, absent(reason)))?;
+        let grant = self.granted(ask).map_err(|reason| (reason, absent(reason)))?;
         self.counters.sent(ask.bytes);
         let began = Instant::now();
         let version = model.target().version;
-        let answer = deferral::ask(&connection, request, version, grant.cloud, ask.check);
-        let result = tokio::time::timeout(grant.wait, answer).await;
-        let result = result.unwrap_or_else(|_| Err(absent(Reason::CloudLate)));
+        let result = self.uplink.ask(request, version, grant, ask.check).await;
         self.judge(model, &ask, began.elapsed(), result)
     }
 
-    fn granted(&self, ask: Ask) -> Result<(Connection, Grant), Reason> {
-        let connection = self.uplink.connection().ok_or(Reason::CloudUnreachable)?;
+    fn granted(&self, ask: Ask) -> Result<Grant, Reason> {
         let now = Instant::now();
+        let link = self.uplink.link();
+        let ask = Ask { connected: self.uplink.can_ask(), ..ask };
         let mut passage = self.passage();
-        passage.link.read(counters(&connection));
+        link.map(|link| passage.link.read(link));
         let grant = passage.ask(&ask, now);
         let saved = passage.budget.save(now, self.clock.now_s());
         drop(passage);
         if let Some(saved) = saved {
             self.keep_budget(&saved);
         }
-        Ok((connection, grant?))
+        grant
     }
 
     /// Writes the budget down: once in an eighth of the bucket.
@@ -138,16 +133,6 @@ impl Requests {
             }
             Err(problem) => Err((reason.unwrap_or(Reason::CloudFailed), problem)),
         }
-    }
-}
-
-fn counters(connection: &Connection) -> LinkCounters {
-    let path = connection.stats().path;
-    LinkCounters {
-        round_trip: path.rtt,
-        window_bytes: path.cwnd,
-        sent_packets: path.sent_packets,
-        lost_packets: path.lost_packets,
     }
 }
 

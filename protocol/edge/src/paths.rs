@@ -144,6 +144,8 @@ impl LinkState {
 /// What a connection counts, since it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkCounters {
+    /// Which connection it is.
+    pub connection: u64,
     /// The smoothed round trip.
     pub round_trip: Duration,
     /// The congestion window.
@@ -167,8 +169,8 @@ pub struct LinkMeter {
 impl LinkMeter {
     /// The counters as they are now; the state of the link by them.
     pub fn read(&mut self, counters: LinkCounters) -> LinkState {
-        if counters.sent_packets < self.last.sent_packets {
-            self.last = LinkCounters::default(); // another connection
+        if counters.connection != self.last.connection {
+            self.last = counters; // what it lost before is not known by when
         }
         let sent = counters.sent_packets.saturating_sub(self.last.sent_packets);
         let lost = counters.lost_packets.saturating_sub(self.last.lost_packets).min(sent);
@@ -247,17 +249,22 @@ mod tests {
     #[test]
     fn losses_are_followed_over_connections() {
         let mut meter = LinkMeter::default();
-        let counters = |sent_packets, lost_packets| LinkCounters {
+        let counters = |connection, sent_packets, lost_packets| LinkCounters {
+            connection,
             round_trip: MS(9),
             window_bytes: 7,
             sent_packets,
             lost_packets,
         };
-        assert_eq!(meter.read(counters(0, 0)).loss, 0.0);
-        let loss = meter.read(counters(1_000, 100)).loss;
+        assert_eq!(meter.read(counters(0, 0, 0)).loss, 0.0);
+        let loss = meter.read(counters(0, 1_000, 100)).loss;
         assert!((0.05..0.07).contains(&loss), "{loss}");
-        assert!(meter.read(counters(10, 0)).loss < loss, "a new connection begins at zero");
-        assert!(meter.read(counters(9_000, 0)).loss < 0.001);
+        assert_eq!(
+            meter.read(counters(1, 10, 9)).loss,
+            loss,
+            "a new connection has lost nothing yet"
+        );
+        assert!(meter.read(counters(1, 9_000, 9)).loss < 0.001);
         assert_eq!(meter.state().round_trip, MS(9));
     }
 }

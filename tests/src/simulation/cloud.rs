@@ -26,15 +26,16 @@ pub(super) struct Cloud {
     running: BTreeMap<SessionId, (Vec<Number>, Duration)>,
     given_up: BTreeSet<Number>,
     random: Random,
+    run: Duration,
     /// Requests that were given up while they waited: they must never run.
     pub(super) spared: u64,
 }
 
 impl Cloud {
-    pub(super) fn new(random: Random) -> Self {
+    pub(super) fn new(random: Random, run: Duration) -> Self {
         let batcher = Self::fresh();
         let running = BTreeMap::new();
-        Self { batcher, running, given_up: BTreeSet::new(), random, spared: 0 }
+        Self { batcher, running, given_up: BTreeSet::new(), random, run, spared: 0 }
     }
 
     fn fresh() -> Batcher {
@@ -96,7 +97,7 @@ impl Cloud {
                     return Err(*number);
                 }
                 let noise = 0.8 + 0.4 * self.random.share();
-                let took = Duration::from_micros(2_000 + 400 * u64::from(items)).mul_f64(noise);
+                let took = (self.run + self.run / 5 * items).mul_f64(noise);
                 self.running.insert(session, (batch, took));
                 Some(Step::Runs(session, now + took))
             }

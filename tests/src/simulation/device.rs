@@ -114,8 +114,12 @@ impl Device {
     }
 
     fn profile(&self) -> Profile {
-        let profile =
-            Profile { threshold: Some(THRESHOLD), cloud_variant: true, never_leaves_device: false };
+        let profile = Profile {
+            threshold: Some(THRESHOLD),
+            risk: None,
+            cloud_variant: true,
+            never_leaves_device: false,
+        };
         profile.raised(self.audit.raised())
     }
 

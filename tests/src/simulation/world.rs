@@ -45,7 +45,8 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn add(&mut self, other: &Self) {
+    /// And what happened in others.
+    pub fn add(&mut self, other: &Self) {
         self.seeds += other.seeds;
         self.requests += other.requests;
         other.ends.iter().for_each(|(end, n)| *self.ends.entry(end.clone()).or_default() += n);
@@ -111,7 +112,7 @@ impl World {
             events: BinaryHeap::new(),
             scheduled: 0,
             devices: (0..terms.devices).map(device).collect(),
-            cloud: Cloud::new(Random::new(random.bits())),
+            cloud: Cloud::new(Random::new(random.bits()), terms.cloud_run),
             cloud_back: Duration::ZERO,
             cloud_lives: 0,
             asked_by: BTreeMap::new(),
@@ -152,7 +153,7 @@ impl World {
         self.origin + self.now
     }
 
-    fn broken(&self, what: String) -> Broken {
+    fn broken(&self, what: &str) -> Broken {
         Broken { seed: self.seed, what: format!("at {:?}: {what}", self.now) }
     }
 
@@ -181,7 +182,7 @@ impl World {
             self.drive_cloud()?;
         }
         if let Some((number, device)) = self.waiting.first_key_value() {
-            return Err(self.broken(format!("request {number} of device {device} never ended")));
+            return Err(self.broken(&format!("request {number} of device {device} never ended")));
         }
         Ok(())
     }
@@ -242,7 +243,8 @@ impl World {
             }
             Happens::Restarts(device) => {
                 self.waiting.retain(|_, of| *of != device); // their applications saw it end
-                self.devices[device].restart(now, self.seconds(device));
+                let now_s = self.seconds(device);
+                self.devices[device].restart(now, now_s);
                 return self.serve(device);
             }
             Happens::CloudCrashes => {
@@ -314,7 +316,7 @@ impl World {
         let now = self.instant();
         loop {
             let step = self.cloud.poll(now);
-            let gone = |number| self.broken(format!("{number} runs although it was given up"));
+            let gone = |number| self.broken(&format!("{number} runs although it was given up"));
             match step.map_err(gone)? {
                 None => break,
                 Some(Step::Runs(session, until)) => {
@@ -375,19 +377,19 @@ impl World {
         answer: Option<(Placement, Reason)>,
     ) -> Result<(), Broken> {
         if self.waiting.remove(&number).is_none() {
-            return Err(self.broken(format!("request {number} was answered twice")));
+            return Err(self.broken(&format!("request {number} was answered twice")));
         }
         let took = self.instant() - wish.arrived;
         if took > wish.allowed {
             let allowed = wish.allowed;
-            return Err(self.broken(format!("request {number} took {took:?} of {allowed:?}")));
+            return Err(self.broken(&format!("request {number} took {took:?} of {allowed:?}")));
         }
         let end = match answer {
             Some((placement, reason)) => format!("{} {}", placement.as_str(), reason.as_str()),
             None => "deadline_exceeded".to_owned(),
         };
         if self.mended && !end.starts_with("cloud") && !end.ends_with("budget") {
-            return Err(self.broken(format!("mended, and yet: {end}")));
+            return Err(self.broken(&format!("mended, and yet: {end}")));
         }
         *self.report.ends.entry(end).or_default() += 1;
         Ok(())
@@ -420,10 +422,12 @@ impl World {
         for (number, device) in self.devices.iter().enumerate() {
             let most = device.calls / u64::from(CALLS_PER_CHECK) + 1 + device.restarts;
             if device.checks_asked > most {
-                return Err(self.broken(format!("device {number} checked {}", device.checks_asked)));
+                return Err(
+                    self.broken(&format!("device {number} checked {}", device.checks_asked))
+                );
             }
             if let Some(what) = overspent(&device.spent, &self.terms) {
-                return Err(self.broken(format!("device {number}: {what}")));
+                return Err(self.broken(&format!("device {number}: {what}")));
             }
         }
         Ok(())
