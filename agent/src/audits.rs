@@ -116,13 +116,15 @@ impl Audits {
 
     /// Writes findings down: at once after an alarm, else now and then.
     fn keep(&self, name: &ModelName, at_once: bool) {
-        let mut watched = self.watched();
-        let Some(watched) = watched.get_mut(name) else { return };
+        let mut all = self.watched();
+        let Some(watched) = all.get_mut(name) else { return };
         if !at_once && watched.kept.elapsed() < KEEP_EVERY {
             return;
         }
         watched.kept = Instant::now();
-        let kept = aside(|| self.state.keep_findings(watched.bundle, watched.audit.findings()));
+        let (bundle, findings) = (watched.bundle, watched.audit.findings().clone());
+        drop(all); // no call waits for the disk
+        let kept = aside(|| self.state.keep_findings(bundle, &findings));
         if let Err(error) = kept {
             tracing::warn!(%name, error = chain(&error), "what checks have found is not kept");
         }

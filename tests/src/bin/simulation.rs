@@ -4,6 +4,7 @@ use clap::Parser;
 use outrigger_tests::people::exit_code;
 use outrigger_tests::simulation::{Report, Terms, World, run_seeds};
 use std::process::ExitCode;
+use std::thread::ScopedJoinHandle;
 
 #[derive(Parser)]
 #[command(name = "outrigger-simulation")]
@@ -31,7 +32,7 @@ fn prove(args: &Args) -> anyhow::Result<()> {
     let reports = std::thread::scope(|scope| {
         let of_thread = &of_thread;
         let running: Vec<_> = (0..threads).map(|n| scope.spawn(move || of_thread(n))).collect();
-        running.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+        running.into_iter().map(ScopedJoinHandle::join).collect::<Vec<_>>()
     });
     let mut sum = Report::default();
     for report in reports {
