@@ -22,6 +22,7 @@ pub mod http;
 pub mod limits;
 pub mod load;
 pub mod network;
+pub mod nodes;
 pub mod onnx;
 pub mod people;
 pub mod pipelines;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use link::frames::{self, LinkError};
+use outrigger_cloud::serving::settings::AdmissionSettings;
 use protocol::id::{ContentHash, Variant, Version};
 use protocol::infer::InferRequest;
 use protocol::manifest::{SignedManifest, SigningKey};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use crate::support::{
-    MODEL, bearer, bundle, hello, infer, request, signing_key, start, start_gated,
+    MODEL, bearer, bundle, hello, infer, request, signing_key, start, start_gated, start_narrow,
 };
 
 #[test]
