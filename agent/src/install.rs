@@ -124,9 +124,7 @@ impl Installer {
         let keep: Vec<Target> =
             rows.iter().flat_map(|r| r.previous.into_iter().chain([r.active])).collect();
         self.library.sweep(&keep)?;
-        let bundles = keep.iter().map(|target| target.bundle).collect();
-        self.state.forget_all_but(&bundles)?;
-        self.state.forget_findings_but(&bundles)?;
+        self.state.forget_all_but(&keep.iter().map(|target| target.bundle).collect())?;
         self.sandbox.tidy(&keep)?;
         for row in rows {
             let mut failed = None;

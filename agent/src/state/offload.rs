@@ -8,7 +8,6 @@ use protocol::id::ContentHash;
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
 
 /// Beside the schema's own, so that they can be left out by an older program.
 pub(super) const TABLES: &str = "
@@ -51,22 +50,6 @@ impl State {
         Ok(())
     }
 
-    /// Forgets what was found out about all bundles but these.
-    pub(crate) fn forget_findings_but(
-        &self,
-        keep: &BTreeSet<ContentHash>,
-    ) -> Result<(), StateError> {
-        let connection = self.connection();
-        let mut statement = connection.prepare("SELECT bundle FROM audits")?;
-        let known: Vec<String> =
-            statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        let keep: BTreeSet<String> = keep.iter().map(ToString::to_string).collect();
-        for bundle in known.iter().filter(|bundle| !keep.contains(*bundle)) {
-            connection.execute("DELETE FROM audits WHERE bundle = ?1", [bundle])?;
-        }
-        Ok(())
-    }
-
     fn text<T: DeserializeOwned>(&self, sql: &str, key: &str) -> Result<Option<T>, StateError> {
         let text: Option<String> =
             self.connection().query_row(sql, [key], |row| row.get(0)).optional()?;
@@ -99,7 +82,7 @@ mod tests {
         for bundle in [stays, goes] {
             state.keep_findings(bundle, audit.findings()).unwrap();
         }
-        state.forget_findings_but(&[stays].into()).unwrap();
+        state.forget_all_but(&[stays].into()).unwrap();
         drop(state);
         let state = State::open(folder.path()).unwrap();
         assert_eq!(state.budget().unwrap(), Some(saved));
