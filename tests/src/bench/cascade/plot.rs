@@ -144,6 +144,6 @@ mod tests {
         let curve = vec![at(0.9, 0.0), at(0.95, 0.5), at(0.94, 1.0)];
         let svg = drawing("t", "deferred, %", 100.0, &[Line { name: "a", colour: "red", curve }]);
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
-        assert!(svg.contains("points=\"70.0,390.0 385.0,90.0 700.0,150.0 700.0,150.0\""), "{svg}");
+        assert!(svg.contains("points=\"70.0,390.0 385.0,30.0 700.0,102.0 700.0,102.0\""), "{svg}");
     }
 }
