@@ -32,17 +32,14 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
 /// With more connections than this, a new address must prove first that it receives.
 const RETRY_ABOVE: usize = 256;
 
-/// Accepts connections until the server stops.
+/// Accepts connections until the endpoint is closed. A stopping server refuses them, so that whoever
+/// comes need not wait to learn that.
 pub async fn accept(cloud: Arc<Cloud>, endpoint: Endpoint) {
-    let mut stopping = cloud.stopping.subscribe();
-    loop {
-        let incoming = tokio::select! {
-            _ = stopping.changed() => return,
-            incoming = endpoint.accept() => incoming,
-        };
-        match incoming {
-            Some(incoming) => admit(&cloud, incoming),
-            None => return,
+    while let Some(incoming) = endpoint.accept().await {
+        if *cloud.stopping.borrow() {
+            incoming.refuse();
+        } else {
+            admit(&cloud, incoming);
         }
     }
 }

@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use crate::state::Cloud;
+use crate::state::{Cloud, Unready};
 
 mod assignments;
 mod auth;
@@ -24,6 +24,7 @@ mod devices;
 mod error;
 mod keys;
 mod models;
+pub mod openapi;
 mod policies;
 mod signers;
 mod status;
@@ -64,6 +65,8 @@ pub fn router(cloud: Arc<Cloud>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/metrics", get(status::metrics))
+        .route("/openapi.json", get(openapi))
         .nest("/v1", v1)
         .fallback_service(standard)
         .with_state(cloud)
@@ -74,9 +77,14 @@ async fn healthz() -> Json<Value> {
 }
 
 async fn readyz(State(cloud): State<Arc<Cloud>>, _: Caller) -> (StatusCode, Json<Value>) {
-    let ready = cloud.is_ready();
+    let reasons: Vec<_> = cloud.unready().into_iter().map(Unready::as_str).collect();
+    let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready })))
+    (status, Json(json!({ "ready": ready, "reasons": reasons })))
+}
+
+async fn openapi(_: Caller) -> Json<Value> {
+    Json(openapi::document())
 }
 
 async fn not_found(_: Caller) -> ApiError {

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($($(#[doc = $doc:literal])* $name:ident),* $(,)?) => {
         /// The events' counters since the start.
         #[derive(Debug, Default)]
         pub struct Events {
@@ -19,13 +19,18 @@ macro_rules! counters {
         /// The counters at one moment.
         #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
         pub struct Counts {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])* pub $name: u64,)*
         }
 
         impl Events {
             /// The counters now.
             pub fn counts(&self) -> Counts {
                 Counts { $($name: self.$name.get(),)* }
+            }
+
+            /// Each counter: its name, what it counts, and its number now.
+            pub fn described(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),*), self.$name.get()),)*]
             }
         }
     };

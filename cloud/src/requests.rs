@@ -11,7 +11,11 @@ use std::time::{Duration, Instant};
 use crate::access::Identity;
 use crate::serving::{Admitted, Asker};
 use crate::state::Cloud;
-use crate::usage::Charge;
+
+mod charge;
+
+use charge::Charge;
+pub use charge::{Ended, Outcome};
 
 /// A request that was taken, before its tensors arrived. Dropping it gives its place back.
 pub struct Taken {
@@ -41,8 +45,9 @@ impl Cloud {
         remaining: Duration,
     ) -> Result<Taken, Problem> {
         let known = self.serving.knows(ask.model).then(|| ask.model.clone());
-        let charge = Charge::new(self, identity, known);
-        let admitted = self.serving.admit(asker, ask, remaining)?;
+        let mut charge = Charge::new(self, identity, known);
+        let admitted = self.serving.admit(asker, ask, remaining);
+        let admitted = admitted.inspect_err(|problem| charge.failed(problem))?;
         Ok(Taken { arrived: Instant::now(), admitted, charge })
     }
 
@@ -58,9 +63,10 @@ impl Cloud {
         deadline: Instant,
     ) -> Result<InferResponse, Problem> {
         taken.charge.arrived(size_bytes(&request.inputs));
-        let response = self.serving.infer(taken.admitted, request, deadline).await?;
-        let bytes_out = size_bytes(&response.outputs);
-        taken.charge.answered(response.verdict.timing.infer_us, bytes_out);
+        let response = self.serving.infer(taken.admitted, request, deadline).await;
+        let response = response.inspect_err(|problem| taken.charge.failed(problem))?;
+        let (verdict, bytes_out) = (&response.verdict, size_bytes(&response.outputs));
+        taken.charge.answered(verdict, verdict.timing.infer_us, bytes_out);
         Ok(response)
     }
 }

@@ -19,11 +19,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
+use crate::access_log::AccessLog;
 use crate::agents;
 use crate::api;
 use crate::blobs::Blobs;
 use crate::ca::{CaError, FleetCa};
 use crate::data_dir::{DataDir, DataDirError};
+use crate::metrics;
 use crate::serving::{ServeError, Serving};
 use crate::settings::{self, Settings};
 use crate::state::{Cloud, now_s};
@@ -78,6 +80,18 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The address for metrics is taken, or not this machine's.
+    #[error("cannot listen for metrics on {address}")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("cannot open the access log")]
+    AccessLog(#[source] io::Error),
     /// The bound socket cannot be used.
     #[error("cannot use the bound socket")]
     Listener(#[source] io::Error),
@@ -105,6 +119,7 @@ pub struct Server {
     metering: JoinHandle<()>,
     https: https::Https,
     drain: settings::Drain,
+    metrics_address: Option<SocketAddr>,
     new_admin_key: Option<PathBuf>,
 }
 
@@ -129,7 +144,9 @@ impl Server {
         let (tcp, endpoint) =
             sockets::bind(listen, &quic, &cloud.ca.reset_key()).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        let https = https::Https::start(tcp, identity, api::router(cloud.clone()))?;
+        let places = cloud.limits.https_connections.clone();
+        let https = https::Https::start(tcp, identity, api::router(cloud.clone()), places)?;
+        let metrics_address = open_metrics(&cloud, &config.settings.metrics).await?;
         let accepting = tokio::spawn(agents::accept(cloud.clone(), endpoint.clone()));
         let path = data_dir.listening();
         durable::write(&path, format!("{address}\n").as_bytes(), Access::Private)
@@ -147,6 +164,7 @@ impl Server {
             metering,
             https,
             drain,
+            metrics_address,
             new_admin_key,
         })
     }
@@ -154,6 +172,11 @@ impl Server {
     /// Where it listens, TCP and UDP.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where metrics are read without a key, if anywhere.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// The shared state.
@@ -166,8 +189,12 @@ impl Server {
         self.new_admin_key.as_ref()
     }
 
-    /// Stops: takes nothing new, answers what is in flight, and tells agents to come back later.
+    /// Stops. First it says that it is not ready and goes on, so that balancers and agents turn to
+    /// others; then it takes nothing new and answers what is in flight; then agents are told to come
+    /// back later, or to somebody else.
     pub async fn stop(self) {
+        self.cloud.draining.send_replace(true);
+        tokio::time::sleep(self.drain.notice()).await;
         self.cloud.stopping.send_replace(true);
         let grace = self.drain.grace();
         self.https.begin_stop(grace);
@@ -178,8 +205,18 @@ impl Server {
         self.https.stopped().await;
         let _ = self.metering.await;
         usage::flush(&self.cloud).await; // after the last answer: nothing is lost
+        self.cloud.access_log.finish();
         let _ = std::fs::remove_file(self.data_dir.listening());
     }
+}
+
+async fn open_metrics(
+    cloud: &Arc<Cloud>,
+    settings: &settings::Metrics,
+) -> Result<Option<SocketAddr>, StartError> {
+    let Some(address) = settings.address() else { return Ok(None) };
+    let opened = metrics::serve(cloud, address).await;
+    opened.map(Some).map_err(|source| StartError::Metrics { address, source })
 }
 
 fn server_names(settings: &settings::Server) -> Vec<String> {
@@ -249,7 +286,10 @@ async fn open_cloud(
     for (model, policy) in store.policies()? {
         serving.set_policy(&model, policy);
     }
-    Ok(Cloud::new(Database::new(store), ca, blobs, serving).await?)
+    let settings = &config.settings.access_log;
+    let access_log = AccessLog::open(settings, &config.settings.server.data_dir);
+    let access_log = access_log.map_err(StartError::AccessLog)?;
+    Ok(Cloud::new(Database::new(store), ca, blobs, serving, access_log).await?)
 }
 
 /// Loads what should answer before anybody asks for it; then the server is ready.

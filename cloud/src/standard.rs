@@ -79,7 +79,7 @@ impl Inference for Standard {
     }
 
     fn is_ready(&self) -> bool {
-        self.cloud.is_ready() && self.cloud.serving.can_run()
+        self.cloud.is_ready()
     }
 
     fn describe(

@@ -123,14 +123,12 @@ impl Session {
         self.scope.check(self, model).await
     }
 
-    /// Accepts streams until the connection ends. A stopping server accepts no more, and leaves it
-    /// to the end of the endpoint to close the connection once the requests are answered.
+    /// Accepts streams until the connection ends, which a stopping server leaves to the end of the
+    /// endpoint, once the requests that it took are answered.
     async fn run(self: &Arc<Self>) -> ConnectionError {
-        let mut stopping = self.cloud.stopping.subscribe();
         let mut streams = JoinSet::new();
         loop {
             tokio::select! {
-                _ = stopping.changed() => return self.connection.closed().await,
                 accepted = self.connection.accept_bi() => match accepted {
                     Ok((send, recv)) => drop(streams.spawn(self.clone().stream(send, recv))),
                     Err(ended) => return ended,

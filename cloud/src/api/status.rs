@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::response::Response;
 use fleet::access::Permission;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,6 +42,15 @@ pub(super) async fn stats(
         "cloud_variants_loaded": loaded,
         "counts": cloud.events.counts(),
     })))
+}
+
+/// What Prometheus reads.
+pub(super) async fn metrics(
+    State(cloud): State<Arc<Cloud>>,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    caller.need(Permission::View)?;
+    Ok(crate::metrics::response(&cloud))
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{SettingFlags, complain};
@@ -25,8 +25,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match layers::load(&args.settings.sources()) {
         Ok(loaded) => {
             start_log(&loaded.settings.log)?;
-            serve(loaded.settings)?;
-            Ok(ExitCode::SUCCESS)
+            let runtime = tokio::runtime::Runtime::new()?;
+            let end = runtime.block_on(serve(loaded.settings))?;
+            runtime.shutdown_background(); // nothing is left, or nothing is waited for
+            Ok(end)
         }
         Err(findings) => {
             complain(&findings);
@@ -47,19 +49,26 @@ fn start_log(settings: &settings::Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::main]
-async fn serve(settings: settings::Settings) -> anyhow::Result<()> {
+async fn serve(settings: settings::Settings) -> anyhow::Result<ExitCode> {
     // An error would mean that a provider is installed already; ours is the only one there is.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let backend = open_backend(settings.runtime.named_library())?;
     let host = reached_under(&settings.server);
     let server = Server::start(Config { settings, backend }).await?;
     say_ready(&server, &host);
-    wait_for_signal().await?;
-    tracing::info!("stopping");
-    server.stop().await;
-    tracing::info!("stopped");
-    Ok(())
+    let mut signals = Signals::listen()?;
+    signals.next().await;
+    tracing::info!("stopping; a second signal ends the server at once");
+    tokio::select! {
+        () = server.stop() => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        () = signals.next() => {
+            tracing::warn!("ended at once: requests under way were given up");
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// How an operator would call this server.
@@ -95,12 +104,24 @@ fn say_ready(server: &Server, host: &str) {
     tracing::info!(%address, "ready");
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What tells the server to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::StartError;
@@ -28,6 +29,7 @@ impl Https {
         listener: TcpListener,
         identity: Identity,
         routes: Router,
+        places: Arc<Semaphore>,
     ) -> Result<Self, StartError> {
         let tls = tls::server(identity, None, &[b"h2", b"http/1.1"])?;
         let tls = RustlsConfig::from_config(Arc::new(tls));
@@ -39,7 +41,7 @@ impl Https {
         http.http2().keep_alive_interval(HEADER_TIMEOUT);
         let handle = Handle::new();
         let server = server.handle(handle.clone()).first_request_timeout(HEADER_TIMEOUT);
-        let server = server.map(Limited::new);
+        let server = server.map(|acceptor| Limited::new(acceptor, places));
         let task =
             tokio::spawn(server.serve(routes.into_make_service_with_connect_info::<SocketAddr>()));
         Ok(Self { handle, task })

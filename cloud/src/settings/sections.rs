@@ -129,3 +129,62 @@ impl Log {
         }
     }
 }
+
+/// What Prometheus reads without a key. With one it reads `/metrics` on the HTTPS port.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// A loopback address; nowhere when empty.
+    pub listen: String,
+}
+
+impl Metrics {
+    /// Where, if anywhere.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
+    }
+
+    pub(super) fn check(&self, found: &mut Vec<Objection>) {
+        let key = "metrics.listen";
+        if self.listen.is_empty() {
+            return;
+        }
+        match self.address() {
+            None => {
+                let error = format!("{:?} is no address", self.listen);
+                found.push(Objection::new(key, error, "for example: 127.0.0.1:8002"));
+            }
+            Some(address) if !address.ip().is_loopback() => {
+                let error = format!("{address} is not a loopback address");
+                let hint = "scrape /metrics on the HTTPS port with a key of the role viewer";
+                found.push(Objection::new(key, error, hint));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// A line for every request to a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessLog {
+    /// Its file, in the data folder where it is relative; `-` for stdout, none when empty.
+    pub file: String,
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// A full file becomes `FILE.1`, in the place of the one before, in MiB.
+    pub max_mb: u32,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { file: String::new(), format: LogFormat::Json, max_mb: 64 }
+    }
+}
+
+impl AccessLog {
+    /// The largest file.
+    pub fn max_bytes(&self) -> u64 {
+        u64::from(self.max_mb.max(1)) << 20
+    }
+}

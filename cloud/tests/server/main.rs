@@ -7,6 +7,7 @@ mod access;
 mod enrol;
 mod garbage;
 mod models;
+mod operations;
 mod process;
 mod standard;
 mod support;

@@ -53,9 +53,15 @@ pub(crate) fn start_gated() -> (Cloud, Gate) {
 }
 
 fn start_with(backend: FakeBackend) -> Cloud {
+    start_as(backend, |_| ())
+}
+
+/// With settings of its own.
+pub(crate) fn start_as(backend: FakeBackend, set: impl FnOnce(&mut Settings)) -> Cloud {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings::default();
+    set(&mut settings);
     settings.server.data_dir = folder.path().to_owned();
     settings.server.listen = "127.0.0.1:0".parse().unwrap();
     let config = Config { settings, backend: Some(Arc::new(backend)) };
