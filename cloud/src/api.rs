@@ -13,6 +13,7 @@ use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::state::{Cloud, Unready};
 
@@ -38,8 +39,8 @@ pub use error::ApiError;
 /// Every body but a blob's.
 const BODY_MAX_BYTES: usize = 512 << 10;
 
-/// All routes.
-pub fn router(cloud: Arc<Cloud>) -> Router {
+/// All routes. `body` is how long the body of a request to a model may take.
+pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
     let v1 = Router::new()
         .route("/whoami", get(status::whoami))
         .route("/stats", get(status::stats))
@@ -61,7 +62,7 @@ pub fn router(cloud: Arc<Cloud>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .layer(map_response_with_state(cloud.clone(), count));
-    let standard = crate::standard::router(&cloud);
+    let standard = crate::standard::router(&cloud, body);
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))

@@ -145,7 +145,9 @@ impl Server {
             sockets::bind(listen, &quic, &cloud.ca.reset_key()).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
         let places = cloud.limits.https_connections.clone();
-        let https = https::Https::start(tcp, identity, api::router(cloud.clone()), places)?;
+        let routes = api::router(cloud.clone(), config.settings.server.body());
+        let head = config.settings.server.head();
+        let https = https::Https::start(tcp, identity, routes, places, head)?;
         let metrics_address = open_metrics(&cloud, &config.settings.metrics).await?;
         let accepting = tokio::spawn(agents::accept(cloud.clone(), endpoint.clone()));
         let path = data_dir.listening();

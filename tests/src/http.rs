@@ -42,6 +42,19 @@ impl Wire {
         }
         Ok(Self::Tls(Box::new(StreamOwned::new(connection, tcp))))
     }
+
+    /// How long a read or a write may take.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+        };
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))
+    }
 }
 
 impl Read for Wire {

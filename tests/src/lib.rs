@@ -13,6 +13,7 @@ pub mod bench;
 pub mod demo;
 pub mod faketime;
 pub mod fashion;
+pub mod floods;
 pub mod foreign;
 pub mod grpc;
 pub mod hostile;

@@ -13,7 +13,7 @@ pub use agent::{Agent, AgentOptions, Environment, model_status};
 pub use cloud::Cloud;
 pub use cpu::{CpuMeter, with_descendants};
 pub use operator::Operator;
-pub use process::{Process, eventually, program};
+pub use process::{Process, eventually, program, pss_kb};
 pub use publisher::{Edge, Publisher};
 
 use anyhow::Context;

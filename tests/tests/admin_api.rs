@@ -32,8 +32,9 @@ fn schemathesis_finds_no_fault() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("Tested: 24") && text.contains("No issues found"), "{text}");
-    let stats = world.cloud.admin().unwrap();
-    let headers = [("Authorization", stats.as_str())];
+    let admin = world.cloud.admin().unwrap();
+    let headers = [("Authorization", admin.as_str())];
     let stats = world.cloud.client().unwrap().send("GET", "/v1/stats", &headers, &[]).unwrap();
-    assert_eq!(stats.json().unwrap()["counts"]["internal_errors"], 0);
+    let stats = stats.json().unwrap();
+    assert_eq!(stats["counts"]["internal_errors"], 0, "{stats}");
 }

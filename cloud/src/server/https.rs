@@ -14,9 +14,6 @@ use tokio::task::JoinHandle;
 use super::StartError;
 use super::limited::Limited;
 
-/// From a connection's opening, or the end of a request, to the next request's header.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// The running listener.
 pub(super) struct Https {
     handle: Handle<SocketAddr>,
@@ -24,12 +21,14 @@ pub(super) struct Https {
 }
 
 impl Https {
-    /// Serves the routes on a bound socket. Client certificates are not asked for here.
+    /// Serves the routes on a bound socket. Client certificates are not asked for here. `head` is how
+    /// long it may take from a connection's opening, or the end of a request, to the next one's head.
     pub(super) fn start(
         listener: TcpListener,
         identity: Identity,
         routes: Router,
         places: Arc<Semaphore>,
+        head: Duration,
     ) -> Result<Self, StartError> {
         let tls = tls::server(identity, None, &[b"h2", b"http/1.1"])?;
         let tls = RustlsConfig::from_config(Arc::new(tls));
@@ -37,10 +36,10 @@ impl Https {
             axum_server::from_tcp_rustls(listener, tls).map_err(StartError::Listener)?;
         let http = server.http_builder();
         oip::listen::bound(http);
-        http.http1().header_read_timeout(HEADER_TIMEOUT);
-        http.http2().keep_alive_interval(HEADER_TIMEOUT);
+        http.http1().header_read_timeout(head);
+        http.http2().keep_alive_interval(head);
         let handle = Handle::new();
-        let server = server.handle(handle.clone()).first_request_timeout(HEADER_TIMEOUT);
+        let server = server.handle(handle.clone()).first_request_timeout(head);
         let server = server.map(|acceptor| Limited::new(acceptor, places));
         let task =
             tokio::spawn(server.serve(routes.into_make_service_with_connect_info::<SocketAddr>()));

@@ -19,16 +19,31 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Further host names and addresses under which clients reach it.
     pub names: Vec<String>,
+    /// How long the head of a request may take over HTTPS, and an idle connection is kept, in
+    /// seconds.
+    pub head_s: u32,
+    /// How long the body of a request to a model may take, in seconds.
+    pub body_s: u32,
 }
 
 impl Default for Server {
     fn default() -> Self {
         let listen = SocketAddr::from(([0, 0, 0, 0], 8443));
-        Self { data_dir: PathBuf::new(), listen, names: Vec::new() }
+        Self { data_dir: PathBuf::new(), listen, names: Vec::new(), head_s: 30, body_s: 60 }
     }
 }
 
 impl Server {
+    /// How long a head may take.
+    pub fn head(&self) -> Duration {
+        Duration::from_secs(self.head_s.max(1).into())
+    }
+
+    /// How long a body may take.
+    pub fn body(&self) -> Duration {
+        Duration::from_secs(self.body_s.max(1).into())
+    }
+
     pub(super) fn check(&self, found: &mut Vec<Objection>) {
         if self.data_dir.as_os_str().is_empty() {
             let hint = "name it with --data-dir FOLDER; it is made on the first start";

@@ -31,6 +31,8 @@ enum Name {
     Gpu,
     /// Memory, time to be ready, size of the program.
     Footprint,
+    /// The cloud beside other servers; with `--json FILE`, a plot beside it as SVG.
+    Serve,
     /// Thousands of calls, after which nothing has grown; fails where something has.
     Soak,
 }
@@ -47,9 +49,21 @@ fn run(args: &Args) -> anyhow::Result<()> {
             None => return Ok(()),
         },
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
+        Name::Serve => serve(args)?,
         Name::Soak => soak::run(if args.short { Amount::SHORT } else { Amount::WHOLE })?,
     };
     println!("{report}");
     write_json(args.json.as_deref(), &report)?;
     if matches!(args.name, Name::Soak) { report.check() } else { Ok(()) }
+}
+
+/// Figures, and a picture.
+fn serve(args: &Args) -> anyhow::Result<bench::BenchReport> {
+    let (report, plot) = bench::serve::run(args.short)?;
+    if let Some(json) = &args.json {
+        let picture = json.with_extension("svg");
+        std::fs::write(&picture, plot.svg())?;
+        eprintln!("plot: {}", picture.display());
+    }
+    Ok(report)
 }
