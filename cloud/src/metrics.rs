@@ -10,6 +10,7 @@ mod observed;
 pub(crate) use listener::serve;
 pub use observed::Observed;
 
+use fleet::admission::RefusalKind;
 use link::metrics::{Exposition, Kind, process};
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub fn render(cloud: &Cloud) -> String {
     standing(cloud, &mut out);
     load(cloud, &mut out);
     models(cloud, &mut out);
+    door(cloud, &mut out);
     cloud.observed.render(&mut out);
     events(cloud, &mut out);
     process(&mut out);
@@ -69,6 +71,30 @@ fn models(cloud: &Cloud, out: &mut Exposition) {
         let labels = [("model", model.as_str()), ("version", &version.to_string())];
         family.sample(&labels, u8::from(loaded));
     }
+}
+
+/// What the gate let in, and what became of runs.
+fn door(cloud: &Cloud, out: &mut Exposition) {
+    let door = cloud.serving.door();
+    let counts = door.counts();
+    let help = "Requests that the gate let in.";
+    out.family("outrigger_cloud_admitted_total", help, Kind::Counter).sample(&[], counts.admitted);
+    let help = "Requests that the gate refused.";
+    let mut family = out.family("outrigger_cloud_admission_refusals_total", help, Kind::Counter);
+    for kind in RefusalKind::ALL {
+        family.sample(&[("reason", kind.as_str())], counts.refused(kind));
+    }
+    let help = "Requests that were let in and dropped before a run.";
+    let mut family = out.family("outrigger_cloud_dropped_total", help, Kind::Counter);
+    for (reason, count) in door.drops() {
+        family.sample(&[("reason", reason.as_str())], count);
+    }
+    let help = "Requests that wait for a session.";
+    out.family("outrigger_cloud_requests_waiting", help, Kind::Gauge)
+        .sample(&[], cloud.serving.waiting());
+    let help = "Requests that shared one run.";
+    let mut family = out.family("outrigger_cloud_batch_requests", help, Kind::Histogram);
+    door.requests_per_run().render(&mut family, &[]);
 }
 
 fn events(cloud: &Cloud, out: &mut Exposition) {

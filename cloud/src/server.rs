@@ -26,6 +26,7 @@ use crate::blobs::Blobs;
 use crate::ca::{CaError, FleetCa};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::metrics;
+use crate::serving::settings::ServingSettings;
 use crate::serving::{ServeError, Serving};
 use crate::settings::{self, Settings};
 use crate::state::{Cloud, now_s};
@@ -48,6 +49,8 @@ pub struct Config {
     pub settings: Settings,
     /// What runs the cloud variants; without it every deferral is refused.
     pub backend: Option<Arc<dyn Backend>>,
+    /// How they are served, and who may ask how much.
+    pub serving: ServingSettings,
 }
 
 /// Why a server did not start.
@@ -279,7 +282,8 @@ async fn open_cloud(
     ca: FleetCa,
 ) -> Result<Arc<Cloud>, StartError> {
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
-    let serving = Serving::new(config.backend.clone(), blobs.clone(), data_dir.bundles());
+    let settings = config.serving.clone();
+    let serving = Serving::new(config.backend.clone(), blobs.clone(), data_dir.bundles(), settings);
     for record in store.bundles()? {
         if record.variant == Variant::Cloud {
             serving.add(&record.signed, None)?;

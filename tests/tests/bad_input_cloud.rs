@@ -118,7 +118,7 @@ fn a_hundred_megabytes_of_numbers_are_counted_not_kept() {
 fn one_byte_at_a_time_is_not_waited_for() {
     let mut fleet = Fleet::start();
     let patience = [("OUTRIGGER_CLOUD_SERVER_HEAD_S", "1"), ("OUTRIGGER_CLOUD_SERVER_BODY_S", "2")];
-    let patience = patience.map(|(name, value)| (name.into(), value.into()));
+    let patience = patience.map(|(name, value)| (name, value.into()));
     fleet.world.cloud.restart_in(&patience).unwrap();
     let connect = || Wire::connect_tls(fleet.address(), &fleet.world.cloud.ca_pem(), b"http/1.1");
     let mut heads: Vec<Wire> = (0..50).map(|_| connect().unwrap()).collect();

@@ -5,8 +5,10 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use fleet::access::Permission;
+use fleet::admission::RefusalKind;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ApiError;
@@ -34,6 +36,11 @@ pub(super) async fn stats(
 ) -> Result<Json<Value>, ApiError> {
     caller.need(Permission::View)?;
     let (known, loaded) = cloud.serving.counts();
+    let door = cloud.serving.door();
+    let admission = door.counts();
+    let refused = RefusalKind::ALL.map(|kind| (kind.as_str(), admission.refused(kind)));
+    let dropped = door.drops().map(|(reason, count)| (reason.as_str(), count));
+    let (runs, shared) = door.runs();
     Ok(Json(json!({
         "devices_online": cloud.online.len(),
         "requests_in_flight": cloud.in_flight.count(),
@@ -41,6 +48,11 @@ pub(super) async fn stats(
         "cloud_variants": known,
         "cloud_variants_loaded": loaded,
         "counts": cloud.events.counts(),
+        "admitted": admission.admitted,
+        "refused": BTreeMap::from(refused),
+        "dropped": dropped.collect::<BTreeMap<_, _>>(),
+        "runs": runs,
+        "runs_of_several_requests": shared,
     })))
 }
 

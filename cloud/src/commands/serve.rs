@@ -4,6 +4,7 @@ use anyhow::Context;
 use models::backend::Backend;
 use models::ort_backend::{OrtBackend, find_library};
 use outrigger_cloud::server::{Config, Server};
+use outrigger_cloud::serving::settings::ServingSettings;
 use outrigger_cloud::settings::{self, LogFormat, layers};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -54,7 +55,8 @@ async fn serve(settings: settings::Settings) -> anyhow::Result<ExitCode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let backend = open_backend(settings.runtime.named_library())?;
     let host = reached_under(&settings.server);
-    let server = Server::start(Config { settings, backend }).await?;
+    let serving = ServingSettings::default();
+    let server = Server::start(Config { settings, backend, serving }).await?;
     say_ready(&server, &host);
     let mut signals = Signals::listen()?;
     signals.next().await;

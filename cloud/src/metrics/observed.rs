@@ -1,7 +1,7 @@
 //! What became of requests and how long their parts took, by model.
 
 use link::counter::Counter;
-use link::metrics::{Exposition, Family, Histogram, Kind, Scale};
+use link::metrics::{Exposition, Family, Histogram, Kind};
 use protocol::id::ModelName;
 use protocol::problem::ProblemCode;
 use std::collections::BTreeMap;
@@ -15,14 +15,13 @@ const CODES: usize = 12;
 
 /// The requests of one model. Only models that are known here have one, so their number is bounded by
 /// what was pushed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct OfModel {
     answered: Counter,
     cancelled: Counter,
     failed: [Counter; CODES],
     /// In the order of [`PARTS`].
     parts: [Histogram; 4],
-    runs: Histogram,
 }
 
 const PARTS: [(&str, &str); 4] = [
@@ -37,18 +36,6 @@ const PARTS: [(&str, &str); 4] = [
         "Pre-processing, run and post-processing of answered requests, or of the batch they were in.",
     ),
 ];
-
-impl Default for OfModel {
-    fn default() -> Self {
-        Self {
-            answered: Counter::default(),
-            cancelled: Counter::default(),
-            failed: Default::default(),
-            parts: Default::default(),
-            runs: Histogram::new(Scale::Things),
-        }
-    }
-}
 
 impl OfModel {
     fn record(&self, ended: &Ended) {
@@ -99,11 +86,6 @@ impl Observed {
         }
     }
 
-    /// A model ran once, for so many requests together.
-    pub fn ran(&self, model: &ModelName, requests: usize) {
-        self.of(model).runs.record(requests as u64);
-    }
-
     fn of(&self, model: &ModelName) -> Arc<OfModel> {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = models.get(model) {
@@ -127,11 +109,6 @@ impl Observed {
             for (model, of) in models.iter() {
                 of.parts[part].render(&mut family, &[("model", model.as_str())]);
             }
-        }
-        let help = "Requests that shared one run of their model.";
-        let mut family = out.family("outrigger_cloud_batch_requests", help, Kind::Histogram);
-        for (model, of) in models.iter() {
-            of.runs.render(&mut family, &[("model", model.as_str())]);
         }
     }
 }
