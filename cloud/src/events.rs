@@ -43,6 +43,8 @@ counters! {
     renewals,
     /// QUIC connections refused because there were too many.
     connections_refused,
+    /// Addresses that were asked to prove that they receive, before anything else was sent to them.
+    addresses_asked_for_proof,
     /// QUIC handshakes that failed or took too long.
     handshakes_failed,
     /// Agents without a valid identity.
@@ -89,6 +91,11 @@ impl Events {
     pub(crate) fn connection_accepted(&self, remote: SocketAddr) {
         self.connections_accepted.add(1);
         tracing::debug!(%remote, "connection accepted");
+    }
+
+    /// Not logged: there may be thousands of them.
+    pub(crate) fn address_asked_for_proof(&self) {
+        self.addresses_asked_for_proof.add(1);
     }
 
     pub(crate) fn connection_refused(&self, remote: SocketAddr) {

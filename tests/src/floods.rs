@@ -54,11 +54,20 @@ impl Http2Flood {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::RapidReset, Self::Settings, Self::Pings, Self::Continuation];
 
-    /// Sends up to so many frames and reads nothing meanwhile; how the connection ended.
+    /// More than what waits at either end of a connection can be.
+    fn frames_max(self) -> u32 {
+        match self {
+            Self::RapidReset | Self::Continuation => 100_000,
+            Self::Settings | Self::Pings => 1_000_000,
+        }
+    }
+
+    /// Sends frame after frame and reads nothing meanwhile; how the connection ended.
     ///
     /// # Errors
     /// There was no connection at all.
-    pub fn send(self, address: SocketAddr, ca_pem: &Path, frames: u32) -> anyhow::Result<End> {
+    pub fn send(self, address: SocketAddr, ca_pem: &Path) -> anyhow::Result<End> {
+        let frames = self.frames_max();
         let mut wire = Wire::connect_tls(address, ca_pem, b"h2")?;
         wire.set_patience(Duration::from_secs(2))?;
         wire.write_all(PREFACE)?;

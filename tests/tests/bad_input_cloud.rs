@@ -66,7 +66,7 @@ fn http2_floods_end_their_connection_and_nothing_else() {
     fleet.answers();
     let before_kb = fleet.pss_kb();
     for flood in Http2Flood::ALL {
-        let end = flood.send(fleet.address(), &fleet.world.cloud.ca_pem(), 100_000).unwrap();
+        let end = flood.send(fleet.address(), &fleet.world.cloud.ca_pem()).unwrap();
         match flood {
             // Each is cut off by HTTP/2's own means.
             Http2Flood::RapidReset | Http2Flood::Continuation => {
@@ -106,7 +106,7 @@ fn a_hundred_megabytes_of_numbers_are_counted_not_kept() {
         (400, Some("invalid_request")),
         "{text}"
     );
-    assert!(text.contains("784"), "{text}");
+    assert!(text.contains("more elements than its shape"), "{text}");
     drop(body);
     let settled = || fleet.pss_kb() < before_kb + GROWTH_MAX_KB;
     eventually("memory is given back", Duration::from_secs(20), || settled().then_some(()))
@@ -132,7 +132,7 @@ fn one_byte_at_a_time_is_not_waited_for() {
         body.write_all(head.as_bytes()).unwrap();
         body.flush().unwrap();
     }
-    for byte in head.as_bytes().iter().take(4) {
+    for byte in &head.as_bytes()[..2] {
         for wire in heads.iter_mut().chain(&mut bodies) {
             // Those that were let go of meanwhile cannot be written to.
             let _ = wire.write_all(&[*byte]).and_then(|()| wire.flush());
@@ -160,8 +160,8 @@ fn one_byte_at_a_time_is_not_waited_for() {
         .unwrap();
 }
 
-/// Addresses that never prove to be real get at most three times what they sent (RFC 9000, section 8.1),
-/// and once there are many of them, nothing but the demand for a proof.
+/// Addresses that never prove to be real get the demand for a proof, which is smaller than what they
+/// sent (RFC 9000, section 8.1, allows three times as much), and nothing is kept of them.
 #[test]
 fn a_flood_of_quic_handshakes_is_not_amplified_and_locks_nobody_out() {
     let fleet = Fleet::start();
@@ -171,6 +171,8 @@ fn a_flood_of_quic_handshakes_is_not_amplified_and_locks_nobody_out() {
     let initials = quic_initials(600).unwrap();
     let senders: Vec<Silent> =
         initials.iter().map(|initial| Silent::send(fleet.address(), initial).unwrap()).collect();
+    let open = fleet.metric("outrigger_cloud_connections", &[("transport", "quic")]);
+    assert!(open <= 2.0, "{open} connections: nothing is kept of who is not known to be real");
     let images = Images::test().unwrap();
     let parameters = json!({ "placement": "cloud", "timeout": 20_000_000 });
     let answer = ask(&mut agent.client().unwrap(), images.pixels(0), &parameters).unwrap();
@@ -180,9 +182,9 @@ fn a_flood_of_quic_handshakes_is_not_amplified_and_locks_nobody_out() {
     let grown_kb = fleet.pss_kb().saturating_sub(before_kb);
     assert!(grown_kb < GROWTH_MAX_KB, "{grown_kb} kB more");
 
-    // Once the server has given all of them up, nothing more comes.
-    let open = || fleet.metric("outrigger_cloud_connections", &[("transport", "quic")]);
-    eventually("they are given up", Duration::from_secs(40), || (open() <= 2.0).then_some(()))
+    let asked = || fleet.metric("outrigger_cloud_addresses_asked_for_proof_total", &[]);
+    // Most of them: the system drops datagrams that come faster than they are read.
+    eventually("the flood is through", Duration::from_secs(20), || (asked() > 100.0).then_some(()))
         .unwrap();
     let came_back: Vec<_> = senders.iter().map(|sender| sender.came_back().unwrap()).collect();
     let most = came_back.iter().map(|back| back.amplification).fold(0.0, f64::max);

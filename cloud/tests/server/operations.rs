@@ -35,13 +35,14 @@ fn draining_says_so_goes_on_and_then_sends_askers_away() {
     shared.draining.send_replace(true);
     assert_eq!(ready(), (503, json!({ "ready": false, "reasons": ["draining"] })));
     assert_eq!(ask(&cloud, &client), 200, "it goes on");
+    let before = gate.arrived();
     let running = {
         let connection = connection.clone();
         cloud
             .runtime
             .spawn(async move { infer(&connection, &request(&[1.0, 0.0, 0.0]), 1, 5000).await })
     };
-    gate.wait_for(3); // the probe, the client's request, this one
+    gate.wait_for(before + 1);
     shared.stopping.send_replace(true);
     let late = cloud.runtime.block_on(infer(&connection, &request(&[0.0; 3]), 1, 5000));
     let late = late.unwrap_err().into_problem();
