@@ -25,6 +25,7 @@ mod devices;
 mod error;
 mod keys;
 mod models;
+mod nodes;
 pub mod openapi;
 mod policies;
 mod signers;
@@ -57,6 +58,9 @@ pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
         .route("/tokens", post(tokens::create))
         .route("/devices", get(devices::list))
         .route("/devices/{id}/denied", put(devices::deny))
+        .route("/nodes", get(nodes::list))
+        .route("/nodes/tokens", post(nodes::token))
+        .route("/nodes/{id}", delete(nodes::remove))
         .route("/assignments", get(assignments::list).put(assignments::assign))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -69,6 +73,17 @@ pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
         .route("/metrics", get(status::metrics))
         .route("/openapi.json", get(openapi))
         .nest("/v1", v1)
+        .fallback_service(standard)
+        .with_state(cloud)
+}
+
+/// The routes of an inference node: no admin API, which changes what only the control node may.
+pub fn node_router(cloud: Arc<Cloud>, body: Duration) -> Router {
+    let standard = crate::standard::router(&cloud, body);
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(status::metrics))
         .fallback_service(standard)
         .with_state(cloud)
 }

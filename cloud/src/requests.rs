@@ -89,6 +89,7 @@ impl Cloud {
         let inferred = inferred.inspect_err(|problem| taken.charge.failed(problem))?;
         let Inferred { response, compute } = inferred;
         let compute_us = u64::try_from(compute.as_micros()).unwrap_or(u64::MAX);
+        self.ran(compute_us);
         taken.charge.answered(&response.verdict, compute_us, size_bytes(&response.outputs));
         Ok(response)
     }

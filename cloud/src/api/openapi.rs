@@ -102,6 +102,7 @@ mod tests {
         });
         let mut described: Vec<String> = described.collect();
         routes.sort();
+        routes.dedup(); // an inference node has some of them too
         described.sort();
         assert!(routes.len() > 20, "{routes:?}");
         assert_eq!(described, routes);

@@ -56,21 +56,25 @@ async fn serve(settings: settings::Settings) -> anyhow::Result<ExitCode> {
     let backend = open_backend(settings.runtime.named_library())?;
     let host = reached_under(&settings.server);
     let serving = ServingSettings::default();
-    let server = Server::start(Config { settings, backend, serving }).await?;
+    let mut server = Server::start(Config { settings, backend, serving }).await?;
     say_ready(&server, &host);
     let mut signals = Signals::listen()?;
-    signals.next().await;
+    let removed = tokio::select! {
+        () = signals.next() => false,
+        () = server.removed() => true,
+    };
     tracing::info!("stopping; a second signal ends the server at once");
     tokio::select! {
-        () = server.stop() => {
-            tracing::info!("stopped");
-            Ok(ExitCode::SUCCESS)
-        }
+        () = server.stop() => tracing::info!("stopped"),
         () = signals.next() => {
             tracing::warn!("ended at once: requests under way were given up");
-            Ok(ExitCode::FAILURE)
+            return Ok(ExitCode::FAILURE);
         }
     }
+    if removed {
+        anyhow::bail!("this node was removed; empty its folder, and join anew with a fresh token");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How an operator would call this server.

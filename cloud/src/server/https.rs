@@ -17,6 +17,7 @@ use super::limited::Limited;
 /// The running listener.
 pub(super) struct Https {
     handle: Handle<SocketAddr>,
+    tls: RustlsConfig,
     task: JoinHandle<io::Result<()>>,
 }
 
@@ -30,10 +31,9 @@ impl Https {
         places: Arc<Semaphore>,
         head: Duration,
     ) -> Result<Self, StartError> {
-        let tls = tls::server(identity, None, &[b"h2", b"http/1.1"])?;
-        let tls = RustlsConfig::from_config(Arc::new(tls));
+        let tls = RustlsConfig::from_config(Arc::new(config(identity)?));
         let mut server =
-            axum_server::from_tcp_rustls(listener, tls).map_err(StartError::Listener)?;
+            axum_server::from_tcp_rustls(listener, tls.clone()).map_err(StartError::Listener)?;
         let http = server.http_builder();
         oip::listen::bound(http);
         http.http1().header_read_timeout(head);
@@ -43,7 +43,12 @@ impl Https {
         let server = server.map(|acceptor| Limited::new(acceptor, places));
         let task =
             tokio::spawn(server.serve(routes.into_make_service_with_connect_info::<SocketAddr>()));
-        Ok(Self { handle, task })
+        Ok(Self { handle, tls, task })
+    }
+
+    /// What new connections are served with, to be replaced by another certificate.
+    pub(super) fn tls(&self) -> RustlsConfig {
+        self.tls.clone()
     }
 
     /// Takes no more connections, and ends those that are open within `grace`.
@@ -57,4 +62,9 @@ impl Https {
             tracing::warn!(%error, "the HTTPS listener ended badly");
         }
     }
+}
+
+/// Client certificates are not asked for here.
+pub(super) fn config(identity: Identity) -> Result<rustls::ServerConfig, tls::TlsError> {
+    tls::server(identity, None, &[b"h2", b"http/1.1"])
 }

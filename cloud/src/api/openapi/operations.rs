@@ -83,7 +83,7 @@ impl Operation {
 
 /// Every call.
 pub(super) fn all() -> Vec<Operation> {
-    let parts = [server(), models(), keys(), devices()];
+    let parts = [server(), models(), keys(), devices(), nodes()];
     parts.into_iter().flatten().collect()
 }
 
@@ -242,5 +242,21 @@ fn devices() -> Vec<Operation> {
         .in_path("id", &reference("Name"))
         .takes(reference("Denial"))
         .gives(200, "It holds.", reference("Denied")),
+    ]
+}
+
+fn nodes() -> Vec<Operation> {
+    vec![
+        Operation::new("get /v1/nodes", "nodes", "Every inference node, and how busy it is")
+            .need("View")
+            .gives(200, "Nodes.", list("nodes", "Node")),
+        Operation::new("post /v1/nodes/tokens", "create_node_token", "Make a token for one node")
+            .need("ManageKeys")
+            .takes(reference("NewNodeToken"))
+            .gives(201, "It was made.", reference("CreatedToken")),
+        Operation::new("delete /v1/nodes/{id}", "remove_node", "Shut a node out, for good")
+            .need("ManageKeys")
+            .in_path("id", &reference("Name"))
+            .gives(200, "It was removed.", reference("RemovedNode")),
     ]
 }

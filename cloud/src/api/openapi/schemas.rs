@@ -56,7 +56,7 @@ fn span(max_s: u32) -> Value {
 /// Every schema.
 pub(super) fn all() -> Value {
     let mut all = names();
-    for part in [of_server(), of_models(), of_keys(), of_devices()] {
+    for part in [of_server(), of_models(), of_keys(), of_devices(), of_nodes()] {
         if let (Some(all), Value::Object(part)) = (all.as_object_mut(), part) {
             all.extend(part);
         }
@@ -207,5 +207,26 @@ fn of_devices() -> Value {
         }), &[]),
         "Denial": object(&json!({ "denied": flag() }), &[]),
         "Denied": object(&json!({ "id": reference("Name"), "denied": flag() }), &[]),
+    })
+}
+
+fn of_nodes() -> Value {
+    let state = json!({ "enum": ["ready", "joining", "draining", "away", "removed"] });
+    let names = json!({ "type": "array", "items": text() });
+    let host = json!({ "type": "string", "pattern": "^[a-z][a-z0-9]{0,30}$" });
+    json!({
+        "Node": object(&json!({
+            "id": reference("Name"), "name": text(), "names": names, "address": text(),
+            "version": text(), "state": state, "joined_at_s": seconds(),
+            "last_seen_s": { "type": ["integer", "null"] }, "requests_under_way": count(),
+            "wait_us": count(), "devices": count(), "models": count(), "models_missing": count(),
+        }), &[]),
+        "NewNodeToken": object(&json!({
+            "ttl_s": span(604_800), "label": label(0),
+            "names": { "type": "array", "maxItems": 16, "items": host },
+        }), &["ttl_s", "label", "names"]),
+        "RemovedNode": object(&json!({
+            "id": reference("Name"), "state": { "const": "removed" },
+        }), &[]),
     })
 }
