@@ -30,6 +30,8 @@ enum Name {
     Agent,
     /// CUDA under the agent beside Python's ONNX Runtime; without an NVIDIA GPU, why not.
     Gpu,
+    /// Accepted answers when the world changes: how soon it is noticed, and how often in error.
+    Drift,
     /// Memory, time to be ready, size of the program.
     Footprint,
     /// The cloud beside other servers; with `--json FILE`, a plot beside it as SVG.
@@ -51,6 +53,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             Some(report) => report,
             None => return Ok(()),
         },
+        Name::Drift => bench::drift::run(args.short)?,
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
         Name::Serve => serve(args)?,
         Name::Nodes => {
