@@ -4,12 +4,14 @@
 //! applications and as peers, well-behaved or not, and so does [`grpc`]; [`load`] is many applications
 //! at once; [`small_models`] and [`onnx`] make models; [`python`] and [`foreign`] bring in clients that
 //! nobody here wrote; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
+//! [`callers`] are the programs and devices that call a cloud.
 //! [`demo`], [`mod@bench`], [`pipelines`], [`power_cut`] and [`soak`] are what `cargo xtask` runs under
 //! those names; [`architecture`] holds the rules of the code base.
 
 pub mod architecture;
 pub mod bad;
 pub mod bench;
+pub mod callers;
 pub mod demo;
 pub mod faketime;
 pub mod fashion;

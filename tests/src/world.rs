@@ -14,7 +14,7 @@ pub use cloud::Cloud;
 pub use cpu::{CpuMeter, with_descendants};
 pub use operator::Operator;
 pub use process::{Process, eventually, program};
-pub use publisher::{Edge, Publisher};
+pub use publisher::{Edge, Publisher, Single};
 
 use anyhow::Context;
 use std::path::{Path, PathBuf};

@@ -20,7 +20,8 @@ use crate::batch::Load;
 /// How the limit moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitPolicy {
-    /// Never fewer items, and never fewer than 3 for each session.
+    /// Never fewer items, and never fewer than 3 for each session: who asks one after the other over
+    /// so many connections is not refused.
     pub min: u32,
     /// Never more items.
     pub max: u32,
@@ -36,7 +37,7 @@ pub struct LimitPolicy {
 impl Default for LimitPolicy {
     fn default() -> Self {
         Self {
-            min: 8,
+            min: 32,
             max: 4096,
             start: 64,
             target: Duration::from_millis(1),
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn a_standing_queue_shrinks_it() {
         assert_eq!(after(&[40, 30], 102, true), 48, "by a quarter at most");
-        assert_eq!(after(&[40, 30], 5000, true), 8, "down to its bound");
+        assert_eq!(after(&[40, 30], 5000, true), 32, "down to its bound");
     }
 
     #[test]
