@@ -6,6 +6,10 @@
 //! drops what was accepted, but a limit on what is accepted: additive increase, multiplicative
 //! decrease (Chiu and Jain, 1989).
 //!
+//! A queue that stands although nobody is refused is no overload: so many callers wait for their
+//! answers before they ask again, and refusing some of them would help nobody. So the limit falls only
+//! where it binds, and comes back to where it started once it does not bind any more.
+//!
 //! Why not the gradient of latencies (Netflix concurrency-limits, Gradient2): it has to guess
 //! the queue from round trips. Here the queue is our own and can be looked at; batches make runs
 //! longer and throughput higher at once, which a gradient takes for congestion; and its long-term
@@ -20,8 +24,7 @@ use crate::batch::Load;
 /// How the limit moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitPolicy {
-    /// Never fewer items, and never fewer than 3 for each session: who asks one after the other over
-    /// so many connections is not refused.
+    /// Never fewer items, and never fewer than 3 for each session.
     pub min: u32,
     /// Never more items.
     pub max: u32,
@@ -37,7 +40,7 @@ pub struct LimitPolicy {
 impl Default for LimitPolicy {
     fn default() -> Self {
         Self {
-            min: 32,
+            min: 8,
             max: 4096,
             start: 64,
             target: Duration::from_millis(1),
@@ -91,14 +94,17 @@ impl Limit {
         let target = self.policy.target.max(load.batch_time / 4);
         let standing = self.standing.unwrap_or_default();
         let min = self.policy.min.max(3 * load.sessions).max(1);
-        let step = if standing > target {
+        let start = self.policy.start;
+        let step = if !self.was_hit {
+            // Back towards the start, where an overload has ended.
+            let raised = self.limit.saturating_add((self.limit / 16).max(1)).min(start);
+            self.limit.max(raised)
+        } else if standing > target {
             // By what stands too much, but by a quarter at most: bursts end by themselves.
             let surplus = items_in(standing - target, load).max(1);
             self.limit.saturating_sub(surplus.min((self.limit / 4).max(1)))
-        } else if self.was_hit {
-            self.limit.saturating_add((self.limit / 16).max(1))
         } else {
-            self.limit
+            self.limit.saturating_add((self.limit / 16).max(1))
         };
         self.limit = step.clamp(min, self.policy.max.max(min));
     }
@@ -142,7 +148,26 @@ mod tests {
     #[test]
     fn a_standing_queue_shrinks_it() {
         assert_eq!(after(&[40, 30], 102, true), 48, "by a quarter at most");
-        assert_eq!(after(&[40, 30], 5000, true), 32, "down to its bound");
+        assert_eq!(after(&[40, 30], 5000, true), 8, "down to its bound");
+    }
+
+    #[test]
+    fn who_waits_for_answers_before_asking_again_is_not_refused() {
+        assert_eq!(after(&[40, 30], 5000, false), 64);
+    }
+
+    #[test]
+    fn it_comes_back_when_the_overload_has_ended() {
+        let start = Instant::now();
+        let mut limit = Limit::new(LimitPolicy::default());
+        for ms in 0..10_000 {
+            if ms < 5000 {
+                limit.hit();
+            }
+            limit.observe(&load(30), start + MS(ms));
+            assert!(ms != 4999 || limit.get() == 8);
+        }
+        assert_eq!(limit.get(), 64);
     }
 
     #[test]
