@@ -4,9 +4,9 @@
 //! applications and as peers, well-behaved or not, and so does [`grpc`]; [`load`] is many applications
 //! at once; [`small_models`] and [`onnx`] make models; [`python`] and [`foreign`] bring in clients that
 //! nobody here wrote; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
-//! [`callers`] are the programs and devices that call a cloud.
-//! [`demo`], [`mod@bench`], [`pipelines`], [`power_cut`] and [`soak`] are what `cargo xtask` runs under
-//! those names; [`architecture`] holds the rules of the code base.
+//! [`callers`] are the programs and devices that call a cloud. [`demo`], [`mod@bench`], [`pipelines`],
+//! [`power_cut`], [`soak`], [`swap`] and [`overload`] are what `cargo xtask` runs under those names;
+//! [`architecture`] holds the rules of the code base.
 
 pub mod architecture;
 pub mod bad;
@@ -22,6 +22,7 @@ pub mod http;
 pub mod limits;
 pub mod load;
 pub mod onnx;
+pub mod overload;
 pub mod people;
 pub mod pipelines;
 pub mod power_cut;
@@ -31,4 +32,5 @@ pub mod raw_link;
 pub mod small_models;
 pub mod soak;
 pub mod statistics;
+pub mod swap;
 pub mod world;

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
+mod lasting;
 mod package;
 pub(crate) mod pipelines;
 mod power_cut;
-mod soak;
 
 /// Prove a claim that takes longer than a test, or needs root.
 #[derive(clap::Args)]
@@ -37,6 +37,10 @@ enum Claim {
     PowerCut,
     /// After 24,000 calls, good and bad, and new versions in between, none is lost and the agent has not grown.
     Soak,
+    /// A version is exchanged 1,000 times while it is asked: no call fails, and the cloud has not grown.
+    Swap,
+    /// Three times as much as the cloud can answer: it answers as much and as quickly as ever, and refuses the rest at once.
+    Overload,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -47,7 +51,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             pipelines::prove(models, speech, args.short)?;
         }
         Claim::PowerCut => power_cut::prove(args.short)?,
-        Claim::Soak => return soak::prove(args.short),
+        Claim::Soak => return lasting::prove("soak", args.short),
+        Claim::Swap => return lasting::prove("swap", args.short),
+        Claim::Overload => return lasting::prove("overload", args.short),
     }
     Ok(ExitCode::SUCCESS)
 }
