@@ -5,6 +5,7 @@ mod ageing;
 mod agent;
 mod cloud;
 mod cpu;
+mod node;
 mod operator;
 mod process;
 mod publisher;
@@ -12,6 +13,7 @@ mod publisher;
 pub use agent::{Agent, AgentOptions, Environment, model_status};
 pub use cloud::Cloud;
 pub use cpu::{CpuMeter, with_descendants};
+pub use node::Node;
 pub use operator::Operator;
 pub use process::{Process, eventually, program};
 pub use publisher::{Edge, Publisher, Single};
@@ -45,8 +47,16 @@ impl World {
     /// # Errors
     /// A program that does not start, with what it printed.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts a cloud with more arguments, and signs the operator in.
+    ///
+    /// # Errors
+    /// A program that does not start, with what it printed.
+    pub fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("outrigger-").tempdir()?;
-        let cloud = Cloud::start(&folder.path().join("cloud"))?;
+        let cloud = Cloud::start_with(&folder.path().join("cloud"), arguments)?;
         let operator = Operator::new(&folder.path().join("operator"));
         operator.login(&cloud)?;
         Ok(Self { folder, cloud, operator })

@@ -55,12 +55,18 @@ async fn serve(settings: settings::Settings) -> anyhow::Result<()> {
     let backend = open_backend(settings.runtime.named_library())?;
     let host = reached_under(&settings.server);
     let serving = ServingSettings::default();
-    let server = Server::start(Config { settings, backend, serving }).await?;
+    let mut server = Server::start(Config { settings, backend, serving }).await?;
     say_ready(&server, &host);
-    wait_for_signal().await?;
+    let removed = tokio::select! {
+        signal = wait_for_signal() => signal.map(|()| false)?,
+        () = server.removed() => true,
+    };
     tracing::info!("stopping");
     server.stop().await;
     tracing::info!("stopped");
+    if removed {
+        anyhow::bail!("this node was removed; empty its folder, and join anew with a fresh token");
+    }
     Ok(())
 }
 

@@ -11,4 +11,5 @@ pub mod attempts;
 pub mod batch;
 pub mod desired;
 pub mod enrol;
+pub mod load;
 pub mod scaling;

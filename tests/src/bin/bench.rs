@@ -3,7 +3,7 @@
 use clap::{Parser, ValueEnum};
 use outrigger_tests::bench;
 use outrigger_tests::people::{exit_code, write_json};
-use outrigger_tests::{overload, soak, swap};
+use outrigger_tests::{nodes, overload, soak, swap};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,6 +31,8 @@ enum Name {
     Gpu,
     /// Memory, time to be ready, size of the program.
     Footprint,
+    /// Three inference nodes that are killed, hang and stop under load; fails where a request is lost.
+    Nodes,
     /// Thousands of calls, after which nothing has grown; fails where something has.
     Soak,
     /// A version is exchanged 1,000 times while it is asked; fails where anybody notices.
@@ -51,6 +53,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
             None => return Ok(()),
         },
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
+        Name::Nodes if args.short => nodes::run(nodes::Amount::SHORT)?,
+        Name::Nodes => nodes::run(nodes::Amount::WHOLE)?,
         Name::Soak if args.short => soak::run(soak::Amount::SHORT)?,
         Name::Soak => soak::run(soak::Amount::WHOLE)?,
         Name::Swap if args.short => swap::run(swap::Amount::SHORT)?,
@@ -60,6 +64,6 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
     println!("{report}");
     write_json(args.json.as_deref(), &report)?;
-    let proves = matches!(args.name, Name::Soak | Name::Swap | Name::Overload);
+    let proves = matches!(args.name, Name::Nodes | Name::Soak | Name::Swap | Name::Overload);
     if proves { report.check() } else { Ok(()) }
 }
