@@ -24,7 +24,7 @@ use crate::batch::Load;
 /// How the limit moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitPolicy {
-    /// Never fewer items, and never fewer than 3 for each session.
+    /// Never fewer items, and never fewer than 3 requests of those that wait for each session.
     pub min: u32,
     /// Never more items.
     pub max: u32,
@@ -93,7 +93,9 @@ impl Limit {
     fn adjust(&mut self, load: &Load) {
         let target = self.policy.target.max(load.batch_time / 4);
         let standing = self.standing.unwrap_or_default();
-        let min = self.policy.min.max(3 * load.sessions).max(1);
+        let request = load.waiting_items / load.waiting_requests.max(1);
+        let room = load.sessions.saturating_mul(request.max(1)).saturating_mul(3);
+        let min = self.policy.min.max(room).max(1);
         let start = self.policy.start;
         let step = if !self.was_hit {
             // Back towards the start, where an overload has ended.
@@ -124,7 +126,16 @@ mod tests {
 
     fn load(waiting_items: u32) -> Load {
         let (item_time, batch_time) = (MS(1), MS(8));
-        Load { sessions: 1, busy: 1, waiting_items, item_time, batch_time, ..Load::default() }
+        let waiting_requests = waiting_items;
+        Load {
+            sessions: 1,
+            busy: 1,
+            waiting_requests,
+            waiting_items,
+            item_time,
+            batch_time,
+            ..Load::default()
+        }
     }
 
     /// The limit after `rounds` of 1 ms each, with these backlogs in turn.
