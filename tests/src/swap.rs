@@ -150,7 +150,8 @@ pub fn run(amount: Amount) -> anyhow::Result<BenchReport> {
         swapped
     })?;
     let loaded = publisher.stats()?["cloud_variants_loaded"].as_u64().context("no count")?;
-    ensure!(loaded == 1, "{loaded} versions are loaded at the end");
+    // The last version, and one that was asked at the very moment of its exchange.
+    ensure!(loaded <= 2, "{loaded} versions are loaded at the end");
     let mb = |kb: u64| json!(rounded(kb as f64 * 1024.0 / 1e6));
     Ok(BenchReport {
         name: "swap",
