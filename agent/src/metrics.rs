@@ -3,19 +3,15 @@
 //! The text is written by hand (format 0.0.4): a fixed set of families, whose only open label is the
 //! name of a model that is or was active here, needs no registry.
 
-mod exposition;
-mod histogram;
 mod latencies;
 
 pub(crate) use latencies::Latencies;
+pub(crate) use link::metrics::MEDIA_TYPE;
 
 use crate::serve::{Context, StatusReport};
-use exposition::{Exposition, Kind};
+use link::metrics::{Exposition, Kind, process};
 use models::providers::Agreement;
 use serde_json::Value;
-
-/// The media type of [`render`]'s text.
-pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics now.
 pub(crate) fn render(context: &Context) -> String {
@@ -24,6 +20,7 @@ pub(crate) fn render(context: &Context) -> String {
     counters(&mut out, &report.counters);
     gauges(&mut out, &report);
     memory(&mut out, &report);
+    checks(&mut out, &report);
     if let Some(end_s) = context.certificate_end_s() {
         let left = end_s.saturating_sub(context.clock.now_s());
         let help = "Seconds until this device's certificate ends; negative when it has ended.";
@@ -43,6 +40,7 @@ fn counters(out: &mut Exposition, counters: &Value) {
         ("memory", "outrigger_memory_events_total", "event", "Models that make room for others."),
         ("sequences", "outrigger_sequences_total", "event", "Streams with state."),
         ("trials", "outrigger_trials_total", "result", "Models tried in a confined process."),
+        ("checks", "outrigger_checks_total", "result", "Accepted answers beside the cloud's."),
     ];
     for (group, name, label, help) in labelled {
         let mut family = out.family(name, help, Kind::Counter);
@@ -71,6 +69,8 @@ fn gauges(out: &mut Exposition, report: &StatusReport) {
     let help = "Whether deferral is suspended after failures.";
     out.family("outrigger_breaker_open", help, Kind::Gauge)
         .sample(&[], u8::from(report.breaker_open));
+    let help = "How full the day's budget for the cloud is, 0 to 1.";
+    out.family("outrigger_budget_fill", help, Kind::Gauge).sample(&[], report.budget_fill);
     let help = "Whether the fleet CA told the time since the start.";
     out.family("outrigger_clock_verified", help, Kind::Gauge)
         .sample(&[], u8::from(report.clock.verified));
@@ -85,6 +85,20 @@ fn gauges(out: &mut Exposition, report: &StatusReport) {
         if let Some(version) = model.active_version {
             family.sample(&[("model", &model.name)], version);
         }
+    }
+}
+
+/// How accepted answers do, by model.
+fn checks(out: &mut Exposition, report: &StatusReport) {
+    let watched =
+        || report.models.iter().filter_map(|model| Some((&model.name, model.checks.as_ref()?)));
+    let help = "Alarms about accepted answers that differ from the cloud's too often.";
+    let mut family = out.family("outrigger_model_alarms", help, Kind::Gauge);
+    watched().for_each(|(model, checks)| family.sample(&[("model", model)], checks.alarms));
+    let help = "Evidence that more of them differ than may, over what raises an alarm.";
+    let mut family = out.family("outrigger_model_evidence_ratio", help, Kind::Gauge);
+    for (model, checks) in watched() {
+        family.sample(&[("model", model)], checks.evidence / checks.alarm_at);
     }
 }
 
@@ -119,20 +133,5 @@ fn memory(out: &mut Exposition, report: &StatusReport) {
     if let Some(budget) = report.memory.budget_bytes {
         let help = "The most memory that all models may take together.";
         out.family("outrigger_models_memory_budget_bytes", help, Kind::Gauge).sample(&[], budget);
-    }
-}
-
-/// The names that Prometheus' own client libraries give these.
-fn process(out: &mut Exposition) {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    if let Some(pages) = pages {
-        let bytes = pages.saturating_mul(rustix::param::page_size() as u64);
-        let help = "Resident memory size in bytes.";
-        out.family("process_resident_memory_bytes", help, Kind::Gauge).sample(&[], bytes);
-    }
-    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        let help = "Number of open file descriptors.";
-        out.family("process_open_fds", help, Kind::Gauge).sample(&[], open.count());
     }
 }

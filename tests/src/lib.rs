@@ -3,24 +3,28 @@
 //! [`world`] runs the three real programs on loopback; [`http`] and [`raw_link`] talk to them as
 //! applications and as peers, well-behaved or not, and so does [`grpc`]; [`load`] is many applications
 //! at once; [`small_models`] and [`onnx`] make models; [`python`] and [`foreign`] bring in clients that
-//! nobody here wrote; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
-//! [`callers`] are the programs and devices that call a cloud. [`demo`], [`mod@bench`], [`pipelines`],
-//! [`power_cut`], [`soak`], [`swap`] and [`overload`] are what `cargo xtask` runs under those names;
-//! [`architecture`] holds the rules of the code base.
+//! nobody here wrote; [`simulation`] is the whole system in one thread under one seed, over the links of
+//! [`network`], which [`relay`] makes of real packets; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
+//! [`callers`] are the programs and devices that call a cloud. [`demo`], [`mod@bench`], [`deadlines`],
+//! [`pipelines`], [`power_cut`], [`soak`], [`swap`] and [`overload`] are what `cargo xtask` runs under
+//! those names; [`architecture`] holds the rules of the code base.
 
 pub mod architecture;
 pub mod bad;
 pub mod bench;
 pub mod callers;
+pub mod deadlines;
 pub mod demo;
 pub mod faketime;
 pub mod fashion;
+pub mod floods;
 pub mod foreign;
 pub mod grpc;
 pub mod hostile;
 pub mod http;
 pub mod limits;
 pub mod load;
+pub mod network;
 pub mod nodes;
 pub mod onnx;
 pub mod overload;
@@ -30,6 +34,8 @@ pub mod power_cut;
 pub mod prometheus;
 pub mod python;
 pub mod raw_link;
+pub mod relay;
+pub mod simulation;
 pub mod small_models;
 pub mod soak;
 pub mod statistics;

@@ -29,8 +29,12 @@ enum Name {
     Agent,
     /// CUDA under the agent beside Python's ONNX Runtime; without an NVIDIA GPU, why not.
     Gpu,
+    /// Accepted answers when the world changes: how soon it is noticed, and how often in error.
+    Drift,
     /// Memory, time to be ready, size of the program.
     Footprint,
+    /// The cloud beside other servers; with `--json FILE`, a plot beside it as SVG.
+    Serve,
     /// Three inference nodes that are killed, hang and stop under load; fails where a request is lost.
     Nodes,
     /// Thousands of calls, after which nothing has grown; fails where something has.
@@ -52,7 +56,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
             Some(report) => report,
             None => return Ok(()),
         },
+        Name::Drift => bench::drift::run(args.short)?,
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
+        Name::Serve => serve(args)?,
         Name::Nodes if args.short => nodes::run(nodes::Amount::SHORT)?,
         Name::Nodes => nodes::run(nodes::Amount::WHOLE)?,
         Name::Soak if args.short => soak::run(soak::Amount::SHORT)?,
@@ -66,4 +72,15 @@ fn run(args: &Args) -> anyhow::Result<()> {
     write_json(args.json.as_deref(), &report)?;
     let proves = matches!(args.name, Name::Nodes | Name::Soak | Name::Swap | Name::Overload);
     if proves { report.check() } else { Ok(()) }
+}
+
+/// Figures, and a picture.
+fn serve(args: &Args) -> anyhow::Result<bench::BenchReport> {
+    let (report, plot) = bench::serve::run(args.short)?;
+    if let Some(json) = &args.json {
+        let picture = json.with_extension("svg");
+        std::fs::write(&picture, plot.svg())?;
+        eprintln!("plot: {}", picture.display());
+    }
+    Ok(report)
 }
