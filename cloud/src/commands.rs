@@ -1,6 +1,7 @@
 //! The commands, one file each; and the flags that settings can be given by.
 
 pub(crate) mod check_config;
+pub(crate) mod openapi;
 pub(crate) mod serve;
 
 use outrigger_cloud::settings::{Finding, Flag, LogFormat, Role, Sources};

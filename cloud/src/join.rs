@@ -78,7 +78,8 @@ async fn open_cloud(
     for (model, policy) in store.policies()? {
         serving.set_policy(&model, policy);
     }
-    let cloud = Cloud::new(Database::new(store), ca, blobs, serving).await?;
+    let access_log = crate::server::open_access_log(config)?;
+    let cloud = Cloud::new(Database::new(store), ca, blobs, serving, access_log).await?;
     cloud.control.away_since(contact_s);
     Ok((cloud, here))
 }

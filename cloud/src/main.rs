@@ -20,12 +20,15 @@ enum Command {
     Serve(commands::serve::Args),
     /// Say which settings hold and where each comes from, or what is wrong with them.
     CheckConfig(commands::check_config::Args),
+    /// Print the admin API's OpenAPI document.
+    Openapi,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => commands::serve::run(args),
         Command::CheckConfig(args) => commands::check_config::run(args),
+        Command::Openapi => commands::openapi::run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

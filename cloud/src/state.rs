@@ -11,15 +11,17 @@ use std::time::SystemTime;
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
+use crate::access_log::AccessLog;
 use crate::blobs::Blobs;
 use crate::ca::FleetCa;
 use crate::events::Events;
+use crate::metrics::Observed;
 use crate::nodes::Nodes;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
 use crate::usage::Meter;
 
-/// Agents that may be connected at a time.
+/// Connections over QUIC that may be open at a time, and as many over HTTPS.
 pub const CONNECTIONS_MAX: usize = 4096;
 /// Uploads of blobs that may be in progress at a time.
 pub const UPLOADS_MAX: usize = 8;
@@ -40,6 +42,10 @@ pub struct Cloud {
     pub serving: Arc<Serving>,
     /// What happened.
     pub events: Events,
+    /// What became of requests to models.
+    pub observed: Observed,
+    /// A line for each of them.
+    pub access_log: AccessLog,
     /// Who is connected.
     pub online: Online,
     /// Which inference nodes are connected.
@@ -56,7 +62,9 @@ pub struct Cloud {
     pub revision: watch::Sender<u64>,
     /// True once the models that should answer were loaded, or failed to.
     pub warm: AtomicBool,
-    /// True once the server is stopping.
+    /// True once the server was told to end: it goes on for a while, and says that nobody should come.
+    pub draining: watch::Sender<bool>,
+    /// True once the server takes nothing new.
     pub stopping: watch::Sender<bool>,
 }
 
@@ -70,6 +78,7 @@ impl Cloud {
         ca: FleetCa,
         blobs: Blobs,
         serving: Serving,
+        access_log: AccessLog,
     ) -> Result<Arc<Self>, StoreError> {
         let revision = db.call(Store::revision).await?;
         let keys = db.call(Store::api_keys).await?;
@@ -82,6 +91,8 @@ impl Cloud {
             blobs,
             serving: Arc::new(serving),
             events: Events::default(),
+            observed: Observed::default(),
+            access_log,
             online: Online::default(),
             nodes: Nodes::default(),
             control: Control::default(),
@@ -90,6 +101,7 @@ impl Cloud {
             in_flight: InFlight::default(),
             revision: watch::Sender::new(revision),
             warm: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
             stopping: watch::Sender::new(false),
         }))
     }
@@ -108,7 +120,24 @@ impl Cloud {
 
     /// Whether new requests should come here.
     pub fn is_ready(&self) -> bool {
-        self.warm.load(Ordering::Acquire) && !*self.stopping.borrow()
+        self.unready().is_empty()
+    }
+
+    /// Why new requests should not come here; nothing where they should.
+    pub fn unready(&self) -> Vec<Unready> {
+        let reasons = [
+            (Unready::Warming, !self.warm.load(Ordering::Acquire)),
+            (Unready::Draining, *self.draining.borrow()),
+            (Unready::NoRuntime, !self.serving.can_run()),
+        ];
+        reasons.into_iter().filter(|(_, holds)| *holds).map(|(reason, _)| reason).collect()
+    }
+
+    /// A new request is in flight; `None` once the server takes no more. It counts before it looks:
+    /// a stopping server either sees it, or is seen.
+    pub(crate) fn take_off(&self) -> Option<Flying<'_>> {
+        let flying = self.in_flight.enter();
+        (!*self.stopping.borrow()).then_some(flying)
     }
 
     /// Tells every connected agent that its desired state may have changed.
@@ -123,6 +152,31 @@ impl Cloud {
             newer
         });
         Ok(())
+    }
+}
+
+/// Why new requests should not come here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unready {
+    /// Models that should answer are still being loaded.
+    Warming,
+    /// The server was told to end.
+    Draining,
+    /// There is nothing that could run a model.
+    NoRuntime,
+}
+
+impl Unready {
+    /// All reasons.
+    pub const ALL: [Self; 3] = [Self::Warming, Self::Draining, Self::NoRuntime];
+
+    /// A word for metrics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warming => "warming",
+            Self::Draining => "draining",
+            Self::NoRuntime => "no_runtime",
+        }
     }
 }
 
@@ -178,6 +232,8 @@ impl Control {
 pub struct Limits {
     /// One per connected agent.
     pub connections: Arc<Semaphore>,
+    /// One per connection over HTTPS.
+    pub https_connections: Arc<Semaphore>,
     /// One per upload of a blob.
     pub uploads: Semaphore,
     /// One bundle is taken in at a time: its model may be loaded to try it.
@@ -188,6 +244,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            https_connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             uploads: Semaphore::new(UPLOADS_MAX),
             pushes: Semaphore::new(1),
         }

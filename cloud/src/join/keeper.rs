@@ -136,14 +136,14 @@ impl Keeper {
     }
 
     async fn report(&self, send: &mut SendStream, fetched: &Notify) -> Result<(), JoinError> {
-        let mut stopping = self.cloud.stopping.subscribe();
+        let mut told = self.cloud.draining.subscribe();
         loop {
-            let draining = *stopping.borrow_and_update();
+            let draining = *told.borrow_and_update();
             frames::send(send, &self.describe(draining)).await?;
             tokio::select! {
                 () = tokio::time::sleep(REPORT_EVERY) => {}
                 () = fetched.notified() => self.is_whole.store(true, Relaxed),
-                _ = stopping.changed(), if !draining => {}
+                _ = told.changed(), if !draining => {}
             }
         }
     }
