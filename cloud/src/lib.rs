@@ -7,7 +7,8 @@
 //! took is metered ([`usage`]).
 //!
 //! All work on the same [`state`]: the [`store`] (SQLite), the [`blobs`] (files by hash), the
-//! fleet's [`ca`], and the cloud variants in [`serving`]. What is decided is decided in the `fleet`
+//! fleet's [`ca`], and the cloud variants in [`serving`], which run in child processes ([`workers`])
+//! where the system has them. What is decided is decided in the `fleet`
 //! crate; here it is carried out. What happens is counted and logged in [`events`].
 
 pub mod access;
@@ -24,3 +25,5 @@ pub mod standard;
 pub mod state;
 pub mod store;
 pub mod usage;
+#[cfg(target_os = "linux")]
+pub mod workers;

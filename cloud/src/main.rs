@@ -2,12 +2,14 @@
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use models::backend::Backend;
+use models::memory;
 use models::ort_backend::{OrtBackend, find_library};
-use outrigger_cloud::server::{Config, Server};
+use outrigger_cloud::server::{Config, Runtime, Server};
+#[cfg(target_os = "linux")]
+use outrigger_cloud::workers::{self, Workers};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +31,14 @@ struct Cli {
 enum Command {
     /// Run the server.
     Serve(Serve),
+    /// Run one model for the server that starts this.
+    #[cfg(target_os = "linux")]
+    #[command(name = workers::SUBCOMMAND, hide = true)]
+    RunModel {
+        /// A name for people who look at the list of processes.
+        #[allow(dead_code)] // seen from outside only
+        label: String,
+    },
 }
 
 #[derive(Args)]
@@ -46,9 +56,28 @@ struct Serve {
     /// ONNX Runtime's shared library; found by itself where it is installed.
     #[arg(long, value_name = "LIBRARY")]
     runtime: Option<PathBuf>,
+    /// Where models run: each in a child process, or all in the server itself.
+    #[arg(long, default_value_t = WorkersMode::default(), value_enum, value_name = "ON|OFF")]
+    workers: WorkersMode,
+    /// Memory for all models together, in MB; half of what the machine or its control group has when
+    /// absent.
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(64..1 << 30))]
+    memory_budget_mb: Option<u64>,
     /// How to log to stderr. What to log: RUST_LOG.
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     log: LogFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WorkersMode {
+    On,
+    Off,
+}
+
+impl Default for WorkersMode {
+    fn default() -> Self {
+        if cfg!(target_os = "linux") { Self::On } else { Self::Off }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -58,9 +87,15 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
-    let Command::Serve(args) = Cli::parse().command;
-    start_log(args.log);
-    match serve(args) {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => {
+            start_log(args.log);
+            serve(args)
+        }
+        #[cfg(target_os = "linux")]
+        Command::RunModel { .. } => workers::run().map_err(anyhow::Error::from),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -84,10 +119,10 @@ fn start_log(format: LogFormat) {
 async fn serve(args: Serve) -> anyhow::Result<()> {
     // An error would mean that a provider is installed already; ours is the only one there is.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let backend = open_backend(args.runtime.as_deref())?;
     let host = reached_under(&args);
+    let runtime = open_runtime(&args)?;
     let (data_dir, listen, names) = (args.data_dir, args.listen, args.names);
-    let server = Server::start(Config { data_dir, listen, names, backend }).await?;
+    let server = Server::start(Config { data_dir, listen, names, runtime }).await?;
     say_ready(&server, &host);
     wait_for_signal().await?;
     tracing::info!("stopping");
@@ -107,16 +142,28 @@ fn reached_under(args: &Serve) -> String {
     })
 }
 
-fn open_backend(runtime: Option<&Path>) -> anyhow::Result<Option<Arc<dyn Backend>>> {
-    let library = match find_library(runtime) {
+fn open_runtime(args: &Serve) -> anyhow::Result<Runtime> {
+    let library = match find_library(args.runtime.as_deref()) {
         Ok(library) => library,
-        Err(error) if runtime.is_some() => return Err(error.into()),
+        Err(error) if args.runtime.is_some() => return Err(error.into()),
         Err(error) => {
             tracing::warn!(%error, "running without ONNX Runtime: deferrals will be refused");
-            return Ok(None);
+            return Ok(Runtime::None);
         }
     };
-    Ok(Some(Arc::new(OrtBackend::open(&library)?)))
+    match args.workers {
+        #[cfg(target_os = "linux")]
+        WorkersMode::On => {
+            let named = args.memory_budget_mb.map(|mb| mb << 20);
+            let half = || memory::allowed_bytes().map(|bytes| bytes / 2);
+            let memory_bytes = named.or_else(half).unwrap_or(u64::MAX);
+            let workers = Workers::new(&library, memory_bytes);
+            Ok(Runtime::Workers(Arc::new(workers.context("cannot read ONNX Runtime's library")?)))
+        }
+        #[cfg(not(target_os = "linux"))]
+        WorkersMode::On => anyhow::bail!("only Linux has workers; leave --workers away"),
+        WorkersMode::Off => Ok(Runtime::Here(Arc::new(OrtBackend::open(&library)?))),
+    }
 }
 
 fn say_ready(server: &Server, host: &str) {

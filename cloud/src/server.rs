@@ -29,6 +29,8 @@ use crate::state::{Cloud, now_s};
 use crate::store::audit::By;
 use crate::store::{Database, Store, StoreError};
 use crate::usage;
+#[cfg(target_os = "linux")]
+use crate::workers::Workers;
 
 mod https;
 mod limited;
@@ -49,8 +51,42 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Further host names and addresses under which clients reach it.
     pub names: Vec<String>,
-    /// What runs the cloud variants; without it every deferral is refused.
-    pub backend: Option<Arc<dyn Backend>>,
+    /// What runs the cloud variants.
+    pub runtime: Runtime,
+}
+
+/// What runs the cloud variants.
+#[derive(Clone, Default)]
+pub enum Runtime {
+    /// Nothing: every deferral is refused.
+    #[default]
+    None,
+    /// This process itself.
+    Here(Arc<dyn Backend>),
+    /// Child processes.
+    #[cfg(target_os = "linux")]
+    Workers(Arc<Workers>),
+}
+
+impl Runtime {
+    /// What loads models, if anything does.
+    pub fn backend(&self) -> Option<Arc<dyn Backend>> {
+        match self {
+            Self::None => None,
+            Self::Here(backend) => Some(backend.clone()),
+            #[cfg(target_os = "linux")]
+            Self::Workers(workers) => Some(workers.clone()),
+        }
+    }
+
+    /// Whether every loaded model can answer now.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::None | Self::Here(_) => true,
+            #[cfg(target_os = "linux")]
+            Self::Workers(workers) => workers.are_ready(),
+        }
+    }
 }
 
 /// Why a server did not start.
@@ -231,7 +267,7 @@ async fn open_cloud(
     ca: FleetCa,
 ) -> Result<Arc<Cloud>, StartError> {
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
-    let serving = Serving::new(config.backend.clone(), blobs.clone(), data_dir.bundles());
+    let serving = Serving::new(config.runtime.backend(), blobs.clone(), data_dir.bundles());
     for record in store.bundles()? {
         if record.variant == Variant::Cloud {
             serving.add(&record.signed, None)?;
@@ -240,7 +276,7 @@ async fn open_cloud(
     for (model, policy) in store.policies()? {
         serving.set_policy(&model, policy);
     }
-    Ok(Cloud::new(Database::new(store), ca, blobs, serving).await?)
+    Ok(Cloud::new(Database::new(store), ca, blobs, serving, config.runtime.clone()).await?)
 }
 
 /// Loads what should answer before anybody asks for it; then the server is ready.

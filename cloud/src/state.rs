@@ -13,6 +13,7 @@ use crate::access::Access;
 use crate::blobs::Blobs;
 use crate::ca::FleetCa;
 use crate::events::Events;
+use crate::server::Runtime;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
 use crate::usage::Meter;
@@ -36,6 +37,8 @@ pub struct Cloud {
     pub blobs: Blobs,
     /// The cloud variants.
     pub serving: Arc<Serving>,
+    /// What runs them.
+    pub runtime: Runtime,
     /// What happened.
     pub events: Events,
     /// Who is connected.
@@ -62,6 +65,7 @@ impl Cloud {
         ca: FleetCa,
         blobs: Blobs,
         serving: Serving,
+        runtime: Runtime,
     ) -> Result<Arc<Self>, StoreError> {
         let revision = db.call(Store::revision).await?;
         let keys = db.call(Store::api_keys).await?;
@@ -73,6 +77,7 @@ impl Cloud {
             ca,
             blobs,
             serving: Arc::new(serving),
+            runtime,
             events: Events::default(),
             online: Online::default(),
             limits: Limits::default(),
@@ -85,7 +90,8 @@ impl Cloud {
 
     /// Whether new requests should come here.
     pub fn is_ready(&self) -> bool {
-        self.warm.load(Ordering::Acquire) && !*self.stopping.borrow()
+        let stopping = *self.stopping.borrow();
+        self.warm.load(Ordering::Acquire) && !stopping && self.runtime.is_ready()
     }
 
     /// Tells every connected agent that its desired state may have changed.

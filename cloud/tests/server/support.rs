@@ -58,7 +58,7 @@ fn start_with(backend: FakeBackend) -> Cloud {
         data_dir: folder.path().to_owned(),
         listen: "127.0.0.1:0".parse().unwrap(),
         names: vec![],
-        backend: Some(Arc::new(backend)),
+        runtime: outrigger_cloud::server::Runtime::Here(Arc::new(backend)),
     };
     let server = runtime.block_on(Server::start(config)).unwrap();
     let key = std::fs::read_to_string(server.new_admin_key().unwrap()).unwrap();
