@@ -7,9 +7,9 @@
 //! took is metered ([`usage`]).
 //!
 //! All work on the same [`state`]: the [`store`] (SQLite), the [`blobs`] (files by hash), the
-//! fleet's [`ca`], and the cloud variants in [`serving`], which run in child processes ([`workers`])
-//! where the system has them. What is decided is decided in the `fleet`
-//! crate; here it is carried out. What happens is counted and logged in [`events`].
+//! fleet's [`ca`], and the cloud variants in [`serving`], which run in child processes (`workers`).
+//! What is decided is decided in the `fleet` crate; here it is carried out. What happens is counted and
+//! logged in [`events`]; what a person can set is in [`settings`].
 
 pub mod access;
 pub mod agents;
@@ -21,6 +21,7 @@ pub mod events;
 pub mod requests;
 pub mod server;
 pub mod serving;
+pub mod settings;
 pub mod standard;
 pub mod state;
 pub mod store;

@@ -25,6 +25,7 @@ use crate::blobs::Blobs;
 use crate::ca::{CaError, FleetCa};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::serving::{ServeError, Serving};
+use crate::settings::{self, Settings};
 use crate::state::{Cloud, now_s};
 use crate::store::audit::By;
 use crate::store::{Database, Store, StoreError};
@@ -36,8 +37,6 @@ mod https;
 mod limited;
 mod sockets;
 
-/// How long requests in flight may take when the server stops.
-const GRACE: Duration = Duration::from_secs(5);
 /// How often models that nobody wants any more are looked for.
 const RELEASE_EVERY: Duration = Duration::from_secs(30);
 /// How long agents may take to hear that it stopped.
@@ -45,19 +44,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a server is started with.
 pub struct Config {
-    /// Its folder.
-    pub data_dir: PathBuf,
-    /// TCP and UDP; port 0 takes one that is free for both.
-    pub listen: SocketAddr,
-    /// Further host names and addresses under which clients reach it.
-    pub names: Vec<String>,
+    /// What a person can set.
+    pub settings: Settings,
     /// What runs the cloud variants.
-    pub runtime: Runtime,
+    pub engine: Engine,
 }
 
 /// What runs the cloud variants.
 #[derive(Clone, Default)]
-pub enum Runtime {
+pub enum Engine {
     /// Nothing: every deferral is refused.
     #[default]
     None,
@@ -68,7 +63,7 @@ pub enum Runtime {
     Workers(Arc<Workers>),
 }
 
-impl Runtime {
+impl Engine {
     /// What loads models, if anything does.
     pub fn backend(&self) -> Option<Arc<dyn Backend>> {
         match self {
@@ -145,6 +140,7 @@ pub struct Server {
     accepting: JoinHandle<()>,
     metering: JoinHandle<()>,
     https: https::Https,
+    drain: settings::Drain,
     new_admin_key: Option<PathBuf>,
 }
 
@@ -154,9 +150,10 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let data_dir = DataDir::open(&config.data_dir)?;
+        let listen = config.settings.server.listen;
+        let data_dir = DataDir::open(&config.settings.server.data_dir)?;
         let ca = FleetCa::open(&data_dir.ca())?;
-        let identity = ca.server_identity(&server_names(&config))?;
+        let identity = ca.server_identity(&server_names(&config.settings.server))?;
         let store = Store::open(&data_dir.database())?;
         let new_admin_key = admin_key(&store, &data_dir, ca.hash())?;
         let protocols = [ALPN_AGENT, ALPN_ENROL, ALPN_RENEW];
@@ -164,9 +161,9 @@ impl Server {
         let quic = quic::server(tls)?;
         let cloud = open_cloud(&config, &data_dir, store, ca).await?;
 
-        let failed = |source| StartError::Bind { address: config.listen, source };
+        let failed = |source| StartError::Bind { address: listen, source };
         let (tcp, endpoint) =
-            sockets::bind(config.listen, &quic, &cloud.ca.reset_key()).map_err(failed)?;
+            sockets::bind(listen, &quic, &cloud.ca.reset_key()).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
         let https = https::Https::start(tcp, identity, api::router(cloud.clone()))?;
         let accepting = tokio::spawn(agents::accept(cloud.clone(), endpoint.clone()));
@@ -176,7 +173,18 @@ impl Server {
         tokio::spawn(preload(cloud.clone()));
         let metering = tokio::spawn(usage::keep(cloud.clone()));
         tokio::spawn(release_idle(cloud.clone()));
-        Ok(Self { cloud, data_dir, address, endpoint, accepting, metering, https, new_admin_key })
+        let drain = config.settings.drain;
+        Ok(Self {
+            cloud,
+            data_dir,
+            address,
+            endpoint,
+            accepting,
+            metering,
+            https,
+            drain,
+            new_admin_key,
+        })
     }
 
     /// Where it listens, TCP and UDP.
@@ -197,8 +205,9 @@ impl Server {
     /// Stops: takes nothing new, answers what is in flight, and tells agents to come back later.
     pub async fn stop(self) {
         self.cloud.stopping.send_replace(true);
-        self.https.begin_stop(GRACE);
-        let _ = tokio::time::timeout(GRACE, self.cloud.in_flight.none()).await;
+        let grace = self.drain.grace();
+        self.https.begin_stop(grace);
+        let _ = tokio::time::timeout(grace, self.cloud.in_flight.none()).await;
         self.endpoint.close(ProblemCode::GoingAway.number().into(), b"the cloud is stopping");
         let _ = tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await;
         let _ = self.accepting.await; // it ends by itself; a panic in it was reported
@@ -209,11 +218,11 @@ impl Server {
     }
 }
 
-fn server_names(config: &Config) -> Vec<String> {
+fn server_names(settings: &settings::Server) -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
     let certifiable = |name: &String| ServerName::try_from(name.as_str()).is_ok();
     names.extend(link::system::host_name().filter(certifiable));
-    names.extend(config.names.iter().cloned());
+    names.extend(settings.names.iter().cloned());
     names.sort();
     names.dedup();
     names
@@ -267,7 +276,7 @@ async fn open_cloud(
     ca: FleetCa,
 ) -> Result<Arc<Cloud>, StartError> {
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
-    let serving = Serving::new(config.runtime.backend(), blobs.clone(), data_dir.bundles());
+    let serving = Serving::new(config.engine.backend(), blobs.clone(), data_dir.bundles());
     for record in store.bundles()? {
         if record.variant == Variant::Cloud {
             serving.add(&record.signed, None)?;
@@ -276,7 +285,7 @@ async fn open_cloud(
     for (model, policy) in store.policies()? {
         serving.set_policy(&model, policy);
     }
-    Ok(Cloud::new(Database::new(store), ca, blobs, serving, config.runtime.clone()).await?)
+    Ok(Cloud::new(Database::new(store), ca, blobs, serving, config.engine.clone()).await?)
 }
 
 /// Loads what should answer before anybody asks for it; then the server is ready.

@@ -13,7 +13,7 @@ use crate::access::Access;
 use crate::blobs::Blobs;
 use crate::ca::FleetCa;
 use crate::events::Events;
-use crate::server::Runtime;
+use crate::server::Engine;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
 use crate::usage::Meter;
@@ -38,7 +38,7 @@ pub struct Cloud {
     /// The cloud variants.
     pub serving: Arc<Serving>,
     /// What runs them.
-    pub runtime: Runtime,
+    pub engine: Engine,
     /// What happened.
     pub events: Events,
     /// Who is connected.
@@ -65,7 +65,7 @@ impl Cloud {
         ca: FleetCa,
         blobs: Blobs,
         serving: Serving,
-        runtime: Runtime,
+        engine: Engine,
     ) -> Result<Arc<Self>, StoreError> {
         let revision = db.call(Store::revision).await?;
         let keys = db.call(Store::api_keys).await?;
@@ -77,7 +77,7 @@ impl Cloud {
             ca,
             blobs,
             serving: Arc::new(serving),
-            runtime,
+            engine,
             events: Events::default(),
             online: Online::default(),
             limits: Limits::default(),
@@ -91,7 +91,7 @@ impl Cloud {
     /// Whether new requests should come here.
     pub fn is_ready(&self) -> bool {
         let stopping = *self.stopping.borrow();
-        self.warm.load(Ordering::Acquire) && !stopping && self.runtime.is_ready()
+        self.warm.load(Ordering::Acquire) && !stopping && self.engine.is_ready()
     }
 
     /// Tells every connected agent that its desired state may have changed.

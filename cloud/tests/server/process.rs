@@ -32,3 +32,53 @@ fn it_says_when_it_is_ready_and_stops_on_a_signal() {
     assert!(stopped.success());
     assert!(first.wait().unwrap().success());
 }
+
+fn check_config(args: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_outrigger-cloud"))
+        .arg("check-config")
+        .args(args)
+        .env_remove("RUST_LOG")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn check_config_says_what_holds_and_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().to_str().unwrap();
+    std::fs::write(folder.path().join("cloud.toml"), "[drain]\ngrace_s = 3\n").unwrap();
+    let environment = [("OUTRIGGER_CLOUD_SERVER_LISTEN", "127.0.0.1:0")];
+    let (code, text, _) = check_config(&["--data-dir", data_dir], &environment);
+    let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(line("grace_s = 3").ends_with("cloud.toml:2"), "{text}");
+    assert!(
+        line("listen = \"127.0.0.1:0\"").ends_with("# OUTRIGGER_CLOUD_SERVER_LISTEN"),
+        "{text}"
+    );
+    assert!(line("data_dir").ends_with("# --data-dir"), "{text}");
+    let (code, text, _) = check_config(&["--data-dir", data_dir, "--json"], &[]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let settings = report["settings"].as_array().unwrap();
+    let grace = settings.iter().find(|setting| setting["key"] == "drain.grace_s").unwrap();
+    assert_eq!(
+        (code, &grace["origin"]["from"], &grace["origin"]["line"]),
+        (Some(0), &"file".into(), &2.into())
+    );
+
+    std::fs::write(folder.path().join("cloud.toml"), "\n[drain]\ngrace = 3\n").unwrap();
+    let (code, text, errors) = check_config(&["--data-dir", data_dir], &[]);
+    assert_eq!((code, text.as_str()), (Some(1), ""));
+    assert!(errors.contains("cloud.toml:3: unknown field `grace`"), "{errors}");
+    assert!(errors.contains("hint: "), "{errors}");
+    let (code, text, _) = check_config(&["--data-dir", data_dir, "--json"], &[]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (code, &report["valid"], &report["findings"][0]["origin"]["line"]),
+        (Some(1), &false.into(), &3.into())
+    );
+    assert_eq!(check_config(&["--listen", "here"], &[]).0, Some(2));
+}

@@ -6,7 +6,8 @@ use link::frames;
 use link::pki::DeviceKey;
 use link::tls::{self, Identity};
 use models::fake::{FakeBackend, Gate};
-use outrigger_cloud::server::{Config, Server};
+use outrigger_cloud::server::{Config, Engine, Server};
+use outrigger_cloud::settings::Settings;
 use prost::Message;
 use protocol::id::{ContentHash, Variant, Version};
 use protocol::infer::{InferRequest, PlacementHint};
@@ -54,12 +55,10 @@ pub(crate) fn start_gated() -> (Cloud, Gate) {
 fn start_with(backend: FakeBackend) -> Cloud {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let config = Config {
-        data_dir: folder.path().to_owned(),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        names: vec![],
-        runtime: outrigger_cloud::server::Runtime::Here(Arc::new(backend)),
-    };
+    let mut settings = Settings::default();
+    settings.server.data_dir = folder.path().to_owned();
+    settings.server.listen = "127.0.0.1:0".parse().unwrap();
+    let config = Config { settings, engine: Engine::Here(Arc::new(backend)) };
     let server = runtime.block_on(Server::start(config)).unwrap();
     let key = std::fs::read_to_string(server.new_admin_key().unwrap()).unwrap();
     let _guard = runtime.enter();

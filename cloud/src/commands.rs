@@ -1,0 +1,77 @@
+//! The commands, one file each; and the flags that settings can be given by.
+
+pub(crate) mod check_config;
+#[cfg(target_os = "linux")]
+pub(crate) mod run_model;
+pub(crate) mod serve;
+
+use outrigger_cloud::settings::{Finding, Flag, LogFormat, Sources};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Settings from the command line, which go before all others.
+#[derive(clap::Args)]
+pub(crate) struct SettingFlags {
+    /// The configuration; cloud.toml in the data folder where it is absent.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The server's folder: made on the first start, private to its owner.
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// Where to listen, TCP (operators) and UDP (agents); port 0 takes a free one and writes it to
+    /// FOLDER/listening.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// A host name or address under which agents and operators reach this server; repeatable.
+    #[arg(long = "name", value_name = "HOST")]
+    names: Vec<String>,
+    /// ONNX Runtime's shared library; found by itself where it is installed.
+    #[arg(long, value_name = "LIBRARY")]
+    runtime: Option<PathBuf>,
+    /// How to log to stderr. What to log: RUST_LOG.
+    #[arg(long, value_name = "FORMAT")]
+    log: Option<LogFormat>,
+}
+
+impl SettingFlags {
+    /// What settings are made from, in this process.
+    pub(crate) fn sources(self) -> Sources {
+        let flag = |flag, key, value: Option<String>| {
+            value.map(|value| Flag { flag, key, value: value.into() })
+        };
+        let path = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
+        let format = self.log.map(|format| match format {
+            LogFormat::Text => "text".to_owned(),
+            LogFormat::Json => "json".to_owned(),
+        });
+        let listen = self.listen.map(|address| address.to_string());
+        let named = (!self.names.is_empty()).then(|| Flag {
+            flag: "--name",
+            key: "server.names",
+            value: self.names.into(),
+        });
+        let flags = [
+            flag("--data-dir", "server.data_dir", path(self.data_dir)),
+            flag("--listen", "server.listen", listen),
+            named,
+            flag("--runtime", "runtime.library", path(self.runtime)),
+            flag("--log", "log.format", format),
+        ];
+        Sources {
+            file: self.config,
+            flags: flags.into_iter().flatten().collect(),
+            environment: std::env::vars_os().collect(),
+        }
+    }
+}
+
+/// Says on stderr what is wrong.
+pub(crate) fn complain(findings: &[Finding]) {
+    for finding in findings {
+        let key = finding.key.as_deref().map(|key| format!("{key}: ")).unwrap_or_default();
+        eprintln!("error: {}: {key}{}", finding.origin, finding.error);
+        if !finding.hint.is_empty() {
+            eprintln!("hint: {}", finding.hint);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `outrigger-cloud serve`: runs the server until it is told to stop.
+
+use anyhow::Context;
+use models::ort_backend::{OrtBackend, find_library};
+use outrigger_cloud::server::{Config, Engine, Server};
+use outrigger_cloud::settings::{self, LogFormat, layers};
+#[cfg(target_os = "linux")]
+use outrigger_cloud::workers::Workers;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{SettingFlags, complain};
+
+/// Arguments of `serve`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    settings: SettingFlags,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match layers::load(&args.settings.sources()) {
+        Ok(loaded) => {
+            start_log(&loaded.settings.log)?;
+            serve(loaded.settings)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(findings) => {
+            complain(&findings);
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn start_log(settings: &settings::Log) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.filter)?;
+    let colour = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = log.with_ansi(colour);
+    match settings.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn serve(settings: settings::Settings) -> anyhow::Result<()> {
+    // An error would mean that a provider is installed already; ours is the only one there is.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let engine = open_engine(&settings.runtime)?;
+    let host = reached_under(&settings.server);
+    let server = Server::start(Config { settings, engine }).await?;
+    say_ready(&server, &host);
+    wait_for_signal().await?;
+    tracing::info!("stopping");
+    server.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// How an operator would call this server.
+fn reached_under(server: &settings::Server) -> String {
+    let ip = server.listen.ip();
+    let named = server.names.first().cloned();
+    named.unwrap_or_else(|| match ip.is_unspecified() {
+        true => link::system::host_name().unwrap_or_else(|| "localhost".to_owned()),
+        false if ip.is_ipv6() => format!("[{ip}]"),
+        false => ip.to_string(),
+    })
+}
+
+fn open_engine(settings: &settings::Runtime) -> anyhow::Result<Engine> {
+    let library = match find_library(settings.named_library()) {
+        Ok(library) => library,
+        Err(error) if settings.named_library().is_some() => return Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "running without ONNX Runtime: deferrals will be refused");
+            return Ok(Engine::None);
+        }
+    };
+    if !settings.workers {
+        return Ok(Engine::Here(Arc::new(OrtBackend::open(&library)?)));
+    }
+    with_workers(&library, settings)
+}
+
+#[cfg(target_os = "linux")]
+fn with_workers(library: &Path, settings: &settings::Runtime) -> anyhow::Result<Engine> {
+    let workers = Workers::new(library, settings.memory_budget_bytes());
+    Ok(Engine::Workers(Arc::new(workers.context("cannot read ONNX Runtime's library")?)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn with_workers(_: &Path, _: &settings::Runtime) -> anyhow::Result<Engine> {
+    anyhow::bail!("only Linux has workers: leave runtime.workers out")
+}
+
+fn say_ready(server: &Server, host: &str) {
+    let address = server.address();
+    if let Some(path) = server.new_admin_key() {
+        let (path, port) = (path.display(), address.port());
+        tracing::info!("first start: the admin's key is in {path}");
+        tracing::info!("next: outrigger login --cloud {host}:{port} --key-file {path}");
+    }
+    tracing::info!(%address, "ready");
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

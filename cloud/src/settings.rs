@@ -1,0 +1,60 @@
+//! What a person can set, in sections: each is a struct that its owner gets whole.
+//!
+//! A value is taken from the first of these that has it: a flag, the environment
+//! (`OUTRIGGER_CLOUD_SECTION_KEY`), the file, the default ([`layers`]). Every setting has a default
+//! that can be written down, so that `cloud/packaging/cloud.toml` shows all of them; an empty text
+//! means none. Whatever does not exist is an error, so that a typing mistake is not a silent no; what
+//! is wrong is a [`Finding`], with the place where it was said.
+
+use serde::{Deserialize, Serialize};
+
+mod findings;
+pub mod layers;
+mod sections;
+
+pub use findings::{Finding, Origin};
+pub use layers::{Flag, Loaded, Sources};
+pub use sections::{Drain, Log, LogFormat, Runtime, Server};
+
+/// All sections.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where it listens, and what it keeps.
+    pub server: Server,
+    /// How models run.
+    pub runtime: Runtime,
+    /// How it ends.
+    pub drain: Drain,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// A value that can be read, and makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// `section.key`.
+    pub key: &'static str,
+    /// What is wrong.
+    pub error: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Objection {
+    /// An objection to the value of a key.
+    pub fn new(key: &'static str, error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { key, error: error.into(), hint: hint.into() }
+    }
+}
+
+impl Settings {
+    /// What of it makes no sense.
+    pub fn objections(&self) -> Vec<Objection> {
+        let mut found = Vec::new();
+        self.server.check(&mut found);
+        self.runtime.check(&mut found);
+        self.log.check(&mut found);
+        found
+    }
+}

@@ -1,0 +1,151 @@
+//! The sections that belong to the process as a whole.
+
+use rustls_pki_types::ServerName;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+use super::Objection;
+
+/// Where the server listens, and what it keeps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Its folder; made on the first start, private to its owner.
+    pub data_dir: PathBuf,
+    /// TCP and UDP; port 0 takes one that is free for both.
+    pub listen: SocketAddr,
+    /// Further host names and addresses under which clients reach it.
+    pub names: Vec<String>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        let listen = SocketAddr::from(([0, 0, 0, 0], 8443));
+        Self { data_dir: PathBuf::new(), listen, names: Vec::new() }
+    }
+}
+
+impl Server {
+    pub(super) fn check(&self, found: &mut Vec<Objection>) {
+        if self.data_dir.as_os_str().is_empty() {
+            let hint = "name it with --data-dir FOLDER; it is made on the first start";
+            found.push(Objection::new("server.data_dir", "the server has no folder", hint));
+        }
+        for name in self.names.iter().filter(|name| ServerName::try_from(name.as_str()).is_err()) {
+            let error = format!("{name:?} is neither a host name nor an address");
+            found.push(Objection::new("server.names", error, "leave scheme and port out"));
+        }
+    }
+}
+
+/// How models run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Runtime {
+    /// ONNX Runtime's shared library; found by itself when empty.
+    pub library: PathBuf,
+    /// Whether each model runs in a child process, or all of them in the server itself.
+    pub workers: bool,
+    /// What all models may take together, in MB; 0 for half of what the machine or the server's
+    /// control group has.
+    pub memory_budget_mb: u64,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        let workers = cfg!(target_os = "linux");
+        Self { library: PathBuf::new(), workers, memory_budget_mb: 0 }
+    }
+}
+
+impl Runtime {
+    /// The library that was named.
+    pub fn named_library(&self) -> Option<&Path> {
+        Some(self.library.as_path()).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// What all models may take together, in bytes.
+    pub fn memory_budget_bytes(&self) -> u64 {
+        match self.memory_budget_mb {
+            0 => models::memory::allowed_bytes().map_or(u64::MAX, |bytes| bytes / 2),
+            mb => mb.saturating_mul(1_000_000),
+        }
+    }
+
+    pub(super) fn check(&self, found: &mut Vec<Objection>) {
+        if let Some(path) = self.named_library().filter(|path| !path.is_file()) {
+            let error = format!("{} is no file", path.display());
+            let hint = "leave it out to have ONNX Runtime found by itself";
+            found.push(Objection::new("runtime.library", error, hint));
+        }
+    }
+}
+
+/// How the server ends when it is told to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// How long it goes on as before while it says that it is not ready, so that balancers send
+    /// nothing more, in seconds.
+    pub notice_s: u32,
+    /// How long requests under way may then take, in seconds.
+    pub grace_s: u32,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { notice_s: 0, grace_s: 10 }
+    }
+}
+
+impl Drain {
+    /// Between the word that it ends and the last request that is taken.
+    pub fn notice(&self) -> Duration {
+        Duration::from_secs(self.notice_s.into())
+    }
+
+    /// For the requests that were taken.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace_s.into())
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// What is logged, to stderr.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// Levels by module, as `RUST_LOG` has them.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        // ONNX Runtime introduces itself at length.
+        Self { format: LogFormat::Text, filter: "info,ort=warn".to_owned() }
+    }
+}
+
+impl Log {
+    pub(super) fn check(&self, found: &mut Vec<Objection>) {
+        if let Err(error) = EnvFilter::try_new(&self.filter) {
+            let hint = "for example: info,outrigger_cloud=debug,ort=warn";
+            found.push(Objection::new("log.filter", error.to_string(), hint));
+        }
+    }
+}
