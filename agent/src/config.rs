@@ -215,11 +215,13 @@ pub(crate) struct Link {
     pub(crate) reconnect_max_s: u32,
     /// The fastest a model is downloaded, in bytes per second; 0 for as fast as it goes.
     pub(crate) download_bytes_per_s: u64,
+    /// Inference nodes that are kept connected, where the cloud has any.
+    pub(crate) nodes: usize,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { reconnect_max_s: 30, download_bytes_per_s: 0 }
+        Self { reconnect_max_s: 30, download_bytes_per_s: 0, nodes: 2 }
     }
 }
 

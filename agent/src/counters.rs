@@ -5,7 +5,7 @@ use crate::metrics::Latencies;
 use crate::sandbox::Proof;
 use edge::sequences::Forgotten;
 use link::counter::Counter;
-use protocol::id::{ContentHash, ModelName};
+use protocol::id::{ContentHash, ModelName, NodeId};
 use protocol::infer::{Placement, Verdict};
 use protocol::problem::{Problem, ProblemCode};
 use serde::Serialize;
@@ -49,6 +49,9 @@ struct Link {
     downlink_bytes: Counter,
     connects: Counter,
     connect_failures: Counter,
+    node_connects: Counter,
+    node_losses: Counter,
+    asked_again: Counter,
     renewals: Counter,
     renewal_failures: Counter,
 }
@@ -168,6 +171,29 @@ impl Counters {
     pub(crate) fn disconnected(&self, endpoint: &str, why: &str, retry_in_ms: u128) {
         self.link.connect_failures.add(1);
         tracing::warn!(endpoint, why, retry_in_ms, "not connected to the cloud");
+    }
+
+    /// An inference node is connected.
+    pub(crate) fn node_connected(&self, node: &NodeId, address: &str) {
+        self.link.node_connects.add(1);
+        tracing::info!(%node, address, "connected to a node");
+    }
+
+    /// An inference node could not be reached, or its connection ended unasked.
+    pub(crate) fn node_lost(&self, node: &NodeId, why: &str) {
+        self.link.node_losses.add(1);
+        tracing::warn!(%node, why, "not connected to a node");
+    }
+
+    /// A request was asked of a second node, because the first gave no answer for this reason.
+    pub(crate) fn asked_again(&self, why: &Problem) {
+        self.link.asked_again.add(1);
+        tracing::debug!(%why, "a request is asked of another node");
+    }
+
+    /// Where the nodes are could not be read or written; after a restart they are heard of later.
+    pub(crate) fn nodes_not_kept(&self, why: &str) {
+        tracing::warn!(why, "the list of nodes is not kept");
     }
 
     /// The certificate was renewed.

@@ -2,6 +2,7 @@
 //! enrolment said about whom to trust. `enrolment.json` is written last: it is the commit.
 
 use crate::clock::TIME_FILE;
+use crate::uplink::LISTED_FILE;
 use ::link::durable::{self, Access};
 use ::link::pki::{self, DeviceKey, PkiError};
 use ::link::tls::Identity;
@@ -139,7 +140,7 @@ impl IdentityFiles {
     pub(crate) fn remove(&self) -> Result<bool, IdentityError> {
         let failed = |source| IdentityError::File { path: self.0.clone(), source };
         let mut found = durable::sweep(&self.0).map_err(failed)? > 0; // half-written keys too
-        for name in [ENROLMENT_FILE, KEY_FILE, CHAIN_FILE, CA_FILE, TIME_FILE] {
+        for name in [ENROLMENT_FILE, KEY_FILE, CHAIN_FILE, CA_FILE, TIME_FILE, LISTED_FILE] {
             let path = self.0.join(name);
             match std::fs::remove_file(&path) {
                 Ok(()) => found = true,

@@ -4,7 +4,7 @@ use crate::counters::Counters;
 use crate::engine::{ActiveModel, EdgeAnswer, Engine};
 use crate::sequences::{Place, SequenceStates};
 use crate::uplink::Uplink;
-use crate::uplink::deferral::{self, CloudAnswer};
+use crate::uplink::deferral::CloudAnswer;
 use edge::breaker::Breaker;
 use edge::offload::{Action, Event, Path, Request, ask_budget, route, route_sequence};
 use models::stream::Piece;
@@ -178,19 +178,13 @@ impl Requests {
         let edge_run =
             if machine.keeps_time_for_edge() { model.usual_run() } else { Duration::ZERO };
         let keep = self.policy().margin() + edge_run;
-        let connection = self.uplink.connection();
-        let connected = connection.is_some();
+        let connected = self.uplink.can_ask();
         let breaker_allows = connected && self.breaker().allow(Instant::now());
         let remaining = deadline.saturating_duration_since(Instant::now());
         let budget = ask_budget(Path { connected, breaker_allows }, remaining, keep);
-        let (Some(connection), Ok(budget)) = (connection, budget) else {
-            let reason = budget.err().unwrap_or(Reason::CloudUnreachable);
-            return Err((reason, absent(reason)));
-        };
+        let budget = budget.map_err(|reason| (reason, absent(reason)))?;
         self.counters.sent(request.inputs.iter().map(|t| t.data().len() as u64).sum());
-        let ask = deferral::ask(&connection, request, model.target().version, budget);
-        let result = tokio::time::timeout(budget, ask).await;
-        self.judge(result.unwrap_or_else(|_| Err(absent(Reason::CloudLate))))
+        self.judge(self.uplink.ask(request, model.target().version, budget).await)
     }
 
     /// Tells the breaker how a deferral ended, and gives the failure its reason.
@@ -245,8 +239,10 @@ impl Hand {
             reason,
             version: model.target().version,
             confidence: answer.confidence,
+            risk: model.profile().promise(placement, reason),
             label: answer.label,
             timing,
+            attempts: 0,
         };
         Ok(InferResponse { model: request.model, id: request.id, outputs: answer.outputs, verdict })
     }
@@ -258,8 +254,10 @@ impl Hand {
             reason,
             version: answer.version,
             confidence: answer.confidence,
+            risk: None,
             label: answer.label,
             timing: answer.timing,
+            attempts: answer.attempts,
         };
         Ok(InferResponse { model: request.model, id: request.id, outputs: answer.outputs, verdict })
     }

@@ -1,34 +1,45 @@
-//! The connection to the cloud: one QUIC connection, kept up by [`Keeper`], and the three
-//! things that travel on it: control ([`control`]), deferrals ([`deferral`]) and blobs ([`blob`]).
-//! Enrolment ([`enrol`]) and renewal ([`renew`]) are connections of their own. Each begins with the
-//! time ([`mod@time`]).
+//! The connections to the cloud.
+//!
+//! One QUIC connection leads to the control node and is kept up by [`Keeper`]; control ([`control`])
+//! and blobs ([`blob`]) travel on it. Deferrals go over it too, or to inference nodes: [`nodes`] keeps
+//! connections to a few of them and carries out what `edge::balance` decides; [`deferral`] is one
+//! request on one connection, whoever keeps it; [`pulse`] sees that a node is dead long before QUIC
+//! does. Where the nodes are is remembered ([`listed`]), so that they are found without a control node.
+//!
+//! Enrolment ([`enrol`]) and renewal ([`renew`]) are connections of their own. Each connection to the
+//! control node begins with the time ([`mod@time`]); nodes cannot tell it.
 
 pub(crate) mod blob;
 pub(crate) mod control;
 pub(crate) mod deferral;
 pub(crate) mod enrol;
+mod keeper;
+mod listed;
+mod nodes;
+mod pulse;
 pub(crate) mod renew;
 mod time;
 
+pub(crate) use keeper::Keeper;
+pub(crate) use listed::LISTED_FILE;
 pub(crate) use time::TimeError;
 
 use crate::clock::Clock;
-use crate::config;
-use crate::counters::Counters;
-use crate::identity::{IdentityError, IdentityFiles};
+use crate::identity::IdentityError;
 use ::link::frames::LinkError;
 use ::link::{quic, tls};
-use edge::backoff::Backoff;
-use protocol::id::ContentHash;
-use protocol::problem::ProblemCode;
-use protocol::wire::{DesiredState, ReportedState};
+use deferral::CloudAnswer;
+use nodes::Nodes;
+use protocol::id::{ContentHash, NodeId, Version};
+use protocol::infer::InferRequest;
+use protocol::problem::{Problem, ProblemCode};
 use quinn::{ConnectError, Connection, ConnectionError, Endpoint};
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +152,7 @@ impl CloudAddress {
         clock: &Clock,
     ) -> Result<Link, UplinkError> {
         let tls = tls::agent(trust.clone(), identity, alpn)?;
-        let (endpoint, connection) = self.shake_hands(tls).await?;
+        let (endpoint, connection) = self.shake_hands(tls, &self.host).await?;
         let ca = match trust {
             tls::Trust::Ca(ca) => ca,
             tls::Trust::Hash(hash) => shown_ca(&connection, hash).ok_or(UplinkError::NoCa)?,
@@ -150,14 +161,31 @@ impl CloudAddress {
         Ok(Link { connection, ca, endpoint })
     }
 
+    /// A connection to an inference node of this fleet. Its certificate bears the node's name, wherever
+    /// it runs, and is judged by what this device knows of the time.
+    async fn connect_node(
+        &self,
+        node: &NodeId,
+        ca: CertificateDer<'static>,
+        identity: tls::Identity,
+        clock: &Clock,
+    ) -> Result<Link, UplinkError> {
+        let trust = tls::Trust::Ca(ca.clone());
+        let tls = tls::agent(trust, Some(identity), protocol::ALPN_AGENT)?;
+        let (endpoint, connection) = self.shake_hands(tls, &node.server_name()).await?;
+        time::judge(&connection, clock)?;
+        Ok(Link { connection, ca, endpoint })
+    }
+
     async fn shake_hands(
         &self,
         tls: rustls::ClientConfig,
+        name: &str,
     ) -> Result<(Endpoint, Connection), UplinkError> {
         let address = self.resolve().await?;
         let local = quic::local_address_for(address);
         let endpoint = quic::endpoint(local).map_err(UplinkError::Socket)?;
-        let connecting = endpoint.connect_with(quic::client(tls)?, address, &self.host)?;
+        let connecting = endpoint.connect_with(quic::client(tls)?, address, name)?;
         let connection = connecting.await?;
         Ok((endpoint, connection))
     }
@@ -184,36 +212,6 @@ fn shown_ca(connection: &Connection, hash: ContentHash) -> Option<CertificateDer
     tls::find_ca(&shown, hash)
 }
 
-/// What of the connection others need: is it there, and the states that flow over it.
-#[derive(Clone)]
-pub(crate) struct Uplink {
-    connection: watch::Receiver<Option<Connection>>,
-}
-
-impl Uplink {
-    /// The connection, while there is one.
-    pub(crate) fn connection(&self) -> Option<Connection> {
-        let connection = self.connection.borrow().clone();
-        connection.filter(|c| c.close_reason().is_none())
-    }
-
-    /// Waits until there is a connection.
-    pub(crate) async fn connected(&self) -> Connection {
-        let mut receiver = self.connection.clone();
-        loop {
-            if let Some(connection) = self.connection() {
-                return connection;
-            }
-            if receiver.changed().await.is_err() {
-                std::future::pending::<()>().await; // the agent is shutting down
-            }
-        }
-    }
-}
-
-/// How often the time is asked for on a connection that stays.
-const TIME_PERIOD: Duration = Duration::from_secs(6 * 3600);
-
 /// An error with its causes and its hint, for the log.
 fn explained(error: &UplinkError) -> String {
     let text = protocol::problem::chain(error);
@@ -223,77 +221,53 @@ fn explained(error: &UplinkError) -> String {
     }
 }
 
-/// Keeps the connection up.
-pub(crate) struct Keeper {
-    pub(crate) address: CloudAddress,
-    pub(crate) identity: IdentityFiles,
-    pub(crate) policy: config::Link,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) clock: Arc<Clock>,
-    /// Rung when the cloud takes this device's certificate for no good.
-    pub(crate) renewal: Arc<Notify>,
-    pub(crate) desired: watch::Sender<Option<DesiredState>>,
-    pub(crate) reported: watch::Receiver<ReportedState>,
+/// What the rest of the agent needs of the cloud: the connection to the control node, while there is
+/// one, and answers, whoever gives them.
+#[derive(Clone)]
+pub(crate) struct Uplink {
+    control: watch::Receiver<Option<Connection>>,
+    nodes: Arc<Nodes>,
 }
 
-impl Keeper {
-    /// The uplink, and the task that keeps it up until it is dropped.
-    pub(crate) fn start(self) -> (Uplink, impl Future<Output = ()>) {
-        let (sender, connection) = watch::channel(None);
-        (Uplink { connection }, self.run(sender))
+impl Uplink {
+    /// The connection to the control node, while there is one.
+    pub(crate) fn connection(&self) -> Option<Connection> {
+        let connection = self.control.borrow().clone();
+        connection.filter(|c| c.close_reason().is_none())
     }
 
-    async fn run(self, sender: watch::Sender<Option<Connection>>) {
-        let cap = Duration::from_secs(self.policy.reconnect_max_s.max(1).into());
-        let mut backoff = Backoff::new(Duration::from_millis(200), cap);
+    /// Waits until the control node is connected.
+    pub(crate) async fn connected(&self) -> Connection {
+        let mut receiver = self.control.clone();
         loop {
-            let why = match self.hold(&sender, &mut backoff).await {
-                Ok(()) => "the cloud ended the control stream".to_owned(),
-                Err(error) => {
-                    if error.is_unauthorised() {
-                        self.renewal.notify_one();
-                    }
-                    explained(&error)
-                }
-            };
-            sender.send_replace(None);
-            let delay = backoff.next_delay(u64::from_le_bytes(::link::entropy()));
-            self.counters.disconnected(&self.address.to_string(), &why, delay.as_millis());
-            tokio::time::sleep(delay).await;
+            if let Some(connection) = self.connection() {
+                return connection;
+            }
+            if receiver.changed().await.is_err() {
+                std::future::pending::<()>().await; // the agent is shutting down
+            }
         }
     }
 
-    /// Connects and serves the control stream until the connection ends.
-    async fn hold(
+    /// Whether anybody can be asked for an answer.
+    pub(crate) fn can_ask(&self) -> bool {
+        self.nodes.can_ask()
+    }
+
+    /// Asks for an answer within `budget`. A node that dies or drains before it answers is made up for
+    /// by another, once ([`edge::balance::ATTEMPTS_MAX`]).
+    pub(crate) async fn ask(
         &self,
-        sender: &watch::Sender<Option<Connection>>,
-        backoff: &mut Backoff,
-    ) -> Result<(), UplinkError> {
-        let (trust, own) = (tls::Trust::Ca(self.identity.ca()?), Some(self.identity.tls()?));
-        let link = self.address.connect(trust, own, protocol::ALPN_AGENT, &self.clock).await?;
-        let connection = &link.connection;
-        let mut reported = self.reported.clone();
-        let mut stream = control::open(connection, &mut reported).await?;
-        // Only now is it known that the cloud accepts this device.
-        self.desired.send_replace(Some(stream.first.clone()));
-        sender.send_replace(Some(connection.clone()));
-        backoff.reset();
-        self.counters.connected(&self.address.to_string());
-        let result = tokio::select! {
-            result = control::serve(&mut stream, &self.desired, &mut reported) => result,
-            () = self.keep_time(&link) => Ok(()),
-        };
-        quic::close(connection, ProblemCode::None, "");
-        Ok(result?)
+        request: &InferRequest,
+        version: Version,
+        budget: Duration,
+    ) -> Result<CloudAnswer, Problem> {
+        self.nodes.ask(request, version, budget).await
     }
 
-    /// Counters drift and clouds' clocks are set, so a long connection asks again and again. What
-    /// is refused is counted; the connection was good when it began.
-    async fn keep_time(&self, link: &Link) {
-        loop {
-            tokio::time::sleep(TIME_PERIOD).await;
-            let _ = time::settle(&link.connection, &link.ca, &self.clock).await;
-        }
+    /// Whom deferrals can go to, and how they stand, for people.
+    pub(crate) fn nodes(&self) -> Vec<(String, &'static str)> {
+        self.nodes.describe()
     }
 }
 

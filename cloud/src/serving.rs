@@ -425,8 +425,10 @@ fn respond(model: ModelName, id: String, version: Version, answer: Answer) -> In
         reason: Reason::Requested,
         version,
         confidence: answer.confidence,
+        risk: None,
         label: answer.label,
         timing,
+        attempts: 1,
     };
     InferResponse { model, id, outputs: answer.outputs, verdict }
 }

@@ -74,9 +74,7 @@ pub fn choose(items: &[Item], max_drop: f64) -> Result<Calibration, NoThreshold>
     if hybrid < goal || threshold > 1.0 {
         return Err(NoThreshold::Unreachable { max_drop });
     }
-    let method = METHOD.to_owned();
-    let samples = items.len() as u64;
-    Ok(Calibration { threshold, method, samples, deferral_rate: deferred / total })
+    Ok(Calibration::bare(threshold, METHOD, items.len() as u64, deferred / total))
 }
 
 fn check(items: &[Item], max_drop: f64) -> Result<(), NoThreshold> {

@@ -1,14 +1,17 @@
-//! How sure a classifier is: the softmax of its most probable class; and which its most probable
-//! classes are.
+//! How sure a classifier is: what its calibration's rule reads from the logits, or the softmax of its
+//! most probable class; and which its most probable classes are.
 
-use protocol::manifest::{Classes, LABEL_OUTPUT, PROBABILITY_OUTPUT};
+use protocol::manifest::{Classes, ConfidenceRule, LABEL_OUTPUT, PROBABILITY_OUTPUT};
 use protocol::tensor::{InvalidTensor, Tensor};
 
 use crate::error::RunError;
 use crate::numbers;
 
+mod score;
+pub use score::{confidence, score, sequence_score};
+
 /// Reads the confidence and the label from a classifier's logits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ClassReader {
     /// The output `[n, classes]` with the logits.
     pub logits: String,
@@ -16,6 +19,8 @@ pub struct ClassReader {
     pub labels: Vec<String>,
     /// How many classes the labels and probabilities tell, at least 1.
     pub top_k: usize,
+    /// How the confidence is read; the softmax of the most probable class when absent.
+    pub rule: Option<ConfidenceRule>,
 }
 
 /// What a classifier said.
@@ -32,15 +37,15 @@ pub struct Reading {
 pub struct Top {
     /// The class; the first of equals.
     pub class: usize,
-    /// Its softmax, 0 to 1.
+    /// Its softmax, or what a rule makes of the logits, 0 to 1.
     pub confidence: f32,
 }
 
 impl ClassReader {
     /// A reader for a manifest's classes.
-    pub fn new(classes: &Classes, labels: Vec<String>) -> Self {
+    pub fn new(classes: &Classes, labels: Vec<String>, rule: Option<ConfidenceRule>) -> Self {
         let top_k = classes.top_k.unwrap_or(1).max(1) as usize;
-        Self { logits: classes.logits.clone(), labels, top_k }
+        Self { logits: classes.logits.clone(), labels, top_k, rule }
     }
 
     /// Reads a batch.
@@ -48,7 +53,7 @@ impl ClassReader {
     /// # Errors
     /// As [`top_classes`].
     pub fn read(&self, logits: &Tensor) -> Result<Reading, RunError> {
-        let tops = top_classes(logits)?;
+        let tops = top_classes_by(logits, self.rule.as_ref())?;
         let label = match tops.as_slice() {
             [only] => self.labels.get(only.class).cloned(),
             _ => None,
@@ -105,9 +110,27 @@ fn failed(error: &InvalidTensor) -> RunError {
 /// # Errors
 /// [`RunError::NotANumber`] for NaN or infinity, [`RunError::Failed`] for another shape.
 pub fn top_classes(logits: &Tensor) -> Result<Vec<Top>, RunError> {
+    top_classes_by(logits, None)
+}
+
+/// The same, with the confidence as a rule reads it.
+fn top_classes_by(logits: &Tensor, rule: Option<&ConfidenceRule>) -> Result<Vec<Top>, RunError> {
     let (classes, values) = items_of(logits)?;
     let not_a_number = || RunError::NotANumber(logits.name().to_owned());
-    values.chunks(classes).map(|item| top(item).ok_or_else(not_a_number)).collect()
+    let read = |item: &[f64]| match rule {
+        None => top(item),
+        Some(rule) => Some(Top { class: largest(item)?.0, confidence: confidence(rule, item)? }),
+    };
+    values.chunks(classes).map(|item| read(item).ok_or_else(not_a_number)).collect()
+}
+
+/// The logits of each item of `[n, classes]`, for whoever calibrates.
+///
+/// # Errors
+/// As [`top_classes`].
+pub fn rows(logits: &Tensor) -> Result<Vec<Vec<f64>>, RunError> {
+    let (classes, values) = items_of(logits)?;
+    Ok(values.chunks(classes).map(<[f64]>::to_vec).collect())
 }
 
 /// How many classes there are, and the logits of all items.
@@ -140,7 +163,7 @@ fn shares(logits: &[f64]) -> Option<Vec<Top>> {
 }
 
 /// The first of the largest logits; `None` for NaN, and where the largest is infinite.
-fn largest(logits: &[f64]) -> Option<(usize, f64)> {
+pub(crate) fn largest(logits: &[f64]) -> Option<(usize, f64)> {
     let (mut class, mut max) = (0, f64::NEG_INFINITY);
     for (index, &logit) in logits.iter().enumerate() {
         if logit.is_nan() {
@@ -159,7 +182,7 @@ mod tests {
 
     fn check(shape: &[i64], values: &[f32]) -> Result<Reading, RunError> {
         let labels = vec!["cat".to_owned(), "dog".to_owned()];
-        let reader = ClassReader { logits: "y".into(), labels, top_k: 1 };
+        let reader = ClassReader { logits: "y".into(), labels, top_k: 1, rule: None };
         reader.read(&Tensor::from_f32("y", shape.to_vec(), values).unwrap())
     }
 
@@ -178,6 +201,23 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_reads_the_confidence_and_the_label_stays() {
+        let rule = ConfidenceRule {
+            score: protocol::manifest::Score::Margin,
+            temperatures: vec![2.0],
+            slope: 1.0,
+            offset: 0.5,
+        };
+        let labels = vec!["cat".to_owned(), "dog".to_owned()];
+        let reader = ClassReader { logits: "y".into(), labels, top_k: 1, rule: Some(rule) };
+        let reading =
+            reader.read(&Tensor::from_f32("y", vec![1, 2], &[0.0, 3.0]).unwrap()).unwrap();
+        let expected = 1.0 / (1.0 + f64::exp(-2.0));
+        assert_eq!(reading.label.as_deref(), Some("dog"));
+        assert!((f64::from(reading.confidence.unwrap()) - expected).abs() < 1e-6);
+    }
+
+    #[test]
     fn large_logits_do_not_overflow() {
         for values in [[1e30, -1e30], [3e38, 3e37], [0.0, f32::NEG_INFINITY]] {
             assert_eq!(check(&[1, 2], &values).unwrap().confidence, Some(1.0), "{values:?}");
@@ -186,7 +226,10 @@ mod tests {
 
     #[test]
     fn the_most_probable_classes_come_first() {
-        let reader = |top_k| ClassReader { logits: "y".into(), labels: vec!["cat".into()], top_k };
+        let reader = |top_k| {
+            let labels = vec!["cat".into()];
+            ClassReader { logits: "y".into(), labels, top_k, rule: None }
+        };
         let logits = Tensor::from_f32("y", vec![2, 3], &[0.0, 3f32.ln(), 0.0, 5.0, 5.0, -9e9]);
         let logits = logits.unwrap();
         let labels = |k| {

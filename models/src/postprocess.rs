@@ -71,7 +71,9 @@ impl Postprocess {
         for derived in &manifest.postprocess {
             check_ranks(derived, &manifest.outputs)?;
         }
-        let classes = manifest.classes.as_ref().map(|c| ClassReader::new(c, labels.to_vec()));
+        let rule = manifest.calibration.as_ref().and_then(|c| c.rule.clone());
+        let reader = |c| ClassReader::new(c, labels.to_vec(), rule);
+        let classes = manifest.classes.as_ref().map(reader);
         let mut new = Self {
             derived: manifest.postprocess.clone(),
             classes,

@@ -12,7 +12,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use crate::limits::{CONTROL_FRAME_MAX_BYTES, HEADER_FRAME_MAX_BYTES, TIME_FRAME_MAX_BYTES};
+use crate::limits::{
+    CONTROL_FRAME_MAX_BYTES, HEADER_FRAME_MAX_BYTES, PULSE_FRAME_MAX_BYTES, TIME_FRAME_MAX_BYTES,
+};
 use crate::wire;
 
 /// Bytes before the message.
@@ -48,9 +50,23 @@ pub enum FrameKind {
     TimeRequest = 11,
     /// [`wire::SignedTime`].
     SignedTime = 12,
+    /// [`wire::Pulse`], opens a stream on which an agent sees whether a node lives.
+    Pulse = 13,
+    /// [`wire::NodeState`].
+    NodeState = 14,
+    /// [`wire::NodeHello`], opens the control stream of an inference node.
+    NodeHello = 15,
+    /// [`wire::NodeUpdate`].
+    NodeUpdate = 16,
+    /// [`wire::NodeReport`].
+    NodeReport = 17,
+    /// [`wire::NodeUsage`], opens a stream of an inference node.
+    NodeUsage = 18,
+    /// [`wire::NodeUsageTaken`].
+    NodeUsageTaken = 19,
 }
 
-const KINDS: [(FrameKind, u32); 13] = [
+const KINDS: [(FrameKind, u32); 20] = [
     (FrameKind::Problem, HEADER_FRAME_MAX_BYTES),
     (FrameKind::Hello, CONTROL_FRAME_MAX_BYTES),
     (FrameKind::ReportedState, CONTROL_FRAME_MAX_BYTES),
@@ -64,6 +80,13 @@ const KINDS: [(FrameKind, u32); 13] = [
     (FrameKind::RenewRequest, HEADER_FRAME_MAX_BYTES),
     (FrameKind::TimeRequest, TIME_FRAME_MAX_BYTES),
     (FrameKind::SignedTime, TIME_FRAME_MAX_BYTES),
+    (FrameKind::Pulse, PULSE_FRAME_MAX_BYTES),
+    (FrameKind::NodeState, PULSE_FRAME_MAX_BYTES),
+    (FrameKind::NodeHello, HEADER_FRAME_MAX_BYTES),
+    (FrameKind::NodeUpdate, CONTROL_FRAME_MAX_BYTES),
+    (FrameKind::NodeReport, HEADER_FRAME_MAX_BYTES),
+    (FrameKind::NodeUsage, CONTROL_FRAME_MAX_BYTES),
+    (FrameKind::NodeUsageTaken, HEADER_FRAME_MAX_BYTES),
 ];
 
 impl FrameKind {
@@ -160,7 +183,14 @@ framed!(
     EnrolReply,
     RenewRequest,
     TimeRequest,
-    SignedTime
+    SignedTime,
+    Pulse,
+    NodeState,
+    NodeHello,
+    NodeUpdate,
+    NodeReport,
+    NodeUsage,
+    NodeUsageTaken
 );
 
 /// The frame of a message.

@@ -102,6 +102,20 @@ name_type!(
     "device id"
 );
 name_type!(
+    /// The name of an inference node, chosen by the control node when it joins.
+    NodeId,
+    "node id"
+);
+
+impl NodeId {
+    /// What agents call it in TLS: nobody else's certificate bears this name, and its own bears no
+    /// name of the control node.
+    pub fn server_name(&self) -> String {
+        format!("{self}.node.outrigger.internal")
+    }
+}
+
+name_type!(
     /// The name of a tenant: whom a key and a device belong to.
     TenantName,
     "tenant name"

@@ -141,6 +141,27 @@ impl Reason {
     }
 }
 
+/// What is promised of an answer that the device accepted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Risk {
+    /// With the confidence that the manifest states, at most this share of all accepted answers is
+    /// wrong where the cloud's would be right.
+    AtMost(f64),
+    /// Nothing: the rule was chosen without a bound, or this machine computes other numbers than
+    /// those that were calibrated.
+    Unverified,
+}
+
+impl Risk {
+    /// The share, where there is one.
+    pub fn at_most(self) -> Option<f64> {
+        match self {
+            Self::AtMost(share) => Some(share),
+            Self::Unverified => None,
+        }
+    }
+}
+
 /// What is said about an answer beside its tensors.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
@@ -150,13 +171,18 @@ pub struct Verdict {
     pub reason: Reason,
     /// The version of the model that answered.
     pub version: Version,
-    /// Lowest confidence over the items of the request; `None` where the model has no softmax
-    /// output to read it from.
+    /// Lowest confidence over the items of the request, calibrated where the bundle is; `None`
+    /// where the model has no logits to read it from.
     pub confidence: Option<f32>,
+    /// What is promised; only of answers that a rule accepted on the device.
+    pub risk: Option<Risk>,
     /// The label of the most probable class, for a request of one item and a labelled model.
     pub label: Option<String>,
     /// Where the time went.
     pub timing: Timing,
+    /// How many nodes of the cloud were asked for it: two where the first died or drained before it
+    /// answered.
+    pub attempts: u32,
 }
 
 /// Where the time of one request went, in microseconds.

@@ -7,6 +7,10 @@ pub const CONTROL_FRAME_MAX_BYTES: u32 = 1 << 20;
 pub const HEADER_FRAME_MAX_BYTES: u32 = 64 << 10;
 /// A question for the time, and its signed answer.
 pub const TIME_FRAME_MAX_BYTES: u32 = 512;
+/// A sign of life between an agent and a node.
+pub const PULSE_FRAME_MAX_BYTES: u32 = 64;
+/// Inference nodes of one fleet.
+pub const NODES_MAX: usize = 64;
 /// A signed manifest, as JSON: 256 KiB.
 pub const MANIFEST_MAX_BYTES: usize = 256 << 10;
 /// Files in one bundle.

@@ -13,11 +13,16 @@ use crate::tensor::DataType;
 use crate::transfer::BlobRef;
 
 mod answers;
+mod calibration;
 mod check;
 mod pipeline;
 mod sign;
 pub use answers::{
     Classes, Constant, LABEL_OUTPUT, PROBABILITY_OUTPUT, PostStep, Postprocess, StateLoop,
+};
+pub use calibration::{
+    Acceptance, Bound, Calibration, ConfidenceRule, Reliability, ReliabilityBin, Score,
+    SplitCounts, Truth,
 };
 pub use pipeline::{Color, Filter, Layout, Log, LogMel, MelOrder, MelScale, Part, Pipeline, Step};
 pub use sign::{InvalidSignature, SignedManifest, SignerKey, SigningKey};
@@ -112,21 +117,6 @@ impl From<FileRef> for BlobRef {
     fn from(file: FileRef) -> Self {
         Self { hash: file.sha256, size_bytes: file.size_bytes }
     }
-}
-
-/// When an edge answer is accepted: its confidence (the softmax of its most probable class, lowest
-/// over the items of the request) reaches the threshold.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Calibration {
-    /// The least confidence, 0 to 1.
-    pub threshold: f32,
-    /// How it was chosen.
-    pub method: String,
-    /// On how many labelled items.
-    pub samples: u64,
-    /// The share of those items that would have been deferred.
-    pub deferral_rate: f64,
 }
 
 /// The probes of a bundle.

@@ -222,6 +222,7 @@ pub fn infer_reply(response: &InferResponse) -> InferReply {
         queue_us: verdict.timing.queue_us,
         infer_us: verdict.timing.infer_us,
         label: verdict.label.clone().unwrap_or_default(),
+        wait_us: 0, // the node's, not the answer's: whoever sends it knows
     }
 }
 

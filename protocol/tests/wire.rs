@@ -50,6 +50,30 @@ fn golden_frames() {
 }
 
 #[test]
+fn golden_frames_of_nodes() {
+    let nodes = vec![wire::InferenceNode { id: "n-1".into(), address: "10.0.0.1:8443".into() }];
+    let frames = [
+        encode(&wire::DesiredState { revision: 3, nodes, nodes_only: true, ..Default::default() }),
+        encode(&wire::Pulse {}),
+        encode(&wire::NodeState { wait_us: 300, draining: true }),
+        encode(&wire::NodeHello { version: "0.1.0".into(), cursor: 7, ..Default::default() }),
+        encode(&wire::NodeReport { requests_under_way: 2, ..Default::default() }),
+        encode(&wire::NodeUsageTaken { batch: 9 }),
+    ];
+    let text: Vec<String> = frames.into_iter().map(|f| hex::encode(f.unwrap())).collect();
+    insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
+fn without_nodes_the_desired_state_is_what_older_programs_send_and_read() {
+    let older = encode(&wire::DesiredState { revision: 3, ..Default::default() }).unwrap();
+    assert_eq!(hex::encode(&older), "03020000000803");
+    let read: wire::DesiredState =
+        decode(header_of(&older).unwrap(), older.freeze().slice(5..)).unwrap();
+    assert!(read.nodes.is_empty() && !read.nodes_only);
+}
+
+#[test]
 fn lengths_are_bounded_by_kind() {
     for kind in [FrameKind::Hello, FrameKind::InferOpen, FrameKind::EnrolRequest] {
         let mut bytes = [kind as u8, 0, 0, 0, 0];
@@ -86,8 +110,10 @@ fn response(outputs: Vec<Tensor>) -> InferResponse {
         reason: Reason::Requested,
         version: Version::FIRST,
         confidence: Some(0.5),
+        risk: None,
         label: None,
         timing: Timing::default(),
+        attempts: 1,
     };
     InferResponse { model: "m".parse().unwrap(), id: "1".into(), outputs, verdict }
 }

@@ -5,7 +5,7 @@ use super::source::Source;
 use edge::offload::Profile;
 use edge::residency::Standing;
 use edge::update::Target;
-use models::providers::Choice;
+use models::providers::{Agreement, Choice};
 use models::stream::{Piece, StreamState};
 use models::worker::{Job, Refused};
 use oip::Statistics;
@@ -96,8 +96,11 @@ impl ActiveModel {
     /// What placement depends on.
     pub(crate) fn profile(&self) -> Profile {
         let manifest = self.manifest();
+        let same_numbers = self.choice.probes == Agreement::Exact;
+        let acceptance = manifest.calibration.as_ref().map(|c| c.acceptance(same_numbers));
         Profile {
-            threshold: manifest.calibration.as_ref().map(|c| c.threshold),
+            threshold: acceptance.map(|a| a.threshold),
+            risk: acceptance.map(|a| a.risk),
             cloud_variant: self.cloud_variant.load(Relaxed),
             never_leaves_device: manifest.never_leaves_device,
         }

@@ -17,6 +17,9 @@ pub(crate) struct StatusReport {
     pub(crate) agent_version: String,
     /// Whether the cloud is connected.
     pub(crate) connected: bool,
+    /// Whom deferrals can go to.
+    #[serde(default)]
+    pub(crate) nodes: Vec<NodeStatus>,
     /// Whether deferral is suspended after failures.
     pub(crate) breaker_open: bool,
     /// The memory that all models share, and what they take of it, in bytes.
@@ -48,6 +51,13 @@ pub(crate) struct ModelStatus {
     pub(crate) running: Option<Running>,
 }
 
+/// Whom deferrals can go to: `control`, or an inference node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeStatus {
+    pub(crate) node: String,
+    pub(crate) state: String,
+}
+
 /// The memory of models.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct MemoryStatus {
@@ -55,6 +65,12 @@ pub(crate) struct MemoryStatus {
     pub(crate) budget_bytes: Option<u64>,
     /// What they take.
     pub(crate) models_bytes: u64,
+}
+
+impl From<(String, &'static str)> for NodeStatus {
+    fn from((node, state): (String, &'static str)) -> Self {
+        Self { node, state: state.to_owned() }
+    }
 }
 
 pub(super) async fn status(State(context): State<Arc<Context>>) -> Json<StatusReport> {
@@ -76,6 +92,7 @@ impl Context {
             cloud: self.cloud.clone(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
             connected: self.uplink.connection().is_some(),
+            nodes: self.uplink.nodes().into_iter().map(NodeStatus::from).collect(),
             breaker_open: self.requests.breaker_is_open(),
             memory: MemoryStatus { budget_bytes, models_bytes },
             clock: self.clock.status(),

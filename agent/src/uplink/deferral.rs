@@ -1,5 +1,6 @@
-//! One deferral: a stream of its own, header first, then the application's own tensors as they
-//! are. Dropping the future resets the stream, which cancels the request in the cloud.
+//! One deferral on one connection: a stream of its own, header first, then the application's own
+//! tensors as they are. Dropping the future resets the stream, which cancels the request in the cloud.
+//! Who keeps the connection, and who is asked, is not decided here.
 
 use ::link::frames::{self, LinkError};
 use protocol::id::Version;
@@ -18,6 +19,10 @@ pub(crate) struct CloudAnswer {
     pub(crate) confidence: Option<f32>,
     pub(crate) label: Option<String>,
     pub(crate) timing: Timing,
+    /// How many nodes were asked for it.
+    pub(crate) attempts: u32,
+    /// How long a request that came next would wait there, by the node's own word.
+    pub(crate) wait: Duration,
     /// Tensor bytes that came back.
     pub(crate) received_bytes: u64,
 }
@@ -82,11 +87,13 @@ fn whole_answer(
     data: Vec<bytes::Bytes>,
     elapsed: Duration,
 ) -> Result<CloudAnswer, Problem> {
-    let InferReply { confidence, queue_us, infer_us, label, .. } = pending.reply.clone();
+    let InferReply { confidence, queue_us, infer_us, label, wait_us, .. } = pending.reply.clone();
     let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
     let network_us = elapsed_us.saturating_sub(queue_us).saturating_sub(infer_us);
     Ok(CloudAnswer {
         version: pending.version,
+        attempts: 1,
+        wait: Duration::from_micros(wait_us),
         received_bytes: pending.tensor_sizes.iter().sum(),
         outputs: pending.with_data(data)?,
         confidence: confidence.filter(|confidence| confidence.is_finite()),

@@ -93,7 +93,8 @@ async fn ask(
     clock.accept(signed_ms, sent).map_err(TimeError::Refused)
 }
 
-fn judge(connection: &Connection, clock: &Clock) -> Result<(), TimeError> {
+/// Judges the certificates that the server showed by what is known of the time.
+pub(super) fn judge(connection: &Connection, clock: &Clock) -> Result<(), TimeError> {
     let shown = connection.peer_identity();
     let shown = shown.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let leaf = shown.as_deref().and_then(|chain| chain.first());

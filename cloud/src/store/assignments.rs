@@ -89,7 +89,7 @@ impl Store {
     pub fn desired(&self, device: &DeviceId) -> Result<Desired, StoreError> {
         self.read(|connection| {
             let mut desired = Desired {
-                state: wire::DesiredState { revision: revision(connection)?, models: vec![] },
+                state: wire::DesiredState { revision: revision(connection)?, ..Default::default() },
                 bundles: vec![],
             };
             for (model, version) in desired_for(device, &all(connection)?) {

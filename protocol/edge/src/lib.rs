@@ -1,5 +1,6 @@
-//! What a device decides, without doing any of it: where a request is placed ([`offload`]), when
-//! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), how a
+//! What a device decides, without doing any of it: where a request is placed ([`offload`]), which
+//! node of the cloud is asked ([`balance`]), when the cloud is left alone for a while ([`breaker`]),
+//! when to try again ([`backoff`]), how a
 //! model gets from wanted to active ([`update`]), which models are in memory ([`residency`]), when a
 //! certificate is renewed ([`renewal`]), and what time it is where the clock may be wrong ([`time`]).
 //!
@@ -7,6 +8,7 @@
 //! network and time can be simulated in one thread from one seed.
 
 pub mod backoff;
+pub mod balance;
 pub mod breaker;
 pub mod offload;
 pub mod renewal;

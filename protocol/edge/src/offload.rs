@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::IllegalTransition;
-use protocol::infer::{Placement, PlacementHint, Reason};
+use protocol::infer::{Placement, PlacementHint, Reason, Risk};
 use protocol::problem::{Problem, ProblemCode};
 
 /// What the placement of requests for one model depends on.
@@ -16,6 +16,8 @@ use protocol::problem::{Problem, ProblemCode};
 pub struct Profile {
     /// The least confidence of an edge answer; every one is accepted without it.
     pub threshold: Option<f32>,
+    /// What is promised of answers that reach the threshold.
+    pub risk: Option<Risk>,
     /// Whether the cloud holds a larger variant of this version.
     pub cloud_variant: bool,
     /// Whether inputs may never leave the device.
@@ -30,6 +32,16 @@ impl Profile {
             (None, _) => true,
             (Some(threshold), Some(confidence)) => confidence >= threshold,
             (Some(_), None) => false,
+        }
+    }
+
+    /// What is promised of an answer from there, for that reason: only what the rule accepted was
+    /// calibrated, so an answer that was asked for, or that stands because the cloud was absent, is
+    /// promised nothing.
+    pub fn promise(&self, placement: Placement, reason: Reason) -> Option<Risk> {
+        match (placement, reason) {
+            (Placement::Edge, Reason::Confident) => self.risk,
+            _ => None,
         }
     }
 
@@ -259,7 +271,8 @@ mod tests {
     }
 
     fn profile() -> Profile {
-        Profile { threshold: Some(0.8), cloud_variant: true, never_leaves_device: false }
+        let risk = Some(Risk::AtMost(0.01));
+        Profile { threshold: Some(0.8), risk, cloud_variant: true, never_leaves_device: false }
     }
 
     #[test]
@@ -300,6 +313,16 @@ mod tests {
             assert_eq!(profile().accepts(confidence), accepted, "{confidence:?}");
         }
         assert!(Profile { threshold: None, ..profile() }.accepts(None));
+    }
+
+    #[test]
+    fn only_what_the_rule_accepted_is_promised_anything() {
+        let promise = |placement, reason| profile().promise(placement, reason);
+        let bound = Some(Risk::AtMost(0.01));
+        assert_eq!(promise(Placement::Edge, Reason::Confident), bound);
+        assert_eq!(promise(Placement::Edge, Reason::Requested), None);
+        assert_eq!(promise(Placement::EdgeDegraded, Reason::CloudLate), None);
+        assert_eq!(promise(Placement::Cloud, Reason::Deferred), None);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! step is carried out.
 
 use super::{
-    FORMAT, InvalidManifest, LABEL_OUTPUT, MODEL_FILE, Manifest, PROBABILITY_OUTPUT, Pipeline,
-    PostStep, Step, TensorSpec,
+    Calibration, FORMAT, InvalidManifest, LABEL_OUTPUT, MODEL_FILE, Manifest, PROBABILITY_OUTPUT,
+    Pipeline, PostStep, Step, TensorSpec,
 };
 use crate::id::ModelName;
 use crate::limits::{
@@ -214,14 +214,11 @@ impl Manifest {
     }
 
     fn check_numbers(&self) -> Checked {
-        let threshold = self.calibration.as_ref().map_or(0.0, |c| c.threshold);
         let tolerance = self.probes.tolerance;
-        // Comparisons written so that NaN fails them.
-        if !((0.0..=1.0).contains(&threshold) && tolerance >= 0.0 && tolerance.is_finite()) {
-            return contradiction(
-                "threshold must lie in 0..1 and the probes' tolerance must be >= 0",
-            );
+        // A comparison written so that NaN fails it.
+        if !(tolerance >= 0.0 && tolerance.is_finite()) {
+            return contradiction("the probes' tolerance must be >= 0");
         }
-        Ok(())
+        self.calibration.as_ref().map_or(Ok(()), Calibration::check)
     }
 }

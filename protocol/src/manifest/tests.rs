@@ -39,12 +39,7 @@ fn manifest() -> Manifest {
             labels: Some("labels.json".into()),
             top_k: None,
         }),
-        calibration: Some(Calibration {
-            threshold: 0.8,
-            method: "fixed".into(),
-            samples: 1000,
-            deferral_rate: 0.1,
-        }),
+        calibration: Some(Calibration::bare(0.8, "fixed", 1000, 0.1)),
         probes: Probes { file: "probes.pb".into(), tolerance: 1e-3 },
         never_leaves_device: false,
         provenance: BTreeMap::new(),

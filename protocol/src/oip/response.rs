@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{OutputForm, data};
-use crate::infer::{InferResponse, Verdict};
+use crate::infer::{InferResponse, Risk, Verdict};
 use crate::problem::Problem;
 use crate::tensor::{DataType, Tensor};
 
@@ -96,6 +96,8 @@ impl<'a> Output<'a> {
 #[derive(Serialize)]
 struct Parameters<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     confidence: Option<Value>,
     infer_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,11 +106,14 @@ struct Parameters<'a> {
     placement: &'static str,
     queue_us: u64,
     reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    risk: Option<Value>,
 }
 
 impl<'a> Parameters<'a> {
     fn of(verdict: &'a Verdict) -> Self {
         Self {
+            attempts: several(verdict.attempts),
             confidence: verdict.confidence.map(|c| json!(data::shortest(c))),
             infer_us: verdict.timing.infer_us,
             label: verdict.label.as_deref(),
@@ -116,8 +121,14 @@ impl<'a> Parameters<'a> {
             placement: verdict.placement.as_str(),
             queue_us: verdict.timing.queue_us,
             reason: verdict.reason.as_str(),
+            risk: verdict.risk.map(risk),
         }
     }
+}
+
+/// A number, or `unverified`.
+fn risk(risk: Risk) -> Value {
+    risk.at_most().map_or_else(|| "unverified".into(), Value::from)
 }
 
 /// The verdict, as parameters of the response.
@@ -129,13 +140,24 @@ pub(super) fn verdict_parameters(verdict: &Verdict) -> Map<String, Value> {
     if let Some(confidence) = verdict.confidence {
         put("confidence", json!(data::shortest(confidence)));
     }
+    if let Some(promise) = verdict.risk {
+        put("risk", risk(promise));
+    }
     if let Some(label) = &verdict.label {
         put("label", label.as_str().into());
     }
     put("queue_us", verdict.timing.queue_us.into());
     put("infer_us", verdict.timing.infer_us.into());
     put("network_us", verdict.timing.network_us.into());
+    if let Some(attempts) = several(verdict.attempts) {
+        put("attempts", attempts.into());
+    }
     parameters
+}
+
+/// One attempt is the rule and goes without saying.
+fn several(attempts: u32) -> Option<u32> {
+    (attempts > 1).then_some(attempts)
 }
 
 /// The standard's error body, with the code and the hint beside it.

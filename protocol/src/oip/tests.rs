@@ -103,8 +103,10 @@ pub(super) fn response(value: f32) -> InferResponse {
             reason: Reason::CloudLate,
             version: Version::FIRST,
             confidence: Some(0.5),
+            risk: None,
             label: Some("Bag".into()),
             timing: Timing { queue_us: 1, infer_us: 2, network_us: 3 },
+            attempts: 1,
         },
     }
 }

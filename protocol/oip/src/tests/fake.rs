@@ -118,8 +118,10 @@ impl Inference for Fake {
                 reason: Reason::Confident,
                 version: Version::FIRST,
                 confidence: None,
+                risk: None,
                 label: None,
                 timing: Timing::default(),
+                attempts: 0,
             },
         })
     }

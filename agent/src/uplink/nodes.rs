@@ -1,0 +1,359 @@
+//! Whom deferrals are asked of: carries out what `edge::balance` decides. [`Nodes::keep`] keeps the
+//! connections, [`Nodes::ask`] asks over them.
+
+use super::deferral::{self, CloudAnswer};
+use super::listed::Listed;
+use super::pulse::{self, Waiting};
+use super::{CloudAddress, UplinkError, explained};
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::identity::IdentityFiles;
+use ::link::quic;
+use edge::balance::{ATTEMPTS_MAX, Action, Balance, BalancePolicy, Outcome, Peer};
+use protocol::id::{ContentHash, NodeId, Version};
+use protocol::infer::InferRequest;
+use protocol::problem::{Problem, ProblemCode};
+use protocol::wire::{DesiredState, NodeState};
+use quinn::Connection;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+
+/// A node that does not answer a handshake within this is not there.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The nodes, and the connections to some of them.
+pub(super) struct Nodes {
+    known: Mutex<Known>,
+    identity: IdentityFiles,
+    ca_hash: ContentHash,
+    clock: Arc<Clock>,
+    counters: Arc<Counters>,
+    /// Rung when [`Balance::poll_action`] may have something to say.
+    changed: Notify,
+}
+
+struct Known {
+    balance: Balance,
+    listed: Listed,
+    lines: BTreeMap<Peer, Arc<Line>>,
+}
+
+/// A connection over which requests are asked.
+struct Line {
+    connection: Connection,
+    waiting: Waiting,
+}
+
+/// One attempt. Its end is reported to the balance, also where nobody waits for it any more.
+struct Attempt<'a> {
+    nodes: &'a Nodes,
+    peer: Peer,
+    line: Arc<Line>,
+    outcome: Outcome,
+}
+
+impl Nodes {
+    /// What was remembered of the nodes; nobody is connected yet.
+    pub(super) fn open(
+        identity: &IdentityFiles,
+        warm: usize,
+        clock: &Arc<Clock>,
+        counters: &Arc<Counters>,
+    ) -> Arc<Self> {
+        let enrolment = identity.enrolment().ok().flatten();
+        let device = enrolment.as_ref().map_or("", |enrolment| enrolment.device.as_str());
+        let draw = ContentHash::of(device.as_bytes());
+        let seed = u64::from_str_radix(&draw.to_string()[..16], 16).unwrap_or(0); // it is hexadecimal
+        let ca_hash = enrolment.as_ref().map_or(draw, |enrolment| enrolment.ca_hash);
+        let listed = Listed::read(identity.folder(), ca_hash).unwrap_or_else(|error| {
+            counters.nodes_not_kept(&error.to_string());
+            Listed::default()
+        });
+        let policy = BalancePolicy { warm: warm.max(1), ..Default::default() };
+        let mut balance = Balance::new(policy, seed);
+        balance.handle_peers(peers(&listed));
+        let known = Known { balance, listed, lines: BTreeMap::new() };
+        Arc::new(Self {
+            known: Mutex::new(known),
+            identity: identity.clone(),
+            ca_hash,
+            clock: clock.clone(),
+            counters: counters.clone(),
+            changed: Notify::new(),
+        })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn can_ask(&self) -> bool {
+        self.known().balance.can_ask()
+    }
+
+    pub(super) fn describe(&self) -> Vec<(String, &'static str)> {
+        let described = self.known().balance.describe(Instant::now());
+        let name = |peer| match peer {
+            Peer::Control => "control".to_owned(),
+            Peer::Node(id) => id.to_string(),
+        };
+        described.into_iter().map(|(peer, state)| (name(peer), state)).collect()
+    }
+
+    /// Asks one node, and where that dies, drains or is full before it answers, another.
+    pub(super) async fn ask(
+        &self,
+        request: &InferRequest,
+        version: Version,
+        budget: Duration,
+    ) -> Result<CloudAnswer, Problem> {
+        let deadline = Instant::now() + budget;
+        let mut tried = None;
+        let mut last = Problem::new(ProblemCode::Unreachable, "no node of the cloud is connected")
+            .hint("outrigger-agent status tells why");
+        for attempts in 1..=ATTEMPTS_MAX {
+            let Some(mut attempt) = self.begin(tried.as_ref()) else { break };
+            if tried.is_some() {
+                self.counters.asked_again(&last);
+            }
+            match attempt.ask(request, version, deadline).await {
+                Ok(answer) => return Ok(CloudAnswer { attempts, ..answer }),
+                Err(problem) => last = problem,
+            }
+            if !attempt.outcome.may_be_asked_again() {
+                break;
+            }
+            tried = Some(attempt.peer.clone());
+        }
+        Err(last)
+    }
+
+    fn begin(&self, tried: Option<&Peer>) -> Option<Attempt<'_>> {
+        let now = Instant::now();
+        let mut known = self.known();
+        let peer = known.balance.choose(tried, entropy(), now)?;
+        let Some(line) = known.lines.get(&peer).cloned() else {
+            known.balance.handle_outcome(&peer, Outcome::Cancelled, entropy(), now);
+            return None; // the connection has just ended
+        };
+        line.waiting.begin();
+        Some(Attempt { nodes: self, peer, line, outcome: Outcome::Cancelled })
+    }
+
+    /// Keeps the connections as the balance wants them, until it is dropped.
+    pub(super) async fn keep(
+        self: Arc<Self>,
+        mut desired: watch::Receiver<Option<DesiredState>>,
+        mut control: watch::Receiver<Option<Connection>>,
+    ) {
+        loop {
+            if let Some(state) = &*desired.borrow_and_update() {
+                self.list(Listed::of(state));
+            }
+            self.attach_control(control.borrow_and_update().clone());
+            while let Some(action) = self.next_action() {
+                match action {
+                    Action::Connect(node) => drop(tokio::spawn(self.clone().connect(node))),
+                    Action::Disconnect(node) => self.disconnect(&node),
+                }
+            }
+            let timeout = self.known().balance.poll_timeout(Instant::now());
+            let timeout = async {
+                match timeout {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let ended = tokio::select! {
+                changed = desired.changed() => changed.is_err(),
+                changed = control.changed() => changed.is_err(),
+                () = self.changed.notified() => false,
+                () = timeout => false,
+            };
+            if ended {
+                return; // the agent is shutting down
+            }
+        }
+    }
+
+    fn next_action(&self) -> Option<Action> {
+        self.known().balance.poll_action(Instant::now())
+    }
+
+    /// From now on these can be asked.
+    fn list(&self, listed: Listed) {
+        if self.known().listed == listed {
+            return;
+        }
+        if let Err(error) = listed.write(self.identity.folder(), self.ca_hash) {
+            self.counters.nodes_not_kept(&error.to_string());
+        }
+        let mut known = self.known();
+        known.balance.handle_peers(peers(&listed));
+        if known.listed.nodes.is_empty() {
+            known.lines.remove(&Peer::Control); // it is attached anew, with a pulse
+        }
+        known.listed = listed;
+    }
+
+    /// Requests may go over the connection to the control node.
+    fn attach_control(self: &Arc<Self>, connection: Option<Connection>) {
+        let connection = connection.filter(|connection| connection.close_reason().is_none());
+        let Some(connection) = connection else { return };
+        let mut known = self.known();
+        let same = |line: &Arc<Line>| line.connection.stable_id() == connection.stable_id();
+        if !known.lines.get(&Peer::Control).is_some_and(same) {
+            let line = self.attach(&mut known, Peer::Control, connection);
+            // An older cloud does not know the pulse; one that names nodes does.
+            let with_pulse = !known.listed.nodes.is_empty();
+            tokio::spawn(self.clone().watch(Peer::Control, line, with_pulse));
+        }
+        known.balance.handle_connected(&Peer::Control);
+    }
+
+    fn attach(&self, known: &mut Known, peer: Peer, connection: Connection) -> Arc<Line> {
+        let line = Arc::new(Line { connection, waiting: Waiting::default() });
+        known.balance.handle_connected(&peer);
+        known.lines.insert(peer, line.clone());
+        line
+    }
+
+    async fn connect(self: Arc<Self>, node: NodeId) {
+        let address = self.known().listed.nodes.get(&node).cloned();
+        let peer = Peer::Node(node.clone());
+        let Some(address) = address else { return self.lost(&peer) }; // not listed any more
+        match self.reach(&node, &address).await {
+            Ok(connection) => {
+                self.counters.node_connected(&node, &address.to_string());
+                let line = self.attach(&mut self.known(), peer.clone(), connection);
+                self.changed.notify_one();
+                self.watch(peer, line, true).await;
+            }
+            Err(why) => {
+                self.counters.node_lost(&node, &why);
+                self.lost(&peer);
+            }
+        }
+    }
+
+    async fn reach(&self, node: &NodeId, address: &CloudAddress) -> Result<Connection, String> {
+        let identity = || Ok::<_, UplinkError>((self.identity.ca()?, self.identity.tls()?));
+        let (ca, own) = identity().map_err(|error| explained(&error))?;
+        let connecting = address.connect_node(node, ca, own, &self.clock);
+        match tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
+            Ok(Ok(link)) => Ok(link.connection),
+            Ok(Err(error)) => Err(explained(&error)),
+            Err(_) => Err("the node does not answer".into()),
+        }
+    }
+
+    /// Watches over a connection to its end, and says so.
+    async fn watch(self: Arc<Self>, peer: Peer, line: Arc<Line>, with_pulse: bool) {
+        let connection = &line.connection;
+        let said = |state: NodeState| {
+            let wait = Duration::from_micros(state.wait_us);
+            self.known().balance.handle_state(&peer, wait, state.draining, Instant::now());
+            self.changed.notify_one();
+        };
+        let dead = async {
+            match with_pulse {
+                true => pulse::watch(connection, &line.waiting, said).await,
+                false => std::future::pending().await,
+            }
+        };
+        let why = tokio::select! {
+            ended = connection.closed() => super::explain(&ended),
+            () = dead => "nothing is heard from it".to_owned(),
+        };
+        // What still waits there learns of it by this.
+        quic::close(connection, ProblemCode::None, "");
+        if let Peer::Node(node) = &peer {
+            self.counters.node_lost(node, &why);
+        }
+        let mut known = self.known();
+        if known.lines.get(&peer).is_some_and(|current| Arc::ptr_eq(current, &line)) {
+            known.lines.remove(&peer);
+            drop(known);
+            self.lost(&peer);
+        }
+    }
+
+    fn lost(&self, peer: &Peer) {
+        self.known().balance.handle_disconnected(peer, entropy(), Instant::now());
+        self.changed.notify_one();
+    }
+
+    fn disconnect(&self, node: &NodeId) {
+        if let Some(line) = self.known().lines.get(&Peer::Node(node.clone())) {
+            quic::close(&line.connection, ProblemCode::None, ""); // who watches says that it ended
+        }
+    }
+}
+
+fn peers(listed: &Listed) -> impl Iterator<Item = Peer> {
+    let control = (!listed.nodes_only).then_some(Peer::Control);
+    control.into_iter().chain(listed.nodes.keys().cloned().map(Peer::Node))
+}
+
+fn entropy() -> u64 {
+    u64::from_le_bytes(::link::entropy())
+}
+
+impl Attempt<'_> {
+    async fn ask(
+        &mut self,
+        request: &InferRequest,
+        version: Version,
+        deadline: Instant,
+    ) -> Result<CloudAnswer, Problem> {
+        let began = Instant::now();
+        let budget = deadline.saturating_duration_since(began);
+        let ask = deferral::ask(&self.line.connection, request, version, budget);
+        let result = tokio::time::timeout_at(deadline.into(), ask).await;
+        let result = result.unwrap_or_else(|_| Err(late()));
+        self.outcome = match &result {
+            Ok(answer) => Outcome::Answered { took: began.elapsed(), wait: answer.wait },
+            Err(problem) => outcome(problem),
+        };
+        result
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.line.waiting.end();
+        let mut known = self.nodes.known();
+        known.balance.handle_outcome(&self.peer, self.outcome, entropy(), Instant::now());
+        drop(known);
+        if self.outcome.may_be_asked_again() {
+            self.nodes.changed.notify_one();
+        }
+    }
+}
+
+fn late() -> Problem {
+    Problem::new(ProblemCode::DeadlineExceeded, "the cloud cannot answer before the deadline")
+        .hint("allow more time with the parameter \"timeout\" (microseconds)")
+}
+
+/// What a failure says of the node.
+fn outcome(problem: &Problem) -> Outcome {
+    match problem.code {
+        ProblemCode::Overloaded => {
+            Outcome::Full(Duration::from_millis(problem.retry_after_ms.max(1).into()))
+        }
+        ProblemCode::GoingAway => Outcome::Draining,
+        ProblemCode::Unreachable => Outcome::Dead,
+        ProblemCode::InvalidRequest
+        | ProblemCode::TooLarge
+        | ProblemCode::NotFound
+        | ProblemCode::Unauthorised => Outcome::Refused,
+        ProblemCode::None
+        | ProblemCode::Protocol
+        | ProblemCode::DeadlineExceeded
+        | ProblemCode::InferenceFailed
+        | ProblemCode::Internal => Outcome::Failed,
+    }
+}

@@ -1,0 +1,135 @@
+//! Whether a node still lives. QUIC itself gives a silent peer up after ten seconds; a request with a
+//! deadline of two cannot wait for that. So while requests wait for a node from which nothing is heard,
+//! it is asked for a sign of life; a node that gives none is taken for dead, and its requests are asked
+//! of another. A slow model is no dead node: the sign comes from the process, not from the model.
+//!
+//! Nothing is sent, and nobody wakes up, while no request is under way.
+
+use ::link::frames::{self, LinkError};
+use protocol::wire::{NodeState, Pulse};
+use quinn::Connection;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How often it is looked whether something was heard.
+const TICK: Duration = Duration::from_millis(100);
+/// After so many looks without a request under way, nobody looks until the next one.
+const IDLE_TICKS: u32 = 10;
+/// Silence after which a sign of life is asked for.
+const ASK_AFTER: Duration = Duration::from_millis(150);
+/// Silence after which a node is dead; more where a round to it takes long.
+const DEAD_AFTER: Duration = Duration::from_millis(600);
+/// As many rounds as that.
+const DEAD_AFTER_ROUNDS: u32 = 4;
+
+/// The requests that wait for one node.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    count: AtomicU32,
+    asleep: AtomicBool,
+    awake: Notify,
+}
+
+impl Waiting {
+    pub(super) fn begin(&self) {
+        self.count.fetch_add(1, SeqCst);
+        if self.asleep.swap(false, SeqCst) {
+            self.awake.notify_one();
+        }
+    }
+
+    pub(super) fn end(&self) {
+        self.count.fetch_sub(1, SeqCst);
+    }
+
+    /// Sleeps until a request begins. Whoever begins one while this falls asleep wakes it.
+    async fn sleep(&self) {
+        self.asleep.store(true, SeqCst);
+        if self.count.load(SeqCst) == 0 {
+            self.awake.notified().await;
+        }
+        self.asleep.store(false, SeqCst);
+    }
+}
+
+/// Watches over a connection until it ends, or nothing is heard on it while somebody waits. What the
+/// node says of itself goes to `said`.
+pub(super) async fn watch(connection: &Connection, waiting: &Waiting, said: impl Fn(NodeState)) {
+    // An error is the connection's: it ends by itself then.
+    let _ = follow(connection, waiting, said).await;
+}
+
+async fn follow(
+    connection: &Connection,
+    waiting: &Waiting,
+    said: impl Fn(NodeState),
+) -> Result<(), LinkError> {
+    let (mut send, mut receive) = connection.open_bi().await?;
+    frames::send(&mut send, &Pulse {}).await?;
+    let listen = async {
+        loop {
+            said(frames::receive(&mut receive).await?);
+        }
+    };
+    let beat = async {
+        let mut heard = Heard::new(connection);
+        let mut idle = 0;
+        loop {
+            tokio::time::sleep(TICK).await;
+            if waiting.count.load(SeqCst) == 0 {
+                idle += 1;
+                if idle >= IDLE_TICKS {
+                    waiting.sleep().await;
+                    idle = 0;
+                }
+                heard = Heard::new(connection);
+                continue;
+            }
+            idle = 0;
+            match heard.look(connection) {
+                Silence::Short => {}
+                Silence::Ask => frames::send(&mut send, &Pulse {}).await?,
+                Silence::Dead => return Ok(()),
+            }
+        }
+    };
+    tokio::select! { end = listen => end, end = beat => end }
+}
+
+enum Silence {
+    Short,
+    Ask,
+    Dead,
+}
+
+/// When something was heard last.
+struct Heard {
+    datagrams: u64,
+    at: Instant,
+    asked: bool,
+}
+
+impl Heard {
+    fn new(connection: &Connection) -> Self {
+        let datagrams = connection.stats().udp_rx.datagrams;
+        Self { datagrams, at: Instant::now(), asked: false }
+    }
+
+    fn look(&mut self, connection: &Connection) -> Silence {
+        let now = Self::new(connection);
+        if now.datagrams != self.datagrams {
+            *self = now;
+            return Silence::Short;
+        }
+        let silent = now.at.saturating_duration_since(self.at);
+        if silent >= DEAD_AFTER.max(connection.rtt() * DEAD_AFTER_ROUNDS) {
+            return Silence::Dead;
+        }
+        if silent < ASK_AFTER || self.asked {
+            return Silence::Short;
+        }
+        self.asked = true;
+        Silence::Ask
+    }
+}
