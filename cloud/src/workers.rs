@@ -64,6 +64,7 @@ pub struct WorkerStatus {
 pub struct Workers {
     library: PathBuf,
     memory_bytes: u64,
+    run_limit: Duration,
     identity: String,
     events: Arc<Events>,
     known: Mutex<Known>,
@@ -84,15 +85,15 @@ struct FailedLoads {
 
 impl Workers {
     /// Workers with this ONNX Runtime, and with so many bytes of memory for all models together, and
-    /// so for each of them at most. None is started before a model is loaded.
+    /// so for each of them at most. A run without a deadline may take `run_limit`. None is started before a model is loaded.
     ///
     /// # Errors
     /// The library cannot be read.
-    pub fn new(library: &Path, memory_bytes: u64) -> io::Result<Self> {
+    pub fn new(library: &Path, memory_bytes: u64, run_limit: Duration) -> io::Result<Self> {
         let library = library.canonicalize()?;
         let identity = library_identity(&library)?;
         let (events, known) = (Arc::default(), Mutex::default());
-        Ok(Self { library, memory_bytes, identity, events, known })
+        Ok(Self { library, memory_bytes, run_limit, identity, events, known })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -204,7 +205,7 @@ impl Backend for Workers {
         match worker.open() {
             Ok((index, opened)) => {
                 self.known().failed.remove(&model);
-                Ok(Box::new(RemoteSession::new(worker, index, opened)))
+                Ok(Box::new(RemoteSession::new(worker, index, opened, self.run_limit)))
             }
             Err(NotOpened::Said(failure)) => Err(failure.into_error(&model, options)),
             Err(NotOpened::Ended(why)) => {

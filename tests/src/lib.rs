@@ -29,4 +29,5 @@ pub mod raw_link;
 pub mod small_models;
 pub mod soak;
 pub mod statistics;
+pub mod workers;
 pub mod world;

@@ -3,6 +3,7 @@
 
 mod ageing;
 mod agent;
+mod api;
 mod cloud;
 mod cpu;
 mod operator;
@@ -10,6 +11,7 @@ mod process;
 mod publisher;
 
 pub use agent::{Agent, AgentOptions, Environment, model_status};
+pub use api::{Api, ApiResponse};
 pub use cloud::Cloud;
 pub use cpu::{CpuMeter, with_descendants};
 pub use operator::Operator;
@@ -45,8 +47,16 @@ impl World {
     /// # Errors
     /// A program that does not start, with what it printed.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_in(&[])
+    }
+
+    /// The same with these variables in the cloud's environment.
+    ///
+    /// # Errors
+    /// A program that does not start, with what it printed.
+    pub fn start_in(environment: &Environment) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("outrigger-").tempdir()?;
-        let cloud = Cloud::start(&folder.path().join("cloud"))?;
+        let cloud = Cloud::start_in(&folder.path().join("cloud"), environment)?;
         let operator = Operator::new(&folder.path().join("operator"));
         operator.login(&cloud)?;
         Ok(Self { folder, cloud, operator })

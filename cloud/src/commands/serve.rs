@@ -10,6 +10,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -91,7 +92,8 @@ fn open_engine(settings: &settings::Runtime) -> anyhow::Result<Engine> {
 
 #[cfg(target_os = "linux")]
 fn with_workers(library: &Path, settings: &settings::Runtime) -> anyhow::Result<Engine> {
-    let workers = Workers::new(library, settings.memory_budget_bytes());
+    let run_limit = Duration::from_secs(settings.run_limit_s.max(1).into());
+    let workers = Workers::new(library, settings.memory_budget_bytes(), run_limit);
     Ok(Engine::Workers(Arc::new(workers.context("cannot read ONNX Runtime's library")?)))
 }
 

@@ -52,12 +52,14 @@ pub struct Runtime {
     /// What all models may take together, in MB; 0 for half of what the machine or the server's
     /// control group has.
     pub memory_budget_mb: u64,
+    /// How long a run may take whose request names no deadline, in seconds; then its worker is ended.
+    pub run_limit_s: u32,
 }
 
 impl Default for Runtime {
     fn default() -> Self {
         let workers = cfg!(target_os = "linux");
-        Self { library: PathBuf::new(), workers, memory_budget_mb: 0 }
+        Self { library: PathBuf::new(), workers, memory_budget_mb: 0, run_limit_s: 60 }
     }
 }
 

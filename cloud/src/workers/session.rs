@@ -21,8 +21,6 @@ use super::worker::{Absent, Worker};
 
 /// How long after its deadline a run may go on.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long a run without a deadline may take.
-const RUN_MAX: Duration = Duration::from_secs(60);
 /// How many times the longest run so far a run may take.
 const LONGEST_TIMES: u32 = 10;
 /// How long a run without a deadline waits for a worker's successor.
@@ -33,12 +31,19 @@ pub(super) struct RemoteSession {
     worker: Arc<Worker>,
     index: usize,
     opened: Opened,
+    /// How long a run without a deadline may take.
+    run_limit: Duration,
     longest: Duration,
 }
 
 impl RemoteSession {
-    pub(super) fn new(worker: Arc<Worker>, index: usize, opened: Opened) -> Self {
-        Self { worker, index, opened, longest: Duration::ZERO }
+    pub(super) fn new(
+        worker: Arc<Worker>,
+        index: usize,
+        opened: Opened,
+        run_limit: Duration,
+    ) -> Self {
+        Self { worker, index, opened, run_limit, longest: Duration::ZERO }
     }
 
     fn specs(&self) -> Specs<'_> {
@@ -59,7 +64,7 @@ impl RemoteSession {
         let longest = self.longest * LONGEST_TIMES;
         match deadline {
             Some(deadline) => (deadline + GRACE).max(began + longest),
-            None => began + longest.max(RUN_MAX),
+            None => began + longest.max(self.run_limit),
         }
     }
 }

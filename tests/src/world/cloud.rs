@@ -18,9 +18,17 @@ impl Cloud {
     /// # Errors
     /// It does not get ready; with what it printed.
     pub fn start(data_dir: &Path) -> anyhow::Result<Self> {
+        Self::start_in(data_dir, &[])
+    }
+
+    /// The same with these variables in its environment.
+    ///
+    /// # Errors
+    /// It does not get ready; with what it printed.
+    pub fn start_in(data_dir: &Path, environment: &Environment) -> anyhow::Result<Self> {
         let mut cloud =
             Self { data_dir: data_dir.to_owned(), address: "127.0.0.1:0".into(), process: None };
-        cloud.restart()?;
+        cloud.restart_in(environment)?;
         Ok(cloud)
     }
 
