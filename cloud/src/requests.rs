@@ -1,7 +1,6 @@
 //! The one way to an answer, for agents over QUIC and for clients over HTTPS: admitted on the
 //! header, then run, metered whatever becomes of it.
 
-use oip::Ask;
 use protocol::infer::{InferRequest, InferResponse};
 use protocol::problem::Problem;
 use protocol::tensor::Tensor;
@@ -9,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::access::Identity;
-use crate::serving::{Admitted, Asker};
+use crate::serving::{self, Admitted, Inferred, Knock, Size};
 use crate::state::Cloud;
 use crate::usage::Charge;
 
@@ -19,6 +18,7 @@ pub struct Taken {
     pub arrived: Instant,
     admitted: Admitted,
     charge: Charge,
+    deadline: Instant,
 }
 
 impl Taken {
@@ -26,24 +26,46 @@ impl Taken {
     pub fn caller(&self) -> &Arc<str> {
         self.charge.caller()
     }
+
+    /// When the answer is of no use any more.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// What its body says, where the header did not; `wait` counts from its arrival.
+    ///
+    /// # Errors
+    /// There is no memory for it, or no time.
+    pub fn specify(mut self, request: &InferRequest, wait: Duration) -> Result<Self, Problem> {
+        let now = Instant::now();
+        let size = Size {
+            items: serving::items(request),
+            bytes: size_bytes(&request.inputs),
+            priority: request.priority,
+            remaining: (self.arrived + wait).saturating_duration_since(now),
+        };
+        self.admitted.specify(size)?;
+        self.deadline = now + self.admitted.remaining();
+        Ok(self)
+    }
 }
 
 impl Cloud {
-    /// Takes a request that must be answered within `remaining`, or refuses it at once.
+    /// Takes a request, or refuses it at once.
     ///
     /// # Errors
     /// Why it is not taken.
     pub fn admit(
         self: &Arc<Self>,
         identity: &Identity,
-        asker: Asker,
-        ask: &Ask<'_>,
-        remaining: Duration,
+        knock: &Knock<'_>,
     ) -> Result<Taken, Problem> {
-        let known = self.serving.knows(ask.model).then(|| ask.model.clone());
+        let arrived = Instant::now();
+        let known = self.serving.knows(knock.model).then(|| knock.model.clone());
         let charge = Charge::new(self, identity, known);
-        let admitted = self.serving.admit(asker, ask, remaining)?;
-        Ok(Taken { arrived: Instant::now(), admitted, charge })
+        let admitted = self.serving.admit(identity, knock)?;
+        let deadline = arrived + admitted.remaining();
+        Ok(Taken { arrived, admitted, charge, deadline })
     }
 
     /// Answers a taken request before its deadline, or says why there is no answer. Dropping the
@@ -55,12 +77,12 @@ impl Cloud {
         &self,
         mut taken: Taken,
         request: InferRequest,
-        deadline: Instant,
     ) -> Result<InferResponse, Problem> {
         taken.charge.arrived(size_bytes(&request.inputs));
-        let response = self.serving.infer(taken.admitted, request, deadline).await?;
-        let bytes_out = size_bytes(&response.outputs);
-        taken.charge.answered(response.verdict.timing.infer_us, bytes_out);
+        let inferred = self.serving.infer(taken.admitted, request, taken.deadline).await?;
+        let Inferred { response, compute } = inferred;
+        let compute_us = u64::try_from(compute.as_micros()).unwrap_or(u64::MAX);
+        taken.charge.answered(compute_us, size_bytes(&response.outputs));
         Ok(response)
     }
 }

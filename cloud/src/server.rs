@@ -24,6 +24,7 @@ use crate::api;
 use crate::blobs::Blobs;
 use crate::ca::{CaError, FleetCa};
 use crate::data_dir::{DataDir, DataDirError};
+use crate::serving::settings::ServingSettings;
 use crate::serving::{ServeError, Serving};
 use crate::settings::{self, Settings};
 use crate::state::{Cloud, now_s};
@@ -48,6 +49,8 @@ pub struct Config {
     pub settings: Settings,
     /// What runs the cloud variants.
     pub engine: Engine,
+    /// How they are served, and who may ask how much.
+    pub serving: ServingSettings,
 }
 
 /// What runs the cloud variants.
@@ -276,7 +279,8 @@ async fn open_cloud(
     ca: FleetCa,
 ) -> Result<Arc<Cloud>, StartError> {
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
-    let serving = Serving::new(config.engine.backend(), blobs.clone(), data_dir.bundles());
+    let (backend, settings) = (config.engine.backend(), config.serving.clone());
+    let serving = Serving::new(backend, blobs.clone(), data_dir.bundles(), settings);
     for record in store.bundles()? {
         if record.variant == Variant::Cloud {
             serving.add(&record.signed, None)?;

@@ -4,18 +4,17 @@
 //! standard (`family`). A newer push is loaded and proven before it is known here, so new
 //! requests go to it at once, and those in flight end on the version that they began with. What no
 //! policy names and no device asks is let go of, and so are the least recently used models beyond
-//! [`LOADED_MAX`]; a model that goes gives its memory back (`resident`).
+//! [`LOADED_MAX`]; a model that goes gives its memory back.
 //!
-//! Admission is decided on a request's header, before its tensors are read: by the model's queue,
-//! and by the memory that all requests in flight share. [`Serving::admit`] and [`Serving::infer`]
-//! are the only way in.
+//! Admission is decided on a request's header, before its tensors are read ([`door`]). A loaded model
+//! is a [`lane`]: its sessions, and what runs on them when, together with what. [`Serving::admit`]
+//! and [`Serving::infer`] are the only way in.
 
-use fleet::admission::Admission;
+use fleet::admission::{Ask, ModelSlot};
 use models::backend::Backend;
 use models::bundle::{Bundle, BundleError};
-use models::model::{LoadedModel, ModelError, ModelOptions, ProbeError};
-use models::worker::{Answer, Job, Refused};
-use oip::Ask;
+use models::model::{ModelError, ProbeError};
+use models::worker::Job;
 use protocol::id::{ContentHash, ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse, Placement, Reason, Timing, Verdict};
 use protocol::manifest::{InvalidManifest, Manifest, SignedManifest};
@@ -23,31 +22,30 @@ use protocol::problem::{Problem, ProblemCode};
 use protocol::versions::VersionPolicy;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::access::Identity;
 use crate::blobs::Blobs;
 
+pub mod door;
 mod family;
+pub mod lane;
 mod listing;
-mod resident;
+mod memory;
+pub mod settings;
 mod slot;
 
+use door::{Door, Place};
 pub use family::Asker;
 use family::Family;
-pub use resident::Resident;
+use lane::{Answered, Lane, Standing};
+use settings::ServingSettings;
 use slot::Slot;
 
 /// Models that are loaded at a time.
 pub const LOADED_MAX: usize = 8;
-/// Requests per model that are taken at a time.
-pub const REQUESTS_PER_MODEL: u32 = 64;
-/// Sessions per model at most; fewer on a machine with fewer cores.
-const SESSIONS_MAX: usize = 4;
-/// Bytes of all requests in flight: 1 GiB, counted in KiB.
-const TENSOR_MEMORY_KIB: u32 = 1 << 20;
 
 /// Why a cloud variant cannot answer.
 #[derive(Debug, thiserror::Error)]
@@ -75,20 +73,69 @@ pub enum ServeError {
     Stopping,
 }
 
+/// What is known of a request when it is taken.
+#[derive(Debug)]
+pub struct Knock<'k> {
+    /// What kind of caller asks.
+    pub asker: Asker,
+    /// The model.
+    pub model: &'k ModelName,
+    /// Its version; the one that answers by the model's name when absent.
+    pub version: Option<Version>,
+    /// The rest.
+    pub size: Size,
+}
+
+/// How much a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Its items.
+    pub items: u32,
+    /// Bytes of its tensors.
+    pub bytes: u64,
+    /// 0 (default) and up.
+    pub priority: u8,
+    /// Time until the answer is of no use.
+    pub remaining: Duration,
+}
+
+impl Size {
+    fn ask(self, model: ModelSlot) -> Ask {
+        let Self { items, bytes, priority, remaining } = self;
+        Ask { model, items, bytes, priority, remaining: Some(remaining) }
+    }
+}
+
 /// A request that was taken. Dropping it gives its place back.
 #[derive(Debug)]
 pub struct Admitted {
     slot: Arc<Slot>,
     version: Version,
-    memory: OwnedSemaphorePermit,
-    /// How long the model ran, so that the next waits are estimated better.
-    ran: Option<Duration>,
+    place: Place,
 }
 
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.slot.admission().release(self.ran);
+impl Admitted {
+    /// What the body says, where the header did not.
+    ///
+    /// # Errors
+    /// There is no memory for it, or no time.
+    pub fn specify(&mut self, size: Size) -> Result<(), Problem> {
+        Ok(self.place.specify(&size.ask(self.slot.number))?)
     }
+
+    /// Time to the deadline when it was admitted or specified, clamped to the caller's terms.
+    pub fn remaining(&self) -> Duration {
+        self.place.remaining()
+    }
+}
+
+/// An answer, and the time of a session that it cost.
+#[derive(Debug)]
+pub struct Inferred {
+    /// The answer.
+    pub response: InferResponse,
+    /// Its part of the run that it was part of.
+    pub compute: Duration,
 }
 
 /// All cloud variants.
@@ -96,27 +143,37 @@ pub struct Serving {
     backend: Option<Arc<dyn Backend>>,
     blobs: Blobs,
     folder: PathBuf,
-    options: ModelOptions,
+    settings: ServingSettings,
+    door: Arc<Door>,
     families: RwLock<BTreeMap<ModelName, Family>>,
     uses: AtomicU64,
-    memory: Arc<Semaphore>,
+    slots: AtomicU32,
 }
 
 impl Serving {
     /// Serves from these blobs, laying bundles out in `folder`; without a backend every request is
     /// refused.
-    pub fn new(backend: Option<Arc<dyn Backend>>, blobs: Blobs, folder: PathBuf) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let options = ModelOptions { sessions: cores.min(SESSIONS_MAX), ..Default::default() };
+    pub fn new(
+        backend: Option<Arc<dyn Backend>>,
+        blobs: Blobs,
+        folder: PathBuf,
+        settings: ServingSettings,
+    ) -> Self {
         Self {
             backend,
             blobs,
             folder,
-            options,
+            door: Arc::new(Door::new(settings.admission.clone())),
+            settings,
             families: RwLock::default(),
             uses: AtomicU64::new(0),
-            memory: Arc::new(Semaphore::new(TENSOR_MEMORY_KIB as usize)),
+            slots: AtomicU32::new(0),
         }
+    }
+
+    /// The gate, for its counters.
+    pub fn door(&self) -> &Door {
+        &self.door
     }
 
     fn families(&self) -> RwLockReadGuard<'_, BTreeMap<ModelName, Family>> {
@@ -127,6 +184,13 @@ impl Serving {
         self.families.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The number at the gate of a variant to come.
+    fn number(&self, model: &ModelName) -> ModelSlot {
+        let number = ModelSlot(self.slots.fetch_add(1, Relaxed));
+        self.door.add_model(number, self.settings.of(model).in_flight);
+        number
+    }
+
     /// Makes a pushed cloud variant known, with its model when that is loaded already: from now on
     /// it answers, where the policy says so.
     ///
@@ -135,13 +199,12 @@ impl Serving {
     pub fn add(
         &self,
         signed: &SignedManifest,
-        loaded: Option<Arc<Resident>>,
+        loaded: Option<Arc<Lane>>,
     ) -> Result<(), ServeError> {
         let manifest = Manifest::from_json(signed.manifest.as_bytes())?;
-        let sessions = u32::try_from(self.options.sessions).unwrap_or(1);
         let (model, version) = (manifest.model.clone(), manifest.version);
-        let admission = Admission::new(REQUESTS_PER_MODEL, sessions);
-        let slot = Slot::new(signed.bundle(), manifest, admission, loaded);
+        let number = loaded.as_ref().map_or_else(|| self.number(&model), |lane| lane.number());
+        let slot = Slot::new(signed.bundle(), manifest, number, loaded);
         slot.used.store(self.next_use(), Relaxed);
         self.families_mut().entry(model).or_default().add(version, slot);
         self.release_unwanted();
@@ -159,32 +222,20 @@ impl Serving {
         }
     }
 
-    /// Takes a request that must be answered within `remaining`, or refuses it at once.
+    /// Takes a request, or refuses it at once.
     ///
     /// # Errors
     /// A [`Problem`] for who asks.
-    pub fn admit(
-        &self,
-        asker: Asker,
-        ask: &Ask<'_>,
-        remaining: Duration,
-    ) -> Result<Admitted, Problem> {
+    pub fn admit(&self, who: &Identity, knock: &Knock<'_>) -> Result<Admitted, Problem> {
         if self.backend.is_none() {
             return Err(ServeError::NoRuntime.into());
         }
-        let (version, slot) = self.find(asker, ask.model, ask.version)?;
-        if asker == Asker::Device {
+        let (version, slot) = self.find(knock.asker, knock.model, knock.version)?;
+        if knock.asker == Asker::Device {
             slot.device_asks();
         }
-        // What does not say how long it is was counted by the intake, as it arrived.
-        let bytes = ask.body_bytes.unwrap_or(0);
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let memory = self.memory.clone().try_acquire_many_owned(kib).map_err(|_| {
-            let text = "the requests in progress fill the server's memory for tensors";
-            Problem::new(ProblemCode::Overloaded, text).hint("try again soon").retry_after_ms(100)
-        })?;
-        slot.admission().admit(remaining)?;
-        Ok(Admitted { slot, version, memory, ran: None })
+        let place = self.door.admit(who, &knock.size.ask(slot.number))?;
+        Ok(Admitted { slot, version, place })
     }
 
     fn find(
@@ -209,23 +260,22 @@ impl Serving {
     /// A [`Problem`] for who asks.
     pub async fn infer(
         self: &Arc<Self>,
-        mut admitted: Admitted,
+        admitted: Admitted,
         request: InferRequest,
         deadline: Instant,
-    ) -> Result<InferResponse, Problem> {
+    ) -> Result<Inferred, Problem> {
         let began = Instant::now();
         if request.sequence.is_some() {
             let text = "the cloud keeps no sequences";
             return Err(Problem::new(ProblemCode::InvalidRequest, text)
                 .hint("ask an agent, or send the state with each request"));
         }
-        admitted.hold(&request);
         let items = items(&request);
-        let run = self.run(&mut admitted, request, deadline);
+        let run = self.run(&admitted, request, deadline);
         let result = tokio::time::timeout_at(deadline.into(), run).await;
         let result = result.unwrap_or_else(|_| Err(late()));
         match &result {
-            Ok(_) => admitted.slot.statistics.answered(items, began.elapsed()),
+            Ok(_) => admitted.slot.statistics.answered(items.into(), began.elapsed()),
             Err(_) => admitted.slot.statistics.failed(began.elapsed()),
         }
         result
@@ -233,17 +283,21 @@ impl Serving {
 
     async fn run(
         self: &Arc<Self>,
-        admitted: &mut Admitted,
+        admitted: &Admitted,
         request: InferRequest,
         deadline: Instant,
-    ) -> Result<InferResponse, Problem> {
-        let model = self.load_slot(&admitted.slot).await?;
+    ) -> Result<Inferred, Problem> {
+        let lane = self.load_slot(&admitted.slot).await?;
         let InferRequest { inputs, outputs, model: name, id, .. } = request;
-        let ticket = model.submit(Job { inputs, outputs, deadline: Some(deadline) });
-        let answer = ticket.map_err(refused)?.await.map_err(Problem::from)?;
-        admitted.ran = Some(Duration::from_micros(answer.infer_us));
-        admitted.slot.statistics.ran(answer.queue_us, answer.infer_us);
-        Ok(respond(name, id, admitted.version, answer))
+        let Some(permit) = admitted.place.permit() else { return Err(late()) };
+        let (flow, weight, priority) = (permit.flow(), permit.weight(), permit.priority());
+        let standing = Standing { flow, weight, priority, deadline };
+        let answered =
+            lane.answer(Job { inputs, outputs, deadline: Some(deadline) }, standing).await?;
+        let timing = timing(&answered);
+        admitted.slot.statistics.ran(timing.queue_us, timing.infer_us);
+        let compute = answered.own;
+        Ok(Inferred { response: respond(name, id, admitted.version, answered), compute })
     }
 
     /// Loads a version that devices will ask for soon; nothing where there is no such variant.
@@ -291,13 +345,13 @@ impl Serving {
         wanted.into_iter().map(|(_, slot)| slot).collect()
     }
 
-    async fn load_slot(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Resident>, ServeError> {
+    async fn load_slot(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Lane>, ServeError> {
         slot.used.store(self.next_use(), Relaxed);
         let mut loaded = slot.loaded.lock().await;
         if let Some(model) = &*loaded {
             return Ok(model.clone());
         }
-        let model = self.load(slot.bundle, slot.manifest.clone()).await;
+        let model = self.load_as(slot.number, slot.bundle, slot.manifest.clone()).await;
         let model = model.inspect_err(|error| slot.failed(protocol::problem::chain(error)))?;
         slot.describe_loaded(&model);
         *loaded = Some(model.clone());
@@ -306,7 +360,7 @@ impl Serving {
         Ok(model)
     }
 
-    /// Lays a bundle out, loads it, and checks its probes, so that it is warm when it is known.
+    /// Lays a new bundle out, loads it, and checks its probes, so that it is warm when it is known.
     ///
     /// # Errors
     /// [`ServeError`]; nothing is left behind.
@@ -314,27 +368,36 @@ impl Serving {
         self: &Arc<Self>,
         bundle: ContentHash,
         manifest: Manifest,
-    ) -> Result<Arc<Resident>, ServeError> {
+    ) -> Result<Arc<Lane>, ServeError> {
+        let number = self.number(&manifest.model);
+        let loaded = self.load_as(number, bundle, manifest).await;
+        loaded.inspect_err(|_| self.door.remove_model(number))
+    }
+
+    async fn load_as(
+        self: &Arc<Self>,
+        number: ModelSlot,
+        bundle: ContentHash,
+        manifest: Manifest,
+    ) -> Result<Arc<Lane>, ServeError> {
         let this = self.clone();
-        let task = tokio::task::spawn_blocking(move || this.load_blocking(bundle, manifest));
-        task.await.unwrap_or(Err(ServeError::Stopping))
+        let load = move || this.load_blocking(number, bundle, manifest);
+        tokio::task::spawn_blocking(load).await.unwrap_or(Err(ServeError::Stopping))
     }
 
     fn load_blocking(
         &self,
+        number: ModelSlot,
         bundle: ContentHash,
         manifest: Manifest,
-    ) -> Result<Arc<Resident>, ServeError> {
-        let backend = self.backend.as_deref().ok_or(ServeError::NoRuntime)?;
+    ) -> Result<Arc<Lane>, ServeError> {
+        let backend = self.backend.clone().ok_or(ServeError::NoRuntime)?;
         let folder = self.folder.join(bundle.to_string());
         self.blobs.lay_out(&manifest, &folder).map_err(ServeError::LayOut)?;
-        let load = || {
-            let opened = Bundle::open(&folder, manifest)?;
-            let model = LoadedModel::load(backend, opened, &self.options)?;
-            model.check_probes()?;
-            Ok(Arc::new(Resident::new(model)))
-        };
-        let result = load();
+        let settings = self.settings.of(&manifest.model).clone();
+        let needs = lane::Needs { backend, settings, door: self.door.clone(), slot: number };
+        let opened = Bundle::open(&folder, manifest).map_err(ServeError::from);
+        let result = opened.and_then(|bundle| Lane::open(needs, bundle));
         if result.is_err() {
             let _ = std::fs::remove_dir_all(&folder); // laid out anew at the next attempt
         }
@@ -403,48 +466,36 @@ impl Serving {
     }
 }
 
-impl Admitted {
-    /// Holds as much memory as the request has, instead of what it might have had.
-    fn hold(&mut self, request: &InferRequest) {
-        let bytes: usize = request.inputs.iter().map(|input| input.data().len()).sum();
-        let surplus = self.memory.num_permits().saturating_sub(bytes.div_ceil(1024));
-        drop(self.memory.split(surplus));
-    }
-}
-
 /// The first dimension counts items.
-fn items(request: &InferRequest) -> u64 {
+pub(crate) fn items(request: &InferRequest) -> u32 {
     let first = request.inputs.first().and_then(|input| input.shape().first());
-    first.and_then(|items| u64::try_from(*items).ok()).unwrap_or(1)
+    first.and_then(|items| u32::try_from(*items).ok()).unwrap_or(1)
 }
 
-fn respond(model: ModelName, id: String, version: Version, answer: Answer) -> InferResponse {
-    let timing = Timing { queue_us: answer.queue_us, infer_us: answer.infer_us, network_us: 0 };
+fn timing(answered: &Answered) -> Timing {
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    Timing { queue_us: us(answered.queue), infer_us: us(answered.infer), network_us: 0 }
+}
+
+fn respond(model: ModelName, id: String, version: Version, answered: Answered) -> InferResponse {
+    let timing = timing(&answered);
+    let reply = answered.reply;
     let verdict = Verdict {
         placement: Placement::Cloud,
         reason: Reason::Requested,
         version,
-        confidence: answer.confidence,
+        confidence: reply.reading.confidence,
         risk: None,
-        label: answer.label,
+        label: reply.reading.label,
         timing,
         attempts: 1,
     };
-    InferResponse { model, id, outputs: answer.outputs, verdict }
+    InferResponse { model, id, outputs: reply.outputs, verdict }
 }
 
 fn late() -> Problem {
     let text = "the deadline passed before the model could answer";
     Problem::new(ProblemCode::DeadlineExceeded, text).hint("allow more time")
-}
-
-fn refused(refused: Refused) -> Problem {
-    match refused {
-        Refused::Full { .. } => Problem::new(ProblemCode::Overloaded, refused.to_string())
-            .hint("try again after retry_after_ms")
-            .retry_after_ms(100),
-        Refused::Stopped => Problem::new(ProblemCode::GoingAway, refused.to_string()),
-    }
 }
 
 impl From<ServeError> for Problem {

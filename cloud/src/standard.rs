@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::access::LiveKey;
 use crate::requests::Taken;
-use crate::serving::Asker;
+use crate::serving::{Asker, Knock, Size};
 use crate::state::{Cloud, now_s};
 use crate::store::audit::By;
 
@@ -94,9 +94,13 @@ impl Inference for Standard {
         let events = &self.cloud.events;
         events.request_arrived();
         let taken = self.key(caller).and_then(|key| {
-            // The deadline is in the body, so no request is late yet.
+            // What does not say how long it is was counted by the intake, as it arrived. The rest
+            // stands in the body: no request is late yet, or larger than one item.
+            let bytes = ask.body_bytes.unwrap_or(0);
             let remaining = Duration::from_millis(DEADLINE_MAX_MS.into());
-            self.cloud.admit(&key.identity, Asker::Client, ask, remaining)
+            let size = Size { items: 1, bytes, priority: 0, remaining };
+            let Ask { model, version, .. } = *ask;
+            self.cloud.admit(&key.identity, &Knock { asker: Asker::Client, model, version, size })
         });
         taken.inspect_err(|problem| events.request_refused(&caller.name(), problem))
     }
@@ -104,9 +108,11 @@ impl Inference for Standard {
     async fn infer(&self, place: Taken, request: InferRequest) -> Result<InferResponse, Problem> {
         let _flying = self.cloud.in_flight.enter();
         let wait_ms = request.deadline_ms.unwrap_or(DEADLINE_DEFAULT_MS).min(DEADLINE_MAX_MS);
-        let deadline = place.arrived + Duration::from_millis(wait_ms.into());
         let caller = place.caller().clone();
-        let result = self.cloud.answer(place, request, deadline).await;
+        let specified = place.specify(&request, Duration::from_millis(wait_ms.into()));
+        let place =
+            specified.inspect_err(|problem| self.cloud.events.request_refused(&caller, problem))?;
+        let result = self.cloud.answer(place, request).await;
         match &result {
             Ok(_) => self.cloud.events.request_answered(),
             Err(problem) => self.cloud.events.request_failed(&caller, problem),

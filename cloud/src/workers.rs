@@ -42,6 +42,18 @@ use worker::{NotOpened, Standing, Worker};
 
 /// Models whose failed loads are remembered.
 const REMEMBERED_MAX: usize = 256;
+const MB: u64 = 1_000_000;
+
+/// What workers may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory of all models together, and so of each of them at most, in bytes.
+    pub memory_bytes: u64,
+    /// How long a model may take to be loaded.
+    pub load: Duration,
+    /// How long a run without a deadline may take.
+    pub run: Duration,
+}
 
 /// How one worker stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +75,7 @@ pub struct WorkerStatus {
 /// The workers of all loaded models.
 pub struct Workers {
     library: PathBuf,
-    memory_bytes: u64,
-    run_limit: Duration,
+    limits: Limits,
     identity: String,
     events: Arc<Events>,
     known: Mutex<Known>,
@@ -84,16 +95,15 @@ struct FailedLoads {
 }
 
 impl Workers {
-    /// Workers with this ONNX Runtime, and with so many bytes of memory for all models together, and
-    /// so for each of them at most. A run without a deadline may take `run_limit`. None is started before a model is loaded.
+    /// Workers with this ONNX Runtime. None is started before a model is loaded.
     ///
     /// # Errors
     /// The library cannot be read.
-    pub fn new(library: &Path, memory_bytes: u64, run_limit: Duration) -> io::Result<Self> {
+    pub fn new(library: &Path, limits: Limits) -> io::Result<Self> {
         let library = library.canonicalize()?;
         let identity = library_identity(&library)?;
         let (events, known) = (Arc::default(), Mutex::default());
-        Ok(Self { library, memory_bytes, run_limit, identity, events, known })
+        Ok(Self { library, limits, identity, events, known })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -123,7 +133,7 @@ impl Workers {
 
     /// What all models may take together, in bytes.
     pub fn budget_bytes(&self) -> u64 {
-        self.memory_bytes
+        self.limits.memory_bytes
     }
 
     fn worker(&self, model: &Path, options: &SessionOptions) -> Result<Arc<Worker>, LoadError> {
@@ -147,7 +157,7 @@ impl Workers {
         let folder = model.parent().unwrap_or(Path::new("/")).to_owned();
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let label = name.chars().take(12).collect();
-        let limits = confine::Limits { memory_bytes: self.memory_bytes, cpu_s: None };
+        let limits = confine::Limits { memory_bytes: self.limits.memory_bytes, cpu_s: None };
         let job = Job {
             parent: std::process::id(),
             library: self.library.clone(),
@@ -156,17 +166,17 @@ impl Workers {
             options: options.clone(),
             limits,
         };
-        Launch { job, label, environment: Vec::new() }
+        Launch { job, label, load_limit: self.limits.load, environment: Vec::new() }
     }
 
     /// Every session holds the weights.
     fn check_size(&self, model: &Path, sessions: usize) -> Result<(), LoadError> {
         let weights = std::fs::metadata(model).map_err(|source| unread(model, source))?.len();
         let needs = weights.saturating_mul(sessions as u64);
-        if needs <= self.memory_bytes {
+        if needs <= self.limits.memory_bytes {
             return Ok(());
         }
-        let (needs_mb, has_mb) = (needs >> 20, self.memory_bytes >> 20);
+        let (needs_mb, has_mb) = (needs.div_ceil(MB), self.limits.memory_bytes / MB);
         Err(LoadError::TooLarge { path: model.to_owned(), needs_mb, has_mb })
     }
 }
@@ -205,7 +215,7 @@ impl Backend for Workers {
         match worker.open() {
             Ok((index, opened)) => {
                 self.known().failed.remove(&model);
-                Ok(Box::new(RemoteSession::new(worker, index, opened, self.run_limit)))
+                Ok(Box::new(RemoteSession::new(worker, index, opened, self.limits.run)))
             }
             Err(NotOpened::Said(failure)) => Err(failure.into_error(&model, options)),
             Err(NotOpened::Ended(why)) => {

@@ -11,8 +11,8 @@
 //!
 //! Output rows hold the first input's row, repeated or cut to length and times `scale` (1 when
 //! absent), so a test writes the logits it wants as the input. More lines make it misbehave:
-//! `delay_ms N` sleeps, `fail` and `panic` do so always, `fail V` and `panic V` when the first
-//! number of the first input is `V`. A [`Gate`] holds every run until the test opens it.
+//! `delay_ms N` sleeps, `fail` and `panic` do so always, `fail V`, `lose V` and `panic V` when the
+//! first number of the first input is `V`; `lose` loses the session. A [`Gate`] holds every run until the test opens it.
 //!
 //! A backend that offers execution providers ([`FakeBackend::offering`]) opens sessions on them, which
 //! take all of one node. `on PROVIDER ...` (also `on cpu`) lets one of them misbehave alone: any line from above
@@ -90,9 +90,19 @@ impl Gate {
         self.0.1.notify_all();
     }
 
+    /// Holds every run that comes from now on.
+    pub fn close(&self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).open = false;
+    }
+
     /// Waits until `runs` runs have come to the gate since it was made.
     pub fn wait_for(&self, runs: usize) {
         self.wait_while(|state| state.arrived < runs);
+    }
+
+    /// How many runs have come to the gate.
+    pub fn arrived(&self) -> usize {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).arrived
     }
 
     fn pass(&self) {
@@ -142,6 +152,7 @@ struct Script {
     scale: f64,
     delay: Duration,
     fail: When,
+    lose: When,
     panic: When,
     nodes: Option<NodeCount>,
     refuse: bool,
@@ -173,6 +184,7 @@ impl Script {
             scale: 1.0,
             delay: Duration::ZERO,
             fail: When::Never,
+            lose: When::Never,
             panic: When::Never,
             nodes: (provider != Provider::Cpu).then_some(NodeCount { taken: 1, all: 1 }),
             refuse: false,
@@ -199,6 +211,7 @@ impl Script {
             ["scale", value] => self.scale = number(value)?,
             ["delay_ms", value] => self.delay = Duration::from_millis(number(value)?),
             ["fail", rest @ ..] => self.fail = When::parse(rest)?,
+            ["lose", rest @ ..] => self.lose = When::parse(rest)?,
             ["panic", rest @ ..] => self.panic = When::parse(rest)?,
             ["takes", taken, all] => {
                 self.nodes = Some(NodeCount { taken: number(taken)?, all: number(all)? });
@@ -276,6 +289,9 @@ impl Session for FakeSession {
         std::thread::sleep(script.delay);
         let first = first_numbers(&inputs[0]).first().copied().unwrap_or(0.0);
         assert!(!script.panic.holds(first), "told to panic");
+        if script.lose.holds(first) {
+            return Err(RunError::Lost("told to lose".to_owned()));
+        }
         if script.fail.holds(first) {
             return Err(RunError::Failed("told to fail".to_owned()));
         }

@@ -34,6 +34,7 @@
 //! - [`worker`]: one thread owns one runner, behind a bounded queue; [`model`] is a checked
 //!   [`bundle`] with its workers; [`probing`]: how near its answers
 //!   to the probes come, alone and among others.
+//! - [`sessions`]: the same bundle for a server that decides itself which requests share a run.
 //! - [`providers`]: which accelerator runs a model, proven on this machine ([`compare`]).
 //! - [`memory`]: what this process holds, so that a model's share can be measured.
 //! - [`onnx`]: ONNX files read, edited and written, for the toolchain.
@@ -62,5 +63,6 @@ pub mod preprocess;
 pub mod probing;
 pub mod providers;
 pub mod runner;
+pub mod sessions;
 pub mod stream;
 pub mod worker;

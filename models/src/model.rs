@@ -220,16 +220,10 @@ impl LoadedModel {
         let job = Job { inputs: case.inputs.clone(), outputs, ..Job::default() };
         let ticket = self.submit(job).map_err(|source| ProbeError::Refused { probe, source })?;
         let answer = ticket.wait().map_err(|source| ProbeError::Run { probe, source })?;
-        compare_probe(probe, case, &answer.outputs, |expected| self.tolerance(expected))?;
+        compare_probe(probe, case, &answer.outputs, |expected| {
+            tolerance(self.provider, self.manifest(), expected)
+        })?;
         Ok(answer)
-    }
-
-    fn tolerance(&self, expected: &Tensor) -> Tolerance {
-        let stated = Tolerance::of_manifest(self.manifest().probes.tolerance);
-        match self.provider {
-            Provider::Cpu => stated,
-            _ => Tolerance::between_providers(expected.datatype()).or(stated),
-        }
     }
 
     /// Answers one probe, and does not look at the answer: a model that was proven before is only
@@ -249,12 +243,12 @@ impl LoadedModel {
     }
 }
 
-fn pipelines(bundle: &Bundle) -> Result<Pipelines, ModelError> {
+pub(crate) fn pipelines(bundle: &Bundle) -> Result<Pipelines, ModelError> {
     Ok(Pipelines::new(bundle.manifest(), &bundle.step_files()?, bundle.labels())?)
 }
 
 /// A session whose tensors are what the manifest says.
-fn open_session(
+pub(crate) fn open_session(
     backend: &dyn Backend,
     bundle: &Bundle,
     options: &SessionOptions,
@@ -276,6 +270,15 @@ pub(crate) fn open_runner(
     let session = open_session(backend, bundle, options)?;
     let nodes = session.nodes();
     Ok((Runner::new(session, pipelines(bundle)?), nodes))
+}
+
+/// How far an answer may lie from the measured one where this provider computes it.
+pub(crate) fn tolerance(provider: Provider, manifest: &Manifest, expected: &Tensor) -> Tolerance {
+    let stated = Tolerance::of_manifest(manifest.probes.tolerance);
+    match provider {
+        Provider::Cpu => stated,
+        _ => Tolerance::between_providers(expected.datatype()).or(stated),
+    }
 }
 
 /// Compares what a probe was answered with what was measured.

@@ -160,6 +160,19 @@ impl Preprocess {
         Ok(prepared)
     }
 
+    /// Whether all of these inputs go through unchanged.
+    pub fn takes_as_it_is(&self, inputs: &[Tensor]) -> bool {
+        inputs.iter().all(|input| {
+            let feed = self.0.feeds.iter().find(|feed| feed.input == input.name());
+            feed.is_none_or(|feed| feed.accepts_as_it_is(input))
+        })
+    }
+
+    /// Whether an input is cut into frames.
+    pub fn cuts_frames(&self) -> bool {
+        self.0.feeds.iter().any(Feed::cuts_frames)
+    }
+
     fn known<'t>(&self, input: &'t Tensor) -> Result<&'t Tensor, InvalidRequest> {
         let known = self.0.inputs.iter().any(|spec| spec.name == input.name());
         if known || self.0.inputs.is_empty() {

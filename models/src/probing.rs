@@ -17,6 +17,10 @@ use crate::model::{LoadedModel, ProbeError};
 use crate::numbers;
 use crate::worker::{Answer, Job};
 
+mod together;
+
+pub use together::{INVARIANT_WITHIN, Objection, Together};
+
 /// How many probes are compared.
 const SUBJECTS: usize = 4;
 /// How many probes one batch holds.

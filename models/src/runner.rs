@@ -16,6 +16,10 @@ use crate::postprocess::{InvalidPostprocess, Plan, Postprocess};
 use crate::preprocess::{Frames, InvalidPipeline, Moment, Preprocess, StepFiles};
 use crate::stream::{Feedback, Piece, StreamState};
 
+mod question;
+
+pub use question::{Asked, Given, Mates, Question};
+
 /// All that stands around a session, checked against what it takes and gives. The default is
 /// nothing: tensors in, tensors out.
 #[derive(Debug, Clone, Default)]

@@ -234,7 +234,7 @@ fn run_caught(runner: &mut Runner, job: &Job, stream: Option<&Piece>) -> Result<
     catch_unwind(run).unwrap_or_else(|panic| Err(RunError::Panicked(panic_text(&*panic))))
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

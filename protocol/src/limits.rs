@@ -53,5 +53,8 @@ pub const PRIORITY_MAX: u8 = 3;
 pub const QUEUE_MAX_REQUESTS: usize = 4096;
 /// Sizes of requests of one model that have a curve of their own.
 pub const SHAPES_MAX: usize = 64;
+/// Requests that one device or key may have in flight on the cloud, unless its tenant's terms say
+/// otherwise.
+pub const CALLER_REQUESTS_MAX: u32 = 1024;
 /// Tenants, and callers (devices and keys), whose rates are remembered at a time, each.
 pub const IDENTITIES_MAX: usize = 65_536;

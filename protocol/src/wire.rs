@@ -160,6 +160,17 @@ impl PendingRequest {
         self.version
     }
 
+    /// Its items: the first dimension of its inputs.
+    pub fn items(&self) -> u32 {
+        let first = self.metas.first().and_then(|meta| meta.shape.first());
+        first.and_then(|items| u32::try_from(*items).ok()).unwrap_or(1)
+    }
+
+    /// How urgent it is.
+    pub fn priority(&self) -> u8 {
+        self.request.priority
+    }
+
     /// The milliseconds that are left for it.
     pub fn deadline_ms(&self) -> u32 {
         self.request.deadline_ms.unwrap_or(0)

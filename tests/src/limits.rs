@@ -2,6 +2,7 @@
 //! the commented configuration that ships with the agent.
 
 use anyhow::Context;
+use fleet::admission::{GatePolicy, LimitPolicy};
 use models::error::audio::{CHANNELS_MAX, FRAMES_MAX, RATE_MAX_HZ, RATE_MIN_HZ, SAMPLES_MAX};
 use models::error::image::{ENCODED_MAX_BYTES, PIXELS_MAX, SIDE_MAX};
 use models::error::text::{TEXT_MAX_BYTES, TEXTS_MAX, TOKENS_MAX};
@@ -18,6 +19,7 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     let mut rows = requests(agent_toml)?;
     rows.extend(connections(agent_toml)?);
     rows.extend(items());
+    rows.extend(cloud());
     rows.extend(fleet());
     let mut table = "| what | limit | beyond it | configured by |\n|---|---|---|---|\n".to_owned();
     for [what, limit, beyond, by] in rows {
@@ -149,6 +151,26 @@ fn items() -> Vec<Row> {
             "it is truncated to the model's length",
             "the bundle",
         ),
+    ]
+}
+
+fn cloud() -> Vec<Row> {
+    let LimitPolicy { min, max, .. } = LimitPolicy::default();
+    let found = format!("{min} to {}, found by measurement", count(max.into()));
+    let terms = "the terms of its tenant";
+    let first = "503, `UNAVAILABLE`, or the one that was idle longest is forgotten";
+    vec![
+        row("items of a model in flight on the cloud", found, OVERLOADED, ""),
+        row(
+            "requests of a device or key in flight there",
+            count(CALLER_REQUESTS_MAX.into()),
+            OVERLOADED,
+            terms,
+        ),
+        row("priority, and rate, of a caller there", "0, none", "cut; 503", terms),
+        row("tensors in flight there", size(GatePolicy::default().tensor_bytes), OVERLOADED, ""),
+        row("requests of a model that wait", count(QUEUE_MAX_REQUESTS as u64), OVERLOADED, ""),
+        row("tenants, and callers, remembered there", count(IDENTITIES_MAX as u64), first, ""),
     ]
 }
 

@@ -1,17 +1,16 @@
 //! One request: admitted on its header, then read, run, and answered on the same stream.
 
 use link::frames;
-use oip::Ask;
 use protocol::codec::FrameHeader;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire::{self, PendingRequest};
 use quinn::{RecvStream, SendStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::answer_problem;
 use super::session::{Session, StreamError};
 use crate::requests::Taken;
-use crate::serving::Asker;
+use crate::serving::{Asker, Knock, Size};
 
 /// How a request ended without an answer.
 enum Unanswered {
@@ -40,7 +39,6 @@ pub(super) async fn serve(
     let _flying = session.cloud.in_flight.enter();
     let open: wire::InferOpen = frames::message(&mut recv, header).await?;
     events.request_arrived();
-    let arrived = Instant::now();
     let taken = match admit(session, open).await {
         Ok(taken) => taken,
         Err(problem) => {
@@ -48,8 +46,7 @@ pub(super) async fn serve(
             return Ok(answer_problem(&mut send, &mut recv, problem).await?);
         }
     };
-    let deadline = arrived + Duration::from_millis(taken.0.deadline_ms().into());
-    let result = answer(session, taken, deadline, &mut send, &mut recv).await;
+    let result = answer(session, taken, &mut send, &mut recv).await;
     match result {
         Ok((reply, outputs)) => {
             frames::send_last(&mut send, &reply, outputs).await?;
@@ -75,14 +72,16 @@ type Admitted = (PendingRequest, Taken);
 
 async fn admit(session: &Session, open: wire::InferOpen) -> Result<Admitted, Problem> {
     let pending = PendingRequest::from_open(open)?;
-    let remaining = Duration::from_millis(pending.deadline_ms().into());
-    let ask = Ask {
-        model: pending.model(),
-        version: Some(pending.version()),
-        body_bytes: Some(pending.tensor_sizes.iter().sum()),
+    let size = Size {
+        items: pending.items(),
+        bytes: pending.tensor_sizes.iter().sum(),
+        priority: pending.priority(),
+        remaining: Duration::from_millis(pending.deadline_ms().into()),
     };
-    session.check_model(ask.model).await?;
-    let taken = session.cloud.admit(&session.identity, Asker::Device, &ask, remaining)?;
+    let (model, version) = (pending.model(), Some(pending.version()));
+    session.check_model(model).await?;
+    let knock = Knock { asker: Asker::Device, model, version, size };
+    let taken = session.cloud.admit(&session.identity, &knock)?;
     Ok((pending, taken))
 }
 
@@ -96,18 +95,17 @@ type Reply = (wire::InferReply, Vec<bytes::Bytes>);
 async fn answer(
     session: &Session,
     (pending, taken): Admitted,
-    deadline: Instant,
     send: &mut SendStream,
     recv: &mut RecvStream,
 ) -> Result<Reply, Unanswered> {
     let raw = frames::receive_raw(recv, &pending.tensor_sizes);
-    let raw = tokio::time::timeout_at(deadline.into(), raw).await.map_err(|_| late())?;
+    let raw = tokio::time::timeout_at(taken.deadline().into(), raw).await.map_err(|_| late())?;
     let raw = raw.map_err(|error| match error {
         frames::LinkError::Reset(_) => Unanswered::Cancelled,
         other => Unanswered::Stream(other.into()),
     })?;
     let request = pending.with_data(raw)?;
-    let deferred = session.cloud.answer(taken, request, deadline);
+    let deferred = session.cloud.answer(taken, request);
     tokio::select! {
         result = deferred => {
             let response = result?;

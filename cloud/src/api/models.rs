@@ -13,7 +13,8 @@ use std::sync::Arc;
 use super::ApiError;
 use super::auth::Caller;
 use super::error::RawBody;
-use crate::serving::{Resident, ServeError};
+use crate::serving::ServeError;
+use crate::serving::lane::Lane;
 use crate::state::Cloud;
 use crate::store::Store;
 use crate::store::models::{BundleRecord, PushError, Pushed};
@@ -123,7 +124,7 @@ async fn try_cloud_variant(
     cloud: &Cloud,
     signed: &SignedManifest,
     manifest: &Manifest,
-) -> Result<Option<Arc<Resident>>, ApiError> {
+) -> Result<Option<Arc<Lane>>, ApiError> {
     if manifest.variant != Variant::Cloud {
         return Ok(None);
     }

@@ -4,8 +4,10 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use fleet::access::Permission;
+use fleet::admission::RefusalKind;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ApiError;
@@ -33,6 +35,11 @@ pub(super) async fn stats(
 ) -> Result<Json<Value>, ApiError> {
     caller.need(Permission::View)?;
     let (known, loaded) = cloud.serving.counts();
+    let door = cloud.serving.door();
+    let admission = door.counts();
+    let refused = RefusalKind::ALL.map(|kind| (kind.as_str(), admission.refused(kind)));
+    let dropped = door.drops().map(|(reason, count)| (reason.as_str(), count));
+    let (runs, shared) = door.runs();
     Ok(Json(json!({
         "devices_online": cloud.online.len(),
         "requests_in_flight": cloud.in_flight.count(),
@@ -40,6 +47,11 @@ pub(super) async fn stats(
         "cloud_variants": known,
         "cloud_variants_loaded": loaded,
         "counts": cloud.events.counts(),
+        "admitted": admission.admitted,
+        "refused": BTreeMap::from(refused),
+        "dropped": dropped.collect::<BTreeMap<_, _>>(),
+        "runs": runs,
+        "runs_of_several_requests": shared,
     })))
 }
 

@@ -3,9 +3,10 @@
 use anyhow::Context;
 use models::ort_backend::{OrtBackend, find_library};
 use outrigger_cloud::server::{Config, Engine, Server};
+use outrigger_cloud::serving::settings::ServingSettings;
 use outrigger_cloud::settings::{self, LogFormat, layers};
 #[cfg(target_os = "linux")]
-use outrigger_cloud::workers::Workers;
+use outrigger_cloud::workers::{self, Workers};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
@@ -55,7 +56,8 @@ async fn serve(settings: settings::Settings) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let engine = open_engine(&settings.runtime)?;
     let host = reached_under(&settings.server);
-    let server = Server::start(Config { settings, engine }).await?;
+    let serving = ServingSettings::default();
+    let server = Server::start(Config { settings, engine, serving }).await?;
     say_ready(&server, &host);
     wait_for_signal().await?;
     tracing::info!("stopping");
@@ -92,8 +94,13 @@ fn open_engine(settings: &settings::Runtime) -> anyhow::Result<Engine> {
 
 #[cfg(target_os = "linux")]
 fn with_workers(library: &Path, settings: &settings::Runtime) -> anyhow::Result<Engine> {
-    let run_limit = Duration::from_secs(settings.run_limit_s.max(1).into());
-    let workers = Workers::new(library, settings.memory_budget_bytes(), run_limit);
+    let seconds = |limit_s: u32| Duration::from_secs(limit_s.max(1).into());
+    let limits = workers::Limits {
+        memory_bytes: settings.memory_budget_bytes(),
+        load: seconds(settings.load_limit_s),
+        run: seconds(settings.run_limit_s),
+    };
+    let workers = Workers::new(library, limits);
     Ok(Engine::Workers(Arc::new(workers.context("cannot read ONNX Runtime's library")?)))
 }
 

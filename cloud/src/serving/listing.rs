@@ -60,6 +60,12 @@ impl Serving {
         read.collect()
     }
 
+    /// How many requests wait for a session, over all models.
+    pub fn waiting(&self) -> usize {
+        let loaded = |slot: Arc<Slot>| slot.loaded.try_lock().ok()?.clone();
+        self.slots().into_iter().filter_map(loaded).map(|lane| lane.waiting()).sum()
+    }
+
     /// How many variants are known, and how many of them are loaded.
     pub fn counts(&self) -> (usize, usize) {
         let slots = self.slots();

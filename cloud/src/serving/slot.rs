@@ -1,6 +1,6 @@
 //! One cloud variant: a version of a model, loaded or not.
 
-use fleet::admission::Admission;
+use fleet::admission::ModelSlot;
 use oip::Statistics;
 use protocol::id::ContentHash;
 use protocol::manifest::Manifest;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::resident::Resident;
+use super::lane::Lane;
 
 /// A version that no policy names stays loaded for so long after a device asked it.
 const DEVICE_IDLE: Duration = Duration::from_secs(300);
@@ -19,8 +19,9 @@ const DEVICE_IDLE: Duration = Duration::from_secs(300);
 pub(super) struct Slot {
     pub(super) bundle: ContentHash,
     pub(super) manifest: Manifest,
-    admission: Mutex<Admission>,
-    pub(super) loaded: tokio::sync::Mutex<Option<Arc<Resident>>>,
+    /// Its number at the gate.
+    pub(super) number: ModelSlot,
+    pub(super) loaded: tokio::sync::Mutex<Option<Arc<Lane>>>,
     /// The number of its last use, among those of all slots.
     pub(super) used: AtomicU64,
     pub(super) statistics: Statistics,
@@ -34,13 +35,13 @@ impl Slot {
     pub(super) fn new(
         bundle: ContentHash,
         manifest: Manifest,
-        admission: Admission,
-        loaded: Option<Arc<Resident>>,
+        number: ModelSlot,
+        loaded: Option<Arc<Lane>>,
     ) -> Self {
         let slot = Self {
             bundle,
             manifest,
-            admission: Mutex::new(admission),
+            number,
             loaded: tokio::sync::Mutex::default(),
             used: AtomicU64::new(0),
             statistics: Statistics::default(),
@@ -54,10 +55,6 @@ impl Slot {
         Self { loaded: tokio::sync::Mutex::new(loaded), ..slot }
     }
 
-    pub(super) fn admission(&self) -> MutexGuard<'_, Admission> {
-        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What is said about it; the labels of its classes only once it was loaded.
     pub(super) fn description(&self) -> ModelDescription {
         let unloaded = || ModelDescription::new(&self.manifest, &[], 0);
@@ -65,9 +62,9 @@ impl Slot {
         ModelDescription { takes_sequences: false, ..described } // only agents keep state
     }
 
-    pub(super) fn describe_loaded(&self, model: &Resident) {
-        let described =
-            || ModelDescription::new(model.manifest(), model.labels(), model.instances());
+    pub(super) fn describe_loaded(&self, model: &Lane) {
+        let of = model.sessions();
+        let described = || ModelDescription::new(of.manifest(), of.labels(), model.instances());
         self.description.get_or_init(described);
         *self.failure() = None;
     }

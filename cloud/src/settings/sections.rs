@@ -52,6 +52,8 @@ pub struct Runtime {
     /// What all models may take together, in MB; 0 for half of what the machine or the server's
     /// control group has.
     pub memory_budget_mb: u64,
+    /// How long a worker may take to load its model, in seconds.
+    pub load_limit_s: u32,
     /// How long a run may take whose request names no deadline, in seconds; then its worker is ended.
     pub run_limit_s: u32,
 }
@@ -59,7 +61,13 @@ pub struct Runtime {
 impl Default for Runtime {
     fn default() -> Self {
         let workers = cfg!(target_os = "linux");
-        Self { library: PathBuf::new(), workers, memory_budget_mb: 0, run_limit_s: 60 }
+        Self {
+            library: PathBuf::new(),
+            workers,
+            memory_budget_mb: 0,
+            load_limit_s: 120,
+            run_limit_s: 60,
+        }
     }
 }
 

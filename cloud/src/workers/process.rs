@@ -18,8 +18,6 @@ use super::shared_memory::SharedMemory;
 
 /// The hidden subcommand that is a worker.
 pub const SUBCOMMAND: &str = "run-model";
-/// How long a worker may take to load a model.
-const LOAD_MAX: Duration = Duration::from_secs(120);
 /// What is kept of a line that a worker prints.
 const LINE_MAX_BYTES: u64 = 1000;
 /// The thread that reads what a worker prints needs no more stack.
@@ -35,6 +33,8 @@ pub(super) struct Launch {
     pub(super) job: Job,
     /// A name for people who look at the list of processes.
     pub(super) label: String,
+    /// How long it may take to load its model.
+    pub(super) load_limit: Duration,
     /// Beside what every worker gets.
     pub(super) environment: Vec<(OsString, OsString)>,
 }
@@ -57,6 +57,7 @@ pub(super) struct Process {
     handle: OwnedFd,
     memory: Arc<SharedMemory>,
     control: Mutex<BufReader<UnixStream>>,
+    load_limit: Duration,
     /// Why the server killed it.
     sentence: OnceLock<String>,
 }
@@ -92,8 +93,8 @@ impl Process {
     pub(super) fn start(launch: &Launch) -> io::Result<(Arc<Self>, Leash)> {
         let memory = Arc::new(SharedMemory::create(SHARED_BYTES)?);
         let (ours, theirs) = UnixStream::pair()?;
-        ours.set_read_timeout(Some(LOAD_MAX))?;
-        ours.set_write_timeout(Some(LOAD_MAX))?;
+        ours.set_read_timeout(Some(launch.load_limit))?;
+        ours.set_write_timeout(Some(launch.load_limit))?;
         let inherited = INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         let mut child = Command::new("/proc/self/exe")
             .arg0("outrigger-cloud")
@@ -120,7 +121,14 @@ impl Process {
             leash.words = Some(reader.spawn(move || relay(&label, stderr))?);
         }
         let control = Mutex::new(BufReader::new(ours));
-        let process = Self { id, handle, memory, control, sentence: OnceLock::new() };
+        let process = Self {
+            id,
+            handle,
+            memory,
+            control,
+            load_limit: launch.load_limit,
+            sentence: OnceLock::new(),
+        };
         Ok((Arc::new(process), leash))
     }
 
@@ -156,7 +164,7 @@ impl Process {
             Ok(Some(report)) => Ok(report),
             Ok(None) => Err(Unwilling::Ended),
             Err(error) if is_late(&error) => {
-                let limit_s = LOAD_MAX.as_secs();
+                let limit_s = self.load_limit.as_secs();
                 self.kill(&format!("the model was not loaded after {limit_s} s"));
                 Err(Unwilling::Ended)
             }

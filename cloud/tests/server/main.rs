@@ -6,6 +6,7 @@
 mod access;
 mod enrol;
 mod garbage;
+mod lanes;
 mod models;
 mod process;
 mod standard;

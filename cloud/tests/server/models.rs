@@ -194,13 +194,14 @@ fn a_stopping_server_answers_what_is_in_flight() {
     let slow = format!("{MODEL}\ndelay_ms 200");
     assert_eq!(cloud.push(&bundle(1, Variant::Cloud, &slow)).0, 201);
     let connection = cloud.agent(&cloud.device_with_model());
+    let before = gate.arrived(); // at load
     let running = {
         let connection = connection.clone();
         cloud
             .runtime
             .spawn(async move { infer(&connection, &request(&[1.0, 0.0, 0.0]), 1, 5000).await })
     };
-    gate.wait_for(2); // the probe, then this request
+    gate.wait_for(before + 1);
     let listening = cloud.folder.path().join("listening");
     cloud.runtime.block_on(cloud.server.stop());
     let (reply, _) = cloud.runtime.block_on(running).unwrap().unwrap();

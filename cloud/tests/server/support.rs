@@ -7,6 +7,7 @@ use link::pki::DeviceKey;
 use link::tls::{self, Identity};
 use models::fake::{FakeBackend, Gate};
 use outrigger_cloud::server::{Config, Engine, Server};
+use outrigger_cloud::serving::settings::{AdmissionSettings, ModelSettings, ServingSettings};
 use outrigger_cloud::settings::Settings;
 use prost::Message;
 use protocol::id::{ContentHash, Variant, Version};
@@ -53,12 +54,24 @@ pub(crate) fn start_gated() -> (Cloud, Gate) {
 }
 
 fn start_with(backend: FakeBackend) -> Cloud {
+    start_serving(backend, ServingSettings::default())
+}
+
+/// A server whose models have one session each, and that waits at a gate.
+pub(crate) fn start_narrow(admission: AdmissionSettings) -> (Cloud, Gate) {
+    let gate = Gate::default();
+    let model = ModelSettings { sessions_max: Some(1), ..ModelSettings::default() };
+    let settings = ServingSettings { admission, model, ..ServingSettings::default() };
+    (start_serving(FakeBackend::gated(gate.clone()), settings), gate)
+}
+
+fn start_serving(backend: FakeBackend, serving: ServingSettings) -> Cloud {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings::default();
     settings.server.data_dir = folder.path().to_owned();
     settings.server.listen = "127.0.0.1:0".parse().unwrap();
-    let config = Config { settings, engine: Engine::Here(Arc::new(backend)) };
+    let config = Config { settings, engine: Engine::Here(Arc::new(backend)), serving };
     let server = runtime.block_on(Server::start(config)).unwrap();
     let key = std::fs::read_to_string(server.new_admin_key().unwrap()).unwrap();
     let _guard = runtime.enter();

@@ -162,6 +162,7 @@ pub struct Permit {
     model: ModelSlot,
     bytes: u64,
     claim: Claim,
+    terms: Terms,
 }
 
 impl Permit {
@@ -258,6 +259,43 @@ impl Gate {
             })
     }
 
+    /// What the body of a taken request says where its header did not: how many items, how large, how
+    /// urgent. Clamped to the same terms; the deadline counts from now. The model, its place and its
+    /// rate stay as they are.
+    ///
+    /// # Errors
+    /// [`Refused`], counted: there is no memory for it, or no time. The permit is still to be
+    /// released.
+    pub fn specify(&mut self, permit: &mut Permit, ask: &Ask, entropy: u64) -> Result<(), Refused> {
+        let others = self.bytes.saturating_sub(permit.bytes);
+        let refuse = |counts: &mut Counts, (kind, wait)| {
+            counts.refuse(kind);
+            Refused { kind, retry_after: spread(wait, entropy) }
+        };
+        if others.saturating_add(ask.bytes) > self.policy.tensor_bytes {
+            let wait = self.lines.get(&permit.model).map_or(RETRY_MIN, Line::retry_after);
+            return Err(refuse(&mut self.counts, (RefusalKind::TensorMemory, wait)));
+        }
+        (self.bytes, permit.bytes) = (others + ask.bytes, ask.bytes);
+        let wanted = self.claim(&permit.terms, permit.claim.flow, ask);
+        let was = std::mem::replace(&mut permit.claim, wanted);
+        let Some(line) = self.lines.get_mut(&permit.model) else { return Ok(()) };
+        line.change(&was, &permit.claim).map_err(|why| refuse(&mut self.counts, why))
+    }
+
+    fn claim(&self, terms: &Terms, flow: FlowId, ask: &Ask) -> Claim {
+        Claim {
+            flow,
+            weight: terms.weight,
+            items: ask.items.max(1),
+            priority: ask.priority.min(terms.priority_max),
+            remaining: ask
+                .remaining
+                .unwrap_or(self.policy.default_deadline)
+                .min(terms.deadline_max),
+        }
+    }
+
     /// The end of a request.
     // By value: a permit that was given back can be given back no second time.
     #[allow(clippy::needless_pass_by_value)]
@@ -311,16 +349,9 @@ impl Gate {
     }
 
     fn check_model(&mut self, identity: &Identity<'_>, ask: &Ask) -> Result<Claim, Refusing> {
-        let Terms { weight, priority_max, deadline_max, .. } = identity.terms;
+        let claim = self.claim(&identity.terms, self.tenants.number_of(identity.tenant), ask);
         let line = self.lines.get_mut(&ask.model);
         let line = line.ok_or((RefusalKind::UnknownModel, Duration::ZERO))?;
-        let claim = Claim {
-            flow: self.tenants.number_of(identity.tenant),
-            weight,
-            items: ask.items.max(1),
-            priority: ask.priority.min(priority_max),
-            remaining: ask.remaining.unwrap_or(self.policy.default_deadline).min(deadline_max),
-        };
         line.check(&claim).map(|()| claim)
     }
 
@@ -339,7 +370,8 @@ impl Gate {
         }
         self.bytes += ask.bytes;
         self.counts.admitted += 1;
-        Permit { tenant, caller, model: ask.model, bytes: ask.bytes, claim }
+        let (model, bytes, terms) = (ask.model, ask.bytes, identity.terms);
+        Permit { tenant, caller, model, bytes, claim, terms }
     }
 }
 

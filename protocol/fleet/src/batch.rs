@@ -273,6 +273,11 @@ impl Batcher {
         }
     }
 
+    /// How long a run of so many items takes, on the safe side; zero before the first run.
+    pub fn expected(&self, items: u32) -> Duration {
+        self.curves.all.safe(items)
+    }
+
     /// Tenants that are remembered: those that wait, and those that had more than their share.
     pub fn flows(&self) -> usize {
         self.queue.flows()

@@ -167,6 +167,28 @@ impl Line {
         held.requests += 1;
     }
 
+    /// A request that is in line turns out to be another than its header said; whether there is time
+    /// for it.
+    pub(super) fn change(
+        &mut self,
+        was: &Claim,
+        is: &Claim,
+    ) -> Result<(), (RefusalKind, Duration)> {
+        let place = |priority: u8| usize::from(priority.min(PRIORITY_MAX));
+        let (left, came) = (u64::from(was.items), u64::from(is.items));
+        self.in_flight = self.in_flight.saturating_sub(left);
+        let level = &mut self.by_priority[place(was.priority)];
+        *level = level.saturating_sub(left);
+        if let Some(held) = self.held.get_mut(&was.flow) {
+            held.items = held.items.saturating_sub(left) + came;
+        }
+        let checked = self.check_time(is);
+        self.in_flight += came;
+        self.by_priority[place(is.priority)] += came;
+        self.present.refused += u64::from(checked.is_err());
+        checked
+    }
+
     pub(super) fn leave(&mut self, flow: FlowId, items: u32, priority: u8) {
         let items = u64::from(items);
         self.in_flight = self.in_flight.saturating_sub(items);

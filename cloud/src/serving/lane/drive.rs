@@ -1,0 +1,125 @@
+//! Carrying out what the book says is due.
+//!
+//! A drive begins when a request comes and a session is idle. Before it looks it lets every task that
+//! is ready go first, which costs a lone call nothing, and lets requests that arrived together share
+//! a run. A run that is expected to take no longer than [`SHORT`] is made right there: the thread of
+//! the runtime is held for about as long as handing the run to another thread and back would cost.
+
+use fleet::scaling;
+use models::runner::Question;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::book::{Batch, Deeds};
+use super::{Lane, Ran, Unanswered};
+
+/// What a thread of the runtime may be held for.
+const SHORT: Duration = Duration::from_micros(200);
+
+/// A boxed future, because a drive may begin others.
+type Drive = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Runs what is due, beginning with `first`, until nothing is.
+pub(super) fn drive(lane: Arc<Lane>, first: Option<Batch>) -> Drive {
+    Box::pin(async move {
+        let mut next = first;
+        loop {
+            if let Some(batch) = next.take() {
+                lane.run(batch);
+            }
+            tokio::task::yield_now().await;
+            next = lane.hand_out(lane.due(), |batch| batch.expected <= SHORT);
+            if next.is_none() {
+                return;
+            }
+        }
+    })
+}
+
+/// The same on a thread that may be held: whatever is next runs here.
+fn drive_blocking(lane: &Arc<Lane>, first: Batch) {
+    let mut next = Some(first);
+    while let Some(batch) = next.take() {
+        lane.run(batch);
+        next = lane.hand_out(lane.due(), |_| true);
+    }
+}
+
+impl Lane {
+    /// What is due, with those told that are dropped, and the gate told how much there is to do.
+    fn due(&self) -> Vec<Batch> {
+        let Deeds { batches, drops, load } = self.book().due(Instant::now());
+        for (ticket, reason) in drops {
+            self.door.dropped(reason);
+            let _ = ticket.end.send(Err(Unanswered::Dropped(reason))); // or its caller has gone
+        }
+        self.door.report(self.slot, load);
+        batches
+    }
+
+    /// Keeps the first batch that may run here, and lets others run elsewhere.
+    fn hand_out(
+        self: &Arc<Self>,
+        batches: Vec<Batch>,
+        here: impl Fn(&Batch) -> bool,
+    ) -> Option<Batch> {
+        let mut kept = None;
+        for batch in batches {
+            if kept.is_none() && here(&batch) {
+                kept = Some(batch);
+            } else {
+                self.send_off(batch);
+            }
+        }
+        kept
+    }
+
+    fn send_off(self: &Arc<Self>, batch: Batch) {
+        let lane = self.clone();
+        if batch.expected <= SHORT {
+            drop(self.runtime.spawn(drive(lane, Some(batch))));
+        } else {
+            drop(self.runtime.spawn_blocking(move || drive_blocking(&lane, batch)));
+        }
+    }
+
+    /// Looks for what is due though nothing has happened.
+    pub(super) fn tend(self: &Arc<Self>) {
+        for batch in self.due() {
+            self.send_off(batch);
+        }
+    }
+
+    /// One run, from the session to its callers.
+    fn run(&self, batch: Batch) {
+        let Batch { session, mut runner, members, items, began, .. } = batch;
+        let questions: Vec<&Question> = members.iter().map(|(_, t)| &t.question).collect();
+        let asked = runner.ask(&questions);
+        let took = began.elapsed();
+        self.door.ran(members.len());
+        let Ok(asked) = asked else {
+            return self.book().lost((session, runner), members, Instant::now());
+        };
+        let requests = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        let waited = members.iter().map(|(_, ticket)| began - ticket.since).sum();
+        let run = scaling::Run { requests, items, waited, ran: asked.ran.unwrap_or(took) };
+        let mut book = self.book();
+        let surplus = book.finished((session, runner), run, asked.ran.is_some());
+        let wake = book.keeper_sleeps();
+        drop(book);
+        if wake {
+            self.changed.notify_one();
+        }
+        if let Some(runner) = surplus {
+            drop(self.runtime.spawn_blocking(move || drop(runner)));
+        }
+        for ((_, ticket), given) in members.into_iter().zip(asked.given) {
+            let own_items = ticket.question.mates().map_or(1, |mates| mates.items);
+            let own = took * own_items / items.max(1);
+            let (question, queue) = (ticket.question, began - ticket.since);
+            let ran = given.map(|given| Ran { question, given, queue, infer: took, own });
+            let _ = ticket.end.send(ran.map_err(Unanswered::from)); // or its caller has gone
+        }
+    }
+}

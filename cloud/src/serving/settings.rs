@@ -1,0 +1,119 @@
+//! How models are served and who may ask how much: everything that an operator may want otherwise,
+//! with its default, in one place.
+
+use fleet::admission::{GatePolicy, LimitPolicy, Quota, Terms};
+use fleet::batch;
+use fleet::scaling::ScalingPolicy;
+use protocol::id::{ModelName, TenantName};
+use protocol::limits::CALLER_REQUESTS_MAX;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Sessions of one model at most, unless its settings say otherwise; fewer on fewer cores.
+const SESSIONS_MAX: u32 = 4;
+
+/// Settings of the part of the server that answers.
+#[derive(Debug, Clone, Default)]
+pub struct ServingSettings {
+    /// Who may ask how much.
+    pub admission: AdmissionSettings,
+    /// Of every model that is not named below.
+    pub model: ModelSettings,
+    /// Of these models.
+    pub models: BTreeMap<ModelName, ModelSettings>,
+}
+
+impl ServingSettings {
+    /// What holds for a model.
+    pub fn of(&self, model: &ModelName) -> &ModelSettings {
+        self.models.get(model).unwrap_or(&self.model)
+    }
+}
+
+/// Who may ask how much.
+#[derive(Debug, Clone)]
+pub struct AdmissionSettings {
+    /// What all requests share.
+    pub gate: GatePolicy,
+    /// Of every tenant that is not named below.
+    pub terms: Terms,
+    /// Of these tenants.
+    pub tenants: BTreeMap<TenantName, Terms>,
+}
+
+impl Default for AdmissionSettings {
+    fn default() -> Self {
+        let caller = Quota { rate: None, concurrency: CALLER_REQUESTS_MAX };
+        let terms = Terms { caller, ..Terms::default() };
+        Self { gate: GatePolicy::default(), terms, tenants: BTreeMap::new() }
+    }
+}
+
+impl AdmissionSettings {
+    /// What a tenant, and each of its devices and keys, may ask.
+    pub fn terms_of(&self, tenant: &TenantName) -> Terms {
+        self.tenants.get(tenant).copied().unwrap_or(self.terms)
+    }
+}
+
+/// How one model is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSettings {
+    /// Whether requests may share a run, where the model was proven to allow it.
+    pub batching: bool,
+    /// Items that share a run at most.
+    pub max_batch_size: u32,
+    /// How long a run of several requests may take, in milliseconds.
+    pub max_batch_run_ms: u32,
+    /// How long a request may wait for a session, in milliseconds. It never delays anything.
+    pub max_queue_delay_ms: u32,
+    /// Sessions at least.
+    pub sessions_min: u32,
+    /// Sessions at most; as many as the cores allow, and no more than 4, when absent.
+    pub sessions_max: Option<u32>,
+    /// Threads of each session.
+    pub threads: u32,
+    /// How many items may be in flight: found between these bounds.
+    pub in_flight: LimitPolicy,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self {
+            batching: true,
+            max_batch_size: 32,
+            max_batch_run_ms: 100,
+            max_queue_delay_ms: 10_000,
+            sessions_min: 1,
+            sessions_max: None,
+            threads: 1,
+            in_flight: LimitPolicy::default(),
+        }
+    }
+}
+
+impl ModelSettings {
+    pub(super) fn max_batch_run(&self) -> Duration {
+        Duration::from_millis(self.max_batch_run_ms.into())
+    }
+
+    /// The batcher's rules; `batch_invariant` is what was found at load.
+    pub(super) fn batches(&self, batch_invariant: bool) -> batch::Policy {
+        batch::Policy {
+            batch_invariant: batch_invariant && self.batching,
+            max_batch_size: self.max_batch_size.max(1),
+            max_batch_run: self.max_batch_run(),
+            max_queue_delay: Duration::from_millis(self.max_queue_delay_ms.into()),
+            ..batch::Policy::default()
+        }
+    }
+
+    pub(super) fn scaling(&self) -> ScalingPolicy {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+        let fits = ScalingPolicy::for_cores(cores, self.threads);
+        let max = self.sessions_max.unwrap_or(fits.max.min(SESSIONS_MAX)).max(1);
+        let min = self.sessions_min.clamp(1, max);
+        ScalingPolicy { min, max, start: fits.start.clamp(min, max), ..fits }
+    }
+}
