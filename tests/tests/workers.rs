@@ -9,6 +9,7 @@ use outrigger_tests::workers;
 use outrigger_tests::world::{AgentOptions, Api, ApiResponse, Edge, Publisher, World, eventually};
 use protocol::id::Variant;
 use serde_json::json;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -105,20 +106,33 @@ fn answers_are_bit_for_bit_those_of_one_process_and_an_unloaded_model_leaves_not
     assert_eq!(in_a_worker, in_the_server);
 }
 
-/// Asks until it is told to stop; how many answers came, and the first that is none.
-fn keep_asking(
-    stop: &AtomicBool,
-    answered: &AtomicUsize,
-    mut ask: impl FnMut(usize) -> Result<(), String>,
-) -> Result<(), String> {
-    for round in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            break;
+/// Who asks until it is told to stop.
+#[derive(Default)]
+struct Load {
+    is_over: AtomicBool,
+    answered: AtomicUsize,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Load {
+    fn run(&self, ask: impl Fn(usize) -> Result<(), String>) {
+        for round in 0.. {
+            if self.is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            match ask(round) {
+                Ok(()) => drop(self.answered.fetch_add(1, Ordering::Relaxed)),
+                Err(why) => self.failures.lock().unwrap().push(why),
+            }
         }
-        ask(round)?;
-        answered.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(())
+
+    fn wait_for_answers(&self, more: usize) {
+        let before = self.answered.load(Ordering::Relaxed);
+        let enough = || (self.answered.load(Ordering::Relaxed) >= before + more).then_some(());
+        let waited = eventually("answers", PATIENCE, enough);
+        waited.unwrap_or_else(|error| panic!("{error}; {:?}", self.failures.lock().unwrap()));
+    }
 }
 
 #[test]
@@ -130,7 +144,7 @@ fn a_worker_that_is_killed_under_load_loses_no_request() {
     let images = Images::test().unwrap();
     let api = api(&world);
     until_ready(&api);
-    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let load = Load::default();
     let over_https = |round: usize| {
         let response = ask_cloud(&api, images.pixels(round % images.len()), 2_000_000);
         if response.status == 200 { Ok(()) } else { Err(response.json().to_string()) }
@@ -142,27 +156,21 @@ fn a_worker_that_is_killed_under_load_loses_no_request() {
         if said["parameters"]["placement"] == "cloud" { Ok(()) } else { Err(said.to_string()) }
     };
     std::thread::scope(|scope| {
-        let mut askers = Vec::new();
         for _ in 0..4 {
-            askers.push(scope.spawn(|| keep_asking(&stop, &answered, over_https)));
-            askers.push(scope.spawn(|| keep_asking(&stop, &answered, over_quic)));
+            scope.spawn(|| load.run(over_https));
+            scope.spawn(|| load.run(over_quic));
         }
         for _ in 0..5 {
-            let before = answered.load(Ordering::Relaxed);
-            let more = || (answered.load(Ordering::Relaxed) >= before + 20).then_some(());
-            eventually("answers", PATIENCE, more).unwrap();
+            load.wait_for_answers(20);
             let victim = worker(&world);
-            // What a service manager sends to all processes is not for workers.
-            workers::signal(victim, libc::SIGTERM).unwrap();
             workers::signal(victim, libc::SIGKILL).unwrap();
             let another = || (worker(&world) != victim).then_some(());
             eventually("another worker", PATIENCE, another).unwrap();
         }
-        stop.store(true, Ordering::Relaxed);
-        for asker in askers {
-            assert_eq!(asker.join().unwrap(), Ok(()));
-        }
+        load.wait_for_answers(20);
+        load.is_over.store(true, Ordering::Relaxed);
     });
+    assert_eq!(*load.failures.lock().unwrap(), [""; 0]);
     until_ready(&api);
     assert!(world.cloud.process().unwrap().output().contains("was killed (SIGKILL)"));
 }
@@ -183,15 +191,15 @@ fn readiness_is_false_while_a_model_has_no_worker_and_true_again_afterwards() {
     assert_eq!(worker(&world), first, "only the server ends a worker in order");
     // Workers that crash again and again are left alone, so that there is time to look.
     for _ in 0..5 {
+        let victim = worker(&world);
         until_ready(&api);
-        workers::signal(worker(&world), libc::SIGSEGV).unwrap();
-        let noticed = || (!is_ready(&api)).then_some(());
-        eventually("the loss noticed, or the successor", Duration::from_secs(1), noticed).ok();
+        workers::signal(victim, libc::SIGABRT).unwrap();
+        eventually("its end", PATIENCE, || (!workers::is_alive(victim)).then_some(())).unwrap();
     }
     eventually("being held back", PATIENCE, || {
         let response = ask_cloud(&api, &[0; 784], 2_000_000);
         let said = response.json().to_string();
-        (response.status == 500 && said.contains("SIGSEGV") && said.contains("tried again in"))
+        (response.status == 500 && said.contains("SIGABRT") && said.contains("tried again in"))
             .then_some(())
     })
     .unwrap();

@@ -188,15 +188,15 @@ impl Process {
         let _ = pidfd_send_signal(&self.handle, Signal::KILL); // or it has ended
     }
 
-    /// Waits until it has ended, and tells everybody who waits for an answer.
+    /// Waits until it has ended. Then `before` is done, and everybody told who waits for an answer.
     ///
     /// # Errors
     /// The system does not say.
-    pub(super) fn wait(&self, mut leash: Leash) -> io::Result<Ending> {
-        let status = leash.child.wait()?;
-        for index in 0..LANES_MAX {
-            self.lane(index).gone();
-        }
+    pub(super) fn wait(&self, mut leash: Leash, before: impl FnOnce()) -> io::Result<Ending> {
+        let status = leash.child.wait();
+        before();
+        (0..LANES_MAX).for_each(|index| self.lane(index).gone());
+        let status = status?;
         let words = leash.words.take().and_then(|reader| reader.join().ok());
         let sentence = self.sentence.get().cloned();
         Ok(Ending { status, sentence, words: words.unwrap_or_default() })

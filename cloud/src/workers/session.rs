@@ -93,14 +93,15 @@ impl Session for RemoteSession {
         deadline: Option<Instant>,
     ) -> Result<Vec<Tensor>, RunError> {
         check_request((&self.opened.inputs, &self.opened.outputs), inputs, outputs)?;
-        let process = self.process(deadline)?;
-        let lane = process.lane(self.index);
-        let sent = frame::write_request(&lane, self.specs(), inputs, outputs)?;
+        let (process, lane, sent) = loop {
+            let process = self.process(deadline)?;
+            let lane = process.lane(self.index);
+            let sent = frame::write_request(&lane, self.specs(), inputs, outputs)?;
+            if lane.hand_over() {
+                break (process, lane, sent);
+            } // else it has just ended: nobody has seen the request
+        };
         let began = Instant::now();
-        if !lane.hand_over() {
-            self.worker.events().lost_run();
-            return Err(RunError::Lost("its worker ended".into()));
-        }
         match lane.wait_for_answer(self.patience(began, deadline)) {
             Waited::Answered => {}
             Waited::Gone => {

@@ -266,14 +266,14 @@ impl Shared {
         self.wait(&process, leash)
     }
 
+    /// Whoever is told that a run was lost asks for the process again, and must wait for the next one.
     fn wait(&self, process: &Process, leash: Leash) -> io::Result<Ending> {
-        let ending = process.wait(leash);
-        let mut state = self.state();
-        if matches!(state.standing, Standing::Running(_)) {
-            // Whoever looks now waits for the next one; what it is waiting for follows.
-            state.standing = Standing::Restarting { why: JUST_ENDED.into() };
-        }
-        ending
+        process.wait(leash, || {
+            let mut state = self.state();
+            if matches!(state.standing, Standing::Running(_)) {
+                state.standing = Standing::Restarting { why: JUST_ENDED.into() };
+            }
+        })
     }
 
     /// Brings a process to where the one before was.
