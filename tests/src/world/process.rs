@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -49,6 +50,7 @@ pub fn eventually<T>(
 pub struct Process {
     child: Child,
     log: PathBuf,
+    leads_group: bool,
 }
 
 impl Process {
@@ -56,7 +58,20 @@ impl Process {
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
+    pub fn start(command: Command, log: &Path) -> anyhow::Result<Self> {
+        Self::spawn(command, log, false)
+    }
+
+    /// Starts a program that leaves programs of its own behind when it is killed: they end with it.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_group(mut command: Command, log: &Path) -> anyhow::Result<Self> {
+        command.process_group(0);
+        Self::spawn(command, log, true)
+    }
+
+    fn spawn(mut command: Command, log: &Path, leads_group: bool) -> anyhow::Result<Self> {
         let file = File::options().create(true).append(true).open(log)?;
         let child = command
             .stdin(Stdio::null())
@@ -64,7 +79,7 @@ impl Process {
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Self { child, log: log.to_owned() })
+        Ok(Self { child, log: log.to_owned(), leads_group })
     }
 
     /// Its process id.
@@ -159,8 +174,12 @@ impl Process {
     }
 
     fn signal(&self, signal: libc::c_int) -> anyhow::Result<()> {
-        let id = libc::pid_t::try_from(self.child.id())?;
-        // SAFETY: a signal to a child that this value owns and has not waited for.
+        self.send(libc::pid_t::try_from(self.child.id())?, signal)
+    }
+
+    fn send(&self, id: libc::pid_t, signal: libc::c_int) -> anyhow::Result<()> {
+        // SAFETY: a signal to a child that this value owns and has not waited for, or to the group
+        // that the child leads.
         #[allow(unsafe_code)]
         let sent = unsafe { libc::kill(id, signal) };
         if sent != 0 {
@@ -175,7 +194,11 @@ impl Process {
     }
 
     fn end(&mut self) {
-        let _ = self.child.kill(); // an error means that it ended already
+        // An error means that it ended already.
+        let _ = match libc::pid_t::try_from(self.child.id()) {
+            Ok(id) if self.leads_group => self.send(-id, libc::SIGKILL),
+            _ => self.child.kill().map_err(Into::into),
+        };
         let _ = self.child.wait();
     }
 

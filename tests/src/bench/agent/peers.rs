@@ -54,7 +54,7 @@ fn mosec(folder: &Path, subjects: &[Subject]) -> anyhow::Result<Option<Peer>> {
         format!("{}={}={}", s.model, shape.join(","), s.onnx.display())
     }));
     command.args(["--address=127.0.0.1", "--timeout=60000", &format!("--port={}", address.port())]);
-    let mut process = Process::start(command, &folder.join("mosec.log"))?;
+    let mut process = Process::start_group(command, &folder.join("mosec.log"))?;
     // It listens before its models are loaded, and answers only then.
     process.wait_for("mosec", || {
         let log = fs::read_to_string(folder.join("mosec.log")).ok()?;
@@ -80,7 +80,7 @@ fn triton(folder: &Path, subjects: &[Subject]) -> anyhow::Result<Option<Peer>> {
     command.args(["--allow-metrics", "false"]);
     command.args(["--http-address", "127.0.0.1", "--http-port", &http.port().to_string()]);
     command.args(["--grpc-address", "127.0.0.1", "--grpc-port", &grpc.port().to_string()]);
-    let mut process = Process::start(command, &folder.join("triton.log"))?;
+    let mut process = Process::start_group(command, &folder.join("triton.log"))?;
     process.wait_for("Triton", || TcpStream::connect(http).ok())?; // it listens once models are loaded
     let doors = vec![("Triton, HTTP", http, Speech::Http), ("Triton, gRPC", grpc, Speech::Grpc)];
     Ok(Some(Peer { process, doors }))
