@@ -176,6 +176,32 @@ impl Access {
         keys.values().filter(stale).map(note).collect()
     }
 
+    /// A key was used on another node.
+    pub fn note_use(&self, id: &str, at_s: i64) {
+        if let Some(key) = self.find(id) {
+            key.last_used_s.fetch_max(at_s, Relaxed);
+            key.noted_s.fetch_max(at_s, Relaxed);
+        }
+    }
+
+    /// Takes the place of the whole table; when a key was used last is kept.
+    pub fn replace(&self, keys: Vec<StoredKey>, tenants: Vec<Tenant>) {
+        let fresh = Self::new(keys, tenants);
+        let taken = |lock: RwLock<_>| lock.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let new = taken(fresh.keys);
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        for (id, key) in &new {
+            if let Some(known) = keys.get(id) {
+                key.last_used_s.fetch_max(known.last_used_s.load(Relaxed), Relaxed);
+                key.noted_s.fetch_max(known.noted_s.load(Relaxed), Relaxed);
+            }
+        }
+        *keys = new;
+        drop(keys);
+        let tenants = fresh.tenants.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.tenants.write().unwrap_or_else(PoisonError::into_inner) = tenants;
+    }
+
     /// How many keys can be used.
     pub fn live_keys(&self) -> usize {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).len()

@@ -2,22 +2,24 @@
 //! connection, one per stream; the protocol a connection speaks is its ALPN.
 
 use protocol::problem::{Problem, ProblemCode};
-use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_RENEW, wire};
+use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_NODE, ALPN_NODE_ENROL, ALPN_RENEW, wire};
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::nodes;
 use crate::state::{CONNECTIONS_MAX, Cloud};
 use link::frames::{self, LinkError};
 use link::quic;
 
-mod blob;
+pub(crate) mod blob;
 mod control;
 mod enrol;
 mod infer;
-mod once;
+pub(crate) mod once;
+mod pulse;
 mod renew;
 mod scope;
 mod session;
@@ -75,6 +77,8 @@ async fn serve(cloud: Arc<Cloud>, incoming: Incoming, _permit: OwnedSemaphorePer
     match alpn(&connection).as_deref() {
         Some(ALPN_ENROL) => enrol::serve(&cloud, &connection).await,
         Some(ALPN_RENEW) => renew::serve(&cloud, &connection).await,
+        Some(ALPN_NODE_ENROL) => nodes::enrol::serve(&cloud, &connection).await,
+        Some(ALPN_NODE) => nodes::session::serve(cloud, connection).await,
         Some(ALPN_AGENT) => session::serve(cloud, connection).await,
         _ => quic::close(&connection, ProblemCode::Protocol, "unknown ALPN"),
     }
@@ -85,7 +89,7 @@ fn alpn(connection: &Connection) -> Option<Vec<u8>> {
 }
 
 /// The code that tells a peer how it broke the protocol; `None` when it did not.
-fn violation(error: &LinkError) -> Option<ProblemCode> {
+pub(crate) fn violation(error: &LinkError) -> Option<ProblemCode> {
     match error {
         LinkError::Codec(protocol::codec::CodecError::TooLong { .. }) => {
             Some(ProblemCode::TooLarge)
@@ -96,7 +100,7 @@ fn violation(error: &LinkError) -> Option<ProblemCode> {
 }
 
 /// Answers a stream with a problem, and takes nothing more from it.
-async fn answer_problem(
+pub(crate) async fn answer_problem(
     send: &mut SendStream,
     recv: &mut RecvStream,
     problem: Problem,
@@ -108,6 +112,6 @@ async fn answer_problem(
 }
 
 /// The start of a text from a peer.
-fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(protocol::limits::NAME_MAX_BYTES).collect()
 }

@@ -24,6 +24,7 @@ mod devices;
 mod error;
 mod keys;
 mod models;
+mod nodes;
 mod policies;
 mod signers;
 mod status;
@@ -55,6 +56,9 @@ pub fn router(cloud: Arc<Cloud>) -> Router {
         .route("/tokens", post(tokens::create))
         .route("/devices", get(devices::list))
         .route("/devices/{id}/denied", put(devices::deny))
+        .route("/nodes", get(nodes::list))
+        .route("/nodes/tokens", post(nodes::token))
+        .route("/nodes/{id}", delete(nodes::remove))
         .route("/assignments", get(assignments::list).put(assignments::assign))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -65,6 +69,16 @@ pub fn router(cloud: Arc<Cloud>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .nest("/v1", v1)
+        .fallback_service(standard)
+        .with_state(cloud)
+}
+
+/// The routes of an inference node: no admin API, which changes what only the control node may.
+pub fn node_router(cloud: Arc<Cloud>) -> Router {
+    let standard = crate::standard::router(&cloud);
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
         .fallback_service(standard)
         .with_state(cloud)
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use link::durable::{self, Access};
 use link::pki::{DeviceCertificate, PkiError, chain_from_pem};
 use link::tls::Identity;
-use protocol::id::{ContentHash, DeviceId};
+use protocol::id::{ContentHash, DeviceId, NodeId};
 use protocol::time::{self, Nonce};
 use protocol::wire;
 use rcgen::{
@@ -27,6 +27,9 @@ const CA_LIFE: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 const SERVER_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Life of a device's certificate.
 pub const DEVICE_LIFE: Duration = DAY;
+/// Life of an inference node's certificate: for as long can its control node be away, and a third more
+/// or less, as it is renewed at two thirds.
+const NODE_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How far a device's clock may be behind.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
@@ -48,6 +51,9 @@ pub enum CaError {
     /// A certificate could not be made.
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
+    /// This is an inference node.
+    #[error("the fleet CA's key is on the control node, and nowhere else")]
+    Elsewhere,
     /// A name that cannot stand in a certificate.
     #[error("{0:?} is neither a host name nor an IP address")]
     Name(String),
@@ -74,10 +80,10 @@ impl SigningRequest {
     }
 }
 
-/// The fleet CA.
+/// The fleet CA; on an inference node, its certificate alone.
 pub struct FleetCa {
     certificate: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Option<Issuer<'static, KeyPair>>,
 }
 
 impl FleetCa {
@@ -89,7 +95,16 @@ impl FleetCa {
         let key = open_key(&folder.join("ca.key"))?;
         let certificate = open_certificate(&folder.join("ca.pem"), &key)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { certificate, issuer })
+        Ok(Self { certificate, issuer: Some(issuer) })
+    }
+
+    /// What an inference node knows of it: it can sign nothing.
+    pub fn elsewhere(certificate: CertificateDer<'static>) -> Self {
+        Self { certificate, issuer: None }
+    }
+
+    fn issuer(&self) -> Result<&Issuer<'static, KeyPair>, CaError> {
+        self.issuer.as_ref().ok_or(CaError::Elsewhere)
     }
 
     /// Its certificate.
@@ -104,12 +119,11 @@ impl FleetCa {
 
     /// A secret that stays the same over restarts, for QUIC's stateless resets: derived from the
     /// CA's key, so that there is no second secret to keep.
-    pub fn reset_key(&self) -> [u8; 32] {
-        use ring::hmac;
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.issuer.key().serialize_der());
-        let mut out = [0; 32];
-        out.copy_from_slice(hmac::sign(&key, b"outrigger stateless reset").as_ref());
-        out
+    ///
+    /// # Errors
+    /// [`CaError::Elsewhere`].
+    pub fn reset_key(&self) -> Result<[u8; 32], CaError> {
+        Ok(reset_key(&self.issuer()?.key().serialize_der()))
     }
 
     /// A fresh certificate for the server under these host names and addresses. The CA's own
@@ -125,7 +139,7 @@ impl FleetCa {
         params.distinguished_name.push(DnType::CommonName, "outrigger-cloud");
         limit(&mut params, SERVER_LIFE, ExtendedKeyUsagePurpose::ServerAuth);
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let leaf = params.signed_by(&key, &self.issuer)?;
+        let leaf = params.signed_by(&key, self.issuer()?)?;
         Ok(Identity {
             chain: vec![leaf.der().clone(), self.certificate.clone()],
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
@@ -158,9 +172,9 @@ impl FleetCa {
     /// The answer to a device that asked for the time with this nonce.
     ///
     /// # Errors
-    /// [`CaError::Make`].
+    /// [`CaError`].
     pub fn sign_time(&self, nonce: &Nonce, unix_ms: u64) -> Result<wire::SignedTime, CaError> {
-        let signature = self.issuer.key().sign(&time::signed_text(nonce, unix_ms))?;
+        let signature = self.issuer()?.key().sign(&time::signed_text(nonce, unix_ms))?;
         let nonce = Bytes::copy_from_slice(nonce);
         Ok(wire::SignedTime { unix_ms, nonce, signature: signature.into() })
     }
@@ -173,8 +187,59 @@ impl FleetCa {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, device.as_str());
         limit(&mut params, DEVICE_LIFE, ExtendedKeyUsagePurpose::ClientAuth);
-        Ok(params.signed_by(key, &self.issuer)?.der().clone())
+        Ok(params.signed_by(key, self.issuer()?)?.der().clone())
     }
+
+    /// A certificate for the key of an inference node, under its own name and these others. Only the
+    /// key is taken from the request.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub fn node_certificate(
+        &self,
+        node: &NodeId,
+        names: &[String],
+        request: &SigningRequest,
+    ) -> Result<CertificateDer<'static>, CaError> {
+        self.certify_node(node, names, &request.csr.public_key)
+    }
+
+    /// A fresh certificate for a node whose certificate was verified.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub fn renewed_node_certificate(
+        &self,
+        node: &NodeId,
+        names: &[String],
+        old: &DeviceCertificate,
+    ) -> Result<CertificateDer<'static>, CaError> {
+        self.certify_node(node, names, &SubjectPublicKeyInfo::from_der(&old.public_key)?)
+    }
+
+    fn certify_node(
+        &self,
+        node: &NodeId,
+        names: &[String],
+        key: &impl PublicKeyData,
+    ) -> Result<CertificateDer<'static>, CaError> {
+        let mut all = vec![node.server_name()];
+        all.extend(names.iter().cloned());
+        let mut params = CertificateParams::new(all)?;
+        params.distinguished_name.push(DnType::CommonName, node.as_str());
+        limit(&mut params, NODE_LIFE, ExtendedKeyUsagePurpose::ServerAuth);
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        Ok(params.signed_by(key, self.issuer()?)?.der().clone())
+    }
+}
+
+/// A secret for QUIC's stateless resets, from a key that is kept anyway.
+pub(crate) fn reset_key(key: &[u8]) -> [u8; 32] {
+    use ring::hmac;
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    let mut out = [0; 32];
+    out.copy_from_slice(hmac::sign(&key, b"outrigger stateless reset").as_ref());
+    out
 }
 
 fn limit(params: &mut CertificateParams, life: Duration, usage: ExtendedKeyUsagePurpose) {

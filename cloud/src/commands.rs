@@ -5,7 +5,7 @@ pub(crate) mod check_config;
 pub(crate) mod run_model;
 pub(crate) mod serve;
 
-use outrigger_cloud::settings::{Finding, Flag, LogFormat, Sources};
+use outrigger_cloud::settings::{Finding, Flag, LogFormat, Role, Sources};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -25,6 +25,18 @@ pub(crate) struct SettingFlags {
     /// A host name or address under which agents and operators reach this server; repeatable.
     #[arg(long = "name", value_name = "HOST")]
     names: Vec<String>,
+    /// What this server does: everything, or only one part where there are several.
+    #[arg(long, value_name = "ROLE")]
+    role: Option<Role>,
+    /// The control node that this inference node belongs to, as HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT")]
+    join: Option<String>,
+    /// The one-time token with which it joins; of no use afterwards.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Where agents reach this inference node, as HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// ONNX Runtime's shared library; found by itself where it is installed.
     #[arg(long, value_name = "LIBRARY")]
     runtime: Option<PathBuf>,
@@ -54,6 +66,10 @@ impl SettingFlags {
             flag("--data-dir", "server.data_dir", path(self.data_dir)),
             flag("--listen", "server.listen", listen),
             named,
+            flag("--role", "node.role", self.role.map(|role| role.as_str().to_owned())),
+            flag("--join", "node.join", self.join),
+            flag("--token-file", "node.token_file", path(self.token_file)),
+            flag("--advertise", "node.advertise", self.advertise),
             flag("--runtime", "runtime.library", path(self.runtime)),
             flag("--log", "log.format", format),
         ];

@@ -5,6 +5,7 @@
 //! D/admin.key           the first admin's key   D/blobs/ab/abc…   every pushed file, by hash
 //! D/listening           the bound address       D/bundles/abc…/   bundles laid out for loading
 //! D/lock                held while running      D/incoming/       uploads in progress
+//! D/node/               of an inference node: its key and certificate, and the fleet CA's
 //! ```
 
 use link::durable;
@@ -55,10 +56,11 @@ impl DataDir {
             Err(TryLockError::Error(source)) => return Err(failed(&path)(source)),
         }
         let data_dir = Self { root: root.to_owned(), _lock: lock };
-        for folder in [data_dir.ca(), data_dir.blobs(), data_dir.bundles(), data_dir.incoming()] {
+        let kept = [data_dir.ca(), data_dir.node(), data_dir.blobs()];
+        for folder in kept.into_iter().chain([data_dir.bundles(), data_dir.incoming()]) {
             durable::create_private_folder(&folder).map_err(failed(&folder))?;
         }
-        for folder in [data_dir.root.clone(), data_dir.ca()] {
+        for folder in [data_dir.root.clone(), data_dir.ca(), data_dir.node()] {
             durable::sweep(&folder).map_err(failed(&folder))?; // half-written keys
         }
         data_dir.clear_incoming().map_err(failed(&data_dir.incoming()))?;
@@ -96,6 +98,11 @@ impl DataDir {
     /// The folder of bundles that are laid out for loading.
     pub fn bundles(&self) -> PathBuf {
         self.root.join("bundles")
+    }
+
+    /// What makes this an inference node: its identity.
+    pub fn node(&self) -> PathBuf {
+        self.root.join("node")
     }
 
     /// The first admin's key.

@@ -2,7 +2,7 @@
 //! numbers cannot drift apart.
 
 use link::counter::Counter;
-use protocol::id::{ContentHash, DeviceId};
+use protocol::id::{ContentHash, DeviceId, NodeId};
 use protocol::problem::{Problem, chain};
 use serde::Serialize;
 use std::fmt::Display;
@@ -76,6 +76,12 @@ counters! {
     api_unauthorised,
     /// Calls over HTTPS beyond the key's role or models.
     api_forbidden,
+    /// Connections of inference nodes without a valid identity.
+    nodes_refused,
+    /// Times that an inference node lost its control node, or did not reach it.
+    control_losses,
+    /// Changes at the control node that an inference node took over.
+    copies,
     /// Faults of the server itself.
     internal_errors,
 }
@@ -119,14 +125,50 @@ impl Events {
         tracing::info!(%device, hostname, "device enrolled");
     }
 
-    pub(crate) fn renewed(&self, device: &DeviceId) {
+    pub(crate) fn renewed(&self, holder: &dyn Display) {
         self.renewals.add(1);
-        tracing::info!(%device, "certificate renewed");
+        tracing::info!(%holder, "certificate renewed");
     }
 
     pub(crate) fn enrolment_refused(&self, remote: SocketAddr, problem: &Problem) {
         self.enrolments_refused.add(1);
         tracing::warn!(%remote, %problem, "enrolment refused");
+    }
+
+    pub(crate) fn node_joined(&self, node: &NodeId, hostname: &str) {
+        self.enrolments.add(1);
+        tracing::info!(%node, hostname, "node joined");
+    }
+
+    pub(crate) fn node_refused(&self, remote: SocketAddr, reason: &str) {
+        self.nodes_refused.add(1);
+        tracing::warn!(%remote, reason, "node refused");
+    }
+
+    pub(crate) fn node_connected(&self, node: &NodeId, remote: SocketAddr) {
+        tracing::info!(%node, %remote, "node connected");
+    }
+
+    pub(crate) fn node_disconnected(&self, node: &NodeId, reason: &dyn Display) {
+        tracing::warn!(%node, %reason, "node disconnected");
+    }
+
+    pub(crate) fn control_connected(&self, control: &str) {
+        tracing::info!(control, "connected to the control node");
+    }
+
+    pub(crate) fn control_lost(&self, control: &str, why: &str) {
+        self.control_losses.add(1);
+        tracing::warn!(control, why, "the control node is away; serving from what is known");
+    }
+
+    pub(crate) fn copied(&self, cursor: u64) {
+        self.copies.add(1);
+        tracing::debug!(cursor, "took over what changed at the control node");
+    }
+
+    pub(crate) fn model_missing(&self, model: &dyn Display, why: &str) {
+        tracing::warn!(%model, why, "a cloud variant is not here yet");
     }
 
     pub(crate) fn time_signed(&self) {
@@ -160,15 +202,15 @@ impl Events {
         self.requests_cancelled.add(1);
     }
 
-    pub(crate) fn blob_sent(&self, device: &DeviceId, blob: ContentHash, bytes: u64) {
+    pub(crate) fn blob_sent(&self, asker: &dyn Display, blob: ContentHash, bytes: u64) {
         self.blobs_sent.add(1);
         self.blob_bytes_sent.add(bytes);
-        tracing::debug!(%device, %blob, bytes, "blob sent");
+        tracing::debug!(%asker, %blob, bytes, "blob sent");
     }
 
-    pub(crate) fn blob_refused(&self, device: &DeviceId, problem: &Problem) {
+    pub(crate) fn blob_refused(&self, asker: &dyn Display, problem: &Problem) {
         self.blobs_refused.add(1);
-        tracing::warn!(%device, %problem, "blob refused");
+        tracing::warn!(%asker, %problem, "blob refused");
     }
 
     pub(crate) fn api_unauthorised(&self, remote: IpAddr) {

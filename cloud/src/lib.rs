@@ -6,6 +6,9 @@
 //! their keys ([`access`]). Requests to models take one way, whoever asks: [`requests`]; what they
 //! took is metered ([`usage`]).
 //!
+//! There may be more than one node: inference nodes ([`join`]) pull what they must know from the
+//! control node, which tells devices of them ([`nodes`]), and go on without it.
+//!
 //! All work on the same [`state`]: the [`store`] (SQLite), the [`blobs`] (files by hash), the
 //! fleet's [`ca`], and the cloud variants in [`serving`], which run in child processes (`workers`).
 //! What is decided is decided in the `fleet` crate; here it is carried out. What happens is counted and
@@ -18,6 +21,8 @@ pub mod blobs;
 pub mod ca;
 pub mod data_dir;
 pub mod events;
+pub mod join;
+pub mod nodes;
 pub mod requests;
 pub mod server;
 pub mod serving;

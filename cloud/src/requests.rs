@@ -82,6 +82,7 @@ impl Cloud {
         let inferred = self.serving.infer(taken.admitted, request, taken.deadline).await?;
         let Inferred { response, compute } = inferred;
         let compute_us = u64::try_from(compute.as_micros()).unwrap_or(u64::MAX);
+        self.ran(compute_us);
         taken.charge.answered(compute_us, size_bytes(&response.outputs));
         Ok(response)
     }

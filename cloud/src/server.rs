@@ -1,14 +1,15 @@
 //! From a folder to a running server, and back.
 
+use certificate::Certificate;
 use fleet::access::{KeyRecord, Role};
 use link::durable::{self, Access};
-use link::{quic, tls};
+use link::tls::{self, Identity};
 use models::backend::Backend;
 use protocol::id::{ContentHash, TenantName, Variant};
 use protocol::pattern::ModelPatterns;
 use protocol::problem::ProblemCode;
 use protocol::token::{Secret, Token};
-use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_RENEW};
+use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_NODE, ALPN_NODE_ENROL, ALPN_RENEW};
 use quinn::Endpoint;
 use rustls_pki_types::ServerName;
 use std::io;
@@ -24,9 +25,10 @@ use crate::api;
 use crate::blobs::Blobs;
 use crate::ca::{CaError, FleetCa};
 use crate::data_dir::{DataDir, DataDirError};
+use crate::join::{self, Keeper};
 use crate::serving::settings::ServingSettings;
 use crate::serving::{ServeError, Serving};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Role as Part, Settings};
 use crate::state::{Cloud, now_s};
 use crate::store::audit::By;
 use crate::store::{Database, Store, StoreError};
@@ -34,6 +36,7 @@ use crate::usage;
 #[cfg(target_os = "linux")]
 use crate::workers::Workers;
 
+mod certificate;
 mod https;
 mod limited;
 mod sockets;
@@ -96,6 +99,12 @@ pub enum StartError {
     /// The fleet CA.
     #[error(transparent)]
     Ca(#[from] CaError),
+    /// It could not join its control node.
+    #[error(transparent)]
+    Join(#[from] join::JoinError),
+    /// The identity of an inference node.
+    #[error(transparent)]
+    Files(#[from] join::FilesError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -145,6 +154,20 @@ pub struct Server {
     https: https::Https,
     drain: settings::Drain,
     new_admin_key: Option<PathBuf>,
+    /// On an inference node: what keeps it connected to its control node.
+    joined: Option<(Arc<Keeper>, JoinHandle<()>)>,
+}
+
+/// Everything of a server but its sockets.
+pub(crate) struct Opened {
+    pub(crate) cloud: Arc<Cloud>,
+    pub(crate) identity: Identity,
+    /// What is spoken over QUIC.
+    pub(crate) protocols: Vec<&'static [u8]>,
+    pub(crate) reset_key: [u8; 32],
+    pub(crate) routes: fn(Arc<Cloud>) -> axum::Router,
+    pub(crate) new_admin_key: Option<PathBuf>,
+    pub(crate) keeper: Option<Arc<Keeper>>,
 }
 
 impl Server {
@@ -155,20 +178,18 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let listen = config.settings.server.listen;
         let data_dir = DataDir::open(&config.settings.server.data_dir)?;
-        let ca = FleetCa::open(&data_dir.ca())?;
-        let identity = ca.server_identity(&server_names(&config.settings.server))?;
-        let store = Store::open(&data_dir.database())?;
-        let new_admin_key = admin_key(&store, &data_dir, ca.hash())?;
-        let protocols = [ALPN_AGENT, ALPN_ENROL, ALPN_RENEW];
-        let tls = tls::server(identity.clone(), Some(ca.certificate()), &protocols)?;
-        let quic = quic::server(tls)?;
-        let cloud = open_cloud(&config, &data_dir, store, ca).await?;
-
+        let opened = match config.settings.node.role {
+            Part::Inference => join::open(&config, &data_dir).await?,
+            Part::All | Part::Control => open(&config, &data_dir).await?,
+        };
+        let Opened { cloud, identity, protocols, reset_key, routes, new_admin_key, keeper } =
+            opened;
+        let certificate = Certificate { ca: cloud.ca.certificate().clone(), protocols };
+        let quic = certificate.quic(identity.clone())?;
         let failed = |source| StartError::Bind { address: listen, source };
-        let (tcp, endpoint) =
-            sockets::bind(listen, &quic, &cloud.ca.reset_key()).map_err(failed)?;
+        let (tcp, endpoint) = sockets::bind(listen, &quic, &reset_key).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        let https = https::Https::start(tcp, identity, api::router(cloud.clone()))?;
+        let https = https::Https::start(tcp, identity, routes(cloud.clone()))?;
         let accepting = tokio::spawn(agents::accept(cloud.clone(), endpoint.clone()));
         let path = data_dir.listening();
         durable::write(&path, format!("{address}\n").as_bytes(), Access::Private)
@@ -176,6 +197,11 @@ impl Server {
         tokio::spawn(preload(cloud.clone()));
         let metering = tokio::spawn(usage::keep(cloud.clone()));
         tokio::spawn(release_idle(cloud.clone()));
+        let joined = keeper.map(|keeper| {
+            let advertise = advertised(&config.settings, address);
+            let renewed = certificate.replace_on(endpoint.clone(), https.tls());
+            (keeper.clone(), tokio::spawn(keeper.run(advertise, renewed)))
+        });
         let drain = config.settings.drain;
         Ok(Self {
             cloud,
@@ -187,7 +213,16 @@ impl Server {
             https,
             drain,
             new_admin_key,
+            joined,
         })
+    }
+
+    /// Waits until this inference node is shut out by its control node; for ever anywhere else.
+    pub async fn removed(&mut self) {
+        match &mut self.joined {
+            Some((_, keeping)) => drop(keeping.await), // a panic in it was reported
+            None => std::future::pending().await,
+        }
     }
 
     /// Where it listens, TCP and UDP.
@@ -217,6 +252,10 @@ impl Server {
         self.https.stopped().await;
         let _ = self.metering.await;
         usage::flush(&self.cloud).await; // after the last answer: nothing is lost
+        if let Some((keeper, keeping)) = self.joined {
+            keeper.say_goodbye().await;
+            keeping.abort();
+        }
         let _ = std::fs::remove_file(self.data_dir.listening());
     }
 }
@@ -229,6 +268,40 @@ fn server_names(settings: &settings::Server) -> Vec<String> {
     names.sort();
     names.dedup();
     names
+}
+
+/// Everything of a control node but its sockets.
+async fn open(config: &Config, data_dir: &DataDir) -> Result<Opened, StartError> {
+    let ca = FleetCa::open(&data_dir.ca())?;
+    let identity = ca.server_identity(&server_names(&config.settings.server))?;
+    let store = Store::open(&data_dir.database())?;
+    let new_admin_key = admin_key(&store, data_dir, ca.hash())?;
+    let cloud = open_cloud(config, data_dir, store, ca).await?;
+    let nodes_only = config.settings.node.role == Part::Control;
+    cloud.control.nodes_only.store(nodes_only, Ordering::Relaxed);
+    Ok(Opened {
+        reset_key: cloud.ca.reset_key()?,
+        cloud,
+        identity,
+        protocols: vec![ALPN_AGENT, ALPN_ENROL, ALPN_RENEW, ALPN_NODE, ALPN_NODE_ENROL],
+        routes: api::router,
+        new_admin_key,
+        keeper: None,
+    })
+}
+
+/// Where agents reach an inference node.
+fn advertised(settings: &Settings, address: SocketAddr) -> String {
+    if !settings.node.advertise.is_empty() {
+        return settings.node.advertise.clone();
+    }
+    match address.ip().is_unspecified() {
+        true => {
+            let host = link::system::host_name().unwrap_or_else(|| "localhost".to_owned());
+            format!("{host}:{}", address.port())
+        }
+        false => address.to_string(),
+    }
 }
 
 /// Makes the first admin's key where there is no key at all. The file is written before the

@@ -10,10 +10,13 @@ use serde::{Deserialize, Serialize};
 
 mod findings;
 pub mod layers;
+mod node;
 mod sections;
 
 pub use findings::{Finding, Origin};
 pub use layers::{Flag, Loaded, Sources};
+pub(crate) use node::split_address;
+pub use node::{Node, Role};
 pub use sections::{Drain, Log, LogFormat, Runtime, Server};
 
 /// All sections.
@@ -22,6 +25,8 @@ pub use sections::{Drain, Log, LogFormat, Runtime, Server};
 pub struct Settings {
     /// Where it listens, and what it keeps.
     pub server: Server,
+    /// Its part among several nodes.
+    pub node: Node,
     /// How models run.
     pub runtime: Runtime,
     /// How it ends.
@@ -53,6 +58,7 @@ impl Settings {
     pub fn objections(&self) -> Vec<Objection> {
         let mut found = Vec::new();
         self.server.check(&mut found);
+        self.node.check(&mut found);
         self.runtime.check(&mut found);
         self.log.check(&mut found);
         found

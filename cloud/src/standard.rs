@@ -53,6 +53,15 @@ impl Standard {
         })
     }
 
+    /// What is changed on an inference node would be changed there alone, and not be noted.
+    fn needs_control(&self) -> Result<(), Problem> {
+        if !self.cloud.control.is_elsewhere() {
+            return Ok(());
+        }
+        let text = "this is an inference node, which loads what its control node says";
+        Err(Problem::new(ProblemCode::InvalidRequest, text).hint("ask the control node"))
+    }
+
     /// Load and unload are changes like any other.
     async fn note(&self, action: &'static str, caller: &Caller, model: &ModelName) {
         let actor = match self.cloud.access.still_live(caller.name()) {
@@ -125,12 +134,14 @@ impl Inference for Standard {
     }
 
     async fn load(&self, caller: &Caller, model: &ModelName) -> Result<(), Problem> {
+        self.needs_control()?;
         self.cloud.serving.load_model(model).await?;
         self.note("model.load", caller, model).await;
         Ok(())
     }
 
     async fn unload(&self, caller: &Caller, model: &ModelName) -> Result<(), Problem> {
+        self.needs_control()?;
         self.cloud.serving.unload_model(model).await?;
         self.note("model.unload", caller, model).await;
         Ok(())

@@ -1,10 +1,11 @@
 //! What every connection and every API call shares.
 
+use fleet::load::Load;
 use protocol::id::DeviceId;
 use protocol::problem::ProblemCode;
 use quinn::Connection;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::{Semaphore, watch};
@@ -13,6 +14,7 @@ use crate::access::Access;
 use crate::blobs::Blobs;
 use crate::ca::FleetCa;
 use crate::events::Events;
+use crate::nodes::Nodes;
 use crate::server::Engine;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
@@ -43,6 +45,12 @@ pub struct Cloud {
     pub events: Events,
     /// Who is connected.
     pub online: Online,
+    /// Which inference nodes are connected.
+    pub nodes: Nodes,
+    /// How this node stands to its control node; to itself where it is the control node.
+    pub control: Control,
+    /// How busy this node is.
+    load: Mutex<Load>,
     /// What bounds the load.
     pub limits: Limits,
     /// Inference requests that are not answered yet.
@@ -80,12 +88,27 @@ impl Cloud {
             engine,
             events: Events::default(),
             online: Online::default(),
+            nodes: Nodes::default(),
+            control: Control::default(),
+            load: Mutex::default(),
             limits: Limits::default(),
             in_flight: InFlight::default(),
             revision: watch::Sender::new(revision),
             warm: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
         }))
+    }
+
+    /// A model ran for so long.
+    pub(crate) fn ran(&self, run_us: u64) {
+        self.load.lock().unwrap_or_else(PoisonError::into_inner).handle_run(run_us);
+    }
+
+    /// How long a request that came now would wait before it runs.
+    pub fn wait_us(&self) -> u64 {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let under_way = self.in_flight.count();
+        self.load.lock().unwrap_or_else(PoisonError::into_inner).wait_us(under_way, cores)
     }
 
     /// Whether new requests should come here.
@@ -106,6 +129,54 @@ impl Cloud {
             newer
         });
         Ok(())
+    }
+}
+
+/// What an inference node must know of its control node.
+#[derive(Debug)]
+pub struct Control {
+    /// Whether this is an inference node.
+    elsewhere: AtomicBool,
+    /// When the control node was heard last, Unix seconds; [`HERE`] while it is there.
+    heard_s: AtomicI64,
+    /// Whether the control node leaves deferrals to the inference nodes, where there are any.
+    pub(crate) nodes_only: AtomicBool,
+}
+
+/// The control node is there now.
+const HERE: i64 = i64::MAX;
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            elsewhere: AtomicBool::new(false),
+            heard_s: AtomicI64::new(HERE),
+            nodes_only: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Control {
+    /// Whether the control node is another than this.
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// The control node is another, and was heard last at this moment.
+    pub(crate) fn away_since(&self, heard_s: i64) {
+        self.elsewhere.store(true, Ordering::Relaxed);
+        self.heard_s.store(heard_s, Ordering::Relaxed);
+    }
+
+    /// The control node is there.
+    pub(crate) fn back(&self) {
+        self.heard_s.store(HERE, Ordering::Relaxed);
+    }
+
+    /// The moment at which devices' certificates are judged: now; while the control node is away, when
+    /// it was heard last, for no device could renew since.
+    pub fn judged_at_s(&self) -> i64 {
+        now_s().min(self.heard_s.load(Ordering::Relaxed))
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the cloud remembers: keys ([`keys`]) and the tenants that they belong to ([`tenants`]),
 //! trusted signers ([`signers`]), enrolment tokens ([`tokens`]), devices ([`devices`]), pushed
 //! bundles ([`models`]), which of their versions answer ([`policies`]), who should run what
-//! ([`assignments`]), what was asked ([`usage`]), and who changed what ([`audit`]).
+//! ([`assignments`]), what was asked ([`usage`]), and who changed what ([`audit`]); inference nodes
+//! ([`nodes`]), what they must know ([`feed`]), and what one of them knows ([`replica`]).
 //!
 //! One SQLite file in WAL mode with `synchronous=FULL`: what a method returned for is durable.
 //! Every change and its audit entry are one transaction.
@@ -12,13 +13,17 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 pub mod assignments;
 pub mod audit;
 pub mod devices;
+pub mod feed;
 pub mod keys;
 pub mod models;
+pub mod nodes;
 pub mod policies;
+pub mod replica;
 pub mod signers;
 pub mod tenants;
 pub mod tokens;
@@ -28,10 +33,13 @@ pub mod usage;
 mod tests;
 
 /// Each entry brings the schema from the version of its index to the next.
-const MIGRATIONS: [&str; SCHEMA as usize] =
-    [include_str!("store/schema-1.sql"), include_str!("store/schema-2.sql")];
+const MIGRATIONS: [&str; SCHEMA as usize] = [
+    include_str!("store/schema-1.sql"),
+    include_str!("store/schema-2.sql"),
+    include_str!("store/schema-3.sql"),
+];
 /// The newest schema, as SQLite keeps its number.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 /// How long another process's lock (a backup, `sqlite3`) is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,6 +63,8 @@ pub enum StoreError {
 /// The database. Its methods block; [`Database::call`] keeps them off the async threads.
 pub struct Store {
     connection: Mutex<Connection>,
+    /// The number of the newest change that inference nodes must know of.
+    newest: watch::Sender<u64>,
 }
 
 impl Store {
@@ -69,7 +79,9 @@ impl Store {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         migrate(&mut connection)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        feed::follow(&connection)?;
+        let newest = watch::Sender::new(feed::newest(&connection)?);
+        Ok(Self { connection: Mutex::new(connection), newest })
     }
 
     fn read<T, E>(&self, query: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
@@ -85,7 +97,9 @@ impl Store {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let result = change(&transaction)?;
+        let newest = feed::newest(&transaction)?;
         transaction.commit()?;
+        self.newest.send_if_modified(|known| std::mem::replace(known, newest) != newest);
         Ok(result)
     }
 }
@@ -109,6 +123,11 @@ impl Database {
     /// Wraps a store.
     pub fn new(store: Store) -> Self {
         Self(Arc::new(store))
+    }
+
+    /// The number of the newest change that inference nodes must know of, now and from now on.
+    pub fn newest_change(&self) -> watch::Receiver<u64> {
+        self.0.newest.subscribe()
     }
 
     /// Calls a method of the store on a thread that may block.
@@ -161,6 +180,11 @@ fn to_sql(number: u64) -> i64 {
 fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|e| conversion_failure(Type::Integer, e))
+}
+
+/// A column of bytes.
+fn bytes_or_empty(row: &Row<'_>, column: &str) -> rusqlite::Result<bytes::Bytes> {
+    Ok(row.get::<_, Vec<u8>>(column)?.into())
 }
 
 /// A column that holds a version.

@@ -19,6 +19,7 @@ pub mod hostile;
 pub mod http;
 pub mod limits;
 pub mod load;
+pub mod nodes;
 pub mod onnx;
 pub mod people;
 pub mod pipelines;

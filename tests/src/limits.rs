@@ -197,6 +197,7 @@ fn fleet() -> Vec<Row> {
         row("a model on trial", "half of the memory, 120 s", "it is quarantined", "[sandbox]"),
         row("streams, unread bytes of a connection to the cloud", "256, 32 MiB", "they wait", ""),
         row("a silent peer", "10 s", "it is given up", ""),
+        row("inference nodes", NODES_MAX.to_string(), "a token lets no more in", ""),
         row("times asked of the cloud", "3 at once, then one a second", "no answer", ""),
         row("enrolment token", format!("{TOKEN_MAX_BYTES} bytes"), "it is refused", ""),
     ]

@@ -6,6 +6,7 @@ mod agent;
 mod api;
 mod cloud;
 mod cpu;
+mod node;
 mod operator;
 mod process;
 mod publisher;
@@ -14,6 +15,7 @@ pub use agent::{Agent, AgentOptions, Environment, model_status};
 pub use api::{Api, ApiResponse};
 pub use cloud::Cloud;
 pub use cpu::{CpuMeter, with_descendants};
+pub use node::Node;
 pub use operator::Operator;
 pub use process::{Process, eventually, program};
 pub use publisher::{Edge, Publisher};
@@ -47,7 +49,7 @@ impl World {
     /// # Errors
     /// A program that does not start, with what it printed.
     pub fn start() -> anyhow::Result<Self> {
-        Self::start_in(&[])
+        Self::start_as(&[], &[])
     }
 
     /// The same with these variables in the cloud's environment.
@@ -55,8 +57,20 @@ impl World {
     /// # Errors
     /// A program that does not start, with what it printed.
     pub fn start_in(environment: &Environment) -> anyhow::Result<Self> {
+        Self::start_as(&[], environment)
+    }
+
+    /// Starts a cloud with more arguments, and signs the operator in.
+    ///
+    /// # Errors
+    /// A program that does not start, with what it printed.
+    pub fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_as(arguments, &[])
+    }
+
+    fn start_as(arguments: &[&str], environment: &Environment) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("outrigger-").tempdir()?;
-        let cloud = Cloud::start_in(&folder.path().join("cloud"), environment)?;
+        let cloud = Cloud::start_as(&folder.path().join("cloud"), arguments, environment)?;
         let operator = Operator::new(&folder.path().join("operator"));
         operator.login(&cloud)?;
         Ok(Self { folder, cloud, operator })

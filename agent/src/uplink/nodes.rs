@@ -264,6 +264,7 @@ impl Nodes {
             }
         };
         let why = tokio::select! {
+            biased; // the pulse ends with its connection too
             ended = connection.closed() => super::explain(&ended),
             () = dead => "nothing is heard from it".to_owned(),
         };

@@ -5,5 +5,6 @@ pub(crate) mod device;
 pub(crate) mod key;
 pub(crate) mod login;
 pub(crate) mod model;
+pub(crate) mod node;
 pub(crate) mod tenant;
 pub(crate) mod usage;

@@ -34,6 +34,9 @@ enum Command {
     /// Let devices in, list them, and shut them out.
     #[command(subcommand)]
     Device(Device),
+    /// Let inference nodes in, list them, and shut them out.
+    #[command(subcommand)]
+    Node(Node),
     /// Make, list and revoke the keys of people and programs.
     #[command(subcommand)]
     Key(Key),
@@ -60,6 +63,16 @@ enum Model {
     Assign(commands::model::assign::Args),
     /// Say which versions answer side by side on the cloud; the newest alone unless said.
     Policy(commands::model::policy::Args),
+}
+
+#[derive(Subcommand)]
+enum Node {
+    /// Make a one-time token with which one inference node can join.
+    Token(commands::node::token::Args),
+    /// List inference nodes: where they are, and how busy.
+    List(commands::node::list::Args),
+    /// Shut an inference node out, at once and for good.
+    Remove(commands::node::remove::Args),
 }
 
 #[derive(Subcommand)]
@@ -107,6 +120,9 @@ fn main() -> ExitCode {
         Command::Device(Device::Deny(args)) => commands::device::deny::run(&args, true),
         Command::Device(Device::Allow(args)) => commands::device::deny::run(&args, false),
         Command::Model(Model::Policy(args)) => commands::model::policy::run(&args),
+        Command::Node(Node::Token(args)) => commands::node::token::run(&args),
+        Command::Node(Node::List(args)) => commands::node::list::run(&args),
+        Command::Node(Node::Remove(args)) => commands::node::remove::run(&args),
         Command::Key(Key::Create(args)) => commands::key::create::run(&args),
         Command::Key(Key::List(args)) => commands::key::list::run(&args),
         Command::Key(Key::Revoke(args)) => commands::key::revoke::run(&args),

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::answer_problem;
 use super::session::{Session, StreamError};
+use crate::state::Cloud;
 
 /// Below every inference stream (0).
 const PRIORITY: i32 = -10;
@@ -30,7 +31,7 @@ pub(super) async fn serve(
     let request: wire::BlobRequest = frames::message(&mut recv, header).await?;
     let _ = send.set_priority(PRIORITY); // fails only for a stream that is closed already
     match open(session, &request).await {
-        Ok(blob) => stream(session, &mut send, blob).await,
+        Ok(blob) => Ok(pour(&session.cloud, &session.device, &mut send, blob).await?),
         Err(problem) => {
             session.cloud.events.blob_refused(&session.device, &problem);
             Ok(answer_problem(&mut send, &mut recv, problem).await?)
@@ -39,7 +40,7 @@ pub(super) async fn serve(
 }
 
 /// A blob that was granted, its file at the asked offset.
-struct Open {
+pub(crate) struct Open {
     hash: ContentHash,
     file: File,
     size_bytes: u64,
@@ -47,32 +48,48 @@ struct Open {
 }
 
 async fn open(session: &Session, request: &wire::BlobRequest) -> Result<Open, Problem> {
-    let invalid = |text: String| Problem::new(ProblemCode::InvalidRequest, text);
-    let hash = request.sha256.parse().map_err(|e: InvalidName| invalid(e.to_string()))?;
-    let internal = |error: &dyn std::error::Error| {
-        session.cloud.events.internal_error(error);
-        Problem::new(ProblemCode::Internal, "the cloud cannot read the blob")
-    };
+    let hash = request.sha256.parse().map_err(|error: InvalidName| {
+        Problem::new(ProblemCode::InvalidRequest, error.to_string())
+    })?;
     let device = session.device.clone();
     let size = session.cloud.db.call(move |store| store.readable_blob(&device, hash)).await;
-    let size_bytes = size.map_err(|error| internal(&error))?.ok_or_else(|| {
-        let text = "no such blob in what this device should run";
-        Problem::new(ProblemCode::NotFound, text).hint("the assignment may have changed")
-    })?;
-    if request.offset > size_bytes {
-        return Err(invalid(format!("offset {} of {size_bytes} bytes", request.offset)));
-    }
-    let path = session.cloud.blobs.path(hash);
-    let mut file = File::open(path).await.map_err(|error| internal(&error))?;
-    file.seek(SeekFrom::Start(request.offset)).await.map_err(|error| internal(&error))?;
-    Ok(Open { hash, file, size_bytes, offset: request.offset })
+    let size = size.map_err(|error| internal(&session.cloud, &error))?;
+    open_at(&session.cloud, hash, size, request.offset).await
 }
 
-async fn stream(
-    session: &Session,
+fn internal(cloud: &Cloud, error: &dyn std::error::Error) -> Problem {
+    cloud.events.internal_error(error);
+    Problem::new(ProblemCode::Internal, "the cloud cannot read the blob")
+}
+
+/// Opens a blob of this size, at an offset; `None` for one that the asker may not have.
+pub(crate) async fn open_at(
+    cloud: &Cloud,
+    hash: ContentHash,
+    size_bytes: Option<u64>,
+    offset: u64,
+) -> Result<Open, Problem> {
+    let size_bytes = size_bytes.ok_or_else(|| {
+        let text = "no such blob in what the asker should run";
+        Problem::new(ProblemCode::NotFound, text).hint("the assignment may have changed")
+    })?;
+    if offset > size_bytes {
+        let text = format!("offset {offset} of {size_bytes} bytes");
+        return Err(Problem::new(ProblemCode::InvalidRequest, text));
+    }
+    let file = File::open(cloud.blobs.path(hash)).await;
+    let mut file = file.map_err(|error| internal(cloud, &error))?;
+    file.seek(SeekFrom::Start(offset)).await.map_err(|error| internal(cloud, &error))?;
+    Ok(Open { hash, file, size_bytes, offset })
+}
+
+/// Sends what was opened, to its end.
+pub(crate) async fn pour(
+    cloud: &Cloud,
+    asker: &(dyn std::fmt::Display + Sync),
     send: &mut SendStream,
     mut blob: Open,
-) -> Result<(), StreamError> {
+) -> Result<(), LinkError> {
     let header = wire::BlobHeader { size_bytes: blob.size_bytes, offset: blob.offset };
     frames::send(send, &header).await?;
     loop {
@@ -81,13 +98,13 @@ async fn stream(
             Ok(0) => break,
             Ok(_) => send.write_chunk(chunk.freeze()).await.map_err(LinkError::from)?,
             Err(error) => {
-                session.cloud.events.internal_error(&error);
+                cloud.events.internal_error(&error);
                 let _ = send.reset(ProblemCode::Internal.number().into());
                 return Ok(());
             }
         }
     }
     send.finish().map_err(|_| LinkError::Ended)?;
-    session.cloud.events.blob_sent(&session.device, blob.hash, blob.size_bytes - blob.offset);
+    cloud.events.blob_sent(asker, blob.hash, blob.size_bytes - blob.offset);
     Ok(())
 }

@@ -39,8 +39,13 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
     loop {
         revision.mark_unchanged();
         let device = session.device.clone();
-        let desired = session.cloud.db.call(move |store| store.desired(&device)).await?.state;
-        if sent.as_ref().is_none_or(|sent| sent.models != desired.models) {
+        let mut desired = session.cloud.db.call(move |store| store.desired(&device)).await?.state;
+        let nodes_only = session.cloud.control.nodes_only.load(Ordering::Relaxed);
+        desired.nodes_only = nodes_only && !desired.nodes.is_empty();
+        let is_said = |sent: &wire::DesiredState| {
+            sent.models == desired.models && sent.nodes == desired.nodes
+        };
+        if !sent.as_ref().is_some_and(is_said) {
             frames::send(&mut send, &desired).await.map_err(outgoing)?;
             sent = Some(desired);
         }

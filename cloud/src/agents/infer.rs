@@ -71,6 +71,10 @@ pub(super) async fn serve(
 type Admitted = (PendingRequest, Taken);
 
 async fn admit(session: &Session, open: wire::InferOpen) -> Result<Admitted, Problem> {
+    if *session.cloud.stopping.borrow() {
+        let text = "this node is going away";
+        return Err(Problem::new(ProblemCode::GoingAway, text).hint("ask another"));
+    }
     let pending = PendingRequest::from_open(open)?;
     let size = Size {
         items: pending.items(),
@@ -110,7 +114,8 @@ async fn answer(
         result = deferred => {
             let response = result?;
             let outputs = response.outputs.iter().map(|output| output.data().clone()).collect();
-            Ok((wire::infer_reply(&response), outputs))
+            let wait_us = session.cloud.wait_us();
+            Ok((wire::InferReply { wait_us, ..wire::infer_reply(&response) }, outputs))
         }
         // The agent stops the answer or resets the request: nobody waits any more.
         _ = send.stopped() => Err(Unanswered::Cancelled),

@@ -13,7 +13,7 @@ use super::{FAREWELL_TIMEOUT, FIRST_FRAME_TIMEOUT, time, violation};
 use crate::state::Cloud;
 
 /// Serves one connection to its end.
-pub(super) async fn serve<M: Framed>(
+pub(crate) async fn serve<M: Framed>(
     cloud: &Cloud,
     connection: &Connection,
     answer: impl AsyncFnOnce(M) -> Result<wire::EnrolReply, Problem>,
@@ -73,6 +73,6 @@ async fn send_last<M: Framed>(
 }
 
 /// A device's chain: its certificate, and the fleet CA's.
-pub(super) fn chain(cloud: &Cloud, leaf: &[u8]) -> Vec<Bytes> {
+pub(crate) fn chain(cloud: &Cloud, leaf: &[u8]) -> Vec<Bytes> {
     vec![Bytes::copy_from_slice(leaf), Bytes::copy_from_slice(cloud.ca.certificate())]
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::task::JoinSet;
 
 use super::scope::Scope;
-use super::{FIRST_FRAME_TIMEOUT, blob, control, infer, time, violation};
+use super::{FIRST_FRAME_TIMEOUT, answer_problem, blob, control, infer, pulse, time, violation};
 use crate::access::Identity;
 use crate::state::{Cloud, now_s};
 use crate::store::StoreError;
@@ -50,7 +50,8 @@ pub(super) enum StreamError {
 pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let remote = connection.remote_address();
     let known = identify(&cloud, &connection).await;
-    let (device, tenant) = match known.and_then(Known::valid_now) {
+    let (device, tenant) = match known.and_then(|known| known.valid_at(cloud.control.judged_at_s()))
+    {
         Ok(Known { certificate, tenant }) => (certificate.device, tenant),
         Err(reason) => {
             cloud.events.agent_unauthorised(remote, reason);
@@ -83,8 +84,8 @@ pub(super) struct Known {
 
 impl Known {
     /// The handshake took what renewal takes.
-    fn valid_now(self) -> Result<Self, &'static str> {
-        if self.certificate.not_after_s <= now_s() {
+    fn valid_at(self, at_s: i64) -> Result<Self, &'static str> {
+        if self.certificate.not_after_s <= at_s {
             return Err("the device's certificate has expired: renew it first");
         }
         if self.certificate.not_before_s > now_s() {
@@ -123,14 +124,12 @@ impl Session {
         self.scope.check(self, model).await
     }
 
-    /// Accepts streams until the connection ends. A stopping server accepts no more, and leaves it
-    /// to the end of the endpoint to close the connection once the requests are answered.
+    /// Accepts streams until the connection ends. A stopping server leaves it to the end of the
+    /// endpoint to close the connection once the requests are answered.
     async fn run(self: &Arc<Self>) -> ConnectionError {
-        let mut stopping = self.cloud.stopping.subscribe();
         let mut streams = JoinSet::new();
         loop {
             tokio::select! {
-                _ = stopping.changed() => return self.connection.closed().await,
                 accepted = self.connection.accept_bi() => match accepted {
                     Ok((send, recv)) => drop(streams.spawn(self.clone().stream(send, recv))),
                     Err(ended) => return ended,
@@ -146,11 +145,23 @@ impl Session {
         }
     }
 
-    async fn dispatch(&self, send: SendStream, mut recv: RecvStream) -> Result<(), StreamError> {
+    async fn dispatch(
+        &self,
+        mut send: SendStream,
+        mut recv: RecvStream,
+    ) -> Result<(), StreamError> {
         let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, frames::next_header(&mut recv));
         let Ok(header) = first.await else { return Ok(()) }; // silence ends the stream
         let header = header?.ok_or(LinkError::Ended)?;
         match header.kind {
+            FrameKind::Pulse => Ok(pulse::serve(&self.cloud, send, recv, header).await?),
+            FrameKind::Hello | FrameKind::TimeRequest | FrameKind::BlobRequest
+                if self.cloud.control.is_elsewhere() =>
+            {
+                let text = "this is an inference node, which only answers requests";
+                let problem = Problem::new(ProblemCode::NotFound, text);
+                Ok(answer_problem(&mut send, &mut recv, problem).await?)
+            }
             FrameKind::Hello => control::serve(self, send, recv, header).await,
             FrameKind::InferOpen => infer::serve(self, send, recv, header).await,
             FrameKind::TimeRequest => {

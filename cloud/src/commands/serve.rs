@@ -57,12 +57,18 @@ async fn serve(settings: settings::Settings) -> anyhow::Result<()> {
     let engine = open_engine(&settings.runtime)?;
     let host = reached_under(&settings.server);
     let serving = ServingSettings::default();
-    let server = Server::start(Config { settings, engine, serving }).await?;
+    let mut server = Server::start(Config { settings, engine, serving }).await?;
     say_ready(&server, &host);
-    wait_for_signal().await?;
+    let removed = tokio::select! {
+        signal = wait_for_signal() => signal.map(|()| false)?,
+        () = server.removed() => true,
+    };
     tracing::info!("stopping");
     server.stop().await;
     tracing::info!("stopped");
+    if removed {
+        anyhow::bail!("this node was removed; empty its folder, and join anew with a fresh token");
+    }
     Ok(())
 }
 

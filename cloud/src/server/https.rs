@@ -19,6 +19,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The running listener.
 pub(super) struct Https {
     handle: Handle<SocketAddr>,
+    tls: RustlsConfig,
     task: JoinHandle<io::Result<()>>,
 }
 
@@ -29,10 +30,9 @@ impl Https {
         identity: Identity,
         routes: Router,
     ) -> Result<Self, StartError> {
-        let tls = tls::server(identity, None, &[b"h2", b"http/1.1"])?;
-        let tls = RustlsConfig::from_config(Arc::new(tls));
+        let tls = RustlsConfig::from_config(Arc::new(config(identity)?));
         let mut server =
-            axum_server::from_tcp_rustls(listener, tls).map_err(StartError::Listener)?;
+            axum_server::from_tcp_rustls(listener, tls.clone()).map_err(StartError::Listener)?;
         let http = server.http_builder();
         oip::listen::bound(http);
         http.http1().header_read_timeout(HEADER_TIMEOUT);
@@ -42,7 +42,12 @@ impl Https {
         let server = server.map(Limited::new);
         let task =
             tokio::spawn(server.serve(routes.into_make_service_with_connect_info::<SocketAddr>()));
-        Ok(Self { handle, task })
+        Ok(Self { handle, tls, task })
+    }
+
+    /// What new connections are served with, to be replaced by another certificate.
+    pub(super) fn tls(&self) -> RustlsConfig {
+        self.tls.clone()
     }
 
     /// Takes no more connections, and ends those that are open within `grace`.
@@ -56,4 +61,9 @@ impl Https {
             tracing::warn!(%error, "the HTTPS listener ended badly");
         }
     }
+}
+
+/// Client certificates are not asked for here.
+pub(super) fn config(identity: Identity) -> Result<rustls::ServerConfig, tls::TlsError> {
+    tls::server(identity, None, &[b"h2", b"http/1.1"])
 }

@@ -89,7 +89,11 @@ impl Store {
     pub fn desired(&self, device: &DeviceId) -> Result<Desired, StoreError> {
         self.read(|connection| {
             let mut desired = Desired {
-                state: wire::DesiredState { revision: revision(connection)?, ..Default::default() },
+                state: wire::DesiredState {
+                    revision: revision(connection)?,
+                    nodes: super::nodes::endpoints(connection)?,
+                    ..Default::default()
+                },
                 bundles: vec![],
             };
             for (model, version) in desired_for(device, &all(connection)?) {

@@ -137,6 +137,20 @@ impl Store {
         })
     }
 
+    /// The size of a file of a cloud variant, which inference nodes may read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn cloud_blob(&self, blob: ContentHash) -> Result<Option<u64>, StoreError> {
+        let sql = "SELECT f.size_bytes FROM bundle_files f JOIN bundles b USING (bundle)
+                   WHERE b.variant = 'cloud' AND f.sha256 = ? LIMIT 1";
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let size = statement.query_row([blob.to_string()], |row| unsigned(row, "size_bytes"));
+            Ok(size.optional()?)
+        })
+    }
+
     /// The bundle of one variant of one version.
     ///
     /// # Errors
@@ -183,6 +197,20 @@ fn check_newer(transaction: &Transaction<'_>, manifest: &Manifest) -> Result<(),
         }),
         _ => Ok(()),
     }
+}
+
+/// Keeps a copy of the control node's bundle, once.
+pub(super) fn insert_copy(
+    transaction: &Transaction<'_>,
+    signed: &SignedManifest,
+    manifest: &Manifest,
+    now_s: i64,
+) -> rusqlite::Result<()> {
+    if has_bundle(transaction, signed.bundle())? {
+        return Ok(());
+    }
+    let by = By { actor: "control node".into(), now_s };
+    insert_bundle(transaction, &by, signed, manifest)
 }
 
 fn insert_bundle(

@@ -1,6 +1,8 @@
 //! What was asked, by hour, tenant, caller and model. Sums arrive in groups, one transaction each.
 
-use rusqlite::{Row, params};
+use protocol::id::NodeId;
+use protocol::wire;
+use rusqlite::{Row, Transaction, params};
 use serde::Serialize;
 
 use super::{Store, StoreError, to_sql, unsigned};
@@ -64,32 +66,20 @@ impl Store {
         sums: &[(UsageOf, Usage)],
         keys_used: &[(String, i64)],
     ) -> Result<(), StoreError> {
-        let add = "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-                   ON CONFLICT (hour_s, tenant, caller, model) DO UPDATE SET
-                       requests = requests + excluded.requests,
-                       refused = refused + excluded.refused,
-                       compute_us = compute_us + excluded.compute_us,
-                       bytes_in = bytes_in + excluded.bytes_in,
-                       bytes_out = bytes_out + excluded.bytes_out";
-        let used = "UPDATE api_keys SET last_used_s = ? WHERE id = ?";
+        self.change(|transaction| Ok(add(transaction, sums, keys_used)?))
+    }
+
+    /// Adds what a node metered, unless this batch was added before.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn add_node_usage(&self, node: &NodeId, batch: &wire::NodeUsage) -> Result<(), StoreError> {
+        let sql = "UPDATE nodes SET usage_batch = ?1 WHERE id = ?2 AND usage_batch < ?1";
+        let sums: Vec<_> = batch.sums.iter().map(of_node).collect();
+        let keys: Vec<_> = batch.keys_used.iter().map(|key| (key.id.clone(), key.at_s)).collect();
         self.change(|transaction| {
-            let mut statement = transaction.prepare_cached(add)?;
-            for (of, usage) in sums {
-                statement.execute(params![
-                    of.hour_s,
-                    of.tenant,
-                    of.caller,
-                    of.model,
-                    to_sql(usage.requests),
-                    to_sql(usage.refused),
-                    to_sql(usage.compute_us),
-                    to_sql(usage.bytes_in),
-                    to_sql(usage.bytes_out)
-                ])?;
-            }
-            let mut statement = transaction.prepare_cached(used)?;
-            for (id, at_s) in keys_used {
-                statement.execute(params![at_s, id])?;
+            if transaction.execute(sql, params![to_sql(batch.batch), node.as_str()])? == 1 {
+                add(transaction, &sums, &keys)?;
             }
             Ok(())
         })
@@ -129,4 +119,70 @@ fn line(row: &Row<'_>) -> rusqlite::Result<UsageLine> {
         bytes_out: unsigned(row, "bytes_out")?,
     };
     Ok(UsageLine { of: row.get("of")?, usage })
+}
+
+fn add(
+    transaction: &Transaction<'_>,
+    sums: &[(UsageOf, Usage)],
+    keys_used: &[(String, i64)],
+) -> rusqlite::Result<()> {
+    let add = "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+               ON CONFLICT (hour_s, tenant, caller, model) DO UPDATE SET
+                   requests = requests + excluded.requests,
+                   refused = refused + excluded.refused,
+                   compute_us = compute_us + excluded.compute_us,
+                   bytes_in = bytes_in + excluded.bytes_in,
+                   bytes_out = bytes_out + excluded.bytes_out";
+    let used = "UPDATE api_keys SET last_used_s = max(ifnull(last_used_s, 0), ?) WHERE id = ?";
+    let mut statement = transaction.prepare_cached(add)?;
+    for (of, usage) in sums {
+        statement.execute(params![
+            of.hour_s,
+            of.tenant,
+            of.caller,
+            of.model,
+            to_sql(usage.requests),
+            to_sql(usage.refused),
+            to_sql(usage.compute_us),
+            to_sql(usage.bytes_in),
+            to_sql(usage.bytes_out)
+        ])?;
+    }
+    let mut statement = transaction.prepare_cached(used)?;
+    for (id, at_s) in keys_used {
+        statement.execute(params![at_s, id])?;
+    }
+    Ok(())
+}
+
+/// One sum, as a node sends it.
+pub(super) fn sum(row: &Row<'_>) -> rusqlite::Result<wire::UsageSum> {
+    Ok(wire::UsageSum {
+        hour_s: row.get("hour_s")?,
+        tenant: row.get("tenant")?,
+        caller: row.get("caller")?,
+        model: row.get("model")?,
+        requests: unsigned(row, "requests")?,
+        refused: unsigned(row, "refused")?,
+        compute_us: unsigned(row, "compute_us")?,
+        bytes_in: unsigned(row, "bytes_in")?,
+        bytes_out: unsigned(row, "bytes_out")?,
+    })
+}
+
+fn of_node(sum: &wire::UsageSum) -> (UsageOf, Usage) {
+    let of = UsageOf {
+        hour_s: sum.hour_s,
+        tenant: sum.tenant.clone(),
+        caller: sum.caller.clone(),
+        model: sum.model.clone(),
+    };
+    let usage = Usage {
+        requests: sum.requests,
+        refused: sum.refused,
+        compute_us: sum.compute_us,
+        bytes_in: sum.bytes_in,
+        bytes_out: sum.bytes_out,
+    };
+    (of, usage)
 }

@@ -2,6 +2,7 @@
 
 use clap::{Parser, ValueEnum};
 use outrigger_tests::bench;
+use outrigger_tests::nodes;
 use outrigger_tests::people::{exit_code, write_json};
 use outrigger_tests::soak::{self, Amount};
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ enum Name {
     Gpu,
     /// Memory, time to be ready, size of the program.
     Footprint,
+    /// Three inference nodes that are killed, hang and stop under load; fails where a request is lost.
+    Nodes,
     /// Thousands of calls, after which nothing has grown; fails where something has.
     Soak,
 }
@@ -47,9 +50,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
             None => return Ok(()),
         },
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
+        Name::Nodes => {
+            nodes::run(if args.short { nodes::Amount::SHORT } else { nodes::Amount::WHOLE })?
+        }
         Name::Soak => soak::run(if args.short { Amount::SHORT } else { Amount::WHOLE })?,
     };
     println!("{report}");
     write_json(args.json.as_deref(), &report)?;
-    if matches!(args.name, Name::Soak) { report.check() } else { Ok(()) }
+    if matches!(args.name, Name::Soak | Name::Nodes) { report.check() } else { Ok(()) }
 }

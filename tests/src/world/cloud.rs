@@ -8,6 +8,7 @@ use std::process::Command;
 /// A cloud with its data folder. It can be stopped, killed and started again on the same port.
 pub struct Cloud {
     data_dir: PathBuf,
+    arguments: Vec<String>,
     address: String,
     process: Option<Process>,
 }
@@ -18,16 +19,25 @@ impl Cloud {
     /// # Errors
     /// It does not get ready; with what it printed.
     pub fn start(data_dir: &Path) -> anyhow::Result<Self> {
-        Self::start_in(data_dir, &[])
+        Self::start_as(data_dir, &[], &[])
     }
 
-    /// The same with these variables in its environment.
+    /// Starts a cloud with more arguments, which it has at every start, and with these variables in its
+    /// environment, for now.
     ///
     /// # Errors
     /// It does not get ready; with what it printed.
-    pub fn start_in(data_dir: &Path, environment: &Environment) -> anyhow::Result<Self> {
-        let mut cloud =
-            Self { data_dir: data_dir.to_owned(), address: "127.0.0.1:0".into(), process: None };
+    pub fn start_as(
+        data_dir: &Path,
+        arguments: &[&str],
+        environment: &Environment,
+    ) -> anyhow::Result<Self> {
+        let mut cloud = Self {
+            data_dir: data_dir.to_owned(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            address: "127.0.0.1:0".into(),
+            process: None,
+        };
         cloud.restart_in(environment)?;
         Ok(cloud)
     }
@@ -54,7 +64,8 @@ impl Cloud {
             .arg("serve")
             .arg("--data-dir")
             .arg(&self.data_dir)
-            .args(["--listen", &self.address]);
+            .args(["--listen", &self.address])
+            .args(&self.arguments);
         let log = self.data_dir.with_extension("log");
         let mut process = Process::start(command, &log)?;
         let read = || std::fs::read_to_string(&listening).ok().filter(|t| t.ends_with('\n'));

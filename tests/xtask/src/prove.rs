@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
+mod nodes;
 mod package;
 pub(crate) mod pipelines;
 mod power_cut;
@@ -29,6 +30,8 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Claim {
+    /// Of three inference nodes under load one is killed, hangs and stops, the control node too, and no request is lost.
+    Nodes,
     /// The .deb installs, runs, upgrades and purges in a root of its own; the tar.gz runs where it is unpacked.
     Package,
     /// Real models on photos, sentences and a stream of sound, through the real agent.
@@ -41,6 +44,7 @@ enum Claim {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.claim {
+        Claim::Nodes => return nodes::prove(args.short),
         Claim::Package => package::prove(args.short)?,
         Claim::Pipelines => {
             let (models, speech) = (args.models.as_deref(), args.speech.as_deref());

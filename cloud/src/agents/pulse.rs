@@ -1,0 +1,39 @@
+//! The stream on which an agent sees that this node lives, and hears that it is about to stop.
+
+use link::frames::{self, LinkError};
+use protocol::codec::FrameHeader;
+use protocol::wire::{NodeState, Pulse};
+use quinn::{RecvStream, SendStream};
+use tokio::sync::Notify;
+
+use crate::state::Cloud;
+
+/// Answers each pulse, and says once, unasked, that the node is going away.
+pub(super) async fn serve(
+    cloud: &Cloud,
+    mut send: SendStream,
+    mut recv: RecvStream,
+    header: FrameHeader,
+) -> Result<(), LinkError> {
+    let _: Pulse = frames::message(&mut recv, header).await?;
+    let asked = Notify::new();
+    let listen = async {
+        while let Some(header) = frames::next_header(&mut recv).await? {
+            let _: Pulse = frames::message(&mut recv, header).await?;
+            asked.notify_one();
+        }
+        Ok(())
+    };
+    let mut stopping = cloud.stopping.subscribe();
+    let answer = async {
+        loop {
+            let draining = *stopping.borrow_and_update();
+            frames::send(&mut send, &NodeState { wait_us: cloud.wait_us(), draining }).await?;
+            tokio::select! {
+                () = asked.notified() => {}
+                _ = stopping.changed(), if !draining => {}
+            }
+        }
+    };
+    tokio::select! { end = listen => end, end = answer => end }
+}

@@ -1,0 +1,35 @@
+//! The server's certificate on its sockets, and a fresh one in its place while they are open.
+
+use axum_server::tls_rustls::RustlsConfig;
+use link::quic;
+use link::tls::{self, Identity};
+use quinn::Endpoint;
+use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
+
+use super::{StartError, https};
+use crate::join::Renewed;
+
+/// What certificates of this server are used for.
+#[derive(Clone)]
+pub(super) struct Certificate {
+    pub(super) ca: CertificateDer<'static>,
+    /// What is spoken over QUIC.
+    pub(super) protocols: Vec<&'static [u8]>,
+}
+
+impl Certificate {
+    /// The QUIC side with this certificate.
+    pub(super) fn quic(&self, identity: Identity) -> Result<quinn::ServerConfig, StartError> {
+        Ok(quic::server(tls::server(identity, Some(&self.ca), &self.protocols)?)?)
+    }
+
+    /// Puts a fresh certificate in place; connections that are open keep the old one.
+    pub(super) fn replace_on(self, endpoint: Endpoint, https: RustlsConfig) -> Renewed {
+        Box::new(move |identity| {
+            endpoint.set_server_config(Some(self.quic(identity.clone())?));
+            https.reload_from_config(Arc::new(https::config(identity)?));
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! What the control node knows arrives on a node as a whole, and what a node metered arrives once.
+
+use super::*;
+use crate::store::audit::By;
+use crate::store::nodes::{NewNodeToken, NodeApplicant};
+use crate::store::usage::{Usage, UsageBy, UsageOf};
+use fleet::access::{KeyRecord, Role};
+use protocol::id::{ContentHash, TenantName};
+use protocol::pattern::ModelPatterns;
+use protocol::token::{Secret, SecretDigest};
+
+fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("cloud.db")).unwrap();
+    (folder, store)
+}
+
+fn by() -> By {
+    By { actor: "test".into(), now_s: 1000 }
+}
+
+fn digest() -> SecretDigest {
+    Secret::from_entropy([1; 32]).digest()
+}
+
+fn add_key(store: &Store, id: &str) {
+    let key = KeyRecord {
+        id: id.into(),
+        digest: digest(),
+        role: Role::Client,
+        name: "shop".into(),
+        tenant: TenantName::default(),
+        models: ModelPatterns::all(),
+        expires_at_s: None,
+    };
+    assert!(store.add_api_key(&by(), &key).unwrap());
+}
+
+/// All that changed, in as many pieces as it takes.
+fn changes(store: &Store, cursor: u64) -> Vec<wire::NodeUpdate> {
+    let mut pieces = vec![store.changes(cursor).unwrap()];
+    while let Some(last) = pieces.last().filter(|last| !last.complete) {
+        let next = store.changes(last.cursor).unwrap();
+        pieces.push(next);
+    }
+    pieces
+}
+
+#[test]
+fn a_node_hears_of_each_change_once_and_of_all_of_them_when_it_is_new() {
+    let ((_a, control), (_b, node)) = (store(), store());
+    let all = changes(&control, 0);
+    assert_eq!(all[0].tenants.len(), 1, "the default tenant was there before anybody followed");
+    add_key(&control, "k1");
+    let cursor = all[0].cursor;
+    let piece = &changes(&control, cursor)[0];
+    assert_eq!((piece.keys.len(), piece.tenants.len()), (1, 0));
+    control.revoke_api_key(&by(), "k1").unwrap();
+    let piece = &changes(&control, cursor)[0];
+    assert_eq!((piece.keys.len(), piece.keys[0].revoked), (1, true), "only the last change counts");
+    assert!(changes(&control, piece.cursor)[0].keys.is_empty());
+
+    add_key(&control, "k2");
+    let mut fresh = changes(&control, 0);
+    fresh[0].fresh = true;
+    add_key(&node, "stranger");
+    node.copy(&fresh, 2000).unwrap();
+    let live: Vec<_> = node.api_keys().unwrap().into_iter().filter(|k| k.is_live(2000)).collect();
+    assert_eq!(live.iter().map(|key| key.record.id.as_str()).collect::<Vec<_>>(), ["k2"]);
+    assert_eq!(node.replica().unwrap().cursor, fresh[0].cursor);
+}
+
+#[test]
+fn a_reported_state_is_no_news_for_nodes_and_a_denial_is() {
+    let (_folder, control) = store();
+    let sql = "INSERT INTO devices (id, key_hash, label, hostname, agent_version, enrolled_at_s)
+               VALUES ('d-1', 'hash', '', '', '', 0)";
+    control.change(|t| Ok::<_, StoreError>(t.execute(sql, []).map(drop)?)).unwrap();
+    let device = "d-1".parse().unwrap();
+    let newest = || *control.newest.borrow();
+    let before = newest();
+    control.device_seen(&device, 7).unwrap();
+    control.device_reported(&device, &wire::ReportedState::default(), 7).unwrap();
+    assert_eq!(newest(), before);
+    control.deny_device(&by(), &device, true).unwrap();
+    assert!(newest() > before, "whoever waits is told");
+    assert!(changes(&control, before)[0].devices[0].denied);
+}
+
+#[test]
+fn many_changes_come_in_pieces() {
+    let (_folder, control) = store();
+    let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000)
+               INSERT INTO devices (id, key_hash, label, hostname, agent_version, enrolled_at_s)
+               SELECT 'd-' || i, printf('%064d', i), '', '', '', 0 FROM n";
+    control.change(|t| Ok::<_, StoreError>(t.execute(sql, []).map(drop)?)).unwrap();
+    let pieces = changes(&control, 0);
+    assert!(pieces.len() > 1);
+    assert_eq!(pieces.iter().map(|piece| piece.devices.len()).sum::<usize>(), 9000);
+    let (_other, node) = store();
+    node.copy(&pieces, 1).unwrap();
+    assert!(node.known_device(&"d-9000".parse().unwrap()).is_ok());
+}
+
+#[test]
+fn a_model_that_nobody_signed_is_not_taken_over() {
+    let (_folder, node) = store();
+    let models = vec![wire::NodeModel { signed_manifest: bytes::Bytes::from_static(b"{}") }];
+    let tenants = vec![wire::NodeTenant { name: "t".into(), models: "*".into() }];
+    let piece = wire::NodeUpdate { complete: true, models, tenants, ..Default::default() };
+    assert!(matches!(node.copy(&[piece], 1), Err(CopyError::Model(_))));
+    assert!(node.tenants().unwrap().iter().all(|t| t.name.as_str() != "t"), "nor anything else");
+}
+
+fn joined(control: &Store) -> protocol::id::NodeId {
+    let id = "t".to_owned();
+    let (label, names) = (String::new(), vec![]);
+    let token = NewNodeToken { id: id.clone(), digest: digest(), label, names, expires_at_s: 2000 };
+    control.add_node_token(&by(), &token).unwrap();
+    let applicant = NodeApplicant {
+        token_id: id,
+        presented: digest(),
+        key: ContentHash::of(b"key"),
+        hostname: "host".into(),
+        version: "1".into(),
+        fresh_id: "n-1".parse().unwrap(),
+        now_s: 1500,
+    };
+    control.join(&applicant).unwrap().id
+}
+
+#[test]
+fn usage_counts_once_however_often_it_is_sent() {
+    let ((_a, control), (_b, node)) = (store(), store());
+    let id = joined(&control);
+    let of =
+        UsageOf { hour_s: 0, tenant: "default".into(), caller: "key k".into(), model: "m".into() };
+    let meter = |requests| {
+        let usage = Usage { requests, ..Usage::default() };
+        node.add_usage(&[(of.clone(), usage)], &[]).unwrap();
+    };
+    let total = || {
+        let lines = control.usage(0, 1, UsageBy::Model).unwrap();
+        lines.first().map_or(0, |line| line.usage.requests)
+    };
+    meter(3);
+    let batch = node.usage_batch(50).unwrap().unwrap();
+    control.add_node_usage(&id, &batch).unwrap();
+    // The word that it was taken got lost: it comes again, as it was, and what came since waits.
+    meter(4);
+    let again = node.usage_batch(51).unwrap().unwrap();
+    assert_eq!(again, batch);
+    control.add_node_usage(&id, &again).unwrap();
+    assert_eq!(total(), 3);
+    node.usage_taken(batch.batch).unwrap();
+    // A clock that was set back does not number the next batch below the last.
+    let next = node.usage_batch(10).unwrap().unwrap();
+    assert!(next.batch > batch.batch);
+    control.add_node_usage(&id, &next).unwrap();
+    node.usage_taken(next.batch).unwrap();
+    assert_eq!((total(), node.usage_batch(60).unwrap()), (7, None));
+}
+
+#[test]
+fn a_token_lets_one_node_in_and_a_removed_one_stays_out() {
+    let (_folder, control) = store();
+    let id = joined(&control);
+    control.node_hello(&id, "1", "10.0.0.1:1", 1600).unwrap();
+    let desired = control.desired(&"d-1".parse().unwrap()).unwrap().state;
+    assert_eq!(desired.nodes[0].address, "10.0.0.1:1");
+    assert!(control.remove_node(&by(), &id).unwrap());
+    assert!(!control.remove_node(&by(), &id).unwrap(), "once");
+    let after = control.desired(&"d-1".parse().unwrap()).unwrap().state;
+    assert!(after.nodes.is_empty() && after.revision > desired.revision);
+}

@@ -1,0 +1,92 @@
+//! Several nodes: they join, know what the control node knows, and no request is lost with one.
+#![allow(clippy::unwrap_used)] // helpers beside the tests
+
+use outrigger_tests::nodes::{Amount, Fleet, connected, run};
+use outrigger_tests::world::eventually;
+use serde_json::Value;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The short form of `cargo xtask prove nodes`.
+#[test]
+fn no_request_is_lost_with_its_node() {
+    let report = run(Amount::SHORT).unwrap();
+    println!("{report}");
+    report.check().unwrap();
+}
+
+fn key(fleet: &Fleet) -> (String, String) {
+    let operator = &fleet.world.operator;
+    let made = operator.json(&["key", "create", "--name", "shop", "--role", "client"]).unwrap();
+    let token = made["key"].as_str().unwrap();
+    let (id, secret) = token.rsplit_once('.').unwrap().0.split_once('.').unwrap();
+    (id.to_owned(), format!("{id}.{secret}"))
+}
+
+fn usage_of(fleet: &Fleet, by: &str) -> Value {
+    fleet.world.operator.json(&["usage", "--by", by]).unwrap()
+}
+
+/// Keys, usage, the deny list and the removal of a node, with the control node there and away.
+#[test]
+fn a_node_knows_what_the_control_node_knows() {
+    let mut fleet = Fleet::start(1).unwrap();
+    let agent = fleet.agent().unwrap();
+    let mut client = agent.client().unwrap();
+    for index in 0..20 {
+        assert_eq!(fleet.ask(&mut client, index).unwrap()["placement"], "cloud");
+    }
+    // A key made at the control node is good on the node, and its revocation holds there too.
+    let (id, key) = key(&fleet);
+    let asks = |fleet: &Fleet, status: u16| {
+        let status_now = || fleet.nodes[0].get("/v2/models/fashion", &key).ok().map(|(s, _)| s);
+        eventually(&format!("status {status}"), PATIENCE, || {
+            status_now().filter(|now| *now == status).map(drop)
+        })
+        .unwrap();
+    };
+    asks(&fleet, 200);
+    assert_eq!(fleet.nodes[0].answered("fashion", &key).unwrap(), 20);
+    fleet.world.operator.run(&["key", "revoke", &id]).unwrap();
+    asks(&fleet, 401);
+
+    // What was metered arrives once, also where the node is killed and started while nobody takes it.
+    fleet.world.cloud.kill();
+    for index in 0..5 {
+        assert_eq!(fleet.ask(&mut client, index).unwrap()["placement"], "cloud");
+    }
+    assert_eq!(fleet.nodes[0].stop().unwrap(), Some(0));
+    fleet.nodes[0].restart().unwrap();
+    fleet.world.cloud.restart().unwrap();
+    fleet.nodes[0].wait_state(&fleet.world.operator, "ready").unwrap();
+    let metered = || {
+        let lines = usage_of(&fleet, "model");
+        let requests = lines[0]["requests"].as_u64()?;
+        assert!(requests <= 25, "counted twice: {lines}");
+        (requests == 25).then_some(())
+    };
+    eventually("25 requests metered", PATIENCE, metered).unwrap();
+
+    // A device that is shut out loses its connection to the node at once, and gets no other.
+    let status = agent.wait_until("the node", |s| !connected(s).is_empty()).unwrap();
+    let device = status["device"].as_str().unwrap();
+    fleet.world.operator.run(&["device", "deny", device]).unwrap();
+    agent.wait_until("the node's refusal", |s| connected(s).is_empty()).unwrap();
+    assert_ne!(fleet.ask(&mut client, 0).unwrap()["placement"], "cloud");
+    fleet.world.operator.run(&["device", "allow", device]).unwrap();
+    agent.wait_until("the node again", |s| !connected(s).is_empty()).unwrap();
+
+    // A node that is removed ends, and cannot come back.
+    let entry = fleet.nodes[0].entry(&fleet.world.operator).unwrap();
+    fleet.world.operator.run(&["node", "remove", entry["id"].as_str().unwrap()]).unwrap();
+    let ended = || fleet.nodes[0].process()?.ended().ok().flatten();
+    assert!(!eventually("the node's end", PATIENCE, ended).unwrap().success());
+    let only_control = serde_json::json!([{ "node": "control", "state": "connected" }]);
+    agent.wait_until("no node", |s| s["nodes"] == only_control).unwrap();
+    assert_eq!(fleet.ask(&mut client, 0).unwrap()["placement"], "cloud", "by the control node");
+    let audit = fleet.world.operator.run(&["audit"]).unwrap();
+    for action in ["node.token", "node.join", "node.remove"] {
+        assert!(audit.contains(action), "{action} in {audit}");
+    }
+}
