@@ -65,7 +65,8 @@ async fn open_cloud(
     let contact_s = store.replica()?.contact_s;
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
     let settings = config.serving.clone();
-    let serving = Serving::new(config.backend.clone(), blobs.clone(), data_dir.bundles(), settings);
+    let serving =
+        Serving::new(config.engine.backend(), blobs.clone(), data_dir.bundles(), settings);
     for record in store.bundles()? {
         if record.variant == Variant::Cloud && models::is_whole(&blobs, &record.signed) {
             serving.add(&record.signed, None)?;
@@ -74,7 +75,7 @@ async fn open_cloud(
     for (model, policy) in store.policies()? {
         serving.set_policy(&model, policy);
     }
-    let cloud = Cloud::new(Database::new(store), ca, blobs, serving).await?;
+    let cloud = Cloud::new(Database::new(store), ca, blobs, serving, config.engine.clone()).await?;
     cloud.control.away_since(contact_s);
     Ok(cloud)
 }
