@@ -234,7 +234,8 @@ fn hostile_models_take_nothing_with_them() {
     for (model, onnx, expected) in cases {
         let refused = publish(&world, model, onnx, &NEGATED).unwrap_err().to_string();
         println!("{model}: {refused}");
-        assert!(refused.contains(expected), "{model}: {refused}");
+        let log = world.cloud.process().unwrap().output();
+        assert!(refused.contains(expected), "{model}: {refused}; the server's log:\n{log}");
         assert_eq!(ask_cloud(&api, &[0; 784], 2_000_000).status, 200, "after {model}");
         assert_eq!(world.cloud.process().unwrap().id(), server);
     }
