@@ -22,6 +22,7 @@ mod time;
 
 pub(crate) use keeper::Keeper;
 pub(crate) use listed::LISTED_FILE;
+pub(crate) use nodes::CONTROL;
 pub(crate) use time::TimeError;
 
 use crate::clock::Clock;

@@ -8,7 +8,7 @@ use models::backend::Backend;
 use protocol::id::{ContentHash, TenantName, Variant};
 use protocol::pattern::ModelPatterns;
 use protocol::problem::ProblemCode;
-use protocol::token::{Secret, Token};
+use protocol::token::Token;
 use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_NODE, ALPN_NODE_ENROL, ALPN_RENEW};
 use quinn::Endpoint;
 use rustls_pki_types::ServerName;
@@ -321,11 +321,7 @@ fn admin_key(
             let own = token.filter(|token| token.ca_hash == ca_hash);
             own.ok_or_else(|| StartError::AdminKey(path.clone()))?
         }
-        Err(_) => Token {
-            id: Token::id_from_entropy(link::entropy()),
-            secret: Secret::from_entropy(link::entropy()),
-            ca_hash,
-        },
+        Err(_) => Token::from_entropy(link::entropy(), link::entropy(), ca_hash),
     };
     let text = format!("{}\n", token.reveal());
     durable::write(&path, text.as_bytes(), Access::Private)

@@ -291,3 +291,21 @@ impl Drop for Flying<'_> {
         self.0.0.send_modify(|count| *count -= 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_its_control_node_a_node_judges_as_of_the_last_word() {
+        let control = Control::default();
+        assert!(!control.is_elsewhere() && control.judged_at_s() >= now_s() - 1);
+        control.away_since(1000);
+        assert!(control.is_elsewhere());
+        assert_eq!(control.judged_at_s(), 1000);
+        control.back();
+        assert!(control.is_elsewhere() && control.judged_at_s() >= now_s() - 1);
+        control.away_since(now_s() + 1000);
+        assert!(control.judged_at_s() <= now_s(), "a clock that was set back");
+    }
+}

@@ -79,6 +79,11 @@ pub struct Token {
 }
 
 impl Token {
+    /// A fresh token of these random bytes, for the CA with this hash.
+    pub fn from_entropy(id: [u8; 8], secret: [u8; 32], ca_hash: ContentHash) -> Self {
+        Self { id: Self::id_from_entropy(id), secret: Secret::from_entropy(secret), ca_hash }
+    }
+
     /// The token as text. Only for showing it once, or for a file with mode 0600.
     pub fn reveal(&self) -> String {
         format!("{}.{}.{}", self.id, self.secret.reveal(), self.ca_hash)

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
 use outrigger_tests::nodes::{Amount, Fleet, connected, run};
-use outrigger_tests::world::eventually;
+use outrigger_tests::world::{eventually, fashion};
 use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -14,6 +15,37 @@ fn no_request_is_lost_with_its_node() {
     let report = run(Amount::SHORT).unwrap();
     println!("{report}");
     report.check().unwrap();
+}
+
+/// Clients of the standard keep one of two nodes busy: the device asks the other.
+#[test]
+fn a_busy_node_gets_fewer() {
+    const ASKED: usize = 300;
+    let fleet = Fleet::start(2).unwrap();
+    let agent = fleet.agent().unwrap();
+    let (_, key) = key(&fleet);
+    let body = std::fs::read(fashion().join("example.json")).unwrap();
+    let [busy, idle] = &fleet.nodes[..] else { panic!("two nodes") };
+    let flooding = || busy.get("/v2/models/fashion", &key).is_ok_and(|(status, _)| status == 200);
+    eventually("the key on the node", PATIENCE, || flooding().then_some(())).unwrap();
+    let enough = AtomicBool::new(false);
+    let (flooded, before) = std::thread::scope(|scope| {
+        let flood = || busy.flood("/v2/models/fashion/infer", &key, &body, &enough).unwrap();
+        let callers: Vec<_> = (0..8).map(|_| scope.spawn(flood)).collect();
+        let under_load = || busy.answered("fashion", &key).ok().filter(|count| *count > 50);
+        eventually("load", PATIENCE, under_load).unwrap();
+        let before = idle.answered("fashion", &key).unwrap();
+        let mut client = agent.client().unwrap();
+        for index in 0..ASKED {
+            assert_eq!(fleet.ask(&mut client, index).unwrap()["placement"], "cloud");
+        }
+        enough.store(true, SeqCst);
+        (callers.into_iter().map(|caller| caller.join().unwrap()).sum::<u64>(), before)
+    });
+    let by_idle = idle.answered("fashion", &key).unwrap() - before;
+    let by_busy = busy.answered("fashion", &key).unwrap() - flooded;
+    assert_eq!(by_idle + by_busy, ASKED as u64);
+    assert!(by_busy * 2 < by_idle, "{by_busy} by the busy node, {by_idle} by the other");
 }
 
 fn key(fleet: &Fleet) -> (String, String) {

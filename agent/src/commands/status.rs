@@ -6,6 +6,7 @@ use super::{StateDir, hinted, local};
 use crate::engine::Running;
 use crate::identity::IdentityFiles;
 use crate::serve::{ModelStatus, StatusReport};
+use crate::uplink::CONTROL;
 use comfy_table::{Table, presets};
 use models::probing::Batching;
 use std::path::Path;
@@ -82,6 +83,11 @@ fn print(report: &StatusReport) {
     };
     println!("{} (agent {})", report.device, report.agent_version);
     println!("cloud {}: {link}", report.cloud);
+    if report.nodes.iter().any(|node| node.node != CONTROL) {
+        let nodes: Vec<_> =
+            report.nodes.iter().map(|n| format!("{} {}", n.node, n.state)).collect();
+        println!("nodes: {}", nodes.join(", "));
+    }
     println!("clock: {}\n", report.clock.text);
     if report.models.is_empty() {
         println!(

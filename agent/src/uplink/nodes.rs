@@ -20,6 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
+/// How the control node is called among the nodes.
+pub(crate) const CONTROL: &str = "control";
 /// A node that does not answer a handshake within this is not there.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -96,7 +98,7 @@ impl Nodes {
     pub(super) fn describe(&self) -> Vec<(String, &'static str)> {
         let described = self.known().balance.describe(Instant::now());
         let name = |peer| match peer {
-            Peer::Control => "control".to_owned(),
+            Peer::Control => CONTROL.to_owned(),
             Peer::Node(id) => id.to_string(),
         };
         described.into_iter().map(|(peer, state)| (name(peer), state)).collect()

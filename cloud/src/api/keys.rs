@@ -7,7 +7,7 @@ use fleet::access::{KeyRecord, Permission, Role};
 use protocol::id::TenantName;
 use protocol::limits::NAME_MAX_BYTES;
 use protocol::pattern::ModelPatterns;
-use protocol::token::{Secret, Token};
+use protocol::token::Token;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -44,11 +44,7 @@ pub(super) async fn create(
     check(&wanted)?;
     cloud.access.check_tenant(&wanted.tenant)?;
     let by = caller.by();
-    let token = Token {
-        id: Token::id_from_entropy(link::entropy()),
-        secret: Secret::from_entropy(link::entropy()),
-        ca_hash: cloud.ca.hash(),
-    };
+    let token = Token::from_entropy(link::entropy(), link::entropy(), cloud.ca.hash());
     let record = KeyRecord {
         id: token.id.clone(),
         digest: token.secret.digest(),

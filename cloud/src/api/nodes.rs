@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use fleet::access::Permission;
 use protocol::id::{InvalidName, NodeId};
 use protocol::limits::NAME_MAX_BYTES;
-use protocol::token::{Secret, Token};
+use protocol::token::Token;
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -63,11 +63,7 @@ pub(super) async fn token(
     if !(1..=TTL_MAX_S).contains(&ttl_s) {
         return Err(ApiError::invalid(format!("ttl_s lies between 1 and {TTL_MAX_S}")));
     }
-    let token = Token {
-        id: Token::id_from_entropy(link::entropy()),
-        secret: Secret::from_entropy(link::entropy()),
-        ca_hash: cloud.ca.hash(),
-    };
+    let token = Token::from_entropy(link::entropy(), link::entropy(), cloud.ca.hash());
     let by = caller.by();
     let expires_at_s = by.now_s + i64::from(ttl_s);
     let (id, digest) = (token.id.clone(), token.secret.digest());

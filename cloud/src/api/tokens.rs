@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use fleet::access::Permission;
 use protocol::id::TenantName;
 use protocol::limits::NAME_MAX_BYTES;
-use protocol::token::{Secret, Token};
+use protocol::token::Token;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -45,11 +45,7 @@ pub(super) async fn create(
         return Err(ApiError::invalid(text));
     }
     cloud.access.check_tenant(&wanted.tenant)?;
-    let token = Token {
-        id: Token::id_from_entropy(link::entropy()),
-        secret: Secret::from_entropy(link::entropy()),
-        ca_hash: cloud.ca.hash(),
-    };
+    let token = Token::from_entropy(link::entropy(), link::entropy(), cloud.ca.hash());
     let by = caller.by();
     let expires_at_s = by.now_s + i64::from(ttl_s);
     let (id, digest) = (token.id.clone(), token.secret.digest());

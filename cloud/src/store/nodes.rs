@@ -10,9 +10,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::assignments::bump_revision;
 use super::audit::{By, append};
-use super::keys::bytes32;
-use super::tokens::EnrolError;
-use super::{Store, StoreError, parse_text, parsed, to_sql, unsigned};
+use super::tokens::{EnrolError, token_record};
+use super::{Store, StoreError, parsed, to_sql, unsigned};
 
 /// A token that is about to be handed out.
 #[derive(Debug, Clone)]
@@ -219,15 +218,8 @@ type FoundToken = (TokenRecord, String, String);
 fn find_token(transaction: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<FoundToken>> {
     let sql =
         "SELECT digest, label, names, expires_at_s, used_by_key FROM node_tokens WHERE id = ?";
-    let found = transaction.query_row(sql, [id], |row| {
-        let used_by: Option<String> = row.get("used_by_key")?;
-        let record = TokenRecord {
-            secret: SecretDigest(bytes32(row, "digest")?),
-            expires_at_s: row.get("expires_at_s")?,
-            used_by: used_by.map(|text| parse_text(&text)).transpose()?,
-        };
-        Ok((record, row.get("label")?, row.get("names")?))
-    });
+    let found = transaction
+        .query_row(sql, [id], |row| Ok((token_record(row)?, row.get("label")?, row.get("names")?)));
     found.optional()
 }
 

@@ -4,7 +4,7 @@ use fleet::enrol::{self, Grant, TokenRecord};
 use protocol::id::{ContentHash, DeviceId, TenantName};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::token::SecretDigest;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::audit::{By, append};
 use super::keys::bytes32;
@@ -107,15 +107,19 @@ fn find_token(
     let sql = "SELECT digest, label, tenant, expires_at_s, used_by_key FROM enrolment_tokens
                WHERE id = ?";
     let found = transaction.query_row(sql, [id], |row| {
-        let used_by: Option<String> = row.get("used_by_key")?;
-        let record = TokenRecord {
-            secret: SecretDigest(bytes32(row, "digest")?),
-            expires_at_s: row.get("expires_at_s")?,
-            used_by: used_by.map(|text| parse_text(&text)).transpose()?,
-        };
-        Ok((record, (row.get("label")?, parsed(row, "tenant")?)))
+        Ok((token_record(row)?, (row.get("label")?, parsed(row, "tenant")?)))
     });
     found.optional()
+}
+
+/// What decides about the holder of a token, whatever it lets in.
+pub(super) fn token_record(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
+    let used_by: Option<String> = row.get("used_by_key")?;
+    Ok(TokenRecord {
+        secret: SecretDigest(bytes32(row, "digest")?),
+        expires_at_s: row.get("expires_at_s")?,
+        used_by: used_by.map(|text| parse_text(&text)).transpose()?,
+    })
 }
 
 fn carry_out(

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
@@ -118,14 +119,7 @@ impl Node {
     /// # Errors
     /// It does not answer.
     pub fn get(&self, path: &str, key: &str) -> anyhow::Result<(u16, Value)> {
-        let pem = std::fs::read(self.data_dir.join("node/ca.pem"))?;
-        let ca = Certificate::from_pem(&pem)?;
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::new_with_certs(&[ca]))
-            .unversioned_rustls_crypto_provider(link::tls::provider())
-            .build();
-        let agent = ureq::Agent::config_builder().tls_config(tls).http_status_as_error(false);
-        let request = agent.build().new_agent().get(format!("https://{}{path}", self.address));
+        let request = self.https()?.get(format!("https://{}{path}", self.address));
         let mut response = request.header("authorization", format!("Bearer {key}")).call()?;
         let text = response.body_mut().read_to_string()?;
         let status = response.status().as_u16();
@@ -136,6 +130,39 @@ impl Node {
             Ok(body) => Ok((status, body)),
             Err(_) => bail!("{path}: {status} {text}"),
         }
+    }
+
+    /// `POST path` with JSON over HTTPS, again and again until told to stop; how often it was answered.
+    ///
+    /// # Errors
+    /// It does not answer at all.
+    pub fn flood(
+        &self,
+        path: &str,
+        key: &str,
+        body: &[u8],
+        enough: &AtomicBool,
+    ) -> anyhow::Result<u64> {
+        let (client, url) = (self.https()?, format!("https://{}{path}", self.address));
+        let mut answered = 0;
+        while !enough.load(SeqCst) {
+            let request = client.post(&url).header("authorization", format!("Bearer {key}"));
+            let mut response = request.content_type("application/json").send(body)?;
+            answered += u64::from(response.status() == 200);
+            response.body_mut().read_to_vec()?;
+        }
+        Ok(answered)
+    }
+
+    fn https(&self) -> anyhow::Result<ureq::Agent> {
+        let pem = std::fs::read(self.data_dir.join("node/ca.pem"))?;
+        let ca = Certificate::from_pem(&pem)?;
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&[ca]))
+            .unversioned_rustls_crypto_provider(link::tls::provider())
+            .build();
+        let config = ureq::Agent::config_builder().tls_config(tls).http_status_as_error(false);
+        Ok(config.build().new_agent())
     }
 
     /// How many requests to a model it has answered.

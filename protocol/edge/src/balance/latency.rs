@@ -2,12 +2,13 @@
 //!
 //! The quick one is a peak-EWMA: a slower answer counts at once, faster ones take it down over
 //! [`DECAY`], and so does time without any answer, so that a node that was slow once is asked again.
-//! Source: Finagle's and linkerd2-proxy's balancers. The slow one is the plain mean of the last
+//! Source: Finagle's and linkerd2-proxy's balancers, which take ten seconds; here it is two, because a
+//! device asks two nodes, not hundreds, and one that loaded a model would be left out for a minute. The slow one is the plain mean of the last
 //! answers, each of which weighs [`WEIGHT`]: one hiccup does not eject a node.
 
 use std::time::{Duration, Instant};
 
-const DECAY: Duration = Duration::from_secs(10);
+const DECAY: Duration = Duration::from_secs(2);
 const WEIGHT: f64 = 0.1;
 /// Fewer answers than this say nothing.
 const SAMPLES_MIN: u32 = 20;

@@ -295,6 +295,8 @@ fn what_is_not_listed_any_more_is_let_go_of() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     /// One of three nodes is killed, and another drained in order, at any moment: nothing is lost.
     #[test]
     fn a_death_and_a_drain_lose_nothing(seed: u64, at_ms in 0u32..500, pause_ms in 12u32..40, first in 0usize..3) {
