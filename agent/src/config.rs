@@ -1,11 +1,12 @@
 //! The agent's configuration: `agent.toml` in the state folder. Every field has a default, so the
 //! file may be absent; an unknown field is an error, so that a typing mistake is not a silent no.
 
+mod offload;
 mod runtime;
 
+pub(crate) use offload::Offload;
 pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
 
-use edge::breaker::BreakerPolicy;
 use oip::listen::FIRST_HEAD_PATIENCE;
 use protocol::id::{ContentHash, ModelName};
 use protocol::limits::{SEQUENCE_IDLE_S, SEQUENCES_MAX, SEQUENCES_MAX_BYTES};
@@ -174,39 +175,6 @@ impl Sequences {
     }
 }
 
-/// When the cloud is asked.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Offload {
-    /// The deadline of a request that names none, in milliseconds.
-    pub(crate) default_deadline_ms: u32,
-    /// Kept back from every deadline for the way back to the application, in milliseconds.
-    pub(crate) margin_ms: u32,
-    /// Failed deferrals in a row after which the cloud is left alone for a while.
-    pub(crate) breaker_failures: u32,
-    /// How long it is left alone, in milliseconds.
-    pub(crate) breaker_open_ms: u32,
-}
-
-impl Default for Offload {
-    fn default() -> Self {
-        Self { default_deadline_ms: 1000, margin_ms: 5, breaker_failures: 3, breaker_open_ms: 2000 }
-    }
-}
-
-impl Offload {
-    pub(crate) fn breaker(&self) -> BreakerPolicy {
-        BreakerPolicy {
-            failures: self.breaker_failures.max(1),
-            open_for: Duration::from_millis(self.breaker_open_ms.into()),
-        }
-    }
-
-    pub(crate) fn margin(&self) -> Duration {
-        Duration::from_millis(self.margin_ms.into())
-    }
-}
-
 /// The connection to the cloud.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -293,6 +261,20 @@ mod tests {
             let open = format!("[local]\n{door} = \"0.0.0.0:8000\"");
             assert!(check(&open).unwrap_err().contains("loopback"));
         }
+    }
+
+    /// Every line that the packaged file shows as a default is one, and every field is shown.
+    #[test]
+    fn the_packaged_file_shows_the_defaults_of_offloading() {
+        let packaged = include_str!("../packaging/agent.toml");
+        let section = packaged.split("\n[offload]\n").nth(1).unwrap();
+        let section = section.split("\n[").next().unwrap();
+        let fields: Vec<_> = section.lines().filter_map(|line| line.strip_prefix('#')).collect();
+        let fields: Vec<_> = fields.into_iter().filter(|line| !line.starts_with(' ')).collect();
+        let text = format!("[offload]\n{}", fields.join("\n"));
+        assert_eq!(check(&text).unwrap(), Config::default());
+        let shown = fields.len();
+        assert_eq!(format!("{:?}", Offload::default()).matches(": ").count(), shown);
     }
 
     #[test]

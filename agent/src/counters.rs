@@ -3,6 +3,7 @@
 
 use crate::metrics::Latencies;
 use crate::sandbox::Proof;
+use edge::audit::Alarm;
 use edge::sequences::Forgotten;
 use link::counter::Counter;
 use protocol::id::{ContentHash, ModelName, NodeId};
@@ -21,6 +22,7 @@ pub(crate) struct Counters {
     memory: Memory,
     sequences: SequenceEvents,
     trials: Trials,
+    checks: Checks,
     clock: Clock,
     #[serde(skip)]
     latencies: Latencies,
@@ -91,6 +93,15 @@ struct Trials {
     released: Counter,
 }
 
+/// Accepted answers that were compared with the cloud's.
+#[derive(Debug, Default, Serialize)]
+struct Checks {
+    agreed: Counter,
+    disagreed: Counter,
+    left_out: Counter,
+    alarms: Counter,
+}
+
 #[derive(Debug, Default, Serialize)]
 struct Clock {
     times_verified: Counter,
@@ -127,6 +138,25 @@ impl Counters {
             }
         };
         counter.add(1);
+    }
+
+    /// An accepted answer was compared with the cloud's.
+    pub(crate) fn checked(&self, disagreement: f64) {
+        let counter = if disagreement > 0.0 { &self.checks.disagreed } else { &self.checks.agreed };
+        counter.add(1);
+    }
+
+    /// An accepted answer that was drawn could not be compared.
+    pub(crate) fn check_left_out(&self, why: &str) {
+        self.checks.left_out.add(1);
+        tracing::debug!(why, "an answer was not checked");
+    }
+
+    /// Accepted answers differ from the cloud's more often than they may.
+    pub(crate) fn alarmed(&self, model: &ModelName, alarm: &Alarm) {
+        self.checks.alarms.add(1);
+        let Alarm { level, evidence, threshold } = alarm;
+        tracing::error!(%model, level, evidence, threshold, "too many accepted answers are wrong; fewer are accepted from now on");
     }
 
     /// A connection was closed because its first request did not come in time.

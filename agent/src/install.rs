@@ -4,6 +4,7 @@
 pub(crate) mod library;
 mod task;
 
+use crate::audits::{AuditStatus, Audits};
 use crate::counters::Counters;
 use crate::engine::{ActiveModel, Bundled, Engine, ProveError};
 use crate::sandbox::{NotProven, Prover, Sandbox};
@@ -44,6 +45,7 @@ pub(crate) struct Installer {
     library: Library,
     trusted: Vec<SignerKey>,
     counters: Arc<Counters>,
+    audits: Arc<Audits>,
     reported: watch::Sender<ReportedState>,
     models: Mutex<BTreeMap<ModelName, ModelStatus>>,
 }
@@ -59,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) engine: Arc<Engine>,
     pub(crate) uplink: Uplink,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) audits: Arc<Audits>,
+    pub(crate) state: Arc<State>,
     pub(crate) trusted: Vec<SignerKey>,
     pub(crate) reported: watch::Sender<ReportedState>,
     pub(crate) prover: Prover,
@@ -93,8 +97,8 @@ impl LoadError {
 impl Installer {
     /// Opens the state and brings back what was active. Blocks while models load.
     pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
-        let state = Arc::new(State::open(places.state_dir)?);
-        let Parts { engine, uplink, counters, trusted, reported, prover, runtime } = parts;
+        let Parts { engine, uplink, counters, audits, state, trusted, reported, prover, runtime } =
+            parts;
         let sandbox = Sandbox::new(prover, runtime, state.clone(), counters.clone())?;
         let library = Library::open(places.state_dir, places.bytes_per_s, counters.clone())?;
         let installer = Arc::new(Self {
@@ -106,6 +110,7 @@ impl Installer {
             library,
             trusted,
             counters,
+            audits,
             reported,
             models: Mutex::default(),
         });
@@ -269,12 +274,23 @@ impl Installer {
             target_version: update.target().map(|t| t.version.get()),
             phase: update.phase().as_str().into(),
             running: None,
+            checks: None,
             reason: update.reason().into(),
             proof: active.and_then(|target| self.sandbox.proof(target.bundle)),
         };
         let mut models = self.models();
         models.insert(name.clone(), status);
-        let state = ReportedState { models: models.values().map(to_wire).collect() };
+        drop(models);
+        self.report_again();
+    }
+
+    /// Tells the cloud how all models stand now.
+    pub(crate) fn report_again(&self) {
+        let models = self.models();
+        let with_checks = |(name, status): (&ModelName, &ModelStatus)| {
+            to_wire(status, self.audits.status(name).as_ref())
+        };
+        let state = ReportedState { models: models.iter().map(with_checks).collect() };
         drop(models);
         self.reported.send_if_modified(|now| {
             let changed = *now != state;
@@ -296,7 +312,9 @@ impl Installer {
     pub(crate) fn status(&self) -> Vec<ModelStatus> {
         let mut models: Vec<ModelStatus> = self.models().values().cloned().collect();
         for model in &mut models {
-            model.running = model.name.parse().ok().and_then(|name| self.engine.running(&name));
+            let Ok(name) = model.name.parse() else { continue };
+            model.running = self.engine.running(&name);
+            model.checks = self.audits.status(&name);
         }
         let unloaded = |entry: &&ModelIndex| entry.state != ::oip::state::READY;
         for entry in self.engine.index().iter().filter(unloaded) {
@@ -308,7 +326,7 @@ impl Installer {
     }
 }
 
-fn to_wire(status: &ModelStatus) -> ReportedModel {
+fn to_wire(status: &ModelStatus, checks: Option<&AuditStatus>) -> ReportedModel {
     ReportedModel {
         name: status.name.clone(),
         active_version: status.active_version.unwrap_or(0),
@@ -316,6 +334,9 @@ fn to_wire(status: &ModelStatus) -> ReportedModel {
         target_version: status.target_version.unwrap_or(0),
         phase: status.phase.clone(),
         reason: status.reason.clone(),
+        checked: checks.map_or(0, |checks| checks.checked),
+        disagreed: checks.map_or(0.0, |checks| checks.disagreed),
+        alarms: checks.map_or(0, |checks| checks.alarms.into()),
     }
 }
 

@@ -17,6 +17,7 @@
 //! * [`service`], [`notify`]: the agent as a service of the system;
 //! * [`lock`], [`reset`]: one agent per state folder, and the way out of a fleet.
 
+mod audits;
 mod clock;
 mod commands;
 mod config;

@@ -24,6 +24,7 @@ pub(crate) fn render(context: &Context) -> String {
     counters(&mut out, &report.counters);
     gauges(&mut out, &report);
     memory(&mut out, &report);
+    checks(&mut out, &report);
     if let Some(end_s) = context.certificate_end_s() {
         let left = end_s.saturating_sub(context.clock.now_s());
         let help = "Seconds until this device's certificate ends; negative when it has ended.";
@@ -43,6 +44,7 @@ fn counters(out: &mut Exposition, counters: &Value) {
         ("memory", "outrigger_memory_events_total", "event", "Models that make room for others."),
         ("sequences", "outrigger_sequences_total", "event", "Streams with state."),
         ("trials", "outrigger_trials_total", "result", "Models tried in a confined process."),
+        ("checks", "outrigger_checks_total", "result", "Accepted answers beside the cloud's."),
     ];
     for (group, name, label, help) in labelled {
         let mut family = out.family(name, help, Kind::Counter);
@@ -71,6 +73,8 @@ fn gauges(out: &mut Exposition, report: &StatusReport) {
     let help = "Whether deferral is suspended after failures.";
     out.family("outrigger_breaker_open", help, Kind::Gauge)
         .sample(&[], u8::from(report.breaker_open));
+    let help = "How full the day's budget for the cloud is, 0 to 1.";
+    out.family("outrigger_budget_fill", help, Kind::Gauge).sample(&[], report.budget_fill);
     let help = "Whether the fleet CA told the time since the start.";
     out.family("outrigger_clock_verified", help, Kind::Gauge)
         .sample(&[], u8::from(report.clock.verified));
@@ -85,6 +89,20 @@ fn gauges(out: &mut Exposition, report: &StatusReport) {
         if let Some(version) = model.active_version {
             family.sample(&[("model", &model.name)], version);
         }
+    }
+}
+
+/// How accepted answers do, by model.
+fn checks(out: &mut Exposition, report: &StatusReport) {
+    let watched =
+        || report.models.iter().filter_map(|model| Some((&model.name, model.checks.as_ref()?)));
+    let help = "Alarms about accepted answers that differ from the cloud's too often.";
+    let mut family = out.family("outrigger_model_alarms", help, Kind::Gauge);
+    watched().for_each(|(model, checks)| family.sample(&[("model", model)], checks.alarms));
+    let help = "Evidence that more of them differ than may, over what raises an alarm.";
+    let mut family = out.family("outrigger_model_evidence_ratio", help, Kind::Gauge);
+    for (model, checks) in watched() {
+        family.sample(&[("model", model)], checks.evidence / checks.alarm_at);
     }
 }
 

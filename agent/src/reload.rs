@@ -58,6 +58,9 @@ impl Changes {
             ("[offload] margin_ms", a.margin_ms != b.margin_ms),
             ("[offload] breaker_failures", a.breaker_failures != b.breaker_failures),
             ("[offload] breaker_open_ms", a.breaker_open_ms != b.breaker_open_ms),
+            ("[offload] placement rules", a.rules() != b.rules()),
+            ("[offload] budgets", a.budget() != b.budget()),
+            ("[offload] checks", a.audit() != b.audit()),
             (
                 "[link] download_bytes_per_s",
                 old.link.download_bytes_per_s != new.link.download_bytes_per_s,

@@ -1,59 +1,104 @@
 //! One request from arrival to answer: carries out what `edge::offload` decides.
+//!
+//! [`journey`] goes from one action to the next, [`passage`] asks the cloud, [`check`] compares
+//! accepted answers with the cloud's afterwards.
 
+mod check;
+mod journey;
+mod passage;
+
+use check::Check;
+pub(crate) use check::Checker;
+
+use crate::audits::{Audits, Watch};
+use crate::clock::Clock;
+use crate::config::Offload;
 use crate::counters::Counters;
-use crate::engine::{ActiveModel, EdgeAnswer, Engine};
+use crate::engine::{ActiveModel, Engine};
 use crate::sequences::{Place, SequenceStates};
+use crate::state::State;
 use crate::uplink::Uplink;
-use crate::uplink::deferral::CloudAnswer;
-use edge::breaker::Breaker;
-use edge::offload::{Action, Event, Path, Request, ask_budget, route, route_sequence};
-use models::stream::Piece;
-use protocol::infer::{InferRequest, InferResponse, Placement, Reason, Timing, Verdict};
+use edge::offload::{Passage, Profile, Situation, choose, sequence};
+use journey::Journey;
+use protocol::infer::{InferRequest, InferResponse, Plan, Reason};
 use protocol::problem::{Problem, ProblemCode};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// What answering works with.
+pub(crate) struct Parts {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) uplink: Uplink,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) policy: Offload,
+    pub(crate) sequences: Arc<SequenceStates>,
+    pub(crate) state: Arc<State>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) audits: Arc<Audits>,
+}
 
 /// All that answering needs.
 pub(crate) struct Requests {
     engine: Arc<Engine>,
     uplink: Uplink,
     counters: Arc<Counters>,
-    breaker: Mutex<Breaker>,
-    policy: RwLock<crate::config::Offload>,
+    passage: Mutex<Passage>,
+    policy: RwLock<Offload>,
     sequences: Arc<SequenceStates>,
+    state: Arc<State>,
+    clock: Arc<Clock>,
+    audits: Arc<Audits>,
+    checks: mpsc::Sender<Check>,
 }
 
-/// What a request has gathered so far.
-#[derive(Default)]
-struct Hand {
-    /// What a piece of a sequence goes on from.
-    piece: Option<Piece>,
-    edge: Option<EdgeAnswer>,
-    edge_failure: Option<Problem>,
-    cloud: Option<CloudAnswer>,
-    cloud_failure: Option<Problem>,
+/// What holds for one request.
+struct Terms {
+    /// How its edge answer is judged, alarms included.
+    profile: Profile,
+    plan: Plan,
+    /// When its answer must be on its way to the application.
+    cutoff: Instant,
+    watch: Option<Watch>,
 }
 
 impl Requests {
-    pub(crate) fn new(
-        engine: Arc<Engine>,
-        uplink: Uplink,
-        counters: Arc<Counters>,
-        policy: crate::config::Offload,
-        sequences: Arc<SequenceStates>,
-    ) -> Self {
-        let breaker = Mutex::new(Breaker::new(policy.breaker()));
-        Self { engine, uplink, counters, breaker, policy: RwLock::new(policy), sequences }
+    /// With the queue of checks that a [`Checker`] carries out.
+    pub(crate) fn new(parts: Parts) -> (Arc<Self>, mpsc::Receiver<Check>) {
+        let (checks, queue) = mpsc::channel(check::WAITING_MAX);
+        let passage = passage::open(&parts.policy, &parts.state, &parts.clock);
+        let Parts { engine, uplink, counters, policy, sequences, state, clock, audits } = parts;
+        let requests = Self {
+            engine,
+            uplink,
+            counters,
+            passage: Mutex::new(passage),
+            policy: RwLock::new(policy),
+            sequences,
+            state,
+            clock,
+            audits,
+            checks,
+        };
+        (Arc::new(requests), queue)
     }
 
     /// From now on these rules; requests under way keep theirs.
-    pub(crate) fn set_policy(&self, policy: &crate::config::Offload) {
-        self.breaker().set_policy(policy.breaker());
+    pub(crate) fn set_policy(&self, policy: &Offload) {
+        let mut passage = self.passage();
+        passage.breaker.set_policy(policy.breaker());
+        passage.budget.set_policy(policy.budget(), Instant::now());
+        drop(passage);
+        self.audits.set_policy(policy.audit());
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy.clone();
     }
 
-    fn policy(&self) -> RwLockReadGuard<'_, crate::config::Offload> {
+    fn policy(&self) -> RwLockReadGuard<'_, Offload> {
         self.policy.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn passage(&self) -> MutexGuard<'_, Passage> {
+        self.passage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The streams with state.
@@ -88,200 +133,95 @@ impl Requests {
 
     async fn drive(
         &self,
-        model: &ActiveModel,
+        model: &Arc<ActiveModel>,
         request: InferRequest,
         start: Instant,
     ) -> Result<InferResponse, Problem> {
-        let allowed_ms = request.deadline_ms.unwrap_or(self.policy().default_deadline_ms);
-        let deadline = start + Duration::from_millis(allowed_ms.into());
-        let (mut machine, place) = match &request.sequence {
-            None => (route(&model.profile(), request.hint)?, None),
+        let (allowed, margin) = self.policy().allows(request.deadline_ms);
+        let cutoff = start + (allowed - margin);
+        let terms = self.terms(model, &request, cutoff)?;
+        let place = match &request.sequence {
+            None => None,
             Some(sequence) => {
-                let machine = route_sequence(request.hint)?;
-                let place = self.sequences.enter(model, &request.model, sequence, deadline);
-                (machine, Some(place.await?))
+                Some(self.sequences.enter(model, &request.model, sequence, cutoff).await?)
             }
         };
-        let mut hand = Hand { piece: place.as_ref().map(Place::piece), ..Hand::default() };
-        let mut action = machine.start();
-        loop {
-            let event = match action {
-                Action::RunEdge => self.run_edge(model, &request, deadline, &mut hand).await,
-                Action::AskCloud => {
-                    self.ask_cloud(model, &request, &machine, deadline, &mut hand).await
-                }
-                Action::AnswerEdge(placement, reason) => {
-                    if let Some(place) = place {
-                        place.answered(hand.edge.as_mut().and_then(|edge| edge.stream.take()));
-                    }
-                    return hand.answer_edge(model, request, placement, reason);
-                }
-                Action::AnswerCloud(reason) => return hand.answer_cloud(request, reason),
-                Action::FailEdge => return Err(taken(hand.edge_failure)),
-                Action::FailCloud => return Err(taken(hand.cloud_failure)),
-            };
-            action = machine.handle(event).map_err(|e| internal(&e))?;
+        let piece = place.as_ref().map(Place::piece);
+        let journey = Journey { requests: self, model, request: &request, terms: &terms };
+        let mut arrival = journey.travel(piece).await?;
+        if let Some(place) = place {
+            place.answered(arrival.stream.take());
         }
+        Ok(arrival.respond(request, terms.plan))
     }
 
-    async fn run_edge(
+    /// What is decided before anything runs.
+    fn terms(
         &self,
         model: &ActiveModel,
         request: &InferRequest,
-        deadline: Instant,
-        hand: &mut Hand,
-    ) -> Event {
-        match model.run(request, hand.piece.take(), deadline).await {
-            Ok(answer) => {
-                model.statistics().ran(answer.queue_us, answer.infer_us);
-                let accepted = model.profile().accepts(answer.confidence);
-                hand.edge = Some(answer);
-                if accepted { Event::EdgeAccepted } else { Event::EdgeDoubtful }
-            }
-            Err(problem) => {
-                hand.edge_failure = Some(problem);
-                Event::EdgeFailed
-            }
+        cutoff: Instant,
+    ) -> Result<Terms, Problem> {
+        let profile = model.profile();
+        if request.sequence.is_some() {
+            let plan = sequence(request.hint)?;
+            return Ok(Terms { profile, plan, cutoff, watch: None });
         }
+        let watch = profile.can_defer().then(|| self.audits.call(model));
+        let profile = profile.raised(watch.and_then(|watch| watch.raised));
+        let situation = self.situation(model, request, &profile, cutoff);
+        let plan = choose(&profile, &self.policy().rules(), request.hint, &situation)?;
+        Ok(Terms { profile, plan, cutoff, watch })
     }
 
-    async fn ask_cloud(
+    fn situation(
         &self,
         model: &ActiveModel,
         request: &InferRequest,
-        machine: &Request,
-        deadline: Instant,
-        hand: &mut Hand,
-    ) -> Event {
-        if hand.edge_failure.as_ref().is_some_and(is_the_askers_fault) {
-            return Event::CloudAbsent(Reason::CloudFailed); // the cloud would refuse it as well
+        profile: &Profile,
+        cutoff: Instant,
+    ) -> Situation {
+        let now = Instant::now();
+        let mut outlook = model.outlook();
+        let (cloud, fill) = if profile.can_defer() {
+            let standing = self.standing(now);
+            let estimate = outlook.cloud.estimate(size_bytes(request), standing.link);
+            (standing.closed.map_or(Ok(estimate), Err), standing.fill)
+        } else {
+            (Err(Reason::EdgeOnlyModel), 0.0) // nobody looks
+        };
+        Situation {
+            remaining: cutoff.saturating_duration_since(now),
+            edge: outlook.edge.estimate(model.sessions()),
+            cloud,
+            fill,
+            deferred: outlook.deferred(),
+            explores: outlook.explores(),
         }
-        match self.try_cloud(model, request, machine, deadline).await {
-            Ok(answer) => {
-                hand.cloud = Some(answer);
-                Event::CloudAnswered
-            }
-            Err((reason, problem)) => {
-                hand.cloud_failure = Some(problem);
-                Event::CloudAbsent(reason)
-            }
-        }
-    }
-
-    async fn try_cloud(
-        &self,
-        model: &ActiveModel,
-        request: &InferRequest,
-        machine: &Request,
-        deadline: Instant,
-    ) -> Result<CloudAnswer, (Reason, Problem)> {
-        let edge_run =
-            if machine.keeps_time_for_edge() { model.usual_run() } else { Duration::ZERO };
-        let keep = self.policy().margin() + edge_run;
-        let connected = self.uplink.can_ask();
-        let breaker_allows = connected && self.breaker().allow(Instant::now());
-        let remaining = deadline.saturating_duration_since(Instant::now());
-        let budget = ask_budget(Path { connected, breaker_allows }, remaining, keep);
-        let budget = budget.map_err(|reason| (reason, absent(reason)))?;
-        self.counters.sent(request.inputs.iter().map(|t| t.data().len() as u64).sum());
-        self.judge(self.uplink.ask(request, model.target().version, budget).await)
-    }
-
-    /// Tells the breaker how a deferral ended, and gives the failure its reason.
-    fn judge(
-        &self,
-        result: Result<CloudAnswer, Problem>,
-    ) -> Result<CloudAnswer, (Reason, Problem)> {
-        match result {
-            Ok(answer) => {
-                self.breaker().succeeded();
-                self.counters.received(answer.received_bytes);
-                Ok(answer)
-            }
-            Err(problem) => {
-                if is_the_askers_fault(&problem) {
-                    self.breaker().succeeded(); // the cloud works
-                } else {
-                    self.breaker().failed(Instant::now());
-                }
-                let reason = match problem.code {
-                    ProblemCode::DeadlineExceeded => Reason::CloudLate,
-                    ProblemCode::Unreachable | ProblemCode::GoingAway => Reason::CloudUnreachable,
-                    _ => Reason::CloudFailed,
-                };
-                Err((reason, problem))
-            }
-        }
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether deferral is suspended.
     pub(crate) fn breaker_is_open(&self) -> bool {
-        self.breaker().is_open()
+        self.passage().breaker.is_open()
+    }
+
+    /// How full the day's budget is, 0 to 1.
+    pub(crate) fn budget_fill(&self) -> f64 {
+        self.passage().budget.fill(Instant::now())
     }
 }
 
-impl Hand {
-    fn answer_edge(
-        self,
-        model: &ActiveModel,
-        request: InferRequest,
-        placement: Placement,
-        reason: Reason,
-    ) -> Result<InferResponse, Problem> {
-        let answer = self.edge.ok_or_else(|| taken(None))?;
-        let timing = Timing { queue_us: answer.queue_us, infer_us: answer.infer_us, network_us: 0 };
-        let verdict = Verdict {
-            placement,
-            reason,
-            version: model.target().version,
-            confidence: answer.confidence,
-            risk: model.profile().promise(placement, reason),
-            label: answer.label,
-            timing,
-            attempts: 0,
-        };
-        Ok(InferResponse { model: request.model, id: request.id, outputs: answer.outputs, verdict })
-    }
+fn size_bytes(request: &InferRequest) -> u64 {
+    request.inputs.iter().map(|tensor| tensor.data().len() as u64).sum()
+}
 
-    fn answer_cloud(self, request: InferRequest, reason: Reason) -> Result<InferResponse, Problem> {
-        let answer = self.cloud.ok_or_else(|| taken(None))?;
-        let verdict = Verdict {
-            placement: Placement::Cloud,
-            reason,
-            version: answer.version,
-            confidence: answer.confidence,
-            risk: None,
-            label: answer.label,
-            timing: answer.timing,
-            attempts: answer.attempts,
-        };
-        Ok(InferResponse { model: request.model, id: request.id, outputs: answer.outputs, verdict })
-    }
+fn remaining(cutoff: Instant) -> Duration {
+    cutoff.saturating_duration_since(Instant::now())
 }
 
 /// Whether the request itself is wrong, so that nobody could answer it.
 fn is_the_askers_fault(problem: &Problem) -> bool {
     matches!(problem.code, ProblemCode::InvalidRequest | ProblemCode::TooLarge)
-}
-
-fn absent(reason: Reason) -> Problem {
-    match reason {
-        Reason::CloudLate => Problem::new(
-            ProblemCode::DeadlineExceeded,
-            "the cloud cannot answer before the deadline",
-        )
-        .hint("allow more time with the parameter \"timeout\" (microseconds)"),
-        _ => Problem::new(ProblemCode::Unreachable, "the cloud cannot be reached now")
-            .hint("outrigger-agent status tells why"),
-    }
-}
-
-fn taken(problem: Option<Problem>) -> Problem {
-    problem.unwrap_or_else(|| internal(&"an answer without its data"))
 }
 
 fn internal(error: &dyn std::fmt::Display) -> Problem {

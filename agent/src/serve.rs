@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 /// What the handlers share.
 pub(crate) struct Context {
-    pub(crate) requests: Requests,
+    pub(crate) requests: Arc<Requests>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) uplink: Uplink,
     pub(crate) installer: Arc<Installer>,

@@ -30,6 +30,8 @@ use crate::identity::IdentityError;
 use ::link::frames::LinkError;
 use ::link::{quic, tls};
 use deferral::CloudAnswer;
+use edge::offload::Grant;
+use edge::paths::LinkCounters;
 use nodes::Nodes;
 use protocol::id::{ContentHash, NodeId, Version};
 use protocol::infer::InferRequest;
@@ -39,7 +41,6 @@ use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// Why there is no connection.
@@ -255,15 +256,21 @@ impl Uplink {
         self.nodes.can_ask()
     }
 
-    /// Asks for an answer within `budget`. A node that dies or drains before it answers is made up for
+    /// What the nearest of the connections counts.
+    pub(crate) fn link(&self) -> Option<LinkCounters> {
+        self.nodes.link()
+    }
+
+    /// Asks for an answer within what was granted, for a check behind everything else. A node that dies or drains before it answers is made up for
     /// by another, once ([`edge::balance::ATTEMPTS_MAX`]).
     pub(crate) async fn ask(
         &self,
         request: &InferRequest,
         version: Version,
-        budget: Duration,
+        grant: Grant,
+        check: bool,
     ) -> Result<CloudAnswer, Problem> {
-        self.nodes.ask(request, version, budget).await
+        self.nodes.ask(request, version, grant, check).await
     }
 
     /// Whom deferrals can go to, and how they stand, for people.

@@ -483,6 +483,7 @@ fn respond(model: ModelName, id: String, version: Version, answered: Answered) -
     let verdict = Verdict {
         placement: Placement::Cloud,
         reason: Reason::Requested,
+        plan: None,
         version,
         confidence: reply.reading.confidence,
         risk: None,

@@ -133,6 +133,17 @@ pub fn rows(logits: &Tensor) -> Result<Vec<Vec<f64>>, RunError> {
     Ok(values.chunks(classes).map(<[f64]>::to_vec).collect())
 }
 
+/// The share of items whose most probable class differs; nothing where the two are no logits of
+/// the same items.
+pub fn disagreement(one: &Tensor, other: &Tensor) -> Option<f64> {
+    let (one, other) = (top_classes(one).ok()?, top_classes(other).ok()?);
+    if one.len() != other.len() || one.is_empty() {
+        return None;
+    }
+    let differ = one.iter().zip(&other).filter(|(a, b)| a.class != b.class).count();
+    Some(differ as f64 / one.len() as f64)
+}
+
 /// How many classes there are, and the logits of all items.
 fn items_of(logits: &Tensor) -> Result<(usize, Vec<f64>), RunError> {
     let values = numbers::to_f64(logits);

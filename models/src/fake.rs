@@ -95,6 +95,11 @@ impl Gate {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).open = false;
     }
 
+    /// How many runs have come to the gate since it was made.
+    pub fn arrivals(&self) -> usize {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).arrived
+    }
+
     /// Waits until `runs` runs have come to the gate since it was made.
     pub fn wait_for(&self, runs: usize) {
         self.wait_while(|state| state.arrived < runs);

@@ -121,6 +121,22 @@ pub enum Reason {
     CloudLate,
     /// Deferral was due, but recent deferrals failed and the next trial is not due yet.
     BreakerOpen,
+    /// Deferral was due, but the day's budget is paced, and other requests are worth more.
+    Budget,
+    /// Both were asked at once, and the cloud's answer was the first acceptable one.
+    Hedged,
+    /// The edge model first: nothing speaks against the cheapest.
+    Cheapest,
+    /// The edge model first, to learn how it does now.
+    Exploring,
+    /// The cloud first: nearly all edge answers would be deferred anyway.
+    UsuallyDeferred,
+    /// The cloud first: it is faster now.
+    EdgeSlower,
+    /// The cloud first: the edge model would not be done in time.
+    EdgeTooSlow,
+    /// Both at once: one after the other would not fit into the deadline.
+    DeadlineTight,
 }
 
 impl Reason {
@@ -137,8 +153,75 @@ impl Reason {
             Reason::CloudFailed => "cloud_failed",
             Reason::CloudLate => "cloud_late",
             Reason::BreakerOpen => "breaker_open",
+            Reason::Budget => "budget",
+            Reason::Hedged => "hedged",
+            Reason::Cheapest => "cheapest",
+            Reason::Exploring => "exploring",
+            Reason::UsuallyDeferred => "usually_deferred",
+            Reason::EdgeSlower => "edge_slower",
+            Reason::EdgeTooSlow => "edge_too_slow",
+            Reason::DeadlineTight => "deadline_tight",
         }
     }
+
+    /// Every reason, in the order in which they are documented.
+    pub const ALL: [Reason; 18] = [
+        Reason::Confident,
+        Reason::Deferred,
+        Reason::Requested,
+        Reason::EdgeOnlyModel,
+        Reason::Sequence,
+        Reason::EdgeFailed,
+        Reason::CloudUnreachable,
+        Reason::CloudFailed,
+        Reason::CloudLate,
+        Reason::BreakerOpen,
+        Reason::Budget,
+        Reason::Hedged,
+        Reason::Cheapest,
+        Reason::Exploring,
+        Reason::UsuallyDeferred,
+        Reason::EdgeSlower,
+        Reason::EdgeTooSlow,
+        Reason::DeadlineTight,
+    ];
+}
+
+/// Who is asked first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum First {
+    /// The edge model; the cloud where its answer is not accepted.
+    #[serde(rename = "edge_first")]
+    Edge,
+    /// The edge model, and nobody else.
+    EdgeOnly,
+    /// The cloud; the edge model where it does not answer.
+    #[serde(rename = "cloud_first")]
+    Cloud,
+    /// Both at once; the first acceptable answer wins.
+    Hedge,
+}
+
+impl First {
+    /// `edge_first`, `edge_only`, `cloud_first` or `hedge`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            First::Edge => "edge_first",
+            First::EdgeOnly => "edge_only",
+            First::Cloud => "cloud_first",
+            First::Hedge => "hedge",
+        }
+    }
+}
+
+/// What was decided for a request before anything ran, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Who is asked first.
+    pub first: First,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// What is promised of an answer that the device accepted.
@@ -169,6 +252,8 @@ pub struct Verdict {
     pub placement: Placement,
     /// Why from there.
     pub reason: Reason,
+    /// What was planned, and why; nothing where nobody plans: in the cloud.
+    pub plan: Option<Plan>,
     /// The version of the model that answered.
     pub version: Version,
     /// Lowest confidence over the items of the request, calibrated where the bundle is; `None`

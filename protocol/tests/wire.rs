@@ -108,6 +108,7 @@ fn response(outputs: Vec<Tensor>) -> InferResponse {
     let verdict = Verdict {
         placement: Placement::Cloud,
         reason: Reason::Requested,
+        plan: None,
         version: Version::FIRST,
         confidence: Some(0.5),
         risk: None,

@@ -1,6 +1,7 @@
 //! Benches: what they have in common is the report.
 
 pub mod agent;
+pub mod drift;
 pub mod footprint;
 pub mod gpu;
 

@@ -3,13 +3,15 @@
 //! [`world`] runs the three real programs on loopback; [`http`] and [`raw_link`] talk to them as
 //! applications and as peers, well-behaved or not, and so does [`grpc`]; [`load`] is many applications
 //! at once; [`small_models`] and [`onnx`] make models; [`python`] and [`foreign`] bring in clients that
-//! nobody here wrote; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
-//! [`demo`], [`mod@bench`], [`pipelines`], [`power_cut`] and [`soak`] are what `cargo xtask` runs under
+//! nobody here wrote; [`simulation`] is the whole system in one thread under one seed, over the links of
+//! [`network`], which [`relay`] makes of real packets; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
+//! [`demo`], [`mod@bench`], [`deadlines`], [`pipelines`], [`power_cut`] and [`soak`] are what `cargo xtask` runs under
 //! those names; [`architecture`] holds the rules of the code base.
 
 pub mod architecture;
 pub mod bad;
 pub mod bench;
+pub mod deadlines;
 pub mod demo;
 pub mod faketime;
 pub mod fashion;
@@ -19,6 +21,7 @@ pub mod hostile;
 pub mod http;
 pub mod limits;
 pub mod load;
+pub mod network;
 pub mod nodes;
 pub mod onnx;
 pub mod people;
@@ -27,6 +30,8 @@ pub mod power_cut;
 pub mod prometheus;
 pub mod python;
 pub mod raw_link;
+pub mod relay;
+pub mod simulation;
 pub mod small_models;
 pub mod soak;
 pub mod statistics;

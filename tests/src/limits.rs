@@ -199,6 +199,19 @@ fn fleet() -> Vec<Row> {
         row("a silent peer", "10 s", "it is given up", ""),
         row("inference nodes", NODES_MAX.to_string(), "a token lets no more in", ""),
         row("times asked of the cloud", "3 at once, then one a second", "no answer", ""),
+        row(
+            "requests to the cloud in 24 hours, and their bytes",
+            "none unless configured",
+            "`edge-degraded`, reason `budget`",
+            "[offload] calls_per_day, bytes_per_day",
+        ),
+        row(
+            "calls whose answers are checked",
+            format!("one in {}", edge::audit::CALLS_PER_CHECK),
+            "they are not checked",
+            "[offload] calls_per_check",
+        ),
+        row("answers that wait to be checked", "8", "they are not checked, which is counted", ""),
         row("enrolment token", format!("{TOKEN_MAX_BYTES} bytes"), "it is refused", ""),
     ]
 }

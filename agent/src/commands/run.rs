@@ -1,6 +1,7 @@
 //! `outrigger-agent run`: serve until told to stop.
 
 use super::{StateDir, hinted};
+use crate::audits::Audits;
 use crate::clock::Clock;
 use crate::config::{Config, Local};
 use crate::counters::Counters;
@@ -11,10 +12,11 @@ use crate::lock::StateLock;
 use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
 use crate::reload::{Reloader, Source, Told};
-use crate::requests::Requests;
+use crate::requests::{self, Checker, Requests};
 use crate::sandbox::Prover;
 use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
+use crate::state::State;
 use crate::uplink::Keeper;
 use crate::uplink::renew::Renewer;
 use anyhow::Context as _;
@@ -262,6 +264,24 @@ pub(crate) const SOCKET_SCHEME: &str = "unix://";
 /// Holds the address of `/metrics` while the agent runs.
 const METRICS_ADDRESS_FILE: &str = "metrics-listening";
 
+/// What answers, and the task that checks its answers.
+fn answering(parts: requests::Parts, installer: Arc<Installer>) -> Arc<Requests> {
+    let (requests, queue) = Requests::new(parts);
+    tokio::spawn(Checker { requests: requests.clone(), installer, queue }.run());
+    requests
+}
+
+/// Renews the certificate that the keeper of the connection shows.
+fn renewer(keeper: &Keeper) -> Renewer {
+    Renewer {
+        address: keeper.address.clone(),
+        identity: keeper.identity.clone(),
+        counters: keeper.counters.clone(),
+        clock: keeper.clock.clone(),
+        wanted: keeper.renewal.clone(),
+    }
+}
+
 /// Puts the parts together and starts the tasks that run beside the API.
 fn assemble(
     state_dir: &Path,
@@ -275,36 +295,33 @@ fn assemble(
     let backend = Arc::new(OnDemand::new(library.clone()).with_context(unreadable)?);
     let runtime = backend.identity();
     let counters = Arc::new(Counters::default());
-    let own = (config.runtime.clone(), config.models.clone());
-    let engine = Arc::new(Engine::new(backend, own.0, own.1, counters.clone()));
+    let (own, of_models) = (config.runtime.clone(), config.models.clone());
+    let engine = Arc::new(Engine::new(backend, own, of_models, counters.clone()));
     let (desired_sender, desired) = watch::channel(None);
     let (reported_sender, reported) = watch::channel(ReportedState::default());
     let own_identity = identity.clone();
     let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
-    let renewal = Arc::new(Notify::new());
     let keeper = Keeper {
         address: enrolment.cloud.parse()?,
         identity,
         policy: config.link.clone(),
         counters: counters.clone(),
         clock: clock.clone(),
-        renewal: renewal.clone(),
+        renewal: Arc::new(Notify::new()),
         desired: desired_sender,
         reported,
     };
-    let renewer = Renewer {
-        address: keeper.address.clone(),
-        identity: keeper.identity.clone(),
-        counters: counters.clone(),
-        clock: clock.clone(),
-        wanted: renewal,
-    };
+    let renewer = renewer(&keeper);
     let (uplink, keep) = keeper.start();
+    let state = Arc::new(tokio::task::block_in_place(|| State::open(state_dir))?);
+    let audits = Arc::new(Audits::new(state.clone(), counters.clone(), config.offload.audit()));
     let places = Places { state_dir, bytes_per_s: config.link.download_bytes_per_s };
     let parts = Parts {
         engine: engine.clone(),
         uplink: uplink.clone(),
         counters: counters.clone(),
+        audits: audits.clone(),
+        state: state.clone(),
         trusted: enrolment.signers(),
         reported: reported_sender,
         prover,
@@ -316,8 +333,17 @@ fn assemble(
     tokio::spawn(installer.clone().run(desired));
     let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
     tokio::spawn(sequences.clone().run());
-    let requests =
-        Requests::new(engine, uplink.clone(), counters.clone(), config.offload, sequences);
+    let parts = requests::Parts {
+        engine,
+        uplink: uplink.clone(),
+        counters: counters.clone(),
+        policy: config.offload,
+        sequences,
+        state,
+        clock: clock.clone(),
+        audits,
+    };
+    let requests = answering(parts, installer.clone());
     let Enrolment { device, cloud, .. } = enrolment;
     Ok(Arc::new(Context {
         requests,

@@ -2,7 +2,7 @@
 
 use super::shelf::Membership;
 use super::source::Source;
-use edge::offload::Profile;
+use edge::offload::{Outlook, Profile};
 use edge::residency::Standing;
 use edge::update::Target;
 use models::providers::{Agreement, Choice};
@@ -15,8 +15,8 @@ use protocol::oip::ModelDescription;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One version of one model, proven.
@@ -28,8 +28,8 @@ pub(crate) struct ActiveModel {
     pub(super) description: Arc<ModelDescription>,
     pub(super) statistics: Arc<Statistics>,
     pub(super) cloud_variant: AtomicBool,
-    /// Smoothed time of a run, in microseconds.
-    pub(super) usual_run_us: AtomicU64,
+    /// What its requests have taught.
+    pub(super) outlook: Mutex<Outlook>,
 }
 
 /// An answer of the edge model.
@@ -111,9 +111,19 @@ impl ActiveModel {
         self.cloud_variant.store(there, Relaxed);
     }
 
-    /// How long a run usually takes.
-    pub(crate) fn usual_run(&self) -> Duration {
-        Duration::from_micros(self.usual_run_us.load(Relaxed))
+    /// What its requests have taught so far.
+    pub(crate) fn outlook(&self) -> MutexGuard<'_, Outlook> {
+        self.outlook.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many of its requests run at a time.
+    pub(crate) fn sessions(&self) -> u32 {
+        u32::try_from(self.source.instances()).unwrap_or(1)
+    }
+
+    /// How long a run takes at most, as a rule, behind those that wait.
+    pub(crate) fn high_run(&self) -> Duration {
+        self.outlook().edge.estimate(self.sessions()).high
     }
 
     /// Runs the model, on a whole or a piece of a sequence; it is loaded first if it is not in memory; never later than the deadline.
@@ -128,6 +138,7 @@ impl ActiveModel {
             outputs: request.outputs.clone(),
             deadline: Some(deadline),
         };
+        let _under_way = UnderWay::enter(self);
         let lease = self.membership.shelf.acquire(&self.source, deadline).await?;
         let submitted = match piece {
             Some(piece) => lease.model.submit_stream(job, piece),
@@ -143,7 +154,8 @@ impl ActiveModel {
         };
         let answer =
             tokio::time::timeout_at(deadline.into(), ticket).await.map_err(|_| late())??;
-        self.learn(answer.infer_us);
+        let ran = Duration::from_micros(answer.infer_us);
+        self.outlook().edge.ran(ran, Instant::now());
         Ok(EdgeAnswer {
             outputs: answer.outputs,
             confidence: answer.confidence,
@@ -164,10 +176,25 @@ impl ActiveModel {
             .retry_after_ms(to_ms(self.usual_run().saturating_mul(queue)))
     }
 
-    fn learn(&self, infer_us: u64) {
-        let usual = self.usual_run_us.load(Relaxed);
-        let next = if usual == 0 { infer_us } else { (usual * 7 + infer_us) / 8 };
-        self.usual_run_us.store(next, Relaxed); // a lost update between threads does no harm
+    /// How long one run usually takes.
+    fn usual_run(&self) -> Duration {
+        self.outlook().edge.estimate(u32::MAX).usual
+    }
+}
+
+/// Counts a run among those under way, however it ends.
+struct UnderWay<'a>(&'a ActiveModel);
+
+impl<'a> UnderWay<'a> {
+    fn enter(model: &'a ActiveModel) -> Self {
+        model.outlook().edge.entered();
+        Self(model)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.outlook().edge.left();
     }
 }
 

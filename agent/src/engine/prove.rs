@@ -16,7 +16,7 @@ use protocol::problem::Problem;
 use protocol::wire::inference::model_instance_group::Kind;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -237,7 +237,7 @@ impl Engine {
             choice,
             statistics: Arc::default(),
             cloud_variant: AtomicBool::new(bundled.cloud_variant),
-            usual_run_us: AtomicU64::new(0),
+            outlook: <_>::default(),
         }
     }
 }

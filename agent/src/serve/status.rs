@@ -1,6 +1,7 @@
 //! What the agent says of itself: one report, for `outrigger-agent status` and for scripts.
 
 use super::Context;
+use crate::audits::AuditStatus;
 use crate::clock::ClockStatus;
 use crate::engine::Running;
 use crate::sandbox::Proof;
@@ -22,6 +23,9 @@ pub(crate) struct StatusReport {
     pub(crate) nodes: Vec<NodeStatus>,
     /// Whether deferral is suspended after failures.
     pub(crate) breaker_open: bool,
+    /// How full the day's budget for the cloud is, 0 to 1; 1 without limits.
+    #[serde(default = "full")]
+    pub(crate) budget_fill: f64,
     /// The memory that all models share, and what they take of it, in bytes.
     #[serde(default)]
     pub(crate) memory: MemoryStatus,
@@ -30,6 +34,11 @@ pub(crate) struct StatusReport {
     pub(crate) clock: ClockStatus,
     pub(crate) models: Vec<ModelStatus>,
     pub(crate) counters: serde_json::Value,
+}
+
+/// What an agent without budgets says.
+fn full() -> f64 {
+    1.0
 }
 
 /// One model on the device.
@@ -49,6 +58,9 @@ pub(crate) struct ModelStatus {
     /// How it runs on this machine; nothing for a model that answers nobody.
     #[serde(default)]
     pub(crate) running: Option<Running>,
+    /// How its accepted answers compare with the cloud's; nothing before its first request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checks: Option<AuditStatus>,
 }
 
 /// Whom deferrals can go to: `control`, or an inference node.
@@ -94,6 +106,7 @@ impl Context {
             connected: self.uplink.connection().is_some(),
             nodes: self.uplink.nodes().into_iter().map(NodeStatus::from).collect(),
             breaker_open: self.requests.breaker_is_open(),
+            budget_fill: self.requests.budget_fill(),
             memory: MemoryStatus { budget_bytes, models_bytes },
             clock: self.clock.status(),
             models: self.installer.status(),

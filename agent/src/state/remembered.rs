@@ -63,12 +63,15 @@ impl State {
     /// Forgets all bundles but these.
     pub(crate) fn forget_all_but(&self, keep: &BTreeSet<ContentHash>) -> Result<(), StateError> {
         let connection = self.connection();
-        let mut statement = connection.prepare("SELECT bundle FROM remembered")?;
-        let known: Vec<String> =
-            statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         let keep: BTreeSet<String> = keep.iter().map(ToString::to_string).collect();
-        for bundle in known.iter().filter(|bundle| !keep.contains(*bundle)) {
-            connection.execute("DELETE FROM remembered WHERE bundle = ?1", [bundle])?;
+        for table in ["remembered", "audits"] {
+            let mut statement = connection.prepare(&format!("SELECT bundle FROM {table}"))?;
+            let known: Vec<String> =
+                statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            for bundle in known.iter().filter(|bundle| !keep.contains(*bundle)) {
+                let sql = format!("DELETE FROM {table} WHERE bundle = ?1");
+                connection.execute(&sql, [bundle])?;
+            }
         }
         Ok(())
     }

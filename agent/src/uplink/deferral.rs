@@ -45,14 +45,20 @@ impl Drop for Cancel<'_> {
     }
 }
 
-/// Asks the cloud and waits for the whole answer. The caller bounds the wait.
+/// Below deferrals (0), above blobs on the same connection.
+const CHECK_PRIORITY: i32 = -5;
+
+/// Asks the cloud, which may take `budget`, and waits for the whole answer. The caller bounds the
+/// wait. A check in the background steps behind whatever else is to be sent.
 pub(crate) async fn ask(
     connection: &Connection,
     request: &InferRequest,
     version: Version,
     budget: Duration,
+    check: bool,
 ) -> Result<CloudAnswer, Problem> {
-    exchange(connection, request, version, budget).await.map_err(LinkError::into_problem)?
+    let answer = exchange(connection, request, version, budget, check).await;
+    answer.map_err(LinkError::into_problem)?
 }
 
 async fn exchange(
@@ -60,9 +66,13 @@ async fn exchange(
     request: &InferRequest,
     version: Version,
     budget: Duration,
+    check: bool,
 ) -> Result<Result<CloudAnswer, Problem>, LinkError> {
     let started = Instant::now();
     let (send, mut receive) = connection.open_bi().await?;
+    if check {
+        let _ = send.set_priority(CHECK_PRIORITY); // fails only for a stream that is closed already
+    }
     let mut stream = Cancel { send, receive: &mut receive, done: false };
     let deadline_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX);
     let open = wire::infer_open(request, version, deadline_ms);

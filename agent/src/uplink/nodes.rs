@@ -10,6 +10,8 @@ use crate::counters::Counters;
 use crate::identity::IdentityFiles;
 use ::link::quic;
 use edge::balance::{ATTEMPTS_MAX, Action, Balance, BalancePolicy, Outcome, Peer};
+use edge::offload::Grant;
+use edge::paths::LinkCounters;
 use protocol::id::{ContentHash, NodeId, Version};
 use protocol::infer::InferRequest;
 use protocol::problem::{Problem, ProblemCode};
@@ -46,6 +48,15 @@ struct Known {
 struct Line {
     connection: Connection,
     waiting: Waiting,
+}
+
+/// What is asked.
+struct Question<'a> {
+    request: &'a InferRequest,
+    version: Version,
+    /// Of the time that is left, what the way there and back takes.
+    on_wire: Duration,
+    check: bool,
 }
 
 /// One attempt. Its end is reported to the balance, also where nobody waits for it any more.
@@ -95,6 +106,21 @@ impl Nodes {
         self.known().balance.can_ask()
     }
 
+    /// What the nearest of the connections counts.
+    pub(super) fn link(&self) -> Option<LinkCounters> {
+        let known = self.known();
+        let nearest = known.lines.values().min_by_key(|line| line.connection.rtt())?.clone();
+        drop(known);
+        let path = nearest.connection.stats().path;
+        Some(LinkCounters {
+            connection: nearest.connection.stable_id() as u64,
+            round_trip: path.rtt,
+            window_bytes: path.cwnd,
+            sent_packets: path.sent_packets,
+            lost_packets: path.lost_packets,
+        })
+    }
+
     pub(super) fn describe(&self) -> Vec<(String, &'static str)> {
         let described = self.known().balance.describe(Instant::now());
         let name = |peer| match peer {
@@ -109,9 +135,11 @@ impl Nodes {
         &self,
         request: &InferRequest,
         version: Version,
-        budget: Duration,
+        grant: Grant,
+        check: bool,
     ) -> Result<CloudAnswer, Problem> {
-        let deadline = Instant::now() + budget;
+        let deadline = Instant::now() + grant.wait;
+        let question = Question { request, version, on_wire: grant.wait - grant.cloud, check };
         let mut tried = None;
         let mut last = Problem::new(ProblemCode::Unreachable, "no node of the cloud is connected")
             .hint("outrigger-agent status tells why");
@@ -120,7 +148,7 @@ impl Nodes {
             if tried.is_some() {
                 self.counters.asked_again(&last);
             }
-            match attempt.ask(request, version, deadline).await {
+            match attempt.ask(&question, deadline).await {
                 Ok(answer) => return Ok(CloudAnswer { attempts, ..answer }),
                 Err(problem) => last = problem,
             }
@@ -307,13 +335,14 @@ fn entropy() -> u64 {
 impl Attempt<'_> {
     async fn ask(
         &mut self,
-        request: &InferRequest,
-        version: Version,
+        question: &Question<'_>,
         deadline: Instant,
     ) -> Result<CloudAnswer, Problem> {
         let began = Instant::now();
-        let budget = deadline.saturating_duration_since(began);
-        let ask = deferral::ask(&self.line.connection, request, version, budget);
+        let left = deadline.saturating_duration_since(began);
+        let Question { request, version, on_wire, check } = *question;
+        let budget = left.saturating_sub(on_wire); // what the cloud answers later arrives too late
+        let ask = deferral::ask(&self.line.connection, request, version, budget, check);
         let result = tokio::time::timeout_at(deadline.into(), ask).await;
         let result = result.unwrap_or_else(|_| Err(late()));
         self.outcome = match &result {

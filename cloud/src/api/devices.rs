@@ -61,6 +61,9 @@ fn reported(model: &ReportedModel) -> Value {
         "target_version": version(model.target_version),
         "phase": model.phase,
         "reason": model.reason,
+        "checked": model.checked,
+        "disagreed": model.disagreed,
+        "alarms": model.alarms,
     })
 }
 

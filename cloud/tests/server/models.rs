@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use link::frames::{self, LinkError};
+use outrigger_cloud::serving::settings::AdmissionSettings;
 use protocol::id::{ContentHash, Variant, Version};
 use protocol::infer::InferRequest;
 use protocol::manifest::{SignedManifest, SigningKey};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use crate::support::{
-    MODEL, bearer, bundle, hello, infer, request, signing_key, start, start_gated,
+    MODEL, bearer, bundle, hello, infer, request, signing_key, start, start_gated, start_narrow,
 };
 
 #[test]
@@ -179,6 +180,41 @@ fn a_late_or_cancelled_request_gives_its_place_back() {
         until(|| events.counts().requests_cancelled == 1).await;
     });
     assert_eq!(cloud.server.cloud().in_flight.count(), 0);
+}
+
+/// A deferral whose agent has answered by itself costs the cloud no run: the reset of its stream
+/// finds it in the queue of the model.
+#[test]
+fn a_cancelled_request_never_runs() {
+    let (cloud, gate) = start_narrow(AdmissionSettings::default());
+    gate.open(); // for the probes
+    assert_eq!(cloud.push(&bundle(1, Variant::Cloud, MODEL)).0, 201);
+    let connection = cloud.agent(&cloud.device_with_model());
+    let ask = || {
+        let connection = connection.clone();
+        async move { infer(&connection, &request(&[0.0; 3]), 1, 60_000).await.unwrap() }
+    };
+    cloud.runtime.block_on(ask()); // it is loaded
+    let before = gate.arrivals();
+    gate.close();
+    let running = cloud.runtime.spawn(ask());
+    gate.wait_for(before + 1);
+    cloud.runtime.block_on(async {
+        let (mut send, mut recv) = connection.open_bi().await.unwrap();
+        let request = request(&[0.0; 3]);
+        let open = wire::infer_open(&request, Version::FIRST, 60_000);
+        let raw = request.inputs.iter().map(|i| i.data().clone());
+        frames::send_last(&mut send, &open, raw).await.unwrap();
+        let events = &cloud.server.cloud().events;
+        until(|| events.counts().requests == 3).await;
+        recv.stop(0u32.into()).unwrap();
+        let _ = send.reset(0u32.into());
+        until(|| events.counts().requests_cancelled == 1).await;
+    });
+    gate.open();
+    cloud.runtime.block_on(running).unwrap();
+    cloud.runtime.block_on(ask()); // behind it: when this is answered, it was passed over
+    assert_eq!(gate.arrivals(), before + 2);
 }
 
 async fn until(condition: impl Fn() -> bool) {

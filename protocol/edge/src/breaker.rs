@@ -50,6 +50,14 @@ impl Breaker {
         self.policy = policy;
     }
 
+    /// Whether [`Breaker::allow`] would let a request through.
+    pub fn would_allow(&self, now: Instant) -> bool {
+        match self.state {
+            State::Closed { .. } => true,
+            State::Open { until } | State::HalfOpen { until } => now >= until,
+        }
+    }
+
     /// Whether a request may ask the cloud now. Whoever is allowed must report the end with
     /// [`Breaker::succeeded`] or [`Breaker::failed`].
     pub fn allow(&mut self, now: Instant) -> bool {

@@ -1,16 +1,22 @@
-//! What a device decides, without doing any of it: where a request is placed ([`offload`]), which
-//! node of the cloud is asked ([`balance`]), when the cloud is left alone for a while ([`breaker`]),
-//! when to try again ([`backoff`]), how a
+//! What a device decides, without doing any of it: where a request is placed ([`offload`], from how
+//! long the two ways take ([`paths`], [`quantiles`])), what that may cost in a day ([`budget`]), which
+//! node of the cloud is asked ([`balance`]), whether
+//! accepted answers are still as good as was said ([`audit`]), when
+//! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), how a
 //! model gets from wanted to active ([`update`]), which models are in memory ([`residency`]), when a
 //! certificate is renewed ([`renewal`]), and what time it is where the clock may be wrong ([`time`]).
 //!
 //! Plain values in, plain values out: `now` and entropy are arguments, so that both sides, the
 //! network and time can be simulated in one thread from one seed.
 
+pub mod audit;
 pub mod backoff;
 pub mod balance;
 pub mod breaker;
+pub mod budget;
 pub mod offload;
+pub mod paths;
+pub mod quantiles;
 pub mod renewal;
 pub mod residency;
 pub mod sequences;

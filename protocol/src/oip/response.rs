@@ -104,6 +104,10 @@ struct Parameters<'a> {
     label: Option<&'a str>,
     network_us: u64,
     placement: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan_reason: Option<&'static str>,
     queue_us: u64,
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,6 +123,8 @@ impl<'a> Parameters<'a> {
             label: verdict.label.as_deref(),
             network_us: verdict.timing.network_us,
             placement: verdict.placement.as_str(),
+            plan: verdict.plan.map(|plan| plan.first.as_str()),
+            plan_reason: verdict.plan.map(|plan| plan.reason.as_str()),
             queue_us: verdict.timing.queue_us,
             reason: verdict.reason.as_str(),
             risk: verdict.risk.map(risk),
@@ -137,6 +143,10 @@ pub(super) fn verdict_parameters(verdict: &Verdict) -> Map<String, Value> {
     let mut put = |key: &str, value: Value| drop(parameters.insert(key.to_owned(), value));
     put("placement", verdict.placement.as_str().into());
     put("reason", verdict.reason.as_str().into());
+    if let Some(plan) = verdict.plan {
+        put("plan", plan.first.as_str().into());
+        put("plan_reason", plan.reason.as_str().into());
+    }
     if let Some(confidence) = verdict.confidence {
         put("confidence", json!(data::shortest(confidence)));
     }

@@ -3,7 +3,7 @@ mod grpc;
 
 use super::*;
 use crate::id::Version;
-use crate::infer::{InferResponse, Placement, PlacementHint, Reason, Timing, Verdict};
+use crate::infer::{First, InferResponse, Placement, PlacementHint, Plan, Reason, Timing, Verdict};
 use crate::problem::ProblemCode;
 use crate::tensor::{DataType, Tensor, TensorMeta};
 use bytes::Bytes;
@@ -101,6 +101,7 @@ pub(super) fn response(value: f32) -> InferResponse {
         verdict: Verdict {
             placement: Placement::EdgeDegraded,
             reason: Reason::CloudLate,
+            plan: Some(Plan { first: First::Edge, reason: Reason::Cheapest }),
             version: Version::FIRST,
             confidence: Some(0.5),
             risk: None,

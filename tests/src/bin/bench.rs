@@ -30,6 +30,8 @@ enum Name {
     Agent,
     /// CUDA under the agent beside Python's ONNX Runtime; without an NVIDIA GPU, why not.
     Gpu,
+    /// Accepted answers when the world changes: how soon it is noticed, and how often in error.
+    Drift,
     /// Memory, time to be ready, size of the program.
     Footprint,
     /// Three inference nodes that are killed, hang and stop under load; fails where a request is lost.
@@ -49,6 +51,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             Some(report) => report,
             None => return Ok(()),
         },
+        Name::Drift => bench::drift::run(args.short)?,
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
         Name::Nodes => {
             nodes::run(if args.short { nodes::Amount::SHORT } else { nodes::Amount::WHOLE })?

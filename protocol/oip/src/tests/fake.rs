@@ -116,6 +116,7 @@ impl Inference for Fake {
             verdict: Verdict {
                 placement: Placement::Edge,
                 reason: Reason::Confident,
+                plan: None,
                 version: Version::FIRST,
                 confidence: None,
                 risk: None,

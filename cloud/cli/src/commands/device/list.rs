@@ -39,6 +39,9 @@ struct Reported {
     target_version: Option<u64>,
     phase: String,
     reason: String,
+    /// How often too many accepted answers differed from the cloud's.
+    #[serde(default)]
+    alarms: u32,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -87,7 +90,13 @@ impl Device {
 
 impl Reported {
     fn words(&self) -> Option<String> {
-        let active = self.active_version.map(|version| format!("{}@{version}", self.model));
+        let alarms = match self.alarms {
+            0 => String::new(),
+            1 => " (drift: 1 alarm)".to_owned(),
+            many => format!(" (drift: {many} alarms)"),
+        };
+        let running = |version| format!("{}@{version}{alarms}", self.model);
+        let active = self.active_version.map(running);
         let target = self.target_version.filter(|target| Some(*target) != self.active_version);
         let target = target.map(|version| {
             let reason = if self.reason.is_empty() { "" } else { ": " };
@@ -109,7 +118,7 @@ mod tests {
         let check = |active_version, target_version, phase: &str, reason: &str| {
             let (phase, reason) = (phase.to_owned(), reason.to_owned());
             let model = "m".to_owned();
-            Reported { model, active_version, target_version, phase, reason }.words()
+            Reported { model, active_version, target_version, phase, reason, alarms: 0 }.words()
         };
         assert_eq!(check(None, None, "", ""), None);
         assert_eq!(check(Some(1), None, "active", "").unwrap(), "m@1");

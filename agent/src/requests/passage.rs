@@ -1,0 +1,164 @@
+//! The way to the cloud: asked for, paid for, judged. `edge::offload::Passage` decides.
+
+use super::{Requests, is_the_askers_fault, size_bytes};
+use crate::clock::Clock;
+use crate::config::Offload;
+use crate::engine::ActiveModel;
+use crate::state::State;
+use crate::uplink::deferral::CloudAnswer;
+use ::link::durable::aside;
+use edge::breaker::Breaker;
+use edge::budget::{Budget, SavedBudget};
+use edge::offload::{Ask, Grant, Passage, Standing};
+use protocol::infer::{InferRequest, Reason};
+use protocol::problem::{Problem, ProblemCode, chain};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The passage as it was left. What cannot be read of the budget counts as spent.
+pub(super) fn open(policy: &Offload, state: &Arc<State>, clock: &Clock) -> Passage {
+    let (now, now_s) = (Instant::now(), clock.now_s());
+    let saved = aside(|| state.budget()).unwrap_or_else(|error| {
+        tracing::warn!(error = chain(&error), "the budget cannot be read; it begins empty");
+        let bucket = edge::budget::SavedBucket { level: 0.0, lease: 0.0 };
+        Some(SavedBudget { calls: bucket, bytes: bucket, at_s: now_s })
+    });
+    let budget = Budget::new(policy.budget(), saved, now, now_s);
+    let mut passage = Passage::new(Breaker::new(policy.breaker()), budget);
+    if let Some(saved) = passage.budget.save(now, now_s) {
+        passage.budget.saved(keep(state, &saved));
+    }
+    passage
+}
+
+/// Whether a budget could be written down. Blocks.
+fn keep(state: &State, saved: &SavedBudget) -> bool {
+    let kept = aside(|| state.keep_budget(saved));
+    if let Err(error) = &kept {
+        tracing::warn!(error = chain(error), "the budget is not kept, so it is not spent");
+    }
+    kept.is_ok()
+}
+
+impl Requests {
+    /// How the way to the cloud is now.
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        let (link, connected) = (self.uplink.link(), self.uplink.can_ask());
+        let mut passage = self.passage();
+        link.map(|link| passage.link.read(link));
+        passage.standing(connected, now)
+    }
+
+    /// A call for an answer to this request.
+    pub(super) fn ask_for(
+        &self,
+        request: &InferRequest,
+        remaining: Duration,
+        keep: Duration,
+        doubt: f64,
+    ) -> Ask {
+        Ask {
+            connected: true,
+            bytes: size_bytes(request),
+            priority: request.priority,
+            doubt,
+            check: false,
+            remaining,
+            keep,
+        }
+    }
+
+    /// Asks the cloud, if it may be asked; the reason why there is no answer goes with the failure.
+    pub(super) async fn ask_cloud(
+        &self,
+        model: &ActiveModel,
+        request: &InferRequest,
+        ask: Ask,
+    ) -> Result<CloudAnswer, (Reason, Problem)> {
+        let grant = self.granted(ask).map_err(|reason| (reason, absent(reason)))?;
+        self.counters.sent(ask.bytes);
+        let began = Instant::now();
+        let version = model.target().version;
+        let result = self.uplink.ask(request, version, grant, ask.check).await;
+        self.judge(model, &ask, began.elapsed(), result)
+    }
+
+    fn granted(&self, ask: Ask) -> Result<Grant, Reason> {
+        let now = Instant::now();
+        let link = self.uplink.link();
+        let ask = Ask { connected: self.uplink.can_ask(), ..ask };
+        let mut passage = self.passage();
+        link.map(|link| passage.link.read(link));
+        let grant = passage.ask(&ask, now);
+        let saved = passage.budget.save(now, self.clock.now_s());
+        drop(passage);
+        if let Some(saved) = saved {
+            self.keep_budget(&saved);
+        }
+        grant
+    }
+
+    /// Writes the budget down: once in an eighth of the bucket.
+    fn keep_budget(&self, saved: &SavedBudget) {
+        let kept = keep(&self.state, saved);
+        self.passage().budget.saved(kept);
+    }
+
+    /// Learns from how a call ended, and gives a failure its reason.
+    fn judge(
+        &self,
+        model: &ActiveModel,
+        ask: &Ask,
+        took: Duration,
+        result: Result<CloudAnswer, Problem>,
+    ) -> Result<CloudAnswer, (Reason, Problem)> {
+        let now = Instant::now();
+        let reason = result.as_ref().err().map(reason_of);
+        let mut passage = self.passage();
+        // Nobody waits for a check, so that a busy cloud leaves it aside: its end says nothing.
+        if !ask.check {
+            let works = result.as_ref().map_or_else(is_the_askers_fault, |_| true);
+            passage.ended(works, now);
+        }
+        let link = passage.link.state();
+        drop(passage);
+        // One that is late would have taken longer still.
+        if !ask.check && matches!(reason, None | Some(Reason::CloudLate)) {
+            model.outlook().cloud.took(ask.bytes, link, took, now);
+        }
+        match result {
+            Ok(answer) => {
+                self.counters.received(answer.received_bytes);
+                Ok(answer)
+            }
+            Err(problem) => Err((reason.unwrap_or(Reason::CloudFailed), problem)),
+        }
+    }
+}
+
+fn reason_of(problem: &Problem) -> Reason {
+    match problem.code {
+        ProblemCode::DeadlineExceeded => Reason::CloudLate,
+        ProblemCode::Unreachable | ProblemCode::GoingAway => Reason::CloudUnreachable,
+        _ => Reason::CloudFailed,
+    }
+}
+
+fn absent(reason: Reason) -> Problem {
+    match reason {
+        Reason::CloudLate => Problem::new(
+            ProblemCode::DeadlineExceeded,
+            "the cloud cannot answer before the deadline",
+        )
+        .hint("allow more time with the parameter \"timeout\" (microseconds)"),
+        Reason::Budget => Problem::new(
+            ProblemCode::Overloaded,
+            "the day's budget for the cloud is spent for now",
+        )
+        .hint(
+            "[offload] calls_per_day and bytes_per_day in agent.toml; higher priorities go first",
+        ),
+        _ => Problem::new(ProblemCode::Unreachable, "the cloud cannot be reached now")
+            .hint("outrigger-agent status tells why"),
+    }
+}
