@@ -3,19 +3,15 @@
 //! The text is written by hand (format 0.0.4): a fixed set of families, whose only open label is the
 //! name of a model that is or was active here, needs no registry.
 
-mod exposition;
-mod histogram;
 mod latencies;
 
 pub(crate) use latencies::Latencies;
+pub(crate) use link::metrics::MEDIA_TYPE;
 
 use crate::serve::{Context, StatusReport};
-use exposition::{Exposition, Kind};
+use link::metrics::{Exposition, Kind, process};
 use models::providers::Agreement;
 use serde_json::Value;
-
-/// The media type of [`render`]'s text.
-pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics now.
 pub(crate) fn render(context: &Context) -> String {
@@ -137,20 +133,5 @@ fn memory(out: &mut Exposition, report: &StatusReport) {
     if let Some(budget) = report.memory.budget_bytes {
         let help = "The most memory that all models may take together.";
         out.family("outrigger_models_memory_budget_bytes", help, Kind::Gauge).sample(&[], budget);
-    }
-}
-
-/// The names that Prometheus' own client libraries give these.
-fn process(out: &mut Exposition) {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    if let Some(pages) = pages {
-        let bytes = pages.saturating_mul(rustix::param::page_size() as u64);
-        let help = "Resident memory size in bytes.";
-        out.family("process_resident_memory_bytes", help, Kind::Gauge).sample(&[], bytes);
-    }
-    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        let help = "Number of open file descriptors.";
-        out.family("process_open_fds", help, Kind::Gauge).sample(&[], open.count());
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::nodes;
-use crate::state::{CONNECTIONS_MAX, Cloud};
+use crate::state::Cloud;
 use link::frames::{self, LinkError};
 use link::quic;
 
@@ -31,32 +31,27 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a peer to take in the last words before the connection is closed.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
-/// With more connections than this, a new address must prove first that it receives.
-const RETRY_ABOVE: usize = 256;
-
-/// Accepts connections until the server stops.
+/// Accepts connections until the endpoint is closed. A stopping server refuses them, so that whoever
+/// comes need not wait to learn that.
 pub async fn accept(cloud: Arc<Cloud>, endpoint: Endpoint) {
-    let mut stopping = cloud.stopping.subscribe();
-    loop {
-        let incoming = tokio::select! {
-            _ = stopping.changed() => return,
-            incoming = endpoint.accept() => incoming,
-        };
-        match incoming {
-            Some(incoming) => admit(&cloud, incoming),
-            None => return,
+    while let Some(incoming) = endpoint.accept().await {
+        if *cloud.stopping.borrow() {
+            incoming.refuse();
+        } else {
+            admit(&cloud, incoming);
         }
     }
 }
 
 fn admit(cloud: &Arc<Cloud>, incoming: Incoming) {
-    let permits = &cloud.limits.connections;
-    let is_crowded = CONNECTIONS_MAX - permits.available_permits() > RETRY_ABOVE;
-    if is_crowded && !incoming.remote_address_validated() && incoming.may_retry() {
+    // Each address proves first that it receives. That costs a round trip for each connection, none
+    // for a request, and whoever sends under somebody else's address gets less than was sent.
+    if !incoming.remote_address_validated() && incoming.may_retry() {
+        cloud.events.address_asked_for_proof();
         let _ = incoming.retry(); // cannot fail after may_retry
         return;
     }
-    match permits.clone().try_acquire_owned() {
+    match cloud.limits.connections.clone().try_acquire_owned() {
         Ok(permit) => drop(tokio::spawn(serve(cloud.clone(), incoming, permit))),
         Err(_) => {
             cloud.events.connection_refused(incoming.remote_address());

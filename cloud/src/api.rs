@@ -13,8 +13,9 @@ use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::state::Cloud;
+use crate::state::{Cloud, Unready};
 
 mod assignments;
 mod auth;
@@ -25,6 +26,7 @@ mod error;
 mod keys;
 mod models;
 mod nodes;
+pub mod openapi;
 mod policies;
 mod signers;
 mod status;
@@ -38,8 +40,8 @@ pub use error::ApiError;
 /// Every body but a blob's.
 const BODY_MAX_BYTES: usize = 512 << 10;
 
-/// All routes.
-pub fn router(cloud: Arc<Cloud>) -> Router {
+/// All routes. `body` is how long the body of a request to a model may take.
+pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
     let v1 = Router::new()
         .route("/whoami", get(status::whoami))
         .route("/stats", get(status::stats))
@@ -64,21 +66,24 @@ pub fn router(cloud: Arc<Cloud>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .layer(map_response_with_state(cloud.clone(), count));
-    let standard = crate::standard::router(&cloud);
+    let standard = crate::standard::router(&cloud, body);
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/metrics", get(status::metrics))
+        .route("/openapi.json", get(openapi))
         .nest("/v1", v1)
         .fallback_service(standard)
         .with_state(cloud)
 }
 
 /// The routes of an inference node: no admin API, which changes what only the control node may.
-pub fn node_router(cloud: Arc<Cloud>) -> Router {
-    let standard = crate::standard::router(&cloud);
+pub fn node_router(cloud: Arc<Cloud>, body: Duration) -> Router {
+    let standard = crate::standard::router(&cloud, body);
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/metrics", get(status::metrics))
         .fallback_service(standard)
         .with_state(cloud)
 }
@@ -88,9 +93,14 @@ async fn healthz() -> Json<Value> {
 }
 
 async fn readyz(State(cloud): State<Arc<Cloud>>, _: Caller) -> (StatusCode, Json<Value>) {
-    let ready = cloud.is_ready();
+    let reasons: Vec<_> = cloud.unready().into_iter().map(Unready::as_str).collect();
+    let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready })))
+    (status, Json(json!({ "ready": ready, "reasons": reasons })))
+}
+
+async fn openapi(_: Caller) -> Json<Value> {
+    Json(openapi::document())
 }
 
 async fn not_found(_: Caller) -> ApiError {

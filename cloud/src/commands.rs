@@ -1,6 +1,7 @@
 //! The commands, one file each; and the flags that settings can be given by.
 
 pub(crate) mod check_config;
+pub(crate) mod openapi;
 #[cfg(target_os = "linux")]
 pub(crate) mod run_model;
 pub(crate) mod serve;

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($($(#[doc = $doc:literal])* $name:ident),* $(,)?) => {
         /// The events' counters since the start.
         #[derive(Debug, Default)]
         pub struct Events {
@@ -19,13 +19,18 @@ macro_rules! counters {
         /// The counters at one moment.
         #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
         pub struct Counts {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])* pub $name: u64,)*
         }
 
         impl Events {
             /// The counters now.
             pub fn counts(&self) -> Counts {
                 Counts { $($name: self.$name.get(),)* }
+            }
+
+            /// Each counter: its name, what it counts, and its number now.
+            pub fn described(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),*), self.$name.get()),)*]
             }
         }
     };
@@ -38,6 +43,8 @@ counters! {
     renewals,
     /// QUIC connections refused because there were too many.
     connections_refused,
+    /// Addresses that were asked to prove that they receive, before anything else was sent to them.
+    addresses_asked_for_proof,
     /// QUIC handshakes that failed or took too long.
     handshakes_failed,
     /// Agents without a valid identity.
@@ -90,6 +97,11 @@ impl Events {
     pub(crate) fn connection_accepted(&self, remote: SocketAddr) {
         self.connections_accepted.add(1);
         tracing::debug!(%remote, "connection accepted");
+    }
+
+    /// Not logged: there may be thousands of them.
+    pub(crate) fn address_asked_for_proof(&self) {
+        self.addresses_asked_for_proof.add(1);
     }
 
     pub(crate) fn connection_refused(&self, remote: SocketAddr) {

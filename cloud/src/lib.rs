@@ -12,9 +12,11 @@
 //! All work on the same [`state`]: the [`store`] (SQLite), the [`blobs`] (files by hash), the
 //! fleet's [`ca`], and the cloud variants in [`serving`], which run in child processes (`workers`).
 //! What is decided is decided in the `fleet` crate; here it is carried out. What happens is counted and
-//! logged in [`events`]; what a person can set is in [`settings`].
+//! logged in [`events`], what became of requests in [`metrics`] and [`access_log`]; what a person can
+//! set is in [`settings`].
 
 pub mod access;
+pub mod access_log;
 pub mod agents;
 pub mod api;
 pub mod blobs;
@@ -22,6 +24,7 @@ pub mod ca;
 pub mod data_dir;
 pub mod events;
 pub mod join;
+pub mod metrics;
 pub mod nodes;
 pub mod requests;
 pub mod server;

@@ -30,6 +30,8 @@ enum Command {
     },
     /// Say which settings hold and where each comes from, or what is wrong with them.
     CheckConfig(commands::check_config::Args),
+    /// Print the admin API's OpenAPI document.
+    Openapi,
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         Command::RunModel { .. } => commands::run_model::run(),
         Command::CheckConfig(args) => commands::check_config::run(args),
+        Command::Openapi => commands::openapi::run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 use crate::access::Identity;
 use crate::serving::{self, Admitted, Inferred, Knock, Size};
 use crate::state::Cloud;
-use crate::usage::Charge;
+
+mod charge;
+
+use charge::Charge;
+pub use charge::{Ended, Outcome};
 
 /// A request that was taken, before its tensors arrived. Dropping it gives its place back.
 pub struct Taken {
@@ -44,7 +48,8 @@ impl Taken {
             priority: request.priority,
             remaining: (self.arrived + wait).saturating_duration_since(now),
         };
-        self.admitted.specify(size)?;
+        let specified = self.admitted.specify(size);
+        specified.inspect_err(|problem| self.charge.failed(problem))?;
         self.deadline = now + self.admitted.remaining();
         Ok(self)
     }
@@ -62,8 +67,9 @@ impl Cloud {
     ) -> Result<Taken, Problem> {
         let arrived = Instant::now();
         let known = self.serving.knows(knock.model).then(|| knock.model.clone());
-        let charge = Charge::new(self, identity, known);
-        let admitted = self.serving.admit(identity, knock)?;
+        let mut charge = Charge::new(self, identity, known);
+        let admitted = self.serving.admit(identity, knock);
+        let admitted = admitted.inspect_err(|problem| charge.failed(problem))?;
         let deadline = arrived + admitted.remaining();
         Ok(Taken { arrived, admitted, charge, deadline })
     }
@@ -79,11 +85,12 @@ impl Cloud {
         request: InferRequest,
     ) -> Result<InferResponse, Problem> {
         taken.charge.arrived(size_bytes(&request.inputs));
-        let inferred = self.serving.infer(taken.admitted, request, taken.deadline).await?;
+        let inferred = self.serving.infer(taken.admitted, request, taken.deadline).await;
+        let inferred = inferred.inspect_err(|problem| taken.charge.failed(problem))?;
         let Inferred { response, compute } = inferred;
         let compute_us = u64::try_from(compute.as_micros()).unwrap_or(u64::MAX);
         self.ran(compute_us);
-        taken.charge.answered(compute_us, size_bytes(&response.outputs));
+        taken.charge.answered(&response.verdict, compute_us, size_bytes(&response.outputs));
         Ok(response)
     }
 }

@@ -20,12 +20,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
+use crate::access_log::AccessLog;
 use crate::agents;
 use crate::api;
 use crate::blobs::Blobs;
 use crate::ca::{CaError, FleetCa};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::join::{self, Keeper};
+use crate::metrics;
 use crate::serving::settings::ServingSettings;
 use crate::serving::{ServeError, Serving};
 use crate::settings::{self, Role as Part, Settings};
@@ -126,6 +128,18 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The address for metrics is taken, or not this machine's.
+    #[error("cannot listen for metrics on {address}")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("cannot open the access log")]
+    AccessLog(#[source] io::Error),
     /// The bound socket cannot be used.
     #[error("cannot use the bound socket")]
     Listener(#[source] io::Error),
@@ -153,6 +167,7 @@ pub struct Server {
     metering: JoinHandle<()>,
     https: https::Https,
     drain: settings::Drain,
+    metrics_address: Option<SocketAddr>,
     new_admin_key: Option<PathBuf>,
     /// On an inference node: what keeps it connected to its control node.
     joined: Option<(Arc<Keeper>, JoinHandle<()>)>,
@@ -165,7 +180,7 @@ pub(crate) struct Opened {
     /// What is spoken over QUIC.
     pub(crate) protocols: Vec<&'static [u8]>,
     pub(crate) reset_key: [u8; 32],
-    pub(crate) routes: fn(Arc<Cloud>) -> axum::Router,
+    pub(crate) routes: fn(Arc<Cloud>, Duration) -> axum::Router,
     pub(crate) new_admin_key: Option<PathBuf>,
     pub(crate) keeper: Option<Arc<Keeper>>,
 }
@@ -189,7 +204,11 @@ impl Server {
         let failed = |source| StartError::Bind { address: listen, source };
         let (tcp, endpoint) = sockets::bind(listen, &quic, &reset_key).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        let https = https::Https::start(tcp, identity, routes(cloud.clone()))?;
+        let places = cloud.limits.https_connections.clone();
+        let routes = routes(cloud.clone(), config.settings.server.body());
+        let head = config.settings.server.head();
+        let https = https::Https::start(tcp, identity, routes, places, head)?;
+        let metrics_address = open_metrics(&cloud, &config.settings.metrics).await?;
         let accepting = tokio::spawn(agents::accept(cloud.clone(), endpoint.clone()));
         let path = data_dir.listening();
         durable::write(&path, format!("{address}\n").as_bytes(), Access::Private)
@@ -212,6 +231,7 @@ impl Server {
             metering,
             https,
             drain,
+            metrics_address,
             new_admin_key,
             joined,
         })
@@ -230,6 +250,11 @@ impl Server {
         self.address
     }
 
+    /// Where metrics are read without a key, if anywhere.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
     /// The shared state.
     pub fn cloud(&self) -> &Arc<Cloud> {
         &self.cloud
@@ -240,8 +265,12 @@ impl Server {
         self.new_admin_key.as_ref()
     }
 
-    /// Stops: takes nothing new, answers what is in flight, and tells agents to come back later.
+    /// Stops. First it says that it is not ready and goes on, so that balancers and agents turn to
+    /// others; then it takes nothing new and answers what is in flight; then agents are told to come
+    /// back later, or to somebody else.
     pub async fn stop(self) {
+        self.cloud.draining.send_replace(true);
+        tokio::time::sleep(self.drain.notice()).await;
         self.cloud.stopping.send_replace(true);
         let grace = self.drain.grace();
         self.https.begin_stop(grace);
@@ -252,12 +281,28 @@ impl Server {
         self.https.stopped().await;
         let _ = self.metering.await;
         usage::flush(&self.cloud).await; // after the last answer: nothing is lost
+        self.cloud.access_log.finish();
         if let Some((keeper, keeping)) = self.joined {
             keeper.say_goodbye().await;
             keeping.abort();
         }
         let _ = std::fs::remove_file(self.data_dir.listening());
     }
+}
+
+/// The access log, on or off.
+pub(crate) fn open_access_log(config: &Config) -> Result<AccessLog, StartError> {
+    let folder = &config.settings.server.data_dir;
+    AccessLog::open(&config.settings.access_log, folder).map_err(StartError::AccessLog)
+}
+
+async fn open_metrics(
+    cloud: &Arc<Cloud>,
+    settings: &settings::Metrics,
+) -> Result<Option<SocketAddr>, StartError> {
+    let Some(address) = settings.address() else { return Ok(None) };
+    let opened = metrics::serve(cloud, address).await;
+    opened.map(Some).map_err(|source| StartError::Metrics { address, source })
 }
 
 fn server_names(settings: &settings::Server) -> Vec<String> {
@@ -358,7 +403,9 @@ async fn open_cloud(
     for (model, policy) in store.policies()? {
         serving.set_policy(&model, policy);
     }
-    Ok(Cloud::new(Database::new(store), ca, blobs, serving, config.engine.clone()).await?)
+    let access_log = open_access_log(config)?;
+    let serving = (serving, config.engine.clone());
+    Ok(Cloud::new(Database::new(store), ca, blobs, serving, access_log).await?)
 }
 
 /// Loads what should answer before anybody asks for it; then the server is ready.

@@ -17,7 +17,7 @@ pub use findings::{Finding, Origin};
 pub use layers::{Flag, Loaded, Sources};
 pub(crate) use node::split_address;
 pub use node::{Node, Role};
-pub use sections::{Drain, Log, LogFormat, Runtime, Server};
+pub use sections::{AccessLog, Drain, Log, LogFormat, Metrics, Runtime, Server};
 
 /// All sections.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,10 @@ pub struct Settings {
     pub drain: Drain,
     /// What is logged.
     pub log: Log,
+    /// A line for every request.
+    pub access_log: AccessLog,
+    /// Who may read figures without a key.
+    pub metrics: Metrics,
 }
 
 /// A value that can be read, and makes no sense.
@@ -61,6 +65,7 @@ impl Settings {
         self.node.check(&mut found);
         self.runtime.check(&mut found);
         self.log.check(&mut found);
+        self.metrics.check(&mut found);
         found
     }
 }

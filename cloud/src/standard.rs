@@ -23,10 +23,10 @@ mod gate;
 const DEADLINE_DEFAULT_MS: u32 = 1000;
 
 /// The standard's routes, HTTP and gRPC, and gRPC reflection, behind the gate.
-pub fn router(cloud: &Arc<Cloud>) -> axum::Router {
+pub fn router(cloud: &Arc<Cloud>, body: Duration) -> axum::Router {
     let gate = axum::middleware::from_fn_with_state(cloud.clone(), gate::admit);
-    let routes =
-        oip::router(Arc::new(Standard { cloud: cloud.clone(), intake: Intake::default() }));
+    let intake = Intake::new(body, oip::BODIES_MAX_BYTES);
+    let routes = oip::router(Arc::new(Standard { cloud: cloud.clone(), intake }));
     let routes = match oip::reflection() {
         Ok(reflection) => reflection.merge(routes),
         Err(error) => {
@@ -88,7 +88,7 @@ impl Inference for Standard {
     }
 
     fn is_ready(&self) -> bool {
-        self.cloud.is_ready() && self.cloud.serving.can_run()
+        self.cloud.is_ready()
     }
 
     fn describe(

@@ -11,16 +11,18 @@ use std::time::SystemTime;
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
+use crate::access_log::AccessLog;
 use crate::blobs::Blobs;
 use crate::ca::FleetCa;
 use crate::events::Events;
+use crate::metrics::Observed;
 use crate::nodes::Nodes;
 use crate::server::Engine;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
 use crate::usage::Meter;
 
-/// Agents that may be connected at a time.
+/// Connections over QUIC that may be open at a time, and as many over HTTPS.
 pub const CONNECTIONS_MAX: usize = 4096;
 /// Uploads of blobs that may be in progress at a time.
 pub const UPLOADS_MAX: usize = 8;
@@ -43,6 +45,10 @@ pub struct Cloud {
     pub engine: Engine,
     /// What happened.
     pub events: Events,
+    /// What became of requests to models.
+    pub observed: Observed,
+    /// A line for each of them.
+    pub access_log: AccessLog,
     /// Who is connected.
     pub online: Online,
     /// Which inference nodes are connected.
@@ -59,7 +65,9 @@ pub struct Cloud {
     pub revision: watch::Sender<u64>,
     /// True once the models that should answer were loaded, or failed to.
     pub warm: AtomicBool,
-    /// True once the server is stopping.
+    /// True once the server was told to end: it goes on for a while, and says that nobody should come.
+    pub draining: watch::Sender<bool>,
+    /// True once the server takes nothing new.
     pub stopping: watch::Sender<bool>,
 }
 
@@ -72,8 +80,8 @@ impl Cloud {
         db: Database,
         ca: FleetCa,
         blobs: Blobs,
-        serving: Serving,
-        engine: Engine,
+        (serving, engine): (Serving, Engine),
+        access_log: AccessLog,
     ) -> Result<Arc<Self>, StoreError> {
         let revision = db.call(Store::revision).await?;
         let keys = db.call(Store::api_keys).await?;
@@ -87,6 +95,8 @@ impl Cloud {
             serving: Arc::new(serving),
             engine,
             events: Events::default(),
+            observed: Observed::default(),
+            access_log,
             online: Online::default(),
             nodes: Nodes::default(),
             control: Control::default(),
@@ -95,6 +105,7 @@ impl Cloud {
             in_flight: InFlight::default(),
             revision: watch::Sender::new(revision),
             warm: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
             stopping: watch::Sender::new(false),
         }))
     }
@@ -113,8 +124,25 @@ impl Cloud {
 
     /// Whether new requests should come here.
     pub fn is_ready(&self) -> bool {
-        let stopping = *self.stopping.borrow();
-        self.warm.load(Ordering::Acquire) && !stopping && self.engine.is_ready()
+        self.unready().is_empty()
+    }
+
+    /// Why new requests should not come here; nothing where they should.
+    pub fn unready(&self) -> Vec<Unready> {
+        let reasons = [
+            (Unready::Warming, !self.warm.load(Ordering::Acquire)),
+            (Unready::Draining, *self.draining.borrow()),
+            (Unready::NoRuntime, !self.serving.can_run()),
+            (Unready::NoWorker, !self.engine.is_ready()),
+        ];
+        reasons.into_iter().filter(|(_, holds)| *holds).map(|(reason, _)| reason).collect()
+    }
+
+    /// A new request is in flight; `None` once the server takes no more. It counts before it looks:
+    /// a stopping server either sees it, or is seen.
+    pub(crate) fn take_off(&self) -> Option<Flying<'_>> {
+        let flying = self.in_flight.enter();
+        (!*self.stopping.borrow()).then_some(flying)
     }
 
     /// Tells every connected agent that its desired state may have changed.
@@ -129,6 +157,34 @@ impl Cloud {
             newer
         });
         Ok(())
+    }
+}
+
+/// Why new requests should not come here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unready {
+    /// Models that should answer are still being loaded.
+    Warming,
+    /// The server was told to end.
+    Draining,
+    /// There is nothing that could run a model.
+    NoRuntime,
+    /// The worker of a loaded model has ended, and the next one does not answer yet.
+    NoWorker,
+}
+
+impl Unready {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [Self::Warming, Self::Draining, Self::NoRuntime, Self::NoWorker];
+
+    /// A word for metrics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warming => "warming",
+            Self::Draining => "draining",
+            Self::NoRuntime => "no_runtime",
+            Self::NoWorker => "no_worker",
+        }
     }
 }
 
@@ -184,6 +240,8 @@ impl Control {
 pub struct Limits {
     /// One per connected agent.
     pub connections: Arc<Semaphore>,
+    /// One per connection over HTTPS.
+    pub https_connections: Arc<Semaphore>,
     /// One per upload of a blob.
     pub uploads: Semaphore,
     /// One bundle is taken in at a time: its model may be loaded to try it.
@@ -194,6 +252,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            https_connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             uploads: Semaphore::new(UPLOADS_MAX),
             pushes: Semaphore::new(1),
         }

@@ -33,7 +33,7 @@ impl Meter {
     }
 
     /// Adds to a sum; false when there are too many.
-    fn add(&self, identity: &Identity, model: Option<ModelName>, usage: &Usage) -> bool {
+    pub(crate) fn add(&self, identity: &Identity, model: Option<ModelName>, usage: &Usage) -> bool {
         let mut sums = self.lock();
         let of = (identity.caller.clone(), model);
         if sums.len() >= SUMS_MAX && !sums.contains_key(&of) {
@@ -55,45 +55,6 @@ impl Meter {
             (UsageOf { hour_s, tenant, caller: caller.to_string(), model }, usage)
         };
         std::mem::take(&mut *self.lock()).into_iter().map(of).collect()
-    }
-}
-
-/// One request, added to its sum when it is dropped: answered, refused or given up.
-pub struct Charge {
-    cloud: Arc<Cloud>,
-    identity: Identity,
-    model: Option<ModelName>,
-    usage: Usage,
-}
-
-impl Charge {
-    /// A request without an answer yet; `model` when it is known here.
-    pub fn new(cloud: &Arc<Cloud>, identity: &Identity, model: Option<ModelName>) -> Self {
-        let usage = Usage { requests: 1, refused: 1, ..Usage::default() };
-        Self { cloud: cloud.clone(), identity: identity.clone(), model, usage }
-    }
-
-    /// Who asks.
-    pub fn caller(&self) -> &Arc<str> {
-        &self.identity.caller
-    }
-
-    /// It brought this much.
-    pub fn arrived(&mut self, bytes_in: u64) {
-        self.usage.bytes_in = bytes_in;
-    }
-
-    /// It was answered.
-    pub fn answered(&mut self, compute_us: u64, bytes_out: u64) {
-        self.usage = Usage { refused: 0, compute_us, bytes_out, ..self.usage };
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        if !self.cloud.meter.add(&self.identity, self.model.take(), &self.usage) {
-            self.cloud.events.usage_lost();
-        }
     }
 }
 

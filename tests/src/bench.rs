@@ -1,9 +1,12 @@
 //! Benches: what they have in common is the report.
 
 pub mod agent;
+mod beside;
 pub mod drift;
 pub mod footprint;
 pub mod gpu;
+pub mod plot;
+pub mod serve;
 
 use crate::people::new_table;
 use comfy_table::Table;

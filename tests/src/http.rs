@@ -1,16 +1,92 @@
 //! The smallest HTTP/1.1 client that can measure a server: one keep-alive connection, no pool, no
-//! runtime, so that what is timed is the server; and it sends whatever a test wants to send.
+//! runtime, so that what is timed is the server; and it sends whatever a test wants to send, also over
+//! TLS.
 
 use anyhow::{Context, bail};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One connection.
 pub struct HttpClient {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Wire>,
     host: String,
+}
+
+/// What carries the bytes.
+pub enum Wire {
+    /// TCP alone.
+    Plain(TcpStream),
+    /// TLS over it.
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Wire {
+    /// Connects to a server of the fleet whose CA's certificate this is.
+    ///
+    /// # Errors
+    /// Nobody listens, or somebody else.
+    pub fn connect_tls(address: SocketAddr, ca_pem: &Path, alpn: &[u8]) -> anyhow::Result<Self> {
+        let ca = link::pki::chain_from_pem(&std::fs::read(ca_pem)?)?.remove(0);
+        let config = Arc::new(link::tls::client(&ca, None, alpn)?);
+        let name = ServerName::from(address.ip());
+        let mut connection = ClientConnection::new(config, name)?;
+        let mut tcp = connect(address)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut tcp)?;
+        }
+        Ok(Self::Tls(Box::new(StreamOwned::new(connection, tcp))))
+    }
+
+    /// How long a read or a write may take.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+        };
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    Ok(stream)
 }
 
 /// An answer.
@@ -56,10 +132,19 @@ impl HttpClient {
     /// # Errors
     /// Nobody listens.
     pub fn connect(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        Ok(Self { stream: BufReader::with_capacity(64 << 10, stream), host: address.to_string() })
+        Ok(Self::over(Wire::Plain(connect(address)?), address))
+    }
+
+    /// Connects to a server of the fleet whose CA's certificate this is.
+    ///
+    /// # Errors
+    /// Nobody listens, or somebody else.
+    pub fn connect_tls(address: SocketAddr, ca_pem: &Path) -> anyhow::Result<Self> {
+        Ok(Self::over(Wire::connect_tls(address, ca_pem, b"http/1.1")?, address))
+    }
+
+    fn over(wire: Wire, address: SocketAddr) -> Self {
+        Self { stream: BufReader::with_capacity(64 << 10, wire), host: address.to_string() }
     }
 
     /// `GET path`.
@@ -105,6 +190,7 @@ impl HttpClient {
         let mut message = head.into_bytes();
         message.extend_from_slice(body);
         self.stream.get_mut().write_all(&message)?;
+        self.stream.get_mut().flush()?;
         self.receive()
     }
 

@@ -15,6 +15,7 @@ pub mod deadlines;
 pub mod demo;
 pub mod faketime;
 pub mod fashion;
+pub mod floods;
 pub mod foreign;
 pub mod grpc;
 pub mod hostile;

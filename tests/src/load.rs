@@ -4,12 +4,15 @@
 
 mod grpc;
 mod http1;
+pub mod open;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
@@ -22,7 +25,28 @@ pub struct Target {
     pub ask: Ask,
     /// The numbers of the one tensor in the answer.
     pub expected: Arc<Vec<f32>>,
+    /// For a server that speaks TLS.
+    pub tls: Option<Tls>,
 }
+
+/// TLS to a server of a fleet.
+#[derive(Debug, Clone)]
+pub struct Tls(Arc<rustls::ClientConfig>);
+
+impl Tls {
+    /// Trusts the CA whose certificate this is.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of_fleet(ca_pem: &Path) -> anyhow::Result<Self> {
+        let ca = link::pki::chain_from_pem(&std::fs::read(ca_pem)?)?.remove(0);
+        Ok(Self(Arc::new(link::tls::client(&ca, None, b"http/1.1")?)))
+    }
+}
+
+/// What carries a caller's bytes.
+trait Carrier: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Carrier for T {}
 
 /// One request, encoded.
 #[derive(Debug, Clone)]
@@ -30,7 +54,12 @@ pub enum Ask {
     /// The bytes of an HTTP/1.1 request; in the answer the tensor's bytes stand last.
     Http(Bytes),
     /// A `ModelInferRequest` over gRPC; all callers share one connection.
-    Grpc(Bytes),
+    Grpc {
+        /// The message.
+        message: Bytes,
+        /// What the caller shows, where it must.
+        authorization: Option<String>,
+    },
 }
 
 impl Ask {
@@ -134,8 +163,8 @@ async fn connect(target: &Target, count: usize) -> anyhow::Result<Vec<Caller>> {
                 callers.push(Caller::Http(connection));
             }
         }
-        Ask::Grpc(message) => {
-            let first = grpc::Caller::connect(target, message).await?;
+        Ask::Grpc { message, authorization } => {
+            let first = grpc::Caller::connect(target, message, authorization.clone()).await?;
             callers.extend((0..count).map(|_| Caller::Grpc(first.clone())));
         }
     }
@@ -152,9 +181,16 @@ fn check_numbers(bytes: &[u8], expected: &[f32]) -> anyhow::Result<()> {
     wrong.map_or(Ok(()), |at| Err(anyhow::anyhow!("element {at} of the answer is wrong")))
 }
 
-async fn tcp(address: SocketAddr) -> anyhow::Result<tokio::net::TcpStream> {
+/// A connection, with TLS where the target has it. `alpn` is what is spoken over that.
+async fn carrier(target: &Target, alpn: &[u8]) -> anyhow::Result<Box<dyn Carrier>> {
+    let address = target.address;
     let stream = tokio::net::TcpStream::connect(address).await;
     let stream = stream.with_context(|| format!("nobody listens at {address}"))?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    let Some(Tls(config)) = &target.tls else { return Ok(Box::new(stream)) };
+    let mut config = (**config).clone();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = rustls::pki_types::ServerName::from(address.ip());
+    Ok(Box::new(connector.connect(name, stream).await?))
 }

@@ -17,7 +17,7 @@ pub use cloud::Cloud;
 pub use cpu::{CpuMeter, with_descendants};
 pub use node::Node;
 pub use operator::Operator;
-pub use process::{Process, eventually, program};
+pub use process::{Process, eventually, program, pss_kb};
 pub use publisher::{Edge, Publisher};
 
 use anyhow::Context;

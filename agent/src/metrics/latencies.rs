@@ -1,7 +1,6 @@
 //! How long answers took, by model: whole requests by placement, and what they consist of.
 
-use super::exposition::{Exposition, Kind};
-use super::histogram::Histogram;
+use link::metrics::{Exposition, Histogram, Kind};
 use protocol::id::ModelName;
 use protocol::infer::{Placement, Verdict};
 use std::collections::BTreeMap;

@@ -36,9 +36,13 @@ pub(super) async fn serve(
     header: FrameHeader,
 ) -> Result<(), StreamError> {
     let events = &session.cloud.events;
-    let _flying = session.cloud.in_flight.enter();
     let open: wire::InferOpen = frames::message(&mut recv, header).await?;
     events.request_arrived();
+    let Some(_flying) = session.cloud.take_off() else {
+        let problem = stopping();
+        events.request_refused(&session.device, &problem);
+        return Ok(answer_problem(&mut send, &mut recv, problem).await?);
+    };
     let taken = match admit(session, open).await {
         Ok(taken) => taken,
         Err(problem) => {
@@ -87,6 +91,11 @@ async fn admit(session: &Session, open: wire::InferOpen) -> Result<Admitted, Pro
     let knock = Knock { asker: Asker::Device, model, version, size };
     let taken = session.cloud.admit(&session.identity, &knock)?;
     Ok((pending, taken))
+}
+
+/// Whoever asks a stopping server learns it at once, and can go to another.
+fn stopping() -> Problem {
+    Problem::new(ProblemCode::GoingAway, "this server is stopping").hint("ask again, or another")
 }
 
 fn late() -> Unanswered {

@@ -24,14 +24,14 @@ pub(super) async fn serve(
         }
         Ok(())
     };
-    let mut stopping = cloud.stopping.subscribe();
+    let mut told = cloud.draining.subscribe();
     let answer = async {
         loop {
-            let draining = *stopping.borrow_and_update();
+            let draining = *told.borrow_and_update();
             frames::send(&mut send, &NodeState { wait_us: cloud.wait_us(), draining }).await?;
             tokio::select! {
                 () = asked.notified() => {}
-                _ = stopping.changed(), if !draining => {}
+                _ = told.changed(), if !draining => {}
             }
         }
     };

@@ -124,8 +124,8 @@ impl Session {
         self.scope.check(self, model).await
     }
 
-    /// Accepts streams until the connection ends. A stopping server leaves it to the end of the
-    /// endpoint to close the connection once the requests are answered.
+    /// Accepts streams until the connection ends, which a stopping server leaves to the end of the
+    /// endpoint, once the requests that it took are answered.
     async fn run(self: &Arc<Self>) -> ConnectionError {
         let mut streams = JoinSet::new();
         loop {

@@ -42,8 +42,10 @@ pub(super) async fn trust(
     let key = key.ok_or_else(|| {
         ApiError::invalid("public_key is not an Ed25519 public key (64 hexadecimal digits)")
     })?;
-    if new.name.is_empty() || new.name.len() > NAME_MAX_BYTES {
-        return Err(ApiError::invalid(format!("a name has 1 to {NAME_MAX_BYTES} bytes")));
+    let is_line = !new.name.contains(char::is_control);
+    if new.name.is_empty() || new.name.len() > NAME_MAX_BYTES || !is_line {
+        let text = format!("a name has 1 to {NAME_MAX_BYTES} bytes, on one line");
+        return Err(ApiError::invalid(text));
     }
     let by = caller.by();
     let added = cloud.db.call(move |store| store.add_signer(&by, key, &new.name)).await?;

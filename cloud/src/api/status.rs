@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::response::Response;
 use fleet::access::Permission;
 use fleet::admission::RefusalKind;
 use serde::Deserialize;
@@ -53,6 +54,15 @@ pub(super) async fn stats(
         "runs": runs,
         "runs_of_several_requests": shared,
     })))
+}
+
+/// What Prometheus reads.
+pub(super) async fn metrics(
+    State(cloud): State<Arc<Cloud>>,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    caller.need(Permission::View)?;
+    Ok(crate::metrics::response(&cloud))
 }
 
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{SettingFlags, complain};
@@ -28,8 +28,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match layers::load(&args.settings.sources()) {
         Ok(loaded) => {
             start_log(&loaded.settings.log)?;
-            serve(loaded.settings)?;
-            Ok(ExitCode::SUCCESS)
+            let runtime = tokio::runtime::Runtime::new()?;
+            let end = runtime.block_on(serve(loaded.settings))?;
+            runtime.shutdown_background(); // nothing is left, or nothing is waited for
+            Ok(end)
         }
         Err(findings) => {
             complain(&findings);
@@ -50,8 +52,7 @@ fn start_log(settings: &settings::Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::main]
-async fn serve(settings: settings::Settings) -> anyhow::Result<()> {
+async fn serve(settings: settings::Settings) -> anyhow::Result<ExitCode> {
     // An error would mean that a provider is installed already; ours is the only one there is.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let engine = open_engine(&settings.runtime)?;
@@ -59,17 +60,23 @@ async fn serve(settings: settings::Settings) -> anyhow::Result<()> {
     let serving = ServingSettings::default();
     let mut server = Server::start(Config { settings, engine, serving }).await?;
     say_ready(&server, &host);
+    let mut signals = Signals::listen()?;
     let removed = tokio::select! {
-        signal = wait_for_signal() => signal.map(|()| false)?,
+        () = signals.next() => false,
         () = server.removed() => true,
     };
-    tracing::info!("stopping");
-    server.stop().await;
-    tracing::info!("stopped");
+    tracing::info!("stopping; a second signal ends the server at once");
+    tokio::select! {
+        () = server.stop() => tracing::info!("stopped"),
+        () = signals.next() => {
+            tracing::warn!("ended at once: requests under way were given up");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     if removed {
         anyhow::bail!("this node was removed; empty its folder, and join anew with a fresh token");
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How an operator would call this server.
@@ -125,12 +132,24 @@ fn say_ready(server: &Server, host: &str) {
     tracing::info!(%address, "ready");
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What tells the server to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -4,9 +4,11 @@
 use link::frames::{self, LinkError};
 use link::{pki, quic, tls};
 use protocol::ALPN_NODE;
+use protocol::id::ContentHash;
 use protocol::problem::{ProblemCode, chain};
 use protocol::wire::{EnrolReply, NodeHello, NodeReport, RenewRequest};
 use quinn::{Connection, Endpoint, SendStream};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -42,12 +44,17 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(cloud: Arc<Cloud>, files: Files, control: String) -> Self {
+    pub(super) fn new(
+        cloud: Arc<Cloud>,
+        files: Files,
+        control: String,
+        here: BTreeSet<ContentHash>,
+    ) -> Self {
         Self {
             cloud,
             files,
             control,
-            models: Models::default(),
+            models: Models::new(here),
             is_whole: AtomicBool::new(false),
             connection: Mutex::default(),
             serves: OnceLock::new(),
@@ -129,14 +136,14 @@ impl Keeper {
     }
 
     async fn report(&self, send: &mut SendStream, fetched: &Notify) -> Result<(), JoinError> {
-        let mut stopping = self.cloud.stopping.subscribe();
+        let mut told = self.cloud.draining.subscribe();
         loop {
-            let draining = *stopping.borrow_and_update();
+            let draining = *told.borrow_and_update();
             frames::send(send, &self.describe(draining)).await?;
             tokio::select! {
                 () = tokio::time::sleep(REPORT_EVERY) => {}
                 () = fetched.notified() => self.is_whole.store(true, Relaxed),
-                _ = stopping.changed(), if !draining => {}
+                _ = told.changed(), if !draining => {}
             }
         }
     }

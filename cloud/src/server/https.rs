@@ -8,13 +8,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::StartError;
 use super::limited::Limited;
-
-/// From a connection's opening, or the end of a request, to the next request's header.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The running listener.
 pub(super) struct Https {
@@ -24,22 +22,25 @@ pub(super) struct Https {
 }
 
 impl Https {
-    /// Serves the routes on a bound socket. Client certificates are not asked for here.
+    /// Serves the routes on a bound socket. Client certificates are not asked for here. `head` is how
+    /// long it may take from a connection's opening, or the end of a request, to the next one's head.
     pub(super) fn start(
         listener: TcpListener,
         identity: Identity,
         routes: Router,
+        places: Arc<Semaphore>,
+        head: Duration,
     ) -> Result<Self, StartError> {
         let tls = RustlsConfig::from_config(Arc::new(config(identity)?));
         let mut server =
             axum_server::from_tcp_rustls(listener, tls.clone()).map_err(StartError::Listener)?;
         let http = server.http_builder();
         oip::listen::bound(http);
-        http.http1().header_read_timeout(HEADER_TIMEOUT);
-        http.http2().keep_alive_interval(HEADER_TIMEOUT);
+        http.http1().header_read_timeout(head);
+        http.http2().keep_alive_interval(head);
         let handle = Handle::new();
-        let server = server.handle(handle.clone()).first_request_timeout(HEADER_TIMEOUT);
-        let server = server.map(Limited::new);
+        let server = server.handle(handle.clone()).first_request_timeout(head);
+        let server = server.map(|acceptor| Limited::new(acceptor, places));
         let task =
             tokio::spawn(server.serve(routes.into_make_service_with_connect_info::<SocketAddr>()));
         Ok(Self { handle, tls, task })

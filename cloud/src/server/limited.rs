@@ -8,10 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// HTTPS connections that are open at a time; more are closed as soon as they come.
-const CONNECTIONS_MAX: usize = 4096;
-
-/// Accepts what another acceptor accepts, while there is room.
+/// Accepts what another acceptor accepts, while there is room; what comes beyond is closed at once.
 #[derive(Debug, Clone)]
 pub(super) struct Limited<A> {
     inner: A,
@@ -19,8 +16,8 @@ pub(super) struct Limited<A> {
 }
 
 impl<A> Limited<A> {
-    pub(super) fn new(inner: A) -> Self {
-        Self { inner, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    pub(super) fn new(inner: A, places: Arc<Semaphore>) -> Self {
+        Self { inner, places }
     }
 }
 

@@ -5,6 +5,7 @@ use fleet::admission::{
     Ask, Counts, Gate, Identity, LimitPolicy, ModelSlot, Permit, Places, Refused,
 };
 use fleet::batch::{DropReason, Load};
+use link::metrics::{Histogram, Scale};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ pub struct Door {
     dropped: [AtomicU64; DropReason::ALL.len()],
     runs: AtomicU64,
     runs_shared: AtomicU64,
+    requests_per_run: Histogram,
 }
 
 /// A place that was given; dropping it gives it back.
@@ -41,6 +43,7 @@ impl Door {
             dropped: Default::default(),
             runs: AtomicU64::new(0),
             runs_shared: AtomicU64::new(0),
+            requests_per_run: Histogram::new(Scale::Things),
         }
     }
 
@@ -91,6 +94,7 @@ impl Door {
     pub(super) fn ran(&self, requests: usize) {
         self.runs.fetch_add(1, Relaxed);
         self.runs_shared.fetch_add(u64::from(requests > 1), Relaxed);
+        self.requests_per_run.record(requests as u64);
     }
 
     /// Requests taken and refused so far.
@@ -106,6 +110,11 @@ impl Door {
     /// Runs so far, and how many of them were of several requests.
     pub fn runs(&self) -> (u64, u64) {
         (self.runs.load(Relaxed), self.runs_shared.load(Relaxed))
+    }
+
+    /// How many requests shared a run.
+    pub fn requests_per_run(&self) -> &Histogram {
+        &self.requests_per_run
     }
 
     /// Items in flight and their limit, of a model.

@@ -60,6 +60,15 @@ impl Serving {
         read.collect()
     }
 
+    /// Every version of every model, and whether it is in memory.
+    pub fn loaded(&self) -> Vec<(ModelName, Version, bool)> {
+        let families = self.families();
+        let read = families.iter().flat_map(|(model, family)| {
+            family.slots().map(|(version, slot)| (model.clone(), version, slot.is_loaded()))
+        });
+        read.collect()
+    }
+
     /// How many requests wait for a session, over all models.
     pub fn waiting(&self) -> usize {
         let loaded = |slot: Arc<Slot>| slot.loaded.try_lock().ok()?.clone();

@@ -158,7 +158,7 @@ impl Pile {
         }
         let origin = Origin::Environment { variable: variable.to_owned() };
         let name = variable.strip_prefix(PREFIX).unwrap_or_default().to_lowercase();
-        let key = alias(variable).map_or_else(|| name.replacen('_', ".", 1), str::to_owned);
+        let key = alias(variable).map_or_else(|| self.key_of(&name), str::to_owned);
         match get(&self.table, &key) {
             Some(now) => {
                 let value = value_like(now, text);
@@ -169,6 +169,15 @@ impl Pile {
                 self.find(origin, None, format!("there is no setting {key}"), &hint);
             }
         }
+    }
+
+    /// `section_key` as `section.key`; sections may have an underscore in their own name.
+    fn key_of(&self, name: &str) -> String {
+        let splits = name.match_indices('_').map(|(at, _)| name.split_at(at));
+        let keys = splits.map(|(section, key)| format!("{section}.{}", &key[1..]));
+        let mut keys: Vec<_> = keys.collect();
+        let known = keys.iter().position(|key| get(&self.table, key).is_some());
+        if keys.is_empty() { name.to_owned() } else { keys.swap_remove(known.unwrap_or(0)) }
     }
 
     /// Lays one value, unless the settings cannot be read with it.

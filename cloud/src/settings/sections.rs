@@ -19,16 +19,31 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Further host names and addresses under which clients reach it.
     pub names: Vec<String>,
+    /// How long the head of a request may take over HTTPS, and an idle connection is kept, in
+    /// seconds.
+    pub head_s: u32,
+    /// How long the body of a request to a model may take, in seconds.
+    pub body_s: u32,
 }
 
 impl Default for Server {
     fn default() -> Self {
         let listen = SocketAddr::from(([0, 0, 0, 0], 8443));
-        Self { data_dir: PathBuf::new(), listen, names: Vec::new() }
+        Self { data_dir: PathBuf::new(), listen, names: Vec::new(), head_s: 30, body_s: 60 }
     }
 }
 
 impl Server {
+    /// How long a head may take.
+    pub fn head(&self) -> Duration {
+        Duration::from_secs(self.head_s.max(1).into())
+    }
+
+    /// How long a body may take.
+    pub fn body(&self) -> Duration {
+        Duration::from_secs(self.body_s.max(1).into())
+    }
+
     pub(super) fn check(&self, found: &mut Vec<Objection>) {
         if self.data_dir.as_os_str().is_empty() {
             let hint = "name it with --data-dir FOLDER; it is made on the first start";
@@ -157,5 +172,64 @@ impl Log {
             let hint = "for example: info,outrigger_cloud=debug,ort=warn";
             found.push(Objection::new("log.filter", error.to_string(), hint));
         }
+    }
+}
+
+/// What Prometheus reads without a key. With one it reads `/metrics` on the HTTPS port.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// A loopback address; nowhere when empty.
+    pub listen: String,
+}
+
+impl Metrics {
+    /// Where, if anywhere.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
+    }
+
+    pub(super) fn check(&self, found: &mut Vec<Objection>) {
+        let key = "metrics.listen";
+        if self.listen.is_empty() {
+            return;
+        }
+        match self.address() {
+            None => {
+                let error = format!("{:?} is no address", self.listen);
+                found.push(Objection::new(key, error, "for example: 127.0.0.1:8002"));
+            }
+            Some(address) if !address.ip().is_loopback() => {
+                let error = format!("{address} is not a loopback address");
+                let hint = "scrape /metrics on the HTTPS port with a key of the role viewer";
+                found.push(Objection::new(key, error, hint));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// A line for every request to a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessLog {
+    /// Its file, in the data folder where it is relative; `-` for stdout, none when empty.
+    pub file: String,
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// A full file becomes `FILE.1`, in the place of the one before, in MiB.
+    pub max_mb: u32,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { file: String::new(), format: LogFormat::Json, max_mb: 64 }
+    }
+}
+
+impl AccessLog {
+    /// The largest file.
+    pub fn max_bytes(&self) -> u64 {
+        u64::from(self.max_mb.max(1)) << 20
     }
 }

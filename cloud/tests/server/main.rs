@@ -8,6 +8,7 @@ mod enrol;
 mod garbage;
 mod lanes;
 mod models;
+mod operations;
 mod process;
 mod standard;
 mod support;

@@ -33,6 +33,25 @@ fn it_says_when_it_is_ready_and_stops_on_a_signal() {
     assert!(first.wait().unwrap().success());
 }
 
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("cloud.toml"), "[drain]\nnotice_s = 3600\n").unwrap();
+    let mut server = serve(folder.path());
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
+    let mut until = |text: &str| log.by_ref().any(|line| line.unwrap().contains(text));
+    let terminate = || {
+        let killed = Command::new("kill").args(["-TERM", &server.id().to_string()]).status();
+        assert!(killed.unwrap().success());
+    };
+    assert!(until("ready"));
+    terminate();
+    assert!(until("a second signal"));
+    terminate();
+    assert!(until("ended at once"));
+    assert_eq!(server.wait().unwrap().code(), Some(1));
+}
+
 fn check_config(args: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_outrigger-cloud"))
         .arg("check-config")

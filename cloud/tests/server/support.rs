@@ -54,7 +54,12 @@ pub(crate) fn start_gated() -> (Cloud, Gate) {
 }
 
 fn start_with(backend: FakeBackend) -> Cloud {
-    start_serving(backend, ServingSettings::default())
+    start_as(backend, |_| ())
+}
+
+/// With settings of its own.
+pub(crate) fn start_as(backend: FakeBackend, set: impl FnOnce(&mut Settings)) -> Cloud {
+    start_whole(backend, set, ServingSettings::default())
 }
 
 /// A server whose models have one session each, and that waits at a gate.
@@ -62,13 +67,18 @@ pub(crate) fn start_narrow(admission: AdmissionSettings) -> (Cloud, Gate) {
     let gate = Gate::default();
     let model = ModelSettings { sessions_max: Some(1), ..ModelSettings::default() };
     let settings = ServingSettings { admission, model, ..ServingSettings::default() };
-    (start_serving(FakeBackend::gated(gate.clone()), settings), gate)
+    (start_whole(FakeBackend::gated(gate.clone()), |_| (), settings), gate)
 }
 
-fn start_serving(backend: FakeBackend, serving: ServingSettings) -> Cloud {
+fn start_whole(
+    backend: FakeBackend,
+    set: impl FnOnce(&mut Settings),
+    serving: ServingSettings,
+) -> Cloud {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings::default();
+    set(&mut settings);
     settings.server.data_dir = folder.path().to_owned();
     settings.server.listen = "127.0.0.1:0".parse().unwrap();
     let config = Config { settings, engine: Engine::Here(Arc::new(backend)), serving };

@@ -1,13 +1,14 @@
 //! Where both ends touch the world in the same way: TLS configuration and trust ([`tls`],
 //! [`pki`]), QUIC endpoints with their limits ([`quic`]), frames over QUIC streams ([`frames`]),
-//! files that survive a power cut ([`durable`]), counters ([`counter`]), and what the system says of
-//! itself ([`system`]).
+//! files that survive a power cut ([`durable`]), counters ([`counter`]), what Prometheus
+//! reads ([`metrics`]), and what the system says of itself ([`system`]).
 //!
 //! The pure crates beside this one never import it; it never decides anything.
 
 pub mod counter;
 pub mod durable;
 pub mod frames;
+pub mod metrics;
 pub mod pki;
 pub mod quic;
 pub mod system;

@@ -2,12 +2,8 @@
 //! Then load: CPU per call of small and large requests, beside ONNX Runtime in this process and
 //! beside other servers, where they install.
 
-mod in_process;
 mod latency;
 mod load;
-mod peers;
-mod servers;
-mod subjects;
 
 use super::{BenchReport, Goal, Row};
 use crate::world::{AgentOptions, World};

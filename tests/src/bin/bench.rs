@@ -34,6 +34,8 @@ enum Name {
     Drift,
     /// Memory, time to be ready, size of the program.
     Footprint,
+    /// The cloud beside other servers; with `--json FILE`, a plot beside it as SVG.
+    Serve,
     /// Three inference nodes that are killed, hang and stop under load; fails where a request is lost.
     Nodes,
     /// Thousands of calls, after which nothing has grown; fails where something has.
@@ -53,6 +55,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         },
         Name::Drift => bench::drift::run(args.short)?,
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
+        Name::Serve => serve(args)?,
         Name::Nodes => {
             nodes::run(if args.short { nodes::Amount::SHORT } else { nodes::Amount::WHOLE })?
         }
@@ -61,4 +64,15 @@ fn run(args: &Args) -> anyhow::Result<()> {
     println!("{report}");
     write_json(args.json.as_deref(), &report)?;
     if matches!(args.name, Name::Soak | Name::Nodes) { report.check() } else { Ok(()) }
+}
+
+/// Figures, and a picture.
+fn serve(args: &Args) -> anyhow::Result<bench::BenchReport> {
+    let (report, plot) = bench::serve::run(args.short)?;
+    if let Some(json) = &args.json {
+        let picture = json.with_extension("svg");
+        std::fs::write(&picture, plot.svg())?;
+        eprintln!("plot: {}", picture.display());
+    }
+    Ok(report)
 }

@@ -1,6 +1,6 @@
 //! A caller over gRPC: one stream of a shared HTTP/2 connection for each call.
 
-use super::{Target, check_numbers, tcp};
+use super::{Target, carrier, check_numbers};
 use anyhow::{Context, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
@@ -16,28 +16,40 @@ const PREFIX_BYTES: usize = 5;
 pub(super) struct Caller {
     connection: SendRequest<Bytes>,
     uri: String,
+    authorization: Option<String>,
     message: Bytes,
     expected: Arc<Vec<f32>>,
 }
 
 impl Caller {
-    pub(super) async fn connect(target: &Target, message: &Bytes) -> anyhow::Result<Self> {
-        let stream = tcp(target.address).await?;
+    pub(super) async fn connect(
+        target: &Target,
+        message: &Bytes,
+        authorization: Option<String>,
+    ) -> anyhow::Result<Self> {
+        let stream = carrier(target, b"h2").await?;
         let (connection, driver) = h2::client::handshake(stream).await?;
         tokio::spawn(driver); // an error of it is an error of the calls
         let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());
         framed.put_u8(0);
         framed.put_u32(u32::try_from(message.len())?);
         framed.extend_from_slice(message);
-        let uri = format!("http://{}/inference.GRPCInferenceService/ModelInfer", target.address);
-        Ok(Self { connection, uri, message: framed.freeze(), expected: target.expected.clone() })
+        let scheme = if target.tls.is_some() { "https" } else { "http" };
+        let uri =
+            format!("{scheme}://{}/inference.GRPCInferenceService/ModelInfer", target.address);
+        let (message, expected) = (framed.freeze(), target.expected.clone());
+        Ok(Self { connection, uri, authorization, message, expected })
     }
 
     pub(super) async fn call(&mut self) -> anyhow::Result<()> {
         let request = Request::post(&self.uri)
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())?;
+            .header("te", "trailers");
+        let request = match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
+            None => request,
+        };
+        let request = request.body(())?;
         self.connection = self.connection.clone().ready().await?;
         let (response, mut send) = self.connection.send_request(request, false)?;
         send.send_data(self.message.clone(), true)?;

@@ -1,17 +1,18 @@
 //! A caller over HTTP/1.1: one kept connection, one request after the other.
 
-use super::{Target, check_numbers, tcp};
+use super::{Carrier, Target, carrier, check_numbers};
 use anyhow::{Context, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 const HEAD_END: &[u8] = b"\r\n\r\n";
 const HEAD_MAX_BYTES: usize = 16 << 10;
+/// How servers say that they have too much to do.
+const OVERLOADED: [u16; 3] = [429, 503, 504];
 
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Carrier>,
     request: Bytes,
     expected: Arc<Vec<f32>>,
     buffer: BytesMut,
@@ -19,13 +20,21 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) async fn open(target: &Target, request: Bytes) -> anyhow::Result<Self> {
-        let stream = tcp(target.address).await?;
+        let stream = carrier(target, b"http/1.1").await?;
         let expected = target.expected.clone();
         Ok(Self { stream, request, expected, buffer: BytesMut::with_capacity(HEAD_MAX_BYTES) })
     }
 
+    /// Asks; the answer must be the right one.
     pub(super) async fn call(&mut self) -> anyhow::Result<()> {
+        let refused = self.ask().await?;
+        refused.map_or(Ok(()), |status| bail!("status {status}: refused"))
+    }
+
+    /// Asks; the status, if the server has too much to do.
+    pub(super) async fn ask(&mut self) -> anyhow::Result<Option<u16>> {
         self.stream.write_all(&self.request).await?;
+        self.stream.flush().await?;
         self.buffer.clear();
         let head = loop {
             let end = self.buffer.windows(HEAD_END.len()).position(|window| window == HEAD_END);
@@ -39,12 +48,16 @@ impl Connection {
             self.read().await?;
         }
         let body = &self.buffer[head.len_bytes..];
+        if OVERLOADED.contains(&head.status) {
+            return Ok(Some(head.status));
+        }
         if head.status != 200 {
             bail!("status {}: {}", head.status, String::from_utf8_lossy(body));
         }
         let tensor = body.len().checked_sub(self.expected.len() * 4).context("a short answer")?;
         ensure!(head.json_bytes.is_none_or(|json| json == tensor), "another tensor's length");
-        check_numbers(&body[tensor..], &self.expected)
+        check_numbers(&body[tensor..], &self.expected)?;
+        Ok(None)
     }
 
     async fn read(&mut self) -> anyhow::Result<()> {

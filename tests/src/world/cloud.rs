@@ -2,6 +2,7 @@
 
 use super::agent::Environment;
 use super::process::{Process, program};
+use crate::http::HttpClient;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -77,6 +78,28 @@ impl Cloud {
     /// `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
         self.address.clone()
+    }
+
+    /// The certificate of its CA.
+    pub fn ca_pem(&self) -> PathBuf {
+        self.data_dir.join("ca/ca.pem")
+    }
+
+    /// A connection over HTTPS.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn client(&self) -> anyhow::Result<HttpClient> {
+        HttpClient::connect_tls(self.address.parse()?, &self.ca_pem())
+    }
+
+    /// The `Authorization` of the first admin.
+    ///
+    /// # Errors
+    /// Its key's file cannot be read.
+    pub fn admin(&self) -> anyhow::Result<String> {
+        let key = std::fs::read_to_string(self.data_dir.join("admin.key"))?;
+        Ok(format!("Bearer {}", key.trim()))
     }
 
     /// Its data folder.

@@ -207,10 +207,18 @@ impl Process {
     /// # Errors
     /// It is gone, or this is no Linux.
     pub fn pss_kb(&self) -> anyhow::Result<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.id()))?;
-        let line = text.lines().find(|l| l.starts_with("Pss:")).context("no Pss line")?;
-        Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
+        pss_kb(self.id())
     }
+}
+
+/// Proportional set size of a process, in kB.
+///
+/// # Errors
+/// It is gone, or this is no Linux.
+pub fn pss_kb(process: u32) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+    let line = text.lines().find(|l| l.starts_with("Pss:")).context("no Pss line")?;
+    Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
 }
 
 impl Drop for Process {

@@ -40,6 +40,7 @@ fn flags_go_before_the_environment_before_the_file_before_the_defaults() {
         ("OUTRIGGER_CLOUD_SERVER_LISTEN", "2.2.2.2:2"),
         ("OUTRIGGER_CLOUD_DRAIN_GRACE_S", "2"),
         ("OUTRIGGER_CLOUD_SERVER_NAMES", "a.example, b.example"),
+        ("OUTRIGGER_CLOUD_ACCESS_LOG_MAX_MB", "7"),
         ("RUST_LOG", "debug"),
         ("PATH", "/bin"),
     ];
@@ -49,6 +50,7 @@ fn flags_go_before_the_environment_before_the_file_before_the_defaults() {
         ("drain.grace_s", "2", "OUTRIGGER_CLOUD_DRAIN_GRACE_S"),
         ("drain.notice_s", "1", "cloud.toml:6"),
         ("server.names", "[\"a.example\", \"b.example\"]", "OUTRIGGER_CLOUD_SERVER_NAMES"),
+        ("access_log.max_mb", "7", "OUTRIGGER_CLOUD_ACCESS_LOG_MAX_MB"),
         ("log.filter", "\"debug\"", "RUST_LOG"),
         ("log.format", "\"text\"", "default"),
     ] {
@@ -74,6 +76,7 @@ fn mistakes_are_said_with_their_place() {
         ("[drain", None, "cloud.toml:1", "unclosed"),
         ("\n\n[log]\nfilter = \"a=b=c\"", None, "cloud.toml:4", "parsing level filter"),
         ("[server]\nnames = [\"https://a\"]", None, "cloud.toml:2", "neither a host name"),
+        ("\n[metrics]\nlisten = \"0.0.0.0:1\"", None, "cloud.toml:3", "loopback"),
         ("", Some(("OUTRIGGER_CLOUD_DRAIN_GRACE", "1")), "_DRAIN_GRACE", "no setting drain.grace"),
         ("", Some(("OUTRIGGER_CLOUD_DRAIN_GRACE_S", "soon")), "_GRACE_S", "invalid type"),
         ("", Some(("OUTRIGGER_CLOUD_SERVER_LISTEN", "here")), "_LISTEN", "invalid socket"),

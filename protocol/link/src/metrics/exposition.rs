@@ -4,9 +4,12 @@ use std::fmt::{Display, Write};
 
 /// What a family's samples mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// It only grows.
     Counter,
+    /// It is now.
     Gauge,
+    /// Buckets, a sum and a count.
     Histogram,
 }
 
@@ -22,23 +25,25 @@ impl Kind {
 
 /// A text that grows by families.
 #[derive(Debug, Default)]
-pub(super) struct Exposition(String);
+pub struct Exposition(String);
 
 /// The family whose samples are being written.
-pub(super) struct Family<'a> {
+#[derive(Debug)]
+pub struct Family<'a> {
     text: &'a mut String,
     name: String,
 }
 
 impl Exposition {
     /// Begins a family. Each name is used once.
-    pub(super) fn family(&mut self, name: &str, help: &str, kind: Kind) -> Family<'_> {
+    pub fn family(&mut self, name: &str, help: &str, kind: Kind) -> Family<'_> {
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {}", kind.as_str());
         Family { text: &mut self.0, name: name.to_owned() }
     }
 
-    pub(super) fn finish(self) -> String {
+    /// The text.
+    pub fn finish(self) -> String {
         self.0
     }
 }
@@ -46,12 +51,12 @@ impl Exposition {
 // Writing to a String cannot fail.
 impl Family<'_> {
     /// One sample.
-    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.suffixed("", labels, value);
     }
 
     /// One sample of a histogram: `_bucket`, `_sum` or `_count`.
-    pub(super) fn suffixed(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub fn suffixed(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
         let _ = write!(self.text, "{}{suffix}", self.name);
         for (index, (name, text)) in labels.iter().enumerate() {
             let sign = if index == 0 { '{' } else { ',' };

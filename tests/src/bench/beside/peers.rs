@@ -24,21 +24,21 @@ struct Peer {
 }
 
 /// The peers that run.
-pub(super) struct Peers(Vec<Peer>);
+pub(in crate::bench) struct Peers(Vec<Peer>);
 
 impl Peers {
     /// Starts those that install; the reason for each other one is printed.
-    pub(super) fn start(folder: &Path, subjects: &[Subject]) -> anyhow::Result<Self> {
+    pub(in crate::bench) fn start(folder: &Path, subjects: &[Subject]) -> anyhow::Result<Self> {
         let peers = [mosec(folder, subjects)?, triton(folder, subjects)?];
         Ok(Self(peers.into_iter().flatten().collect()))
     }
 
-    pub(super) fn servers(&self) -> impl Iterator<Item = Server> + '_ {
+    pub(in crate::bench) fn servers(&self) -> impl Iterator<Item = Server> + '_ {
         self.0.iter().flat_map(|peer| {
             let process = peer.process.id();
             let server = move |door: &(&'static str, SocketAddr, Speech)| {
                 let (name, address, speech) = *door;
-                Server { name, address, speech, process }
+                Server::open(name, address, speech, process)
             };
             peer.doors.iter().map(server)
         })

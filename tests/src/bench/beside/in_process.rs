@@ -16,25 +16,25 @@ fn load(onnx: &Path) -> anyhow::Result<Box<dyn Session>> {
 }
 
 /// What the model says.
-pub(super) fn answer(onnx: &Path, input: &Tensor) -> anyhow::Result<Arc<Vec<f32>>> {
+pub(in crate::bench) fn answer(onnx: &Path, input: &Tensor) -> anyhow::Result<Arc<Vec<f32>>> {
     let outputs = load(onnx)?.run(std::slice::from_ref(input), &[])?;
     let numbers = outputs.first().and_then(Tensor::to_f32).context("no numbers came out")?;
     Ok(Arc::new(numbers))
 }
 
 /// A model that is called directly.
-pub(super) struct InProcess {
+pub(in crate::bench) struct InProcess {
     session: Box<dyn Session>,
     input: Tensor,
 }
 
 impl InProcess {
-    pub(super) fn new(subject: &Subject) -> anyhow::Result<Self> {
+    pub(in crate::bench) fn new(subject: &Subject) -> anyhow::Result<Self> {
         Ok(Self { session: load(&subject.onnx)?, input: subject.input.clone() })
     }
 
     /// Calls for so long, and at least so often; what each call took, and CPU seconds in all.
-    pub(super) fn call_for(
+    pub(in crate::bench) fn call_for(
         &mut self,
         time: Duration,
         least: usize,

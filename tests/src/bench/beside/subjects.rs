@@ -1,5 +1,5 @@
 //! What is asked: one small and one large request, each of a model that is made here and goes to
-//! the agent as any model does.
+//! cloud and devices as any model does, the same for both.
 
 use super::in_process;
 use crate::onnx;
@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A model with one request to it and the right answer.
-pub(super) struct Subject {
-    pub(super) model: &'static str,
-    pub(super) what: &'static str,
-    pub(super) onnx: PathBuf,
-    pub(super) input: Tensor,
-    pub(super) output: &'static str,
-    pub(super) expected: Arc<Vec<f32>>,
+pub(in crate::bench) struct Subject {
+    pub(in crate::bench) model: &'static str,
+    pub(in crate::bench) what: &'static str,
+    pub(in crate::bench) onnx: PathBuf,
+    pub(in crate::bench) input: Tensor,
+    pub(in crate::bench) output: &'static str,
+    pub(in crate::bench) expected: Arc<Vec<f32>>,
     /// How many callers ask at once, one after the other.
-    pub(super) in_flight: &'static [usize],
+    pub(in crate::bench) in_flight: &'static [usize],
 }
 
 impl Subject {
@@ -41,19 +41,21 @@ impl Subject {
         Ok(Self { model: "cnn", what, onnx, input, output: "logits", expected, in_flight })
     }
 
-    /// Makes both models and brings them to every device.
-    pub(super) fn ship(world: &World) -> anyhow::Result<Vec<Self>> {
-        let subjects = [Self::small(world.folder())?, Self::large(world.folder())?];
-        for subject in &subjects {
-            let folder = subject.onnx.parent().context("a folder")?;
-            world.operator.run(&["model", "push", &folder.to_string_lossy()])?;
-            world.operator.run(&["model", "assign", subject.model, "--all"])?;
-        }
-        Ok(subjects.into())
+    /// Makes both models.
+    pub(in crate::bench) fn both(world: &World) -> anyhow::Result<[Self; 2]> {
+        Ok([Self::small(world.folder())?, Self::large(world.folder())?])
+    }
+
+    /// Brings its model to the cloud and to every device.
+    pub(in crate::bench) fn ship(&self, world: &World) -> anyhow::Result<()> {
+        let folder = self.onnx.parent().context("a folder")?;
+        world.operator.run(&["model", "push", &folder.to_string_lossy()])?;
+        world.operator.run(&["model", "assign", self.model, "--all"])?;
+        Ok(())
     }
 
     /// The JSON of a request over HTTP, with the tensor behind it.
-    pub(super) fn http_body(&self) -> (usize, Vec<u8>) {
+    pub(in crate::bench) fn http_body(&self) -> (usize, Vec<u8>) {
         let input = &self.input;
         let head = json!({
             "parameters": { "timeout": 60_000_000 },
@@ -89,7 +91,8 @@ fn write(folder: &Path, name: &str, onnx: &[u8]) -> anyhow::Result<PathBuf> {
     let items: Vec<u8> = wave(2 * count).iter().flat_map(|v| v.to_le_bytes()).collect();
     std::fs::write(folder.join("items.f32"), items)?;
     let recipe = format!(
-        "name = \"{name}\"\n[variants.edge]\nonnx = \"model.onnx\"\n[probes]\ntolerance = 1e-3\n\
+        "name = \"{name}\"\n[variants.edge]\nonnx = \"model.onnx\"\n[variants.cloud]\n\
+         onnx = \"model.onnx\"\n[probes]\ntolerance = 1e-3\n\
          [[probes.inputs]]\ninput = \"{input}\"\nfile = \"items.f32\"\ndatatype = \"FP32\"\n\
          item_shape = {shape}\n"
     );

@@ -1,0 +1,262 @@
+//! What can be called.
+
+use serde_json::{Value, json};
+
+use super::schemas::{list, reference};
+
+const JSON: &str = "application/json";
+
+/// The media type and the schema of a body.
+type Content = (&'static str, Value);
+
+/// One call.
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    /// What a role must include.
+    pub(super) permission: Option<&'static str>,
+    /// Whether it needs no key.
+    pub(super) is_open: bool,
+    /// Whether it may be refused until the server is ready for it.
+    pub(super) may_be_unready: bool,
+    pub(super) parameters: Vec<Value>,
+    pub(super) body: Option<Content>,
+    /// Status, description, body.
+    pub(super) answers: Vec<(u16, &'static str, Option<Content>)>,
+}
+
+impl Operation {
+    fn new(method_path: &'static str, id: &'static str, summary: &'static str) -> Self {
+        let (method, path) = method_path.split_once(' ').unwrap_or(("get", method_path));
+        Self {
+            method,
+            path,
+            id,
+            summary,
+            permission: None,
+            is_open: false,
+            may_be_unready: false,
+            parameters: Vec::new(),
+            body: None,
+            answers: Vec::new(),
+        }
+    }
+
+    fn need(self, permission: &'static str) -> Self {
+        Self { permission: Some(permission), ..self }
+    }
+
+    fn open(self) -> Self {
+        Self { is_open: true, ..self }
+    }
+
+    fn in_path(self, name: &str, schema: &Value) -> Self {
+        self.parameter(json!({ "name": name, "in": "path", "required": true, "schema": schema }))
+    }
+
+    fn in_query(self, name: &str, schema: &Value, description: &str) -> Self {
+        let parameter =
+            json!({ "name": name, "in": "query", "schema": schema, "description": description });
+        self.parameter(parameter)
+    }
+
+    fn parameter(mut self, parameter: Value) -> Self {
+        self.parameters.push(parameter);
+        self
+    }
+
+    fn takes(self, schema: Value) -> Self {
+        Self { body: Some((JSON, schema)), ..self }
+    }
+
+    fn gives(self, status: u16, description: &'static str, schema: Value) -> Self {
+        self.answers(status, description, Some((JSON, schema)))
+    }
+
+    fn answers(mut self, status: u16, description: &'static str, content: Option<Content>) -> Self {
+        self.answers.push((status, description, content));
+        self
+    }
+}
+
+/// Every call.
+pub(super) fn all() -> Vec<Operation> {
+    let parts = [server(), models(), keys(), devices(), nodes()];
+    parts.into_iter().flatten().collect()
+}
+
+fn server() -> Vec<Operation> {
+    let ready = || reference("Readiness");
+    let text = json!({ "type": "string" });
+    let seconds = json!({ "type": "integer", "format": "int64" });
+    let by = json!({ "type": "string", "enum": ["tenant", "key", "model"], "default": "tenant" });
+    vec![
+        Operation::new("get /healthz", "health", "Whether the process lives").open().gives(
+            200,
+            "It lives.",
+            reference("Liveness"),
+        ),
+        Operation::new("get /readyz", "readiness", "Whether requests should come here, or why not")
+            .gives(200, "They should.", ready())
+            .gives(503, "They should not.", ready()),
+        Operation::new("get /metrics", "metrics", "What Prometheus reads").need("View").answers(
+            200,
+            "Its text format, 0.0.4.",
+            Some(("text/plain", text)),
+        ),
+        Operation::new("get /openapi.json", "openapi", "This document").gives(
+            200,
+            "OpenAPI 3.1.",
+            json!({ "type": "object" }),
+        ),
+        Operation::new("get /v1/whoami", "whoami", "Whose key this is").gives(
+            200,
+            "Its holder.",
+            reference("Whoami"),
+        ),
+        Operation::new("get /v1/stats", "stats", "What the server is doing").need("View").gives(
+            200,
+            "Counts.",
+            json!({ "type": "object" }),
+        ),
+        Operation::new("get /v1/audit", "audit", "The newest changes, newest first")
+            .need("View")
+            .in_query(
+                "limit",
+                &json!({ "type": "integer", "minimum": 0, "maximum": 4_294_967_295_u32 }),
+                "At most so many; 100 when absent, and never more than 1,000.",
+            )
+            .gives(200, "Entries.", list("audit", "AuditEntry")),
+        Operation::new("get /v1/usage", "usage", "What tenants, keys and devices, or models took")
+            .need("View")
+            .in_query("from", &seconds, "Unix seconds; a day before `to` when absent.")
+            .in_query("to", &seconds, "Unix seconds; now when absent.")
+            .in_query("by", &by, "What is told apart.")
+            .gives(200, "Sums, the busiest first.", reference("UsageReport")),
+    ]
+}
+
+fn models() -> Vec<Operation> {
+    let hash = reference("ContentHash");
+    let mut push_model = Operation::new("post /v1/models", "push_model", "Take a bundle in")
+        .need("Push")
+        .takes(reference("SignedManifest"))
+        .gives(200, "It was here.", reference("Pushed"))
+        .gives(201, "It was taken in.", reference("Pushed"));
+    push_model.may_be_unready = true;
+    vec![
+        Operation::new(
+            "get /v1/models",
+            "models",
+            "Every pushed bundle, and which versions answer",
+        )
+        .need("View")
+        .gives(200, "Bundles and policies.", reference("Models")),
+        push_model,
+        Operation::new(
+            "put /v1/models/{model}/policy",
+            "set_policy",
+            "Which versions of a model answer side by side",
+        )
+        .need("Load")
+        .in_path("model", &reference("Name"))
+        .takes(reference("NewPolicy"))
+        .gives(200, "It holds.", reference("Policy")),
+        Operation::new("head /v1/blobs/{sha256}", "has_blob", "Whether a file is here")
+            .need("View")
+            .in_path("sha256", &hash)
+            .answers(200, "It is here.", None),
+        Operation {
+            body: Some(("application/octet-stream", json!({}))),
+            ..Operation::new("put /v1/blobs/{sha256}", "push_blob", "Take a file in")
+                .need("Push")
+                .in_path("sha256", &hash)
+                .gives(200, "It was here.", reference("Blob"))
+                .gives(201, "It was taken in.", reference("Blob"))
+        },
+        Operation::new("get /v1/signers", "signers", "Who may sign what devices install")
+            .need("View")
+            .gives(200, "Their keys.", list("signers", "Signer")),
+        Operation::new("post /v1/signers", "trust_signer", "Let somebody sign")
+            .need("TrustSigner")
+            .takes(reference("NewSigner"))
+            .gives(200, "It was trusted before.", reference("Trusted"))
+            .gives(201, "It is trusted.", reference("Trusted")),
+        Operation::new("get /v1/assignments", "assignments", "Who should run what")
+            .need("View")
+            .gives(200, "Assignments.", list("assignments", "Assignment")),
+        Operation::new("put /v1/assignments", "assign", "Say who should run what")
+            .need("Assign")
+            .takes(reference("Assignment"))
+            .gives(200, "They were told.", reference("Assignment")),
+    ]
+}
+
+fn keys() -> Vec<Operation> {
+    vec![
+        Operation::new("get /v1/keys", "keys", "Every key, without its secret")
+            .need("ManageKeys")
+            .gives(200, "Keys.", list("keys", "Key")),
+        Operation::new("post /v1/keys", "create_key", "Make a key; its secret is shown this once")
+            .need("ManageKeys")
+            .takes(reference("NewKey"))
+            .gives(201, "It was made.", reference("CreatedKey")),
+        Operation::new("delete /v1/keys/{id}", "revoke_key", "Revoke a key, at once")
+            .need("ManageKeys")
+            .in_path("id", &json!({ "type": "string", "minLength": 1 }))
+            .gives(200, "It was revoked.", reference("Revoked")),
+        Operation::new("get /v1/tenants", "tenants", "Every tenant").need("View").gives(
+            200,
+            "Tenants.",
+            list("tenants", "Tenant"),
+        ),
+        Operation::new("put /v1/tenants/{name}", "put_tenant", "Say what a tenant may ask")
+            .need("ManageKeys")
+            .in_path("name", &reference("Name"))
+            .takes(reference("NewTenant"))
+            .gives(200, "It holds.", reference("PutTenant")),
+    ]
+}
+
+fn devices() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            "post /v1/tokens",
+            "create_token",
+            "Make a token that one device enrols with",
+        )
+        .need("Enrol")
+        .takes(reference("NewToken"))
+        .gives(201, "It was made.", reference("CreatedToken")),
+        Operation::new("get /v1/devices", "devices", "Every device: what it should run, and runs")
+            .need("View")
+            .gives(200, "Devices.", list("devices", "Device")),
+        Operation::new(
+            "put /v1/devices/{id}/denied",
+            "deny_device",
+            "Shut a device out, or let it in",
+        )
+        .need("Enrol")
+        .in_path("id", &reference("Name"))
+        .takes(reference("Denial"))
+        .gives(200, "It holds.", reference("Denied")),
+    ]
+}
+
+fn nodes() -> Vec<Operation> {
+    vec![
+        Operation::new("get /v1/nodes", "nodes", "Every inference node, and how busy it is")
+            .need("View")
+            .gives(200, "Nodes.", list("nodes", "Node")),
+        Operation::new("post /v1/nodes/tokens", "create_node_token", "Make a token for one node")
+            .need("ManageKeys")
+            .takes(reference("NewNodeToken"))
+            .gives(201, "It was made.", reference("CreatedToken")),
+        Operation::new("delete /v1/nodes/{id}", "remove_node", "Shut a node out, for good")
+            .need("ManageKeys")
+            .in_path("id", &reference("Name"))
+            .gives(200, "It was removed.", reference("RemovedNode")),
+    ]
+}

@@ -1,0 +1,232 @@
+//! What bodies look like.
+
+use protocol::limits::{NAME_MAX_BYTES, PATTERNS_MAX_COUNT};
+use serde_json::{Value, json};
+
+/// A schema by its name.
+pub(super) fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+/// `{"field": [Item, ...]}`.
+pub(super) fn list(field: &str, item: &str) -> Value {
+    object(&json!({ field: { "type": "array", "items": reference(item) } }), &[])
+}
+
+/// An object with all of these fields, and perhaps these.
+fn object(fields: &Value, optional: &[&str]) -> Value {
+    let names = fields.as_object().into_iter().flatten().map(|(name, _)| name);
+    let required: Vec<_> = names.filter(|name| !optional.contains(&name.as_str())).collect();
+    json!({
+        "type": "object", "properties": fields, "required": required,
+        "additionalProperties": false,
+    })
+}
+
+fn text() -> Value {
+    json!({ "type": "string" })
+}
+
+/// One line, for people.
+fn label(min_length: usize) -> Value {
+    json!({ "type": "string", "minLength": min_length, "maxLength": NAME_MAX_BYTES,
+            "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$" })
+}
+
+fn flag() -> Value {
+    json!({ "type": "boolean" })
+}
+
+fn count() -> Value {
+    json!({ "type": "integer", "minimum": 0 })
+}
+
+fn seconds() -> Value {
+    json!({ "type": "integer", "format": "int64" })
+}
+
+fn or_null(schema: &Value) -> Value {
+    json!({ "anyOf": [schema, { "type": "null" }] })
+}
+
+fn span(max_s: u32) -> Value {
+    json!({ "type": ["integer", "null"], "minimum": 1, "maximum": max_s })
+}
+
+/// Every schema.
+pub(super) fn all() -> Value {
+    let mut all = names();
+    for part in [of_server(), of_models(), of_keys(), of_devices(), of_nodes()] {
+        if let (Some(all), Value::Object(part)) = (all.as_object_mut(), part) {
+            all.extend(part);
+        }
+    }
+    all
+}
+
+fn names() -> Value {
+    let name = format!("^[A-Za-z0-9][A-Za-z0-9._-]{{0,{}}}$", NAME_MAX_BYTES - 1);
+    let policy = "^(all|latest [1-9][0-9]{0,8}|[1-9][0-9]{0,8}( [1-9][0-9]{0,8}){0,15})$";
+    let pattern = format!("^[A-Za-z0-9._*-]{{1,{NAME_MAX_BYTES}}}$");
+    json!({
+        "Name": { "type": "string", "pattern": name },
+        "Version": { "type": "integer", "minimum": 1, "maximum": 9_007_199_254_740_991_u64 },
+        "ContentHash": { "type": "string", "pattern": "^[0-9a-f]{64}$" },
+        "Role": { "enum": ["client", "viewer", "operator", "signer", "admin"] },
+        "VersionPolicy": { "type": "string", "pattern": policy },
+        "ModelPatterns": {
+            "type": "array", "minItems": 1, "maxItems": PATTERNS_MAX_COUNT,
+            "items": { "type": "string", "pattern": pattern },
+        },
+        "Error": object(&json!({ "error": text(), "code": text(), "hint": text() }), &[]),
+    })
+}
+
+fn of_server() -> Value {
+    let sums = json!({
+        "of": text(), "requests": count(), "refused": count(), "compute_us": count(),
+        "bytes_in": count(), "bytes_out": count(),
+    });
+    json!({
+        "Liveness": object(&json!({ "live": flag() }), &[]),
+        "Readiness": {
+            "type": "object", "required": ["ready", "reasons"], "properties": {
+                "ready": flag(), "reasons": { "type": "array", "items": text() },
+            },
+        },
+        "Whoami": object(&json!({
+            "key_id": text(), "name": text(), "role": reference("Role"),
+            "tenant": reference("Name"), "ca_hash": reference("ContentHash"),
+            "cloud_version": text(),
+        }), &[]),
+        "AuditEntry": object(&json!({
+            "id": count(), "at": text(), "actor": text(), "action": text(), "subject": text(),
+            "detail": text(),
+        }), &[]),
+        "UsageReport": object(&json!({
+            "from": seconds(), "to": seconds(),
+            "usage": { "type": "array", "items": object(&sums, &[]) },
+        }), &[]),
+    })
+}
+
+fn of_models() -> Value {
+    let variant = json!({ "enum": ["edge", "cloud"] });
+    let bundle = json!({
+        "model": reference("Name"), "version": reference("Version"), "variant": variant,
+        "bundle": reference("ContentHash"), "size_bytes": count(), "signer": text(),
+        "threshold": { "type": ["number", "null"] }, "deferral_rate": { "type": ["number", "null"] },
+        "pushed_at_s": seconds(),
+    });
+    let policies = json!({ "type": "object", "additionalProperties": text() });
+    json!({
+        "Models": object(&json!({
+            "models": { "type": "array", "items": object(&bundle, &[]) }, "policies": policies,
+        }), &[]),
+        "SignedManifest": {
+            "type": "object", "description": "A manifest as text, who signed it, and the signature.",
+        },
+        "Pushed": object(&json!({
+            "model": reference("Name"), "version": reference("Version"), "variant": variant,
+            "bundle": reference("ContentHash"), "added": flag(),
+        }), &[]),
+        "NewPolicy": object(&json!({ "policy": reference("VersionPolicy") }), &[]),
+        "Policy": object(&json!({ "model": reference("Name"), "policy": text() }), &[]),
+        "Blob": object(&json!({
+            "sha256": reference("ContentHash"), "size_bytes": count(),
+        }), &[]),
+        "Signer": object(&json!({
+            "key_id": text(), "public_key": text(), "name": text(), "created_at_s": seconds(),
+        }), &[]),
+        "NewSigner": object(&json!({
+            "public_key": { "type": "string", "pattern": "^[0-9a-f]{64}$" }, "name": label(1),
+        }), &[]),
+        "Trusted": object(&json!({ "key_id": text(), "added": flag() }), &[]),
+        "Assignment": object(&json!({
+            "model": reference("Name"), "version": reference("Version"),
+            "device": or_null(&reference("Name")),
+        }), &[]),
+    })
+}
+
+fn of_keys() -> Value {
+    let record = json!({
+        "id": text(), "name": text(), "role": reference("Role"), "tenant": reference("Name"),
+        "models": reference("ModelPatterns"), "expires_at_s": { "type": ["integer", "null"] },
+    });
+    let with = |more: Value| {
+        let mut fields = record.clone();
+        if let (Some(fields), Value::Object(more)) = (fields.as_object_mut(), more) {
+            fields.extend(more);
+        }
+        object(&fields, &[])
+    };
+    json!({
+        "Key": with(json!({
+            "state": { "enum": ["live", "expired", "revoked"] }, "created_at_s": seconds(),
+            "last_used_s": { "type": ["integer", "null"] },
+        })),
+        "CreatedKey": with(json!({ "key": text() })),
+        "NewKey": object(&json!({
+            "name": label(1), "role": reference("Role"), "tenant": reference("Name"),
+            "models": reference("ModelPatterns"), "expires_in_s": span(315_360_000),
+        }), &["tenant", "models", "expires_in_s"]),
+        "Revoked": object(&json!({ "id": text(), "state": { "const": "revoked" } }), &[]),
+        "Tenant": object(&json!({
+            "name": reference("Name"), "models": reference("ModelPatterns"),
+            "created_at_s": seconds(),
+        }), &[]),
+        "NewTenant": object(&json!({ "models": reference("ModelPatterns") }), &[]),
+        "PutTenant": object(&json!({
+            "name": reference("Name"), "models": reference("ModelPatterns"),
+        }), &[]),
+    })
+}
+
+fn of_devices() -> Value {
+    let version = json!({ "type": ["integer", "null"] });
+    let desired = json!({ "model": reference("Name"), "version": reference("Version") });
+    let reported = json!({
+        "model": text(), "active_version": version, "active_bundle": text(),
+        "target_version": version, "phase": text(), "reason": text(),
+    });
+    json!({
+        "NewToken": object(&json!({
+            "ttl_s": span(2_592_000), "label": label(0), "tenant": reference("Name"),
+        }), &["ttl_s", "label", "tenant"]),
+        "CreatedToken": object(&json!({
+            "id": text(), "token": text(), "expires_at_s": seconds(),
+        }), &[]),
+        "Device": object(&json!({
+            "id": reference("Name"), "name": text(), "hostname": text(),
+            "tenant": reference("Name"), "online": flag(),
+            "last_seen_s": { "type": ["integer", "null"] }, "enrolled_at_s": seconds(),
+            "agent_version": text(), "os": text(), "arch": text(), "denied": flag(),
+            "desired": { "type": "array", "items": object(&desired, &[]) },
+            "reported": { "type": "array", "items": object(&reported, &[]) },
+        }), &[]),
+        "Denial": object(&json!({ "denied": flag() }), &[]),
+        "Denied": object(&json!({ "id": reference("Name"), "denied": flag() }), &[]),
+    })
+}
+
+fn of_nodes() -> Value {
+    let state = json!({ "enum": ["ready", "joining", "draining", "away", "removed"] });
+    let names = json!({ "type": "array", "items": text() });
+    let host = json!({ "type": "string", "pattern": "^[a-z][a-z0-9]{0,30}$" });
+    json!({
+        "Node": object(&json!({
+            "id": reference("Name"), "name": text(), "names": names, "address": text(),
+            "version": text(), "state": state, "joined_at_s": seconds(),
+            "last_seen_s": { "type": ["integer", "null"] }, "requests_under_way": count(),
+            "wait_us": count(), "devices": count(), "models": count(), "models_missing": count(),
+        }), &[]),
+        "NewNodeToken": object(&json!({
+            "ttl_s": span(604_800), "label": label(0),
+            "names": { "type": "array", "maxItems": 16, "items": host },
+        }), &["ttl_s", "label", "names"]),
+        "RemovedNode": object(&json!({
+            "id": reference("Name"), "state": { "const": "removed" },
+        }), &[]),
+    })
+}

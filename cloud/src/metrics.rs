@@ -1,0 +1,117 @@
+//! What Prometheus reads: what became of requests, how long their parts took, and how things stand.
+//!
+//! It is served at `/metrics` on the HTTPS port for keys that may view, since nothing answers there
+//! without one; and, where `[metrics] listen` says so, without a key on a loopback address. Events are
+//! counted in [`crate::events`] and requests in [`Observed`]; here they are only shown.
+
+mod listener;
+mod observed;
+
+pub(crate) use listener::serve;
+pub use observed::Observed;
+
+use fleet::admission::RefusalKind;
+use link::metrics::{Exposition, Kind, process};
+use std::sync::Arc;
+
+use crate::access_log::Counts as LogCounts;
+use crate::state::{CONNECTIONS_MAX, Cloud};
+
+/// All metrics now.
+pub fn render(cloud: &Cloud) -> String {
+    let mut out = Exposition::default();
+    standing(cloud, &mut out);
+    load(cloud, &mut out);
+    models(cloud, &mut out);
+    door(cloud, &mut out);
+    cloud.observed.render(&mut out);
+    events(cloud, &mut out);
+    process(&mut out);
+    out.finish()
+}
+
+fn standing(cloud: &Cloud, out: &mut Exposition) {
+    let help = "The version of this program.";
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    out.family("outrigger_cloud_info", help, Kind::Gauge).sample(&version, 1);
+    let help = "Whether new requests should come here.";
+    out.family("outrigger_cloud_ready", help, Kind::Gauge)
+        .sample(&[], u8::from(cloud.unready().is_empty()));
+    let help = "Whether each reason for not being ready holds.";
+    let mut family = out.family("outrigger_cloud_unready", help, Kind::Gauge);
+    let unready = cloud.unready();
+    for reason in crate::state::Unready::ALL {
+        let holds = unready.contains(&reason);
+        family.sample(&[("reason", reason.as_str())], u8::from(holds));
+    }
+}
+
+fn load(cloud: &Cloud, out: &mut Exposition) {
+    let help = "Devices that are connected.";
+    out.family("outrigger_cloud_devices_connected", help, Kind::Gauge)
+        .sample(&[], cloud.online.len());
+    let help = "Connections that are open.";
+    let mut family = out.family("outrigger_cloud_connections", help, Kind::Gauge);
+    let quic = CONNECTIONS_MAX - cloud.limits.connections.available_permits();
+    family.sample(&[("transport", "quic")], quic);
+    let https = CONNECTIONS_MAX - cloud.limits.https_connections.available_permits();
+    family.sample(&[("transport", "https")], https);
+    let help = "Inference requests that are not answered yet.";
+    out.family("outrigger_cloud_requests_in_flight", help, Kind::Gauge)
+        .sample(&[], cloud.in_flight.count());
+    let help = "Keys that can be used.";
+    out.family("outrigger_cloud_keys_live", help, Kind::Gauge)
+        .sample(&[], cloud.access.live_keys());
+}
+
+fn models(cloud: &Cloud, out: &mut Exposition) {
+    let help = "Whether each version of each model is in memory.";
+    let mut family = out.family("outrigger_cloud_model_loaded", help, Kind::Gauge);
+    for (model, version, loaded) in cloud.serving.loaded() {
+        let labels = [("model", model.as_str()), ("version", &version.to_string())];
+        family.sample(&labels, u8::from(loaded));
+    }
+}
+
+/// What the gate let in, and what became of runs.
+fn door(cloud: &Cloud, out: &mut Exposition) {
+    let door = cloud.serving.door();
+    let counts = door.counts();
+    let help = "Requests that the gate let in.";
+    out.family("outrigger_cloud_admitted_total", help, Kind::Counter).sample(&[], counts.admitted);
+    let help = "Requests that the gate refused.";
+    let mut family = out.family("outrigger_cloud_admission_refusals_total", help, Kind::Counter);
+    for kind in RefusalKind::ALL {
+        family.sample(&[("reason", kind.as_str())], counts.refused(kind));
+    }
+    let help = "Requests that were let in and dropped before a run.";
+    let mut family = out.family("outrigger_cloud_dropped_total", help, Kind::Counter);
+    for (reason, count) in door.drops() {
+        family.sample(&[("reason", reason.as_str())], count);
+    }
+    let help = "Requests that wait for a session.";
+    out.family("outrigger_cloud_requests_waiting", help, Kind::Gauge)
+        .sample(&[], cloud.serving.waiting());
+    let help = "Requests that shared one run.";
+    let mut family = out.family("outrigger_cloud_batch_requests", help, Kind::Histogram);
+    door.requests_per_run().render(&mut family, &[]);
+}
+
+fn events(cloud: &Cloud, out: &mut Exposition) {
+    for (name, help, count) in cloud.events.described() {
+        out.family(&format!("outrigger_cloud_{name}_total"), help.trim(), Kind::Counter)
+            .sample(&[], count);
+    }
+    let LogCounts { written, dropped } = cloud.access_log.counts();
+    let help = "Lines of the access log, by what became of them.";
+    let mut family = out.family("outrigger_cloud_access_log_lines_total", help, Kind::Counter);
+    family.sample(&[("result", "written")], written);
+    family.sample(&[("result", "dropped")], dropped);
+}
+
+/// Metrics with their media type, as an answer.
+pub(crate) fn response(cloud: &Arc<Cloud>) -> axum::response::Response {
+    use axum::response::IntoResponse;
+    let kind = [(axum::http::header::CONTENT_TYPE, link::metrics::MEDIA_TYPE)];
+    (kind, render(cloud)).into_response()
+}

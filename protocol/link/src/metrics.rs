@@ -1,0 +1,13 @@
+//! What Prometheus reads, written by hand: its text format (0.0.4), histograms in atomics, and what
+//! it wants to know of every process. Which families there are is each program's own business.
+
+mod exposition;
+mod histogram;
+mod process;
+
+pub use exposition::{Exposition, Family, Kind};
+pub use histogram::{Histogram, Scale};
+pub use process::process;
+
+/// The media type of the text.
+pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
