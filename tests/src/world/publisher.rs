@@ -8,6 +8,7 @@ use protocol::id::{ContentHash, ModelName, Variant, Version};
 use protocol::manifest::{FORMAT, FileRef, MODEL_FILE, Manifest, Probes, SigningKey, TensorSpec};
 use protocol::tensor::{DataType, Tensor};
 use protocol::wire::{Probe, ProbeSet};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 const PROBES_FILE: &str = "probes.pb";
@@ -25,6 +26,34 @@ pub struct Edge<'e> {
     pub onnx: Vec<u8>,
     /// Probes: `x`, and the expected `y`.
     pub probes: &'e [([f32; WIDTH], [f32; WIDTH])],
+}
+
+/// A variant with one input and one output.
+#[derive(Debug, Clone)]
+pub struct Single {
+    /// The model's name.
+    pub model: String,
+    /// Its version.
+    pub version: u64,
+    /// For devices or for the cloud.
+    pub variant: Variant,
+    /// The ONNX file.
+    pub onnx: Vec<u8>,
+    /// What it takes.
+    pub input: TensorSpec,
+    /// What it gives.
+    pub output: TensorSpec,
+    /// Inputs, and what it answers to them.
+    pub probes: Vec<(Tensor, Tensor)>,
+}
+
+impl Single {
+    fn manifest(&self, files: &[(&str, Vec<u8>)]) -> anyhow::Result<Manifest> {
+        let (model, version) = (self.model.as_str(), self.version);
+        let edge = Edge { model, version, onnx: Vec::new(), probes: &[] };
+        let (inputs, outputs) = (vec![self.input.clone()], vec![self.output.clone()]);
+        Ok(Manifest { variant: self.variant, inputs, outputs, ..manifest(&edge, files)? })
+    }
 }
 
 /// Somebody who holds an operator's keys.
@@ -68,6 +97,38 @@ impl Publisher {
         let signed = self.key.sign(&manifest);
         self.api.accepted("POST", "/v1/models", &signed.to_json())?;
         Ok(signed.bundle())
+    }
+
+    /// The same for a variant of any shape.
+    ///
+    /// # Errors
+    /// What the cloud answered.
+    pub fn publish_single(&self, single: &Single) -> anyhow::Result<()> {
+        let probe = |(input, output): &(Tensor, Tensor)| {
+            Probe::new(std::slice::from_ref(input), std::slice::from_ref(output))
+        };
+        let probes = ProbeSet { probes: single.probes.iter().map(probe).collect() };
+        let files = [(MODEL_FILE, single.onnx.clone()), (PROBES_FILE, probes.encode_to_vec())];
+        for (_, bytes) in &files {
+            let path = format!("/v1/blobs/{}", ContentHash::of(bytes));
+            if self.call("HEAD", &path, b"").is_err() {
+                self.call("PUT", &path, bytes)?; // another variant may have brought it
+            }
+        }
+        let signed = self.key.sign(&single.manifest(&files)?);
+        self.call("POST", "/v1/models", &signed.to_json()).map(drop)
+    }
+
+    /// What the cloud counts.
+    ///
+    /// # Errors
+    /// What the cloud answered.
+    pub fn stats(&self) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.call("GET", "/v1/stats", b"")?)?)
+    }
+
+    fn call(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<String> {
+        Ok(String::from_utf8(self.api.accepted(method, path, body)?.body)?)
     }
 }
 
