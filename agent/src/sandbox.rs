@@ -3,7 +3,7 @@
 //! lives, remembers, and does not try that bundle again.
 //!
 //! * [`parent`] starts the child (this same program, `prove-model`) and sees to its end;
-//! * [`child`] is what runs there, after [`confine`] has taken files, network, system calls, memory
+//! * [`child`] is what runs there, after [`confine`](mod@confine) has taken files, network, system calls, memory
 //!   and time away from it;
 //! * [`verdict`] is what they say to each other;
 //! * [`programs`] names the runtime for which a verdict holds.
@@ -17,16 +17,17 @@
 //! not stopped by this.
 
 pub(crate) mod child;
-mod confine;
 mod parent;
 mod programs;
 mod verdict;
 
-pub(crate) use verdict::{Confinement, Proof};
+pub(crate) use confine::Confinement;
+pub(crate) use verdict::Proof;
 
 use crate::config::{Config, Runtime};
 use crate::counters::Counters;
 use crate::state::{Programs, Quarantined, State, StateError};
+use confine::Limits;
 use edge::update::Target;
 use parent::{Ending, How, Launch, Stop};
 use protocol::id::{ContentHash, ModelName};
@@ -36,7 +37,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use verdict::{Job, Limits, Outcome, Provider, Refusal, RefusalKind, Stage, Trial, Verdict};
+use verdict::{Job, Outcome, Provider, Refusal, RefusalKind, Stage, Trial, Verdict};
 
 /// The hidden subcommand that is the child.
 pub(crate) const SUBCOMMAND: &str = "prove-model";
@@ -67,7 +68,7 @@ impl Prover {
         let limits = Limits {
             memory_bytes: memory_mb.saturating_mul(MIB),
             // Never before the time is over by the clock: that ends a child whose parent is there.
-            cpu_s: time_limit.as_secs().saturating_mul(threads + 1).saturating_add(10),
+            cpu_s: Some(time_limit.as_secs().saturating_mul(threads + 1).saturating_add(10)),
         };
         let library = library.canonicalize().unwrap_or_else(|_| library.to_owned());
         let (runtime, require_full) = (config.runtime.clone(), sandbox.require_full);

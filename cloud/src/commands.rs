@@ -2,6 +2,8 @@
 
 pub(crate) mod check_config;
 pub(crate) mod openapi;
+#[cfg(target_os = "linux")]
+pub(crate) mod run_model;
 pub(crate) mod serve;
 
 use outrigger_cloud::settings::{Finding, Flag, LogFormat, Role, Sources};

@@ -67,7 +67,8 @@ async fn open_cloud(
     let contact_s = store.replica()?.contact_s;
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
     let settings = config.serving.clone();
-    let serving = Serving::new(config.backend.clone(), blobs.clone(), data_dir.bundles(), settings);
+    let serving =
+        Serving::new(config.engine.backend(), blobs.clone(), data_dir.bundles(), settings);
     let mut here = BTreeSet::new();
     for record in store.bundles()? {
         if record.variant == Variant::Cloud && models::is_whole(&blobs, &record.signed) {
@@ -79,7 +80,8 @@ async fn open_cloud(
         serving.set_policy(&model, policy);
     }
     let access_log = crate::server::open_access_log(config)?;
-    let cloud = Cloud::new(Database::new(store), ca, blobs, serving, access_log).await?;
+    let engine = config.engine.clone();
+    let cloud = Cloud::new(Database::new(store), ca, blobs, (serving, engine), access_log).await?;
     cloud.control.away_since(contact_s);
     Ok((cloud, here))
 }

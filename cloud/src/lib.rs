@@ -10,9 +10,10 @@
 //! control node, which tells devices of them ([`nodes`]), and go on without it.
 //!
 //! All work on the same [`state`]: the [`store`] (SQLite), the [`blobs`] (files by hash), the
-//! fleet's [`ca`], and the cloud variants in [`serving`]. What is decided is decided in the `fleet`
-//! crate; here it is carried out. What happens is counted and logged in [`events`], what
-//! became of requests in [`metrics`] and [`access_log`]; what a person can set is in [`settings`].
+//! fleet's [`ca`], and the cloud variants in [`serving`], which run in child processes (`workers`).
+//! What is decided is decided in the `fleet` crate; here it is carried out. What happens is counted and
+//! logged in [`events`], what became of requests in [`metrics`] and [`access_log`]; what a person can
+//! set is in [`settings`].
 
 pub mod access;
 pub mod access_log;
@@ -33,3 +34,5 @@ pub mod standard;
 pub mod state;
 pub mod store;
 pub mod usage;
+#[cfg(target_os = "linux")]
+pub mod workers;

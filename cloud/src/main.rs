@@ -1,6 +1,8 @@
 //! `outrigger-cloud`: the server of a fleet, in one process and one folder.
 
 use clap::{Parser, Subcommand};
+#[cfg(target_os = "linux")]
+use outrigger_cloud::workers;
 use std::process::ExitCode;
 
 mod commands;
@@ -18,6 +20,14 @@ struct Cli {
 enum Command {
     /// Run the server.
     Serve(commands::serve::Args),
+    /// Run one model, for the server that starts this.
+    #[cfg(target_os = "linux")]
+    #[command(name = workers::SUBCOMMAND, hide = true)]
+    RunModel {
+        /// A name for people who look at the list of processes.
+        #[allow(dead_code)] // seen from outside only
+        label: String,
+    },
     /// Say which settings hold and where each comes from, or what is wrong with them.
     CheckConfig(commands::check_config::Args),
     /// Print the admin API's OpenAPI document.
@@ -27,6 +37,8 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => commands::serve::run(args),
+        #[cfg(target_os = "linux")]
+        Command::RunModel { .. } => commands::run_model::run(),
         Command::CheckConfig(args) => commands::check_config::run(args),
         Command::Openapi => commands::openapi::run(),
     };

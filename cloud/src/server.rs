@@ -35,6 +35,8 @@ use crate::state::{Cloud, now_s};
 use crate::store::audit::By;
 use crate::store::{Database, Store, StoreError};
 use crate::usage;
+#[cfg(target_os = "linux")]
+use crate::workers::Workers;
 
 mod certificate;
 mod https;
@@ -50,10 +52,44 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Config {
     /// What a person can set.
     pub settings: Settings,
-    /// What runs the cloud variants; without it every deferral is refused.
-    pub backend: Option<Arc<dyn Backend>>,
+    /// What runs the cloud variants.
+    pub engine: Engine,
     /// How they are served, and who may ask how much.
     pub serving: ServingSettings,
+}
+
+/// What runs the cloud variants.
+#[derive(Clone, Default)]
+pub enum Engine {
+    /// Nothing: every deferral is refused.
+    #[default]
+    None,
+    /// This process itself.
+    Here(Arc<dyn Backend>),
+    /// Child processes.
+    #[cfg(target_os = "linux")]
+    Workers(Arc<Workers>),
+}
+
+impl Engine {
+    /// What loads models, if anything does.
+    pub fn backend(&self) -> Option<Arc<dyn Backend>> {
+        match self {
+            Self::None => None,
+            Self::Here(backend) => Some(backend.clone()),
+            #[cfg(target_os = "linux")]
+            Self::Workers(workers) => Some(workers.clone()),
+        }
+    }
+
+    /// Whether every loaded model can answer now.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::None | Self::Here(_) => true,
+            #[cfg(target_os = "linux")]
+            Self::Workers(workers) => workers.are_ready(),
+        }
+    }
 }
 
 /// Why a server did not start.
@@ -357,8 +393,8 @@ async fn open_cloud(
     ca: FleetCa,
 ) -> Result<Arc<Cloud>, StartError> {
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
-    let settings = config.serving.clone();
-    let serving = Serving::new(config.backend.clone(), blobs.clone(), data_dir.bundles(), settings);
+    let (backend, settings) = (config.engine.backend(), config.serving.clone());
+    let serving = Serving::new(backend, blobs.clone(), data_dir.bundles(), settings);
     for record in store.bundles()? {
         if record.variant == Variant::Cloud {
             serving.add(&record.signed, None)?;
@@ -368,6 +404,7 @@ async fn open_cloud(
         serving.set_policy(&model, policy);
     }
     let access_log = open_access_log(config)?;
+    let serving = (serving, config.engine.clone());
     Ok(Cloud::new(Database::new(store), ca, blobs, serving, access_log).await?)
 }
 

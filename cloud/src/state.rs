@@ -17,6 +17,7 @@ use crate::ca::FleetCa;
 use crate::events::Events;
 use crate::metrics::Observed;
 use crate::nodes::Nodes;
+use crate::server::Engine;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
 use crate::usage::Meter;
@@ -40,6 +41,8 @@ pub struct Cloud {
     pub blobs: Blobs,
     /// The cloud variants.
     pub serving: Arc<Serving>,
+    /// What runs them.
+    pub engine: Engine,
     /// What happened.
     pub events: Events,
     /// What became of requests to models.
@@ -77,7 +80,7 @@ impl Cloud {
         db: Database,
         ca: FleetCa,
         blobs: Blobs,
-        serving: Serving,
+        (serving, engine): (Serving, Engine),
         access_log: AccessLog,
     ) -> Result<Arc<Self>, StoreError> {
         let revision = db.call(Store::revision).await?;
@@ -90,6 +93,7 @@ impl Cloud {
             ca,
             blobs,
             serving: Arc::new(serving),
+            engine,
             events: Events::default(),
             observed: Observed::default(),
             access_log,
@@ -129,6 +133,7 @@ impl Cloud {
             (Unready::Warming, !self.warm.load(Ordering::Acquire)),
             (Unready::Draining, *self.draining.borrow()),
             (Unready::NoRuntime, !self.serving.can_run()),
+            (Unready::NoWorker, !self.engine.is_ready()),
         ];
         reasons.into_iter().filter(|(_, holds)| *holds).map(|(reason, _)| reason).collect()
     }
@@ -164,11 +169,13 @@ pub enum Unready {
     Draining,
     /// There is nothing that could run a model.
     NoRuntime,
+    /// The worker of a loaded model has ended, and the next one does not answer yet.
+    NoWorker,
 }
 
 impl Unready {
     /// All reasons.
-    pub const ALL: [Self; 3] = [Self::Warming, Self::Draining, Self::NoRuntime];
+    pub const ALL: [Self; 4] = [Self::Warming, Self::Draining, Self::NoRuntime, Self::NoWorker];
 
     /// A word for metrics and JSON.
     pub fn as_str(self) -> &'static str {
@@ -176,6 +183,7 @@ impl Unready {
             Self::Warming => "warming",
             Self::Draining => "draining",
             Self::NoRuntime => "no_runtime",
+            Self::NoWorker => "no_worker",
         }
     }
 }

@@ -3,9 +3,11 @@
 //! stand-in for tests is the other ([`crate::fake`]).
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use protocol::manifest::TensorSpec;
 use protocol::tensor::{DataType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{InvalidRequest, RunError};
 use crate::ort_backend::OpenError;
@@ -58,10 +60,30 @@ pub trait Session: Send {
     /// model is called; [`RunError::Failed`] when the model itself fails; [`RunError::Lost`] when
     /// the session ended under the request, which may be put to it once more.
     fn run(&mut self, inputs: &[Tensor], outputs: &[String]) -> Result<Vec<Tensor>, RunError>;
+
+    /// The same for a request whose answer is of no use after `deadline`. A session in another process
+    /// is not waited for much longer than that; one in this process cannot be interrupted.
+    ///
+    /// # Errors
+    /// As [`Session::run`], and [`RunError::Expired`].
+    fn run_until(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &[String],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, RunError> {
+        let _ = deadline;
+        self.run(inputs, outputs)
+    }
+
+    /// Whether a run would begin at once; false for a session that waits for its successor first.
+    fn is_ready(&self) -> bool {
+        true
+    }
 }
 
 /// How a session uses the machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionOptions {
     /// Threads that share one operator's work. Two sessions of one thread serve more than one
     /// session of two.
@@ -123,6 +145,26 @@ pub enum LoadError {
         provider: Provider,
         /// What the backend said.
         message: String,
+    },
+    /// The process that was to run it ended, or took too long.
+    #[error("the worker of the model {path} {message}")]
+    Worker {
+        /// The file.
+        path: PathBuf,
+        /// What became of it.
+        message: String,
+    },
+    /// It is known beforehand that it does not fit.
+    #[error(
+        "the model {path} needs {needs_mb} MB at least, and the memory for models is {has_mb} MB"
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its weights, for every session.
+        needs_mb: u64,
+        /// The budget.
+        has_mb: u64,
     },
     /// An input or output that the protocol has no datatype for.
     #[error(

@@ -1,4 +1,4 @@
-//! What this process holds for itself, and giving back what it does not use any more.
+//! What this process holds for itself and may hold, and giving back what it does not use any more.
 
 /// Bytes of memory that this process shares with nobody; `None` where the system does not tell.
 pub fn private_bytes() -> Option<u64> {
@@ -8,6 +8,23 @@ pub fn private_bytes() -> Option<u64> {
         rest.trim().trim_end_matches("kB").trim().parse().ok()
     };
     Some((field("Private_Clean:")? + field("Private_Dirty:")?) * 1024)
+}
+
+/// What this machine has, or this process' control group allows if that is less, in bytes; `None`
+/// where the system does not tell.
+pub fn allowed_bytes() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let total = total_bytes(&read("/proc/meminfo")?)?;
+    let group = read("/proc/self/cgroup").unwrap_or_default();
+    let own = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let limit = read(&format!("/sys/fs/cgroup{own}/memory.max"));
+    let limit = limit.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(u64::MAX);
+    Some(limit.min(total))
+}
+
+fn total_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Hands freed memory back to the system. The allocator keeps what was freed for the next time; after
@@ -24,6 +41,12 @@ pub fn give_back() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_is_what_the_machine_has_at_most() {
+        assert_eq!(total_bytes("MemTotal:   2048 kB\nMemFree: 1 kB\n"), Some(2 << 20));
+        assert_eq!(total_bytes(""), None);
+    }
 
     #[test]
     #[cfg(target_os = "linux")]

@@ -98,6 +98,11 @@ impl Runner {
         Self { session, pipelines }
     }
 
+    /// Whether a run would begin at once.
+    pub fn is_ready(&self) -> bool {
+        self.session.is_ready()
+    }
+
     /// Answers one request.
     ///
     /// # Errors
@@ -109,7 +114,9 @@ impl Runner {
         self.pipelines.feedback.add_constants(&mut inputs);
         let left_over = prepared.frames.as_ref().map(|frames| frames.tail.clone());
         let (outputs, tensors) = match (prepared.frames, self.pipelines.feedback.has_state()) {
-            (None, false) => (self.session.run(&inputs, call.ask(&plan))?, Vec::new()),
+            (None, false) => {
+                (self.session.run_until(&inputs, call.ask(&plan), call.deadline)?, Vec::new())
+            }
             (None, true) => self.run_once(&mut inputs, &plan, call.state())?,
             (Some(frames), false) => (self.run_batch(&mut inputs, frames, &plan)?, Vec::new()),
             (Some(frames), true) => self.run_frames(&inputs, &frames, &plan, &call)?,
@@ -172,7 +179,8 @@ impl Runner {
                 return Err(RunError::Expired);
             }
             let given = inputs.iter().chain(&state).cloned().chain([frame]);
-            let outputs = self.session.run(&given.collect::<Vec<_>>(), &plan.ask)?;
+            let given = given.collect::<Vec<_>>();
+            let outputs = self.session.run_until(&given, &plan.ask, call.deadline)?;
             state = feedback.next(&outputs)?;
             if joined.is_empty() {
                 joined = outputs.iter().map(Joined::new).collect();

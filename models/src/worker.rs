@@ -211,7 +211,11 @@ fn serve_one(runner: &mut Runner, waiting: Waiting, tally: &Tally) {
         let _ = reply.send(Err(RunError::Expired));
         return;
     }
-    let result = run_caught(runner, &job, stream.as_ref()).map(|reply| Answer {
+    let mut result = run_caught(runner, &job, stream.as_ref());
+    if result.as_ref().is_err_and(RunError::is_lost) {
+        result = run_caught(runner, &job, stream.as_ref()); // once: it may be the cause itself
+    }
+    let result = result.map(|reply| Answer {
         outputs: reply.outputs,
         confidence: reply.reading.confidence,
         label: reply.reading.label,

@@ -38,6 +38,17 @@ pub fn takes_all_memory() -> Vec<u8> {
 
 /// A loop that goes round 2^62 times.
 pub fn never_ends() -> Vec<u8> {
+    loops(&[], &[integers("times", &[], &[1 << 62])])
+}
+
+/// A loop that goes round as often as the largest number of `x` says, and adds 1 to it each time; that
+/// is added to `x`. Good for small numbers, and as good as endless for large ones.
+pub fn loops_as_told() -> Vec<u8> {
+    let times = node("Cast", &["start"], "times", &[integer("to", INT64)]);
+    loops(&[times], &[])
+}
+
+fn loops(counting: &[Vec<u8>], times: &[Vec<u8>]) -> Vec<u8> {
     let one = [numbers(2, FLOAT), bytes(8, b"one"), bytes(9, &1f32.to_le_bytes())].concat();
     let body = [
         bytes(1, &node("Identity", &["go"], "go_on", &[])),
@@ -51,13 +62,14 @@ pub fn never_ends() -> Vec<u8> {
         bytes(12, &value("more", FLOAT, Some(&[]))),
     ];
     let body = [bytes(1, b"body"), bytes(6, &body.concat()), numbers(20, 5)].concat();
-    let nodes = [
-        node("ReduceMax", &["x"], "start", &[integer("keepdims", 0)]),
+    let start = node("ReduceMax", &["x"], "start", &[integer("keepdims", 0)]);
+    let round = [
         node("Loop", &["times", "yes", "start"], "end", &[body]),
         node("Add", &["x", "end"], "y", &[]),
     ];
+    let nodes = [&[start], counting, &round].concat();
     let yes = [numbers(2, BOOL), bytes(8, b"yes"), bytes(9, &[1])].concat();
-    model(&nodes, &[integers("times", &[], &[1 << 62]), yes], &[])
+    model(&nodes, &[times, &[yes]].concat(), &[])
 }
 
 /// Subtracts the mean over the batch, so that neighbours change every answer; 0 for one alone.

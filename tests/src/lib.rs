@@ -40,4 +40,5 @@ pub mod small_models;
 pub mod soak;
 pub mod statistics;
 pub mod swap;
+pub mod workers;
 pub mod world;

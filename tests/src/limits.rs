@@ -170,6 +170,13 @@ fn cloud() -> Vec<Row> {
         row("priority, and rate, of a caller there", "0, none", "cut; 503", terms),
         row("tensors in flight there", size(GatePolicy::default().tensor_bytes), OVERLOADED, ""),
         row("requests of a model that wait", count(QUEUE_MAX_REQUESTS as u64), OVERLOADED, ""),
+        row(
+            "a worker: memory, time to load, time beyond a deadline",
+            "half of the memory, 120 s, 2 s",
+            "it is ended, and started again",
+            "[runtime]",
+        ),
+        row("sessions of a worker, tensors of a run", "16, 128 MiB each way", "500", ""),
         row("tenants, and callers, remembered there", count(IDENTITIES_MAX as u64), first, ""),
     ]
 }

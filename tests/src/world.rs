@@ -3,6 +3,7 @@
 
 mod ageing;
 mod agent;
+mod api;
 mod cloud;
 mod cpu;
 mod node;
@@ -11,6 +12,7 @@ mod process;
 mod publisher;
 
 pub use agent::{Agent, AgentOptions, Environment, model_status};
+pub use api::{Api, ApiResponse};
 pub use cloud::Cloud;
 pub use cpu::{CpuMeter, with_descendants};
 pub use node::Node;
@@ -47,7 +49,15 @@ impl World {
     /// # Errors
     /// A program that does not start, with what it printed.
     pub fn start() -> anyhow::Result<Self> {
-        Self::start_with(&[])
+        Self::start_as(&[], &[])
+    }
+
+    /// The same with these variables in the cloud's environment.
+    ///
+    /// # Errors
+    /// A program that does not start, with what it printed.
+    pub fn start_in(environment: &Environment) -> anyhow::Result<Self> {
+        Self::start_as(&[], environment)
     }
 
     /// Starts a cloud with more arguments, and signs the operator in.
@@ -55,8 +65,12 @@ impl World {
     /// # Errors
     /// A program that does not start, with what it printed.
     pub fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_as(arguments, &[])
+    }
+
+    fn start_as(arguments: &[&str], environment: &Environment) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("outrigger-").tempdir()?;
-        let cloud = Cloud::start_with(&folder.path().join("cloud"), arguments)?;
+        let cloud = Cloud::start_as(&folder.path().join("cloud"), arguments, environment)?;
         let operator = Operator::new(&folder.path().join("operator"));
         operator.login(&cloud)?;
         Ok(Self { folder, cloud, operator })

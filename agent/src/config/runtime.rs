@@ -1,6 +1,7 @@
 //! How models run: for all of them, and for one by its name.
 
 use models::backend::SessionOptions;
+use models::memory::allowed_bytes;
 use models::model::ModelOptions;
 use models::providers::Order;
 use protocol::id::ModelName;
@@ -112,19 +113,6 @@ impl Runtime {
 }
 
 const MB: u64 = 1_000_000;
-
-/// What this machine has, or this process' control group allows if that is less.
-fn allowed_bytes() -> Option<u64> {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let meminfo = read("/proc/meminfo")?;
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let total_kib: u64 = total.trim().trim_end_matches("kB").trim().parse().ok()?;
-    let group = read("/proc/self/cgroup").unwrap_or_default();
-    let own = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    let limit = read(&format!("/sys/fs/cgroup{own}/memory.max"));
-    let limit = limit.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(u64::MAX);
-    Some(limit.min(total_kib.saturating_mul(1024)))
-}
 
 #[cfg(test)]
 mod tests {

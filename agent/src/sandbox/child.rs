@@ -3,8 +3,8 @@
 //! Its last words are lines on stdout: every [`Stage`] as it begins, so that the parent knows at
 //! what a crash happened, and the [`Verdict`] at the end.
 
-use super::confine::{Readable, confine, detach};
 use super::verdict::{Job, Message, Outcome, Proof, Refusal, RefusalKind, Stage, Trial, Verdict};
+use confine::{Standing, confine, detach, only_thread, with_its_libraries};
 use models::backend::SessionOptions;
 use models::bundle::{Bundle, BundleError};
 use models::model::{LoadedModel, ModelError, ModelOptions, ProbeError};
@@ -21,23 +21,22 @@ use std::time::Instant;
 const STACK_BYTES: usize = 1792 << 10;
 /// A job holds a manifest, of at most 256 KiB, and a few paths.
 const JOB_MAX_BYTES: u64 = 1 << 20;
-/// Libraries beside the runtime's that it may load.
-const LIBRARIES_MAX: usize = 64;
+/// Memory that runs out ends the child first, not the agent; answers of the active version go before.
+const STANDING: Standing = Standing { oom_score: 1000, niceness: 10 };
 
 /// Reads a job from stdin, does it, and writes to stdout what came of it.
 ///
 /// # Errors
 /// No job, or nobody who listens.
 pub(crate) fn run() -> io::Result<()> {
-    detach();
+    detach(STANDING);
     let mut text = Vec::new();
     io::stdin().take(JOB_MAX_BYTES).read_to_end(&mut text)?;
     let job: Job = serde_json::from_slice(&text)?;
     say(&Message::Stage(Stage::Starting))?;
     only_thread()?;
     let memory = File::open("/proc/self/status").ok(); // not to be opened any more afterwards
-    let readable = Readable { paths: readable(&job) };
-    let confinement = confine(&readable, job.limits);
+    let confinement = confine(&readable(&job), job.limits);
     let outcome = if job.require_full && !confinement.is_full() {
         refused(RefusalKind::Confinement, format!("this system cannot confine it: {confinement}"))
     } else {
@@ -58,28 +57,11 @@ fn say(message: &Message) -> io::Result<()> {
     stdout.flush()
 }
 
-/// A thread that is there already would stay unconfined.
-fn only_thread() -> io::Result<()> {
-    match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
-        Ok(2..) => Err(io::Error::other("another thread runs before the confinement")),
-        _ => Ok(()), // one, or a system that does not tell
-    }
-}
-
-/// The bundle, and the runtime with the libraries beside it: not their folder, which may be
-/// somebody's home.
+/// The bundle, and the runtime.
 fn readable(job: &Job) -> Vec<PathBuf> {
     let Some(trial) = &job.trial else { return Vec::new() };
-    let beside = job.library.parent().and_then(|folder| std::fs::read_dir(folder).ok());
-    let libraries = beside.into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    let libraries = libraries.filter(|path| is_library(path)).take(LIBRARIES_MAX);
-    [trial.folder.clone(), job.library.clone()].into_iter().chain(libraries).collect()
-}
-
-fn is_library(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let ending = std::env::consts::DLL_SUFFIX;
-    name.is_some_and(|name| name.ends_with(ending) || name.contains(&format!("{ending}.")))
+    let runtime = with_its_libraries(&job.library);
+    std::iter::once(trial.folder.clone()).chain(runtime).collect()
 }
 
 fn refused(kind: RefusalKind, why: String) -> Outcome {

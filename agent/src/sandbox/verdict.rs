@@ -2,6 +2,7 @@
 //! change freely; but what comes out was written beside a model that nobody trusts, so it is bounded
 //! and typed, and nothing but a person's eyes ever acts on its words.
 
+use confine::{Confinement, Limits};
 use models::probing::Batching;
 use protocol::manifest::Manifest;
 use serde::{Deserialize, Serialize};
@@ -36,14 +37,6 @@ pub(crate) struct Trial {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Provider {
     Cpu,
-}
-
-/// What the child may use up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Limits {
-    pub(crate) memory_bytes: u64,
-    /// By its own clock, for a child whose parent is gone.
-    pub(crate) cpu_s: u64,
 }
 
 /// One line of the child's stdout.
@@ -173,53 +166,6 @@ pub(crate) enum RefusalKind {
     Memory,
 }
 
-/// How far the child was confined, by layer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Confinement {
-    /// Files that it does not need, and the network (Landlock).
-    pub(crate) files: Layer,
-    /// What it may ask of the kernel (seccomp).
-    pub(crate) system_calls: Layer,
-    /// Memory, processor time, files (resource limits).
-    pub(crate) resources: Layer,
-}
-
-/// How much of a layer this system has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Layer {
-    Full,
-    /// With what is missing.
-    Partial(String),
-    /// With the reason.
-    None(String),
-}
-
-impl Confinement {
-    fn layers(&self) -> [(&'static str, &Layer); 3] {
-        [
-            ("files and network", &self.files),
-            ("system calls", &self.system_calls),
-            ("memory and time", &self.resources),
-        ]
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.layers().iter().all(|(_, layer)| **layer == Layer::Full)
-    }
-}
-
-impl std::fmt::Display for Confinement {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let texts = self.layers().map(|(name, layer)| match layer {
-            Layer::Full => format!("{name} confined"),
-            Layer::Partial(why) => format!("{name} confined in part ({why})"),
-            Layer::None(why) => format!("{name} NOT confined ({why})"),
-        });
-        f.write_str(&texts.join("; "))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,18 +175,5 @@ mod tests {
         assert_eq!(plain(" one\n\ttwo\u{1b}[31m \0"), "one two[31m ...");
         assert_eq!(plain("one two"), "one two");
         assert_eq!(plain(&"x".repeat(5000)), "x".repeat(WORDS_MAX) + "...");
-    }
-
-    #[test]
-    fn a_confinement_says_what_is_missing() {
-        let mut confinement =
-            Confinement { files: Layer::Full, system_calls: Layer::Full, resources: Layer::Full };
-        assert!(confinement.is_full());
-        confinement.files = Layer::None("no Landlock".into());
-        assert!(!confinement.is_full());
-        let text = confinement.to_string();
-        assert!(text.starts_with("files and network NOT confined (no Landlock); "), "{text}");
-        let json = serde_json::to_string(&confinement).unwrap();
-        assert_eq!(serde_json::from_str::<Confinement>(&json).unwrap(), confinement);
     }
 }

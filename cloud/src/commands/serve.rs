@@ -1,15 +1,17 @@
 //! `outrigger-cloud serve`: runs the server until it is told to stop.
 
 use anyhow::Context;
-use models::backend::Backend;
 use models::ort_backend::{OrtBackend, find_library};
-use outrigger_cloud::server::{Config, Server};
+use outrigger_cloud::server::{Config, Engine, Server};
 use outrigger_cloud::serving::settings::ServingSettings;
 use outrigger_cloud::settings::{self, LogFormat, layers};
+#[cfg(target_os = "linux")]
+use outrigger_cloud::workers::{self, Workers};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -53,10 +55,10 @@ fn start_log(settings: &settings::Log) -> anyhow::Result<()> {
 async fn serve(settings: settings::Settings) -> anyhow::Result<ExitCode> {
     // An error would mean that a provider is installed already; ours is the only one there is.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let backend = open_backend(settings.runtime.named_library())?;
+    let engine = open_engine(&settings.runtime)?;
     let host = reached_under(&settings.server);
     let serving = ServingSettings::default();
-    let mut server = Server::start(Config { settings, backend, serving }).await?;
+    let mut server = Server::start(Config { settings, engine, serving }).await?;
     say_ready(&server, &host);
     let mut signals = Signals::listen()?;
     let removed = tokio::select! {
@@ -88,16 +90,36 @@ fn reached_under(server: &settings::Server) -> String {
     })
 }
 
-fn open_backend(runtime: Option<&Path>) -> anyhow::Result<Option<Arc<dyn Backend>>> {
-    let library = match find_library(runtime) {
+fn open_engine(settings: &settings::Runtime) -> anyhow::Result<Engine> {
+    let library = match find_library(settings.named_library()) {
         Ok(library) => library,
-        Err(error) if runtime.is_some() => return Err(error.into()),
+        Err(error) if settings.named_library().is_some() => return Err(error.into()),
         Err(error) => {
             tracing::warn!(%error, "running without ONNX Runtime: deferrals will be refused");
-            return Ok(None);
+            return Ok(Engine::None);
         }
     };
-    Ok(Some(Arc::new(OrtBackend::open(&library)?)))
+    if !settings.workers {
+        return Ok(Engine::Here(Arc::new(OrtBackend::open(&library)?)));
+    }
+    with_workers(&library, settings)
+}
+
+#[cfg(target_os = "linux")]
+fn with_workers(library: &Path, settings: &settings::Runtime) -> anyhow::Result<Engine> {
+    let seconds = |limit_s: u32| Duration::from_secs(limit_s.max(1).into());
+    let limits = workers::Limits {
+        memory_bytes: settings.memory_budget_bytes(),
+        load: seconds(settings.load_limit_s),
+        run: seconds(settings.run_limit_s),
+    };
+    let workers = Workers::new(library, limits);
+    Ok(Engine::Workers(Arc::new(workers.context("cannot read ONNX Runtime's library")?)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn with_workers(_: &Path, _: &settings::Runtime) -> anyhow::Result<Engine> {
+    anyhow::bail!("only Linux has workers: leave runtime.workers out")
 }
 
 fn say_ready(server: &Server, host: &str) {

@@ -57,17 +57,47 @@ impl Server {
 }
 
 /// How models run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Runtime {
     /// ONNX Runtime's shared library; found by itself when empty.
     pub library: PathBuf,
+    /// Whether each model runs in a child process, or all of them in the server itself.
+    pub workers: bool,
+    /// What all models may take together, in MB; 0 for half of what the machine or the server's
+    /// control group has.
+    pub memory_budget_mb: u64,
+    /// How long a worker may take to load its model, in seconds.
+    pub load_limit_s: u32,
+    /// How long a run may take whose request names no deadline, in seconds; then its worker is ended.
+    pub run_limit_s: u32,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        let workers = cfg!(target_os = "linux");
+        Self {
+            library: PathBuf::new(),
+            workers,
+            memory_budget_mb: 0,
+            load_limit_s: 120,
+            run_limit_s: 60,
+        }
+    }
 }
 
 impl Runtime {
     /// The library that was named.
     pub fn named_library(&self) -> Option<&Path> {
         Some(self.library.as_path()).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// What all models may take together, in bytes.
+    pub fn memory_budget_bytes(&self) -> u64 {
+        match self.memory_budget_mb {
+            0 => models::memory::allowed_bytes().map_or(u64::MAX, |bytes| bytes / 2),
+            mb => mb.saturating_mul(1_000_000),
+        }
     }
 
     pub(super) fn check(&self, found: &mut Vec<Objection>) {

@@ -6,7 +6,7 @@ use link::frames;
 use link::pki::DeviceKey;
 use link::tls::{self, Identity};
 use models::fake::{FakeBackend, Gate};
-use outrigger_cloud::server::{Config, Server};
+use outrigger_cloud::server::{Config, Engine, Server};
 use outrigger_cloud::serving::settings::{AdmissionSettings, ModelSettings, ServingSettings};
 use outrigger_cloud::settings::Settings;
 use prost::Message;
@@ -81,7 +81,7 @@ fn start_whole(
     set(&mut settings);
     settings.server.data_dir = folder.path().to_owned();
     settings.server.listen = "127.0.0.1:0".parse().unwrap();
-    let config = Config { settings, backend: Some(Arc::new(backend)), serving };
+    let config = Config { settings, engine: Engine::Here(Arc::new(backend)), serving };
     let server = runtime.block_on(Server::start(config)).unwrap();
     let key = std::fs::read_to_string(server.new_admin_key().unwrap()).unwrap();
     let _guard = runtime.enter();

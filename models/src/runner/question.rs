@@ -209,7 +209,8 @@ impl Runner {
         match &question.form {
             Form::Whole => Ok(Given(Inner::Reply(Box::new(self.answer(question.call())?)))),
             Form::Once { inputs, plan } => {
-                let outputs = self.session.run(inputs, question.ask(plan))?;
+                let (ask, deadline) = (question.ask(plan), question.job.deadline);
+                let outputs = self.session.run_until(inputs, ask, deadline)?;
                 Ok(Given(Inner::Outputs(outputs)))
             }
         }
@@ -221,7 +222,9 @@ impl Runner {
         else {
             return Ok(Vec::new());
         };
-        let outputs = self.session.run(&inputs, first.ask(plan))?;
+        let all: Option<Vec<_>> = questions.iter().map(|question| question.job.deadline).collect();
+        let last = all.and_then(|deadlines| deadlines.into_iter().max());
+        let outputs = self.session.run_until(&inputs, first.ask(plan), last)?;
         split(&outputs, &items)
     }
 }

@@ -73,6 +73,11 @@ pub const LAYERS: &[Layer] = &[
         reason: "models knows tensors and ONNX Runtime; who asks, and from where, is none of its business",
     },
     Layer {
+        name: "outrigger-confine",
+        may_import: &["outrigger-protocol"],
+        reason: "confine takes rights away from a process, for agent and cloud alike: what it then does is not its business",
+    },
+    Layer {
         name: "outrigger-compress",
         may_import: &["outrigger-protocol", "outrigger-models"],
         reason: TOOLCHAIN,
@@ -95,6 +100,7 @@ pub const LAYERS: &[Layer] = &[
             "outrigger-link",
             "outrigger-oip",
             "outrigger-models",
+            "outrigger-confine",
         ],
         reason: "the agent drives the device's decisions; the cloud is a peer that it talks to, not code that it links",
     },
@@ -106,6 +112,7 @@ pub const LAYERS: &[Layer] = &[
             "outrigger-link",
             "outrigger-oip",
             "outrigger-models",
+            "outrigger-confine",
         ],
         reason: "the cloud drives the fleet's decisions; an agent is a peer that it talks to, not code that it links",
     },

@@ -20,21 +20,26 @@ impl Cloud {
     /// # Errors
     /// It does not get ready; with what it printed.
     pub fn start(data_dir: &Path) -> anyhow::Result<Self> {
-        Self::start_with(data_dir, &[])
+        Self::start_as(data_dir, &[], &[])
     }
 
-    /// Starts a cloud with more arguments, which it has at every start.
+    /// Starts a cloud with more arguments, which it has at every start, and with these variables in its
+    /// environment, for now.
     ///
     /// # Errors
     /// It does not get ready; with what it printed.
-    pub fn start_with(data_dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+    pub fn start_as(
+        data_dir: &Path,
+        arguments: &[&str],
+        environment: &Environment,
+    ) -> anyhow::Result<Self> {
         let mut cloud = Self {
             data_dir: data_dir.to_owned(),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             address: "127.0.0.1:0".into(),
             process: None,
         };
-        cloud.restart()?;
+        cloud.restart_in(environment)?;
         Ok(cloud)
     }
 

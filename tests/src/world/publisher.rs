@@ -1,8 +1,8 @@
 //! An operator with bad intentions, or one whose key was stolen: signs whatever bundle it is given,
 //! without ever running the model, and publishes it by the admin API.
 
-use super::Operator;
-use anyhow::{Context, bail};
+use super::{Api, Operator};
+use anyhow::Context;
 use prost::Message;
 use protocol::id::{ContentHash, ModelName, Variant, Version};
 use protocol::manifest::{FORMAT, FileRef, MODEL_FILE, Manifest, Probes, SigningKey, TensorSpec};
@@ -10,13 +10,12 @@ use protocol::tensor::{DataType, Tensor};
 use protocol::wire::{Probe, ProbeSet};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 const PROBES_FILE: &str = "probes.pb";
 /// Numbers of one item.
 const WIDTH: usize = 3;
 
-/// An edge variant: an ONNX file that takes `x` and gives `y`, both `FP32 [-1,3]`, and what it should
+/// A variant: an ONNX file that takes `x` and gives `y`, both `FP32 [-1,3]`, and what it should
 /// answer to some probes.
 pub struct Edge<'e> {
     /// The model's name.
@@ -59,9 +58,7 @@ impl Single {
 
 /// Somebody who holds an operator's keys.
 pub struct Publisher {
-    http: ureq::Agent,
-    cloud: String,
-    bearer: String,
+    api: Api,
     key: SigningKey,
 }
 
@@ -71,41 +68,34 @@ impl Publisher {
     /// # Errors
     /// The operator's configuration cannot be read.
     pub fn with_keys_of(operator: &Operator) -> anyhow::Result<Self> {
-        let read = |name: &str| {
-            let path = operator.config_dir().join(name);
-            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
-        };
-        let login: Value = serde_json::from_slice(&read("credentials.json")?)?;
-        let field = |name: &str| login[name].as_str().unwrap_or_default().to_owned();
+        let path = operator.config_dir().join("signing.key");
+        let text = std::fs::read(&path);
+        let text = text.with_context(|| format!("cannot read {}", path.display()))?;
         let mut seed = [0; 32];
-        hex::decode_to_slice(read("signing.key")?.trim_ascii(), &mut seed)?;
-        let ca = link::pki::chain_from_pem(&read("ca.pem")?)?;
-        let roots: Vec<_> = ca.iter().map(|ca| Certificate::from_der(ca).to_owned()).collect();
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::new_with_certs(&roots))
-            .unversioned_rustls_crypto_provider(link::tls::provider())
-            .build();
-        let config =
-            ureq::Agent::config_builder().tls_config(tls).proxy(None).http_status_as_error(false);
-        Ok(Self {
-            http: config.build().new_agent(),
-            cloud: field("cloud"),
-            bearer: format!("Bearer {}.{}", field("key_id"), field("secret")),
-            key: SigningKey::from_seed(&seed),
-        })
+        hex::decode_to_slice(text.trim_ascii(), &mut seed)?;
+        Ok(Self { api: Api::with_key_of(operator)?, key: SigningKey::from_seed(&seed) })
     }
 
-    /// Uploads the files of a bundle and its signed manifest; the bundle's hash.
+    /// Uploads the files of a bundle and its signed manifest, as an edge variant; the bundle's hash.
     ///
     /// # Errors
     /// What the cloud answered.
     pub fn publish(&self, edge: &Edge<'_>) -> anyhow::Result<ContentHash> {
+        self.publish_as(Variant::Edge, edge)
+    }
+
+    /// The same as this variant.
+    ///
+    /// # Errors
+    /// What the cloud answered.
+    pub fn publish_as(&self, variant: Variant, edge: &Edge<'_>) -> anyhow::Result<ContentHash> {
         let files = [(MODEL_FILE, edge.onnx.clone()), (PROBES_FILE, probe_file(edge.probes)?)];
         for (_, bytes) in &files {
-            self.call("PUT", &format!("/v1/blobs/{}", ContentHash::of(bytes)), bytes)?;
+            self.api.accepted("PUT", &format!("/v1/blobs/{}", ContentHash::of(bytes)), bytes)?;
         }
-        let signed = self.key.sign(&manifest(edge, &files)?);
-        self.call("POST", "/v1/models", &signed.to_json())?;
+        let manifest = Manifest { variant, ..manifest(edge, &files)? };
+        let signed = self.key.sign(&manifest);
+        self.api.accepted("POST", "/v1/models", &signed.to_json())?;
         Ok(signed.bundle())
     }
 
@@ -138,16 +128,7 @@ impl Publisher {
     }
 
     fn call(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<String> {
-        let request = http::Request::builder()
-            .method(method)
-            .uri(format!("https://{}{path}", self.cloud))
-            .header("authorization", &self.bearer);
-        let mut response = self.http.run(request.body(body)?)?;
-        let text = response.body_mut().read_to_string()?;
-        if !response.status().is_success() {
-            bail!("{method} {path}: {}: {text}", response.status());
-        }
-        Ok(text)
+        Ok(String::from_utf8(self.api.accepted(method, path, body)?.body)?)
     }
 }
 

@@ -3,14 +3,15 @@
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
 use super::*;
-use crate::sandbox::verdict::{Confinement, Layer, Limits, Outcome};
+use crate::sandbox::verdict::Outcome;
+use confine::{Confinement, Layer, Limits};
 
 /// Longer than any script here works, unless it works for ever.
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 
 fn job(library: &str) -> Job {
-    let limits = Limits { memory_bytes: 1 << 30, cpu_s: 10 };
+    let limits = Limits { memory_bytes: 1 << 30, cpu_s: Some(10) };
     Job { library: library.into(), trial: None, limits, require_full: false }
 }
 

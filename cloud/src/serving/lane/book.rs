@@ -197,7 +197,8 @@ impl Book {
         let (runner, was_lost) = (seat.runner.take()?, seat.was_lost);
         let member = |id: &RequestId| Some((*id, self.waiting.remove(id)?));
         let members = batch.iter().filter_map(member).collect();
-        let expected = if was_lost { Duration::MAX } else { self.batcher.expected(items) };
+        let waits = was_lost || !runner.is_ready();
+        let expected = if waits { Duration::MAX } else { self.batcher.expected(items) };
         Some(Batch { session, runner, members, items, expected, began: now })
     }
 

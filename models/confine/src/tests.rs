@@ -3,8 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
-use super::super::verdict::{Layer, Limits};
-use super::{Readable, confine, detach};
+use super::{Layer, Limits, Standing, confine, detach};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -65,9 +64,9 @@ fn make(attempt: &str, folder: &Path) -> String {
 fn attempt() {
     let Ok(attempt) = std::env::var(ATTEMPT) else { return };
     let folder = std::path::PathBuf::from(std::env::var_os(FOLDER).unwrap());
-    detach();
-    let limits = Limits { memory_bytes: MEMORY_BYTES, cpu_s: 20 };
-    let confinement = confine(&Readable { paths: vec![folder.clone()] }, limits);
+    detach(Standing { oom_score: 1000, niceness: 10 });
+    let limits = Limits { memory_bytes: MEMORY_BYTES, cpu_s: Some(20) };
+    let confinement = confine(std::slice::from_ref(&folder), limits);
     println!("confinement={}", serde_json::to_string(&confinement).unwrap());
     println!("outcome={}", make(&attempt, &folder));
 }
@@ -75,7 +74,7 @@ fn attempt() {
 /// What came of it: the words, or the signal.
 fn outcome(attempt: &str, folder: &Path) -> (super::Confinement, String) {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "sandbox::confine::tests::attempt", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "tests::attempt", "--nocapture", "--test-threads=1"])
         .env(ATTEMPT, attempt)
         .env(FOLDER, folder)
         .output()

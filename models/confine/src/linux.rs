@@ -5,17 +5,14 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
 };
 
-/// The kernel ends whoever has this score first when memory runs out: the child, not the agent.
-const OOM_SCORE: &str = "1000";
-/// Answers of the active version go before.
-const NICENESS: i32 = 10;
+use super::Standing;
 
-/// Drops what was inherited, and ends with the agent.
-pub(super) fn detach() {
+/// Drops what was inherited, and ends with the thread that started it.
+pub(super) fn detach(standing: Standing) {
     close_inherited();
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
-    let _ = setpriority_process(None, NICENESS);
+    let _ = std::fs::write("/proc/self/oom_score_adj", standing.oom_score.to_string());
+    let _ = setpriority_process(None, standing.niceness);
     let _ = set_no_new_privs(true); // again by Landlock and seccomp, which need it
     drop_capabilities();
 }

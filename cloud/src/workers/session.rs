@@ -1,0 +1,142 @@
+//! A session whose model lives in a worker.
+//!
+//! A run that was handed over and lost with its process is told so ([`RunError::Lost`]) and may be
+//! asked again, here: the next run waits for the successor. That nobody answers is not taken for work
+//! for ever: long after the deadline, and after a multiple of the longest run so far, the worker is
+//! killed.
+
+use models::backend::{Session, check_request};
+use models::error::RunError;
+use models::providers::NodeCount;
+use protocol::manifest::TensorSpec;
+use protocol::tensor::Tensor;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::frame::{self, Specs};
+use super::job::Opened;
+use super::lane::{Waited, Way};
+use super::process::Process;
+use super::worker::{Absent, Worker};
+
+/// How long after its deadline a run may go on.
+const GRACE: Duration = Duration::from_secs(2);
+/// How many times the longest run so far a run may take.
+const LONGEST_TIMES: u32 = 10;
+/// How long a run without a deadline waits for a worker's successor.
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(10);
+
+/// One session of a worker. Dropping it closes it; the last one ends the worker.
+pub(super) struct RemoteSession {
+    worker: Arc<Worker>,
+    index: usize,
+    opened: Opened,
+    /// How long a run without a deadline may take.
+    run_limit: Duration,
+    longest: Duration,
+}
+
+impl RemoteSession {
+    pub(super) fn new(
+        worker: Arc<Worker>,
+        index: usize,
+        opened: Opened,
+        run_limit: Duration,
+    ) -> Self {
+        Self { worker, index, opened, run_limit, longest: Duration::ZERO }
+    }
+
+    fn specs(&self) -> Specs<'_> {
+        Specs { inputs: &self.opened.inputs, outputs: &self.opened.outputs }
+    }
+
+    fn process(&self, deadline: Option<Instant>) -> Result<Arc<Process>, RunError> {
+        let end = deadline.unwrap_or_else(|| Instant::now() + SUCCESSOR_WAIT);
+        self.worker.process_by(Some(end)).map_err(|absent| match absent {
+            Absent::Late(_) if deadline.is_some() => RunError::Expired,
+            Absent::Late(why) => RunError::Lost(format!("its worker {why}")),
+            Absent::Refused(why) => RunError::Failed(format!("its worker {why}")),
+        })
+    }
+
+    /// When a run that began now is held to be lost.
+    fn patience(&self, began: Instant, deadline: Option<Instant>) -> Instant {
+        let longest = self.longest * LONGEST_TIMES;
+        match deadline {
+            Some(deadline) => (deadline + GRACE).max(began + longest),
+            None => began + longest.max(self.run_limit),
+        }
+    }
+}
+
+impl Session for RemoteSession {
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.opened.inputs
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.opened.outputs
+    }
+
+    fn nodes(&self) -> Option<NodeCount> {
+        self.opened.nodes
+    }
+
+    fn run(&mut self, inputs: &[Tensor], outputs: &[String]) -> Result<Vec<Tensor>, RunError> {
+        self.run_until(inputs, outputs, None)
+    }
+
+    fn run_until(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &[String],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Tensor>, RunError> {
+        check_request((&self.opened.inputs, &self.opened.outputs), inputs, outputs)?;
+        let (process, lane, sent) = loop {
+            let process = self.process(deadline)?;
+            let lane = process.lane(self.index);
+            let sent = frame::write_request(&lane, self.specs(), inputs, outputs)?;
+            if lane.hand_over() {
+                break (process, lane, sent);
+            } // else it has just ended: nobody has seen the request
+        };
+        let began = Instant::now();
+        match lane.wait_for_answer(self.patience(began, deadline)) {
+            Waited::Answered => {}
+            Waited::Gone => {
+                self.worker.events().lost_run();
+                return Err(RunError::Lost("its worker ended".into()));
+            }
+            Waited::Late => {
+                let ms = began.elapsed().as_millis();
+                process.kill(&format!("the model gave no answer for {ms} ms"));
+                return Err(RunError::Failed(format!("no answer for {ms} ms")));
+            }
+        }
+        self.longest = self.longest.max(began.elapsed());
+        let answer = frame::read_answer(&lane, self.specs(), outputs);
+        lane.trim(Way::Request, sent);
+        match answer {
+            Ok(answer) => {
+                let answer = answer?;
+                lane.trim(Way::Answer, frame::size_bytes(&answer));
+                Ok(answer)
+            }
+            Err(garbled) => {
+                process.kill("the worker's answer is none");
+                Err(RunError::Failed(garbled.to_string()))
+            }
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.worker.is_running()
+    }
+}
+
+impl Drop for RemoteSession {
+    fn drop(&mut self) {
+        self.worker.close(self.index);
+    }
+}
