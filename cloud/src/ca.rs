@@ -296,6 +296,8 @@ fn open_certificate(path: &Path, key: &KeyPair) -> Result<CertificateDer<'static
 mod tests {
     use super::*;
     use link::pki::DeviceKey;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
     use rustls::server::WebPkiClientVerifier;
     use rustls_pki_types::UnixTime;
     use std::sync::Arc;
@@ -350,6 +352,32 @@ mod tests {
         assert!(!check(&stranger, &nonce, 5), "another key");
         assert!(!check(&ca, &nonce, 6), "another time");
         assert!(!check(&ca, &[4; 32], 5), "another nonce");
+    }
+
+    #[test]
+    fn a_nodes_certificate_bears_its_own_name_and_not_the_control_nodes() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = FleetCa::open(folder.path()).unwrap();
+        let key = DeviceKey::generate().unwrap();
+        let request = SigningRequest::parse(&key.signing_request().unwrap()).unwrap();
+        let node: NodeId = "n-1".parse().unwrap();
+        let leaf = ca.node_certificate(&node, &["gpu.example".into()], &request).unwrap();
+        let provider = link::tls::provider();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(ca.certificate().clone()).unwrap();
+        let builder = WebPkiServerVerifier::builder_with_provider(roots.into(), provider);
+        let verifier = builder.build().unwrap();
+        let is_good = |name: &str| {
+            let name = ServerName::try_from(name.to_owned()).unwrap();
+            verifier.verify_server_cert(&leaf, &[], &name, &[], UnixTime::now()).is_ok()
+        };
+        let names =
+            [&node.server_name(), "gpu.example", "localhost", "n-2.node.outrigger.internal"];
+        assert_eq!(names.map(is_good), [true, true, false, false]);
+        let elsewhere = FleetCa::elsewhere(ca.certificate().clone());
+        let refused = elsewhere.node_certificate(&node, &[], &request);
+        assert!(matches!(refused, Err(CaError::Elsewhere)));
+        assert!(matches!(elsewhere.sign_time(&[1; 32], 5), Err(CaError::Elsewhere)));
     }
 
     #[test]

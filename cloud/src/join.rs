@@ -10,7 +10,8 @@
 
 use link::tls::Identity;
 use protocol::ALPN_AGENT;
-use protocol::id::Variant;
+use protocol::id::{ContentHash, Variant};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::blobs::Blobs;
@@ -41,9 +42,9 @@ pub(crate) async fn open(config: &Config, data_dir: &DataDir) -> Result<Opened, 
         enrol::enrol(&files, settings).await?;
     }
     let identity = files.identity()?;
-    let cloud = open_cloud(config, data_dir, &files).await?;
+    let (cloud, here) = open_cloud(config, data_dir, &files).await?;
     let reset_key = ca::reset_key(identity.key.secret_der());
-    let keeper = Keeper::new(cloud.clone(), files, settings.join.clone());
+    let keeper = Keeper::new(cloud.clone(), files, settings.join.clone(), here);
     Ok(Opened {
         cloud,
         identity,
@@ -55,20 +56,23 @@ pub(crate) async fn open(config: &Config, data_dir: &DataDir) -> Result<Opened, 
     })
 }
 
+/// What is known from before, and the cloud variants whose files are all here.
 async fn open_cloud(
     config: &Config,
     data_dir: &DataDir,
     files: &Files,
-) -> Result<Arc<Cloud>, StartError> {
+) -> Result<(Arc<Cloud>, BTreeSet<ContentHash>), StartError> {
     let ca = FleetCa::elsewhere(files.ca()?);
     let store = Store::open(&data_dir.database())?;
     let contact_s = store.replica()?.contact_s;
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
     let settings = config.serving.clone();
     let serving = Serving::new(config.backend.clone(), blobs.clone(), data_dir.bundles(), settings);
+    let mut here = BTreeSet::new();
     for record in store.bundles()? {
         if record.variant == Variant::Cloud && models::is_whole(&blobs, &record.signed) {
             serving.add(&record.signed, None)?;
+            here.insert(record.bundle);
         }
     }
     for (model, policy) in store.policies()? {
@@ -77,7 +81,7 @@ async fn open_cloud(
     let access_log = crate::server::open_access_log(config)?;
     let cloud = Cloud::new(Database::new(store), ca, blobs, serving, access_log).await?;
     cloud.control.away_since(contact_s);
-    Ok(cloud)
+    Ok((cloud, here))
 }
 
 /// A certificate chain as it came over the wire, with the key that it is for.

@@ -1,6 +1,7 @@
 //! Several nodes: they join, know what the control node knows, and no request is lost with one.
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
+use outrigger_tests::faketime::FakeTime;
 use outrigger_tests::nodes::{Amount, Fleet, connected, run};
 use outrigger_tests::world::{eventually, fashion};
 use serde_json::Value;
@@ -15,6 +16,21 @@ fn no_request_is_lost_with_its_node() {
     let report = run(Amount::SHORT).unwrap();
     println!("{report}");
     report.check().unwrap();
+}
+
+/// A node that was off until its certificate had ended is known by its key, and gets a fresh one.
+#[test]
+fn a_node_that_was_off_for_weeks_comes_back() {
+    let Some(faketime) = FakeTime::bring().unwrap() else { return };
+    let mut fleet = Fleet::start(1).unwrap();
+    let file = fleet.nodes[0].data_dir().join("node/node.pem");
+    let before = std::fs::read(&file).unwrap();
+    assert_eq!(fleet.nodes[0].stop().unwrap(), Some(0));
+    let clock = faketime.clock(&fleet.world.folder().join("clock"), "+60d").unwrap();
+    fleet.world.cloud.restart_in(&clock.environment()).unwrap();
+    fleet.nodes[0].restart_in(&clock.environment()).unwrap();
+    let renewed = || (std::fs::read(&file).ok()? != before).then_some(());
+    eventually("a fresh certificate", PATIENCE, renewed).unwrap();
 }
 
 /// Clients of the standard keep one of two nodes busy: the device asks the other.

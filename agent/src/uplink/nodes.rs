@@ -36,6 +36,8 @@ pub(super) struct Nodes {
     counters: Arc<Counters>,
     /// Rung when [`Balance::poll_action`] may have something to say.
     changed: Notify,
+    /// Rung for all who wait when there is one more connection.
+    connected: Notify,
 }
 
 struct Known {
@@ -95,6 +97,7 @@ impl Nodes {
             clock: clock.clone(),
             counters: counters.clone(),
             changed: Notify::new(),
+            connected: Notify::new(),
         })
     }
 
@@ -144,7 +147,13 @@ impl Nodes {
         let mut last = Problem::new(ProblemCode::Unreachable, "no node of the cloud is connected")
             .hint("outrigger-agent status tells why");
         for attempts in 1..=ATTEMPTS_MAX {
-            let Some(mut attempt) = self.begin(tried.as_ref()) else { break };
+            let begun = match &tried {
+                Some((tried, Outcome::Dead | Outcome::Draining)) => {
+                    self.begin_again(tried, deadline).await
+                }
+                tried => self.begin(tried.as_ref().map(|(peer, _)| peer)),
+            };
+            let Some(mut attempt) = begun else { break };
             if tried.is_some() {
                 self.counters.asked_again(&last);
             }
@@ -155,7 +164,7 @@ impl Nodes {
             if !attempt.outcome.may_be_asked_again() {
                 break;
             }
-            tried = Some(attempt.peer.clone());
+            tried = Some((attempt.peer.clone(), attempt.outcome));
         }
         Err(last)
     }
@@ -170,6 +179,20 @@ impl Nodes {
         };
         line.waiting.begin();
         Some(Attempt { nodes: self, peer, line, outcome: Outcome::Cancelled })
+    }
+
+    /// Another attempt after the first node died: of one that is connected, or will be in time.
+    async fn begin_again(&self, tried: &Peer, deadline: Instant) -> Option<Attempt<'_>> {
+        loop {
+            let connected = self.connected.notified(); // before it is looked, so that none is missed
+            if let Some(attempt) = self.begin(Some(tried)) {
+                return Some(attempt);
+            }
+            if !self.known().balance.may_come(tried) {
+                return None;
+            }
+            tokio::time::timeout_at(deadline.into(), connected).await.ok()?;
+        }
     }
 
     /// Keeps the connections as the balance wants them, until it is dropped.
@@ -247,6 +270,7 @@ impl Nodes {
         let line = Arc::new(Line { connection, waiting: Waiting::default() });
         known.balance.handle_connected(&peer);
         known.lines.insert(peer, line.clone());
+        self.connected.notify_waiters();
         line
     }
 

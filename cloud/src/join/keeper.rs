@@ -4,9 +4,11 @@
 use link::frames::{self, LinkError};
 use link::{pki, quic, tls};
 use protocol::ALPN_NODE;
+use protocol::id::ContentHash;
 use protocol::problem::{ProblemCode, chain};
 use protocol::wire::{EnrolReply, NodeHello, NodeReport, RenewRequest};
 use quinn::{Connection, Endpoint, SendStream};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -42,12 +44,17 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(cloud: Arc<Cloud>, files: Files, control: String) -> Self {
+    pub(super) fn new(
+        cloud: Arc<Cloud>,
+        files: Files,
+        control: String,
+        here: BTreeSet<ContentHash>,
+    ) -> Self {
         Self {
             cloud,
             files,
             control,
-            models: Models::default(),
+            models: Models::new(here),
             is_whole: AtomicBool::new(false),
             connection: Mutex::default(),
             serves: OnceLock::new(),

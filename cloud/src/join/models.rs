@@ -55,6 +55,11 @@ pub(super) fn is_whole(blobs: &Blobs, signed: &SignedManifest) -> bool {
 }
 
 impl Models {
+    /// These are here already.
+    pub(super) fn new(here: BTreeSet<ContentHash>) -> Self {
+        Self { here: Mutex::new(here), ..Self::default() }
+    }
+
     /// How many variants are not here yet.
     pub(super) fn missing(&self) -> u64 {
         self.missing.load(Relaxed)

@@ -187,6 +187,11 @@ impl Balance {
         Some(chosen)
     }
 
+    /// Whether another than `tried` may be connected soon.
+    pub fn may_come(&self, tried: &Peer) -> bool {
+        self.peers.iter().any(|(peer, node)| peer != tried && node.listed)
+    }
+
     /// Whether anybody can be asked.
     pub fn can_ask(&self) -> bool {
         self.peers.values().any(Node::is_open)

@@ -1,7 +1,7 @@
 //! An inference node under test.
 
 use super::process::{Process, eventually, program};
-use super::{Operator, World};
+use super::{Environment, Operator, World};
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -47,10 +47,19 @@ impl Node {
     /// # Errors
     /// It does not get ready; with what it printed.
     pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.restart_in(&[])
+    }
+
+    /// Starts it, on the port that it had before, with these variables in its environment.
+    ///
+    /// # Errors
+    /// It does not get ready; with what it printed.
+    pub fn restart_in(&mut self, environment: &Environment) -> anyhow::Result<()> {
         self.kill();
         let listening = self.data_dir.join("listening");
         let _ = std::fs::remove_file(&listening);
         let mut command = Command::new(program("outrigger-cloud")?);
+        command.envs(environment.iter().cloned());
         command.args(["serve", "--role", "inference", "--join", &self.control, "--data-dir"]);
         command.arg(&self.data_dir).args(["--listen", &self.address]);
         command.arg("--token-file").arg(&self.token);

@@ -256,6 +256,7 @@ fn the_last_node_is_asked_although_it_is_ejected() {
     assert!(cloud.balance.peers[&peer].is_ejected(cloud.now));
     assert_eq!(cloud.balance.choose(None, 1, cloud.now), Some(peer.clone()));
     assert_eq!(cloud.balance.choose(Some(&peer), 1, cloud.now), None, "not twice the same");
+    assert!(!cloud.balance.may_come(&peer) && cloud.balance.may_come(&Peer::Control));
 }
 
 #[test]
