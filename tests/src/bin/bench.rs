@@ -2,9 +2,8 @@
 
 use clap::{Parser, ValueEnum};
 use outrigger_tests::bench;
-use outrigger_tests::nodes;
 use outrigger_tests::people::{exit_code, write_json};
-use outrigger_tests::soak::{self, Amount};
+use outrigger_tests::{nodes, overload, soak, swap};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,12 +21,16 @@ struct Args {
     /// For `footprint`: the agent is the shipped one, and without pipelines it has so many bytes.
     #[arg(long)]
     bare_bytes: Option<u64>,
+    #[command(flatten)]
+    cascade: bench::cascade::Sources,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
     /// Local calls and deferrals beside in-process ONNX Runtime.
     Agent,
+    /// What deferral costs and what it promises, beside other rules.
+    Cascade,
     /// CUDA under the agent beside Python's ONNX Runtime; without an NVIDIA GPU, why not.
     Gpu,
     /// Accepted answers when the world changes: how soon it is noticed, and how often in error.
@@ -40,6 +43,10 @@ enum Name {
     Nodes,
     /// Thousands of calls, after which nothing has grown; fails where something has.
     Soak,
+    /// A version is exchanged 1,000 times while it is asked; fails where anybody notices.
+    Swap,
+    /// Three times as many requests as can be answered; fails where the answers get worse.
+    Overload,
 }
 
 fn main() -> ExitCode {
@@ -49,6 +56,10 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let report = match args.name {
         Name::Agent => bench::agent::run(args.short)?,
+        Name::Cascade => match bench::cascade::run(&args.cascade, args.short)? {
+            Some(report) => report,
+            None => return Ok(()),
+        },
         Name::Gpu => match bench::gpu::run(args.short)? {
             Some(report) => report,
             None => return Ok(()),
@@ -56,14 +67,19 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Name::Drift => bench::drift::run(args.short)?,
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
         Name::Serve => serve(args)?,
-        Name::Nodes => {
-            nodes::run(if args.short { nodes::Amount::SHORT } else { nodes::Amount::WHOLE })?
-        }
-        Name::Soak => soak::run(if args.short { Amount::SHORT } else { Amount::WHOLE })?,
+        Name::Nodes if args.short => nodes::run(nodes::Amount::SHORT)?,
+        Name::Nodes => nodes::run(nodes::Amount::WHOLE)?,
+        Name::Soak if args.short => soak::run(soak::Amount::SHORT)?,
+        Name::Soak => soak::run(soak::Amount::WHOLE)?,
+        Name::Swap if args.short => swap::run(swap::Amount::SHORT)?,
+        Name::Swap => swap::run(swap::Amount::WHOLE)?,
+        Name::Overload if args.short => overload::run(overload::Effort::SHORT, false)?,
+        Name::Overload => overload::run(overload::Effort::WHOLE, true)?,
     };
     println!("{report}");
     write_json(args.json.as_deref(), &report)?;
-    if matches!(args.name, Name::Soak | Name::Nodes) { report.check() } else { Ok(()) }
+    let proves = matches!(args.name, Name::Nodes | Name::Soak | Name::Swap | Name::Overload);
+    if proves { report.check() } else { Ok(()) }
 }
 
 /// Figures, and a picture.
