@@ -76,10 +76,19 @@ impl Ask {
     }
 }
 
+/// How long the answers took, and how many calls were refused.
+type Called = (Vec<Duration>, usize);
+
+/// Who is refused comes back after this.
+const COME_BACK_AFTER: Duration = Duration::from_millis(5);
+/// Of one caller: a server that refuses so many answers nobody.
+const REFUSALS_MAX: usize = 10_000;
+
 /// Callers who are connected.
 pub struct Callers {
     runtime: Runtime,
     callers: Vec<Caller>,
+    refused: usize,
 }
 
 enum Caller {
@@ -88,24 +97,30 @@ enum Caller {
 }
 
 impl Caller {
-    async fn call(&mut self) -> anyhow::Result<()> {
+    /// Whether there was an answer, or the server has too much to do.
+    async fn ask(&mut self) -> anyhow::Result<bool> {
         match self {
-            Self::Http(connection) => connection.call().await,
-            Self::Grpc(caller) => caller.call().await,
+            Self::Http(connection) => Ok(connection.ask().await?.is_none()),
+            Self::Grpc(caller) => caller.ask().await,
         }
     }
 
-    /// Calls until `end`, and at least so often; how long each call took.
-    async fn call_until(&mut self, end: Instant, least: usize) -> anyhow::Result<Vec<Duration>> {
-        let mut latencies = Vec::new();
+    /// Calls until `end`, and at least so often; how long each answer took, and how many calls were
+    /// refused before they were answered: whoever is refused asks again a moment later.
+    async fn call_until(&mut self, end: Instant, least: usize) -> anyhow::Result<Called> {
+        let (mut latencies, mut refused) = (Vec::new(), 0);
         let mut start = Instant::now();
         while start < end || latencies.len() < least {
-            self.call().await?;
+            while !self.ask().await? {
+                refused += 1;
+                ensure!(refused < REFUSALS_MAX, "refused again and again");
+                tokio::time::sleep(COME_BACK_AFTER).await;
+            }
             let now = Instant::now();
             latencies.push(now - start);
             start = now;
         }
-        Ok(latencies)
+        Ok((latencies, refused))
     }
 }
 
@@ -117,7 +132,7 @@ impl Callers {
     pub fn connect(target: &Target, count: usize) -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let callers = runtime.block_on(connect(target, count))?;
-        let mut callers = Self { runtime, callers };
+        let mut callers = Self { runtime, callers, refused: 0 };
         callers.call_until(Instant::now(), 1)?;
         Ok(callers)
     }
@@ -130,26 +145,33 @@ impl Callers {
         self.call_until(Instant::now() + time, least.div_ceil(self.callers.len().max(1)))
     }
 
+    /// Calls that were refused since this was asked last: those callers asked again.
+    pub fn take_refused(&mut self) -> usize {
+        std::mem::take(&mut self.refused)
+    }
+
     /// `least` is for each.
     fn call_until(&mut self, end: Instant, least: usize) -> anyhow::Result<Vec<Duration>> {
         let callers = std::mem::take(&mut self.callers);
-        let (callers, latencies) = self.runtime.block_on(async {
+        let (callers, latencies, refused) = self.runtime.block_on(async {
             let mut calls = JoinSet::new();
             for mut caller in callers {
                 calls.spawn(async move {
-                    let latencies = caller.call_until(end, least).await?;
-                    anyhow::Ok((caller, latencies))
+                    let called = caller.call_until(end, least).await?;
+                    anyhow::Ok((caller, called))
                 });
             }
-            let (mut callers, mut all) = (Vec::new(), Vec::new());
+            let (mut callers, mut all, mut refused) = (Vec::new(), Vec::new(), 0);
             while let Some(done) = calls.join_next().await {
-                let (caller, latencies) = done??;
+                let (caller, called) = done??;
                 callers.push(caller);
-                all.extend(latencies);
+                all.extend(called.0);
+                refused += called.1;
             }
-            anyhow::Ok((callers, all))
+            anyhow::Ok((callers, all, refused))
         })?;
         self.callers = callers;
+        self.refused += refused;
         Ok(latencies)
     }
 }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// Compressed or not, and the length of the message.
 const PREFIX_BYTES: usize = 5;
+/// How servers say that they have too much to do: `RESOURCE_EXHAUSTED`, `UNAVAILABLE`.
+const OVERLOADED: [&str; 2] = ["8", "14"];
 
 #[derive(Clone)]
 pub(super) struct Caller {
@@ -41,7 +43,8 @@ impl Caller {
         Ok(Self { connection, uri, authorization, message, expected })
     }
 
-    pub(super) async fn call(&mut self) -> anyhow::Result<()> {
+    /// Asks; whether there was an answer, or the server has too much to do.
+    pub(super) async fn ask(&mut self) -> anyhow::Result<bool> {
         let request = Request::post(&self.uri)
             .header("content-type", "application/grpc")
             .header("te", "trailers");
@@ -64,11 +67,15 @@ impl Caller {
         let status = |headers: &http::HeaderMap| headers.get("grpc-status").cloned();
         let status = trailers.as_ref().and_then(status).or_else(|| status(&head.headers));
         let said = trailers.as_ref().unwrap_or(&head.headers).get("grpc-message");
+        if status.as_ref().is_some_and(|status| OVERLOADED.iter().any(|code| status == code)) {
+            return Ok(false);
+        }
         ensure!(status.is_some_and(|status| status == "0"), "a failed call: {said:?}");
         let message = message.freeze();
         let message = message.get(PREFIX_BYTES..).context("an empty answer")?;
         let answer = ModelInferResponse::decode(message)?;
         let tensor = answer.raw_output_contents.first().context("no tensor")?;
-        check_numbers(tensor, &self.expected)
+        check_numbers(tensor, &self.expected)?;
+        Ok(true)
     }
 }

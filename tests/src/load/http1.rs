@@ -25,12 +25,6 @@ impl Connection {
         Ok(Self { stream, request, expected, buffer: BytesMut::with_capacity(HEAD_MAX_BYTES) })
     }
 
-    /// Asks; the answer must be the right one.
-    pub(super) async fn call(&mut self) -> anyhow::Result<()> {
-        let refused = self.ask().await?;
-        refused.map_or(Ok(()), |status| bail!("status {status}: refused"))
-    }
-
     /// Asks; the status, if the server has too much to do.
     pub(super) async fn ask(&mut self) -> anyhow::Result<Option<u16>> {
         self.stream.write_all(&self.request).await?;

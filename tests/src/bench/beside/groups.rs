@@ -36,6 +36,8 @@ pub(in crate::bench) struct Found {
     pub(in crate::bench) added_ms: Vec<f64>,
     /// The yardstick's CPU per call over the server's.
     pub(in crate::bench) efficiency: Vec<f64>,
+    /// Calls that were refused at first, over all rounds.
+    refused: usize,
 }
 
 impl Found {
@@ -62,6 +64,7 @@ impl Found {
             ("cpu_ms_per_call", of(&self.cpu_ms)),
             ("added_cpu_ms", of(&self.added_ms)),
             ("cpu_efficiency", of(&self.efficiency)),
+            ("refused", json!(self.refused)),
         ])
     }
 }
@@ -98,6 +101,7 @@ impl Group {
             let latencies = cell.callers.call_for(time, CALLS_MIN);
             let latencies = latencies.with_context(|| cell.server.to_owned())?;
             cell.found.add(&latencies, (start.elapsed(), cpu.seconds()?), yardstick_ms);
+            cell.found.refused += cell.callers.take_refused();
         }
         Ok(())
     }
