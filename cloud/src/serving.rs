@@ -111,6 +111,8 @@ impl Size {
 pub struct Admitted {
     slot: Arc<Slot>,
     version: Version,
+    /// Held from here on: a version that is exchanged meanwhile is not loaded again for it.
+    lane: Option<Arc<Lane>>,
     place: Place,
 }
 
@@ -235,7 +237,8 @@ impl Serving {
             slot.device_asks();
         }
         let place = self.door.admit(who, &knock.size.ask(slot.number))?;
-        Ok(Admitted { slot, version, place })
+        let lane = slot.lane();
+        Ok(Admitted { slot, version, lane, place })
     }
 
     fn find(
@@ -287,7 +290,7 @@ impl Serving {
         request: InferRequest,
         deadline: Instant,
     ) -> Result<Inferred, Problem> {
-        let lane = self.load_slot(&admitted.slot).await?;
+        let lane = self.lane(admitted).await?;
         let InferRequest { inputs, outputs, model: name, id, .. } = request;
         let Some(permit) = admitted.place.permit() else { return Err(late()) };
         let (flow, weight, priority) = (permit.flow(), permit.weight(), permit.priority());
@@ -343,6 +346,16 @@ impl Serving {
         }
         wanted.sort_by_key(|(age, _)| *age);
         wanted.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    async fn lane(self: &Arc<Self>, admitted: &Admitted) -> Result<Arc<Lane>, ServeError> {
+        match &admitted.lane {
+            Some(lane) => {
+                admitted.slot.used.store(self.next_use(), Relaxed);
+                Ok(lane.clone())
+            }
+            None => self.load_slot(&admitted.slot).await,
+        }
     }
 
     async fn load_slot(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Lane>, ServeError> {

@@ -5,12 +5,14 @@
 //! at once; [`small_models`] and [`onnx`] make models; [`python`] and [`foreign`] bring in clients that
 //! nobody here wrote; [`simulation`] is the whole system in one thread under one seed, over the links of
 //! [`network`], which [`relay`] makes of real packets; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
-//! [`demo`], [`mod@bench`], [`deadlines`], [`pipelines`], [`power_cut`] and [`soak`] are what `cargo xtask` runs under
+//! [`callers`] are the programs and devices that call a cloud. [`demo`], [`mod@bench`], [`deadlines`],
+//! [`pipelines`], [`power_cut`], [`soak`], [`swap`] and [`overload`] are what `cargo xtask` runs under
 //! those names; [`architecture`] holds the rules of the code base.
 
 pub mod architecture;
 pub mod bad;
 pub mod bench;
+pub mod callers;
 pub mod deadlines;
 pub mod demo;
 pub mod faketime;
@@ -25,6 +27,7 @@ pub mod load;
 pub mod network;
 pub mod nodes;
 pub mod onnx;
+pub mod overload;
 pub mod people;
 pub mod pipelines;
 pub mod power_cut;
@@ -36,4 +39,5 @@ pub mod simulation;
 pub mod small_models;
 pub mod soak;
 pub mod statistics;
+pub mod swap;
 pub mod world;

@@ -16,7 +16,7 @@ pub use cpu::{CpuMeter, with_descendants};
 pub use node::Node;
 pub use operator::Operator;
 pub use process::{Process, eventually, program, pss_kb};
-pub use publisher::{Edge, Publisher};
+pub use publisher::{Edge, Publisher, Single};
 
 use anyhow::Context;
 use std::path::{Path, PathBuf};

@@ -71,8 +71,7 @@ impl Serving {
 
     /// How many requests wait for a session, over all models.
     pub fn waiting(&self) -> usize {
-        let loaded = |slot: Arc<Slot>| slot.loaded.try_lock().ok()?.clone();
-        self.slots().into_iter().filter_map(loaded).map(|lane| lane.waiting()).sum()
+        self.slots().iter().filter_map(|slot| slot.lane()).map(|lane| lane.waiting()).sum()
     }
 
     /// How many variants are known, and how many of them are loaded.

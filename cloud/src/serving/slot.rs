@@ -94,6 +94,11 @@ impl Slot {
         asked.is_some_and(|at| at.elapsed() < DEVICE_IDLE)
     }
 
+    /// The model, unless it is being loaded or unloaded at this moment.
+    pub(super) fn lane(&self) -> Option<Arc<Lane>> {
+        self.loaded.try_lock().ok()?.clone()
+    }
+
     /// Whether it is loaded; one that is being loaded or unloaded at this moment counts as not.
     pub(super) fn is_loaded(&self) -> bool {
         self.loaded.try_lock().is_ok_and(|model| model.is_some())

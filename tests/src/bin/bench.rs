@@ -2,9 +2,8 @@
 
 use clap::{Parser, ValueEnum};
 use outrigger_tests::bench;
-use outrigger_tests::nodes;
 use outrigger_tests::people::{exit_code, write_json};
-use outrigger_tests::soak::{self, Amount};
+use outrigger_tests::{nodes, overload, soak, swap};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,6 +39,10 @@ enum Name {
     Nodes,
     /// Thousands of calls, after which nothing has grown; fails where something has.
     Soak,
+    /// A version is exchanged 1,000 times while it is asked; fails where anybody notices.
+    Swap,
+    /// Three times as many requests as can be answered; fails where the answers get worse.
+    Overload,
 }
 
 fn main() -> ExitCode {
@@ -56,14 +59,19 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Name::Drift => bench::drift::run(args.short)?,
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
         Name::Serve => serve(args)?,
-        Name::Nodes => {
-            nodes::run(if args.short { nodes::Amount::SHORT } else { nodes::Amount::WHOLE })?
-        }
-        Name::Soak => soak::run(if args.short { Amount::SHORT } else { Amount::WHOLE })?,
+        Name::Nodes if args.short => nodes::run(nodes::Amount::SHORT)?,
+        Name::Nodes => nodes::run(nodes::Amount::WHOLE)?,
+        Name::Soak if args.short => soak::run(soak::Amount::SHORT)?,
+        Name::Soak => soak::run(soak::Amount::WHOLE)?,
+        Name::Swap if args.short => swap::run(swap::Amount::SHORT)?,
+        Name::Swap => swap::run(swap::Amount::WHOLE)?,
+        Name::Overload if args.short => overload::run(overload::Effort::SHORT, false)?,
+        Name::Overload => overload::run(overload::Effort::WHOLE, true)?,
     };
     println!("{report}");
     write_json(args.json.as_deref(), &report)?;
-    if matches!(args.name, Name::Soak | Name::Nodes) { report.check() } else { Ok(()) }
+    let proves = matches!(args.name, Name::Nodes | Name::Soak | Name::Swap | Name::Overload);
+    if proves { report.check() } else { Ok(()) }
 }
 
 /// Figures, and a picture.

@@ -29,6 +29,34 @@ pub struct Edge<'e> {
     pub probes: &'e [([f32; WIDTH], [f32; WIDTH])],
 }
 
+/// A variant with one input and one output.
+#[derive(Debug, Clone)]
+pub struct Single {
+    /// The model's name.
+    pub model: String,
+    /// Its version.
+    pub version: u64,
+    /// For devices or for the cloud.
+    pub variant: Variant,
+    /// The ONNX file.
+    pub onnx: Vec<u8>,
+    /// What it takes.
+    pub input: TensorSpec,
+    /// What it gives.
+    pub output: TensorSpec,
+    /// Inputs, and what it answers to them.
+    pub probes: Vec<(Tensor, Tensor)>,
+}
+
+impl Single {
+    fn manifest(&self, files: &[(&str, Vec<u8>)]) -> anyhow::Result<Manifest> {
+        let (model, version) = (self.model.as_str(), self.version);
+        let edge = Edge { model, version, onnx: Vec::new(), probes: &[] };
+        let (inputs, outputs) = (vec![self.input.clone()], vec![self.output.clone()]);
+        Ok(Manifest { variant: self.variant, inputs, outputs, ..manifest(&edge, files)? })
+    }
+}
+
 /// Somebody who holds an operator's keys.
 pub struct Publisher {
     http: ureq::Agent,
@@ -81,20 +109,45 @@ impl Publisher {
         Ok(signed.bundle())
     }
 
-    fn call(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<()> {
+    /// The same for a variant of any shape.
+    ///
+    /// # Errors
+    /// What the cloud answered.
+    pub fn publish_single(&self, single: &Single) -> anyhow::Result<()> {
+        let probe = |(input, output): &(Tensor, Tensor)| {
+            Probe::new(std::slice::from_ref(input), std::slice::from_ref(output))
+        };
+        let probes = ProbeSet { probes: single.probes.iter().map(probe).collect() };
+        let files = [(MODEL_FILE, single.onnx.clone()), (PROBES_FILE, probes.encode_to_vec())];
+        for (_, bytes) in &files {
+            let path = format!("/v1/blobs/{}", ContentHash::of(bytes));
+            if self.call("HEAD", &path, b"").is_err() {
+                self.call("PUT", &path, bytes)?; // another variant may have brought it
+            }
+        }
+        let signed = self.key.sign(&single.manifest(&files)?);
+        self.call("POST", "/v1/models", &signed.to_json()).map(drop)
+    }
+
+    /// What the cloud counts.
+    ///
+    /// # Errors
+    /// What the cloud answered.
+    pub fn stats(&self) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.call("GET", "/v1/stats", b"")?)?)
+    }
+
+    fn call(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<String> {
         let request = http::Request::builder()
             .method(method)
             .uri(format!("https://{}{path}", self.cloud))
             .header("authorization", &self.bearer);
         let mut response = self.http.run(request.body(body)?)?;
+        let text = response.body_mut().read_to_string()?;
         if !response.status().is_success() {
-            bail!(
-                "{method} {path}: {}: {}",
-                response.status(),
-                response.body_mut().read_to_string()?
-            );
+            bail!("{method} {path}: {}: {text}", response.status());
         }
-        Ok(())
+        Ok(text)
     }
 }
 

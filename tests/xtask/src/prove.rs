@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 mod deadlines;
-mod nodes;
+mod lasting;
 mod package;
 pub(crate) mod pipelines;
 mod power_cut;
 mod simulation;
-mod soak;
 
 /// Prove a claim that takes longer than a test, or needs root.
 #[derive(clap::Args)]
@@ -49,12 +48,16 @@ enum Claim {
     Simulation,
     /// After 24,000 calls, good and bad, and new versions in between, none is lost and the agent has not grown.
     Soak,
+    /// A version is exchanged 1,000 times while it is asked: no call fails, and the cloud has not grown.
+    Swap,
+    /// Three times as much as the cloud can answer: it answers as much and as quickly as ever, and refuses the rest at once.
+    Overload,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.claim {
         Claim::Deadlines => return deadlines::prove(args.short),
-        Claim::Nodes => return nodes::prove(args.short),
+        Claim::Nodes => return lasting::prove("nodes", args.short),
         Claim::Package => package::prove(args.short)?,
         Claim::Pipelines => {
             let (models, speech) = (args.models.as_deref(), args.speech.as_deref());
@@ -62,7 +65,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Claim::PowerCut => power_cut::prove(args.short)?,
         Claim::Simulation => return simulation::prove(args.short, args.seeds),
-        Claim::Soak => return soak::prove(args.short),
+        Claim::Soak => return lasting::prove("soak", args.short),
+        Claim::Swap => return lasting::prove("swap", args.short),
+        Claim::Overload => return lasting::prove("overload", args.short),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,10 @@
 //! drops what was accepted, but a limit on what is accepted: additive increase, multiplicative
 //! decrease (Chiu and Jain, 1989).
 //!
+//! A queue that stands although nobody is refused is no overload: so many callers wait for their
+//! answers before they ask again, and refusing some of them would help nobody. So the limit falls only
+//! where it binds, and comes back to where it started once it does not bind any more.
+//!
 //! Why not the gradient of latencies (Netflix concurrency-limits, Gradient2): it has to guess
 //! the queue from round trips. Here the queue is our own and can be looked at; batches make runs
 //! longer and throughput higher at once, which a gradient takes for congestion; and its long-term
@@ -20,7 +24,7 @@ use crate::batch::Load;
 /// How the limit moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitPolicy {
-    /// Never fewer items, and never fewer than 3 for each session.
+    /// Never fewer items, and never fewer than 3 requests of those that wait for each session.
     pub min: u32,
     /// Never more items.
     pub max: u32,
@@ -89,15 +93,20 @@ impl Limit {
     fn adjust(&mut self, load: &Load) {
         let target = self.policy.target.max(load.batch_time / 4);
         let standing = self.standing.unwrap_or_default();
-        let min = self.policy.min.max(3 * load.sessions).max(1);
-        let step = if standing > target {
+        let request = load.waiting_items / load.waiting_requests.max(1);
+        let room = load.sessions.saturating_mul(request.max(1)).saturating_mul(3);
+        let min = self.policy.min.max(room).max(1);
+        let start = self.policy.start;
+        let step = if !self.was_hit {
+            // Back towards the start, where an overload has ended.
+            let raised = self.limit.saturating_add((self.limit / 16).max(1)).min(start);
+            self.limit.max(raised)
+        } else if standing > target {
             // By what stands too much, but by a quarter at most: bursts end by themselves.
             let surplus = items_in(standing - target, load).max(1);
             self.limit.saturating_sub(surplus.min((self.limit / 4).max(1)))
-        } else if self.was_hit {
-            self.limit.saturating_add((self.limit / 16).max(1))
         } else {
-            self.limit
+            self.limit.saturating_add((self.limit / 16).max(1))
         };
         self.limit = step.clamp(min, self.policy.max.max(min));
     }
@@ -117,7 +126,16 @@ mod tests {
 
     fn load(waiting_items: u32) -> Load {
         let (item_time, batch_time) = (MS(1), MS(8));
-        Load { sessions: 1, busy: 1, waiting_items, item_time, batch_time, ..Load::default() }
+        let waiting_requests = waiting_items;
+        Load {
+            sessions: 1,
+            busy: 1,
+            waiting_requests,
+            waiting_items,
+            item_time,
+            batch_time,
+            ..Load::default()
+        }
     }
 
     /// The limit after `rounds` of 1 ms each, with these backlogs in turn.
@@ -142,6 +160,25 @@ mod tests {
     fn a_standing_queue_shrinks_it() {
         assert_eq!(after(&[40, 30], 102, true), 48, "by a quarter at most");
         assert_eq!(after(&[40, 30], 5000, true), 8, "down to its bound");
+    }
+
+    #[test]
+    fn who_waits_for_answers_before_asking_again_is_not_refused() {
+        assert_eq!(after(&[40, 30], 5000, false), 64);
+    }
+
+    #[test]
+    fn it_comes_back_when_the_overload_has_ended() {
+        let start = Instant::now();
+        let mut limit = Limit::new(LimitPolicy::default());
+        for ms in 0..10_000 {
+            if ms < 5000 {
+                limit.hit();
+            }
+            limit.observe(&load(30), start + MS(ms));
+            assert!(ms != 4999 || limit.get() == 8);
+        }
+        assert_eq!(limit.get(), 64);
     }
 
     #[test]

@@ -9,7 +9,7 @@ const MODEL: ModelSlot = ModelSlot(1);
 
 fn gate() -> Gate {
     let mut gate = Gate::new(GatePolicy { tensor_bytes: 1000, ..GatePolicy::default() });
-    gate.add_model(MODEL, LimitPolicy { start: 10, ..LimitPolicy::default() });
+    gate.add_model(MODEL, LimitPolicy { min: 8, start: 10, ..LimitPolicy::default() });
     gate
 }
 

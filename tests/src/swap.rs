@@ -1,0 +1,167 @@
+//! A model's version is exchanged again and again while callers ask it: no call may fail or get the
+//! answer of another version than it names, and what the cloud takes must not grow.
+
+use crate::bench::{BenchReport, Goal, Row, rounded};
+use crate::callers::{Call, Https, KeyHolder};
+use crate::onnx::perceptron;
+use crate::world::{Publisher, Single, World};
+use anyhow::{Context, bail, ensure};
+use models::backend::{Backend, SessionOptions};
+use models::ort_backend::{OrtBackend, find_library};
+use protocol::id::Variant;
+use protocol::manifest::TensorSpec;
+use protocol::tensor::{DataType, Tensor};
+use serde_json::json;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// How often.
+#[derive(Debug, Clone, Copy)]
+pub struct Amount {
+    /// Exchanges before memory is looked at for the first time.
+    pub warm_up: u64,
+    /// Exchanges after that.
+    pub swaps: u64,
+}
+
+impl Amount {
+    /// The whole proof.
+    pub const WHOLE: Self = Self { warm_up: 50, swaps: 1000 };
+    /// To see that it runs and holds.
+    pub const SHORT: Self = Self { warm_up: 5, swaps: 20 };
+}
+
+const MODEL: &str = "swapped";
+const CALLERS: usize = 4;
+const PROBES: usize = 8;
+
+/// Two models in turn: the odd versions and the even ones.
+struct Versions {
+    files: [Vec<u8>; 2],
+    probes: [Vec<(Tensor, Tensor)>; 2],
+}
+
+impl Versions {
+    fn make(folder: &Path) -> anyhow::Result<Self> {
+        let files = [perceptron(1), perceptron(2)];
+        let probes = files.each_ref().map(|onnx| probes(folder, onnx));
+        let [even, odd] = probes;
+        Ok(Self { files, probes: [even?, odd?] })
+    }
+
+    fn publish(&self, publisher: &Publisher, version: u64) -> anyhow::Result<()> {
+        let spec = |name: &str, width| TensorSpec {
+            name: name.into(),
+            datatype: DataType::Fp32,
+            shape: vec![-1, width],
+        };
+        let at = usize::from(!version.is_multiple_of(2));
+        publisher.publish_single(&Single {
+            model: MODEL.into(),
+            version,
+            variant: Variant::Cloud,
+            onnx: self.files[at].clone(),
+            input: spec("x", 64),
+            output: spec("y", 10),
+            probes: self.probes[at].clone(),
+        })
+    }
+}
+
+fn probes(folder: &Path, onnx: &[u8]) -> anyhow::Result<Vec<(Tensor, Tensor)>> {
+    let file = folder.join("probed.onnx");
+    std::fs::write(&file, onnx)?;
+    let backend = OrtBackend::open(&find_library(None)?)?;
+    let mut session = backend.load(&file, &SessionOptions::default())?;
+    let probe = |seed: usize| {
+        let values: Vec<f32> = (0..64).map(|at| ((seed * 64 + at) as f32).sin()).collect();
+        let input = Tensor::from_f32("x", vec![1, 64], &values)?;
+        let output = session.run(std::slice::from_ref(&input), &[])?.remove(0);
+        anyhow::Ok((input, output))
+    };
+    (0..PROBES).map(probe).collect()
+}
+
+/// What became of the calls.
+#[derive(Default)]
+struct Calls {
+    ended: AtomicBool,
+    answered: AtomicU64,
+}
+
+/// Calls until the end; every answer is that of the version which it names, and versions only grow.
+async fn call(who: &KeyHolder, versions: &Versions, calls: &Calls) -> anyhow::Result<()> {
+    let mut https = Https::connect(who).await?;
+    let (input, _) = &versions.probes[0][0];
+    let parameters = json!({ "timeout": 10_000_000 });
+    let call = Call::new(who, MODEL, (std::slice::from_ref(input), &[]), &parameters);
+    let mut last = 0;
+    while !calls.ended.load(Relaxed) {
+        let reply = https.call(&call).await?;
+        let outputs = match reply.said()? {
+            Ok(outputs) => outputs,
+            Err(problem) => bail!("after version {last}: {problem}"),
+        };
+        let named =
+            reply.json()?["model_version"].as_str().context("no version")?.parse::<u64>()?;
+        ensure!(named >= last, "version {named} answered after version {last}");
+        last = named;
+        let expected = &versions.probes[usize::from(!named.is_multiple_of(2))][0].1;
+        let near = |(a, b): (f32, f32)| (a - b).abs() <= 1e-5 * (1.0 + b.abs());
+        let (got, wanted) = (outputs[0].to_f32(), expected.to_f32());
+        let (got, wanted) = (got.context("no numbers")?, wanted.context("no numbers")?);
+        ensure!(got.into_iter().zip(wanted).all(near), "version {named} gave another's answer");
+        calls.answered.fetch_add(1, Relaxed);
+    }
+    Ok(())
+}
+
+/// Exchanges versions under load.
+///
+/// # Errors
+/// A call that failed, or was answered by another version than it names.
+pub fn run(amount: Amount) -> anyhow::Result<BenchReport> {
+    let world = World::start()?;
+    let versions = Versions::make(world.folder())?;
+    let publisher = Publisher::with_keys_of(&world.operator)?;
+    versions.publish(&publisher, 1)?;
+    let who = KeyHolder::new(&world, "shop")?;
+    let calls = Calls::default();
+    let pss_kb = || world.cloud.process().context("no cloud")?.pss_kb();
+    let (before, after) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let all = (0..CALLERS).map(|_| call(&who, &versions, &calls));
+            runtime.block_on(futures_util::future::try_join_all(all))
+        });
+        let swap = || {
+            let mut before = pss_kb()?;
+            for swap in 1..=amount.warm_up + amount.swaps {
+                versions.publish(&publisher, swap + 1)?;
+                if swap == amount.warm_up {
+                    before = pss_kb()?;
+                }
+            }
+            anyhow::Ok((before, pss_kb()?))
+        };
+        let swapped = swap();
+        calls.ended.store(true, Relaxed);
+        asking.join().map_err(|_| anyhow::anyhow!("a caller panicked"))??;
+        swapped
+    })?;
+    let loaded = publisher.stats()?["cloud_variants_loaded"].as_u64().context("no count")?;
+    // The last version, and one that was asked at the very moment of its exchange.
+    ensure!(loaded <= 2, "{loaded} versions are loaded at the end");
+    let mb = |kb: u64| json!(rounded(kb as f64 * 1024.0 / 1e6));
+    Ok(BenchReport {
+        name: "swap",
+        rows: vec![Row(vec![
+            ("swaps", json!(amount.warm_up + amount.swaps)),
+            ("answered", json!(calls.answered.load(Relaxed))),
+            ("failed", json!(0)),
+            ("pss_before_mb", mb(before)),
+            ("pss_after_mb", mb(after)),
+        ])],
+        goals: vec![Goal::at_most("PSS after over PSS before", 1.1, after as f64 / before as f64)],
+    })
+}
