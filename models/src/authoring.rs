@@ -2,8 +2,8 @@
 //! tokenizers and data.
 //!
 //! Building copies and hashes the files, reads what the model takes and gives from a real session,
-//! measures the probes with it, and for the edge variant chooses the threshold. The result is a
-//! manifest for the operator to sign.
+//! measures the probes with it, and for the edge variant chooses the threshold, unless `outrigger model
+//! calibrate` has left one beside `model.toml`. The result is a manifest for the operator to sign.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,27 +12,28 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use protocol::id::{ModelName, Variant, Version};
 use protocol::manifest::{
-    Calibration, Classes, FORMAT, FileRef, InvalidManifest, LABEL_OUTPUT, MODEL_FILE, Manifest,
+    Classes, FORMAT, FileRef, InvalidManifest, LABEL_OUTPUT, MODEL_FILE, Manifest,
     PROBABILITY_OUTPUT, Probes, TensorSpec,
 };
-use protocol::tensor::Tensor;
 use protocol::wire::{Probe, ProbeSet};
 
 use crate::backend::{Backend, LoadError, SessionOptions};
 use crate::bundle::{BundleError, file_ref, read_labels, read_step_file};
-use crate::calibrate::{Item, NoThreshold, choose};
-use crate::confidence::{Top, top_classes};
+use crate::calibrate::CalibrateError;
+use crate::calibrate::empirical::NoThreshold;
 use crate::error::RunError;
 use crate::preprocess::StepFiles;
 use crate::runner::{Call, InvalidPipelines, Pipelines, Reply, Runner};
 
+mod calibration;
 mod data;
 pub mod dataset;
 pub mod recipe;
 mod steps;
 
-use data::{Batch, labels_of};
-use recipe::{CalibrationRecipe, Recipe, Source};
+pub use calibration::CALIBRATION_FILE;
+use data::Batch;
+use recipe::{Recipe, Source};
 use steps::StepFile;
 
 /// The file that describes an authoring folder.
@@ -97,9 +98,26 @@ pub enum BuildError {
     /// A threshold needs the logits of `[classes]`.
     #[error("[calibration] needs [classes], to read a confidence from")]
     NoClasses,
+    /// Two goals.
+    #[error("[calibration] wants max_drop and risk; leave one out")]
+    TwoGoals,
+    /// A calibration of other ONNX files.
+    #[error("{0} was made for other ONNX files; calibrate again, or remove it")]
+    OtherModels(PathBuf),
+    /// A calibration that cannot be read.
+    #[error("{path} is no calibration: {reason}")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// No threshold can be chosen.
     #[error(transparent)]
     Threshold(#[from] NoThreshold),
+    /// No threshold with a bound can be chosen.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
     /// The parts contradict each other.
     #[error(transparent)]
     Manifest(#[from] InvalidManifest),
@@ -154,11 +172,9 @@ impl Author {
     ) -> Result<Manifest, BuildError> {
         let mut model = self.load((variant, version), backend)?;
         let probes = self.measure_probes(&mut model)?;
-        let calibration = match (variant, &self.recipe.calibration) {
-            (Variant::Edge, Some(recipe)) => {
-                Some(self.calibrate(recipe, &mut model, version, backend)?)
-            }
-            _ => None,
+        let calibration = match variant {
+            Variant::Edge => self.calibration(version, backend)?,
+            Variant::Cloud => None,
         };
         prepare_folder(out)?;
         let files = self.write_files(variant, &probes, &model.steps, out)?;
@@ -241,35 +257,6 @@ impl Author {
         Ok(ProbeSet { probes })
     }
 
-    fn calibrate(
-        &self,
-        recipe: &CalibrationRecipe,
-        edge: &mut Model,
-        version: Version,
-        backend: &dyn Backend,
-    ) -> Result<Calibration, BuildError> {
-        let classes = self.recipe.classes.as_ref().ok_or(BuildError::NoClasses)?;
-        let mut cloud = self.load((Variant::Cloud, version), backend)?;
-        let data = self.read(&recipe.inputs)?;
-        let labels = labels_of(&self.folder, &recipe.labels, data.len())?;
-        let mut items = Vec::with_capacity(data.len());
-        for (index, label) in labels.into_iter().enumerate() {
-            let inputs = data.item(index)?;
-            let top = |model: &mut Model| {
-                model
-                    .top(&inputs, classes)
-                    .map_err(|source| BuildError::Run { item: index, source })
-            };
-            let (edge, cloud) = (top(edge)?, top(&mut cloud)?);
-            items.push(Item {
-                confidence: edge.confidence,
-                edge_correct: edge.class == label,
-                cloud_correct: cloud.class == label,
-            });
-        }
-        Ok(choose(&items, recipe.max_drop)?)
-    }
-
     fn draft(
         &self,
         (variant, version): (Variant, Version),
@@ -326,17 +313,6 @@ struct Model {
     runner: Runner,
     draft: Manifest,
     steps: Vec<StepFile>,
-}
-
-impl Model {
-    /// The most probable class of one item, asked alone: batching may change the numbers.
-    fn top(&mut self, inputs: &[Tensor], classes: &Classes) -> Result<Top, RunError> {
-        let outputs = std::slice::from_ref(&classes.logits);
-        let reply = self.runner.answer(Call { inputs, outputs, ..Call::default() })?;
-        let tops = reply.outputs.first().map_or(Ok(Vec::new()), top_classes)?;
-        let none = || RunError::Failed(format!("{:?} is empty", classes.logits));
-        tops.first().copied().ok_or_else(none)
-    }
 }
 
 fn prepare_folder(out: &Path) -> Result<(), BuildError> {

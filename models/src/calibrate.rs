@@ -1,162 +1,271 @@
-//! Chooses from which confidence on an edge answer is accepted.
+//! Chooses from which confidence on an edge answer is accepted, with a bound on what that may cost.
 //!
-//! The rule is the plain one of selective classification with a reject option (Chow 1970): accept
-//! when the confidence reaches a threshold, ask the cloud otherwise. The threshold is the smallest
-//! one whose accuracy on the calibration data lies within `max_drop` of the cloud's alone. That is
-//! an observation about these data, not a bound for others.
+//! [`calibrate`] cuts its examples into three splits, and no example serves twice: on the first it fits
+//! the temperature and each score's map to a confidence ([`fit`]), on the second it chooses the score
+//! and the thresholds to be tested ([`select`], [`sequence`]), on the third it tests them
+//! ([`learn_then_test`], [`binomial`]). So with the stated probability over the draw of the examples, of
+//! the answers that the rule accepts at most a share `risk` are wrong where the cloud's are right. That
+//! holds for inputs like the examples, whatever the models are.
+//!
+//! A fortieth of the examples fits, a fortieth chooses, the rest is for the bound: scores of one model
+//! order its answers nearly alike, so that choosing among them gains less than the bound loses with
+//! fewer items. [`empirical`] is the rule without a bound.
 
-use protocol::manifest::Calibration;
+use protocol::manifest::{
+    Bound, Calibration, ConfidenceRule, Reliability, Score, SplitCounts, Truth,
+};
 
-/// How the threshold was chosen, as manifests record it.
-pub const METHOD: &str = "smallest threshold within max_drop of the cloud on the calibration \
-                          data; empirical, no bound";
+use crate::confidence::{confidence, largest, top};
 
-/// One labelled item, answered by both variants.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Item {
-    /// The edge's confidence, 0 to 1.
-    pub confidence: f32,
-    /// Whether the edge is right.
-    pub edge_correct: bool,
-    /// Whether the cloud is right.
-    pub cloud_correct: bool,
+pub mod binomial;
+pub mod empirical;
+mod fit;
+pub mod learn_then_test;
+pub mod random;
+mod reliability;
+mod select;
+mod sequence;
+
+use learn_then_test::{Outcomes, Test, Tested, fixed_sequence};
+use random::Random;
+
+/// How a bounded threshold was chosen, as manifests record it.
+pub const METHOD: &str = "learn then test over a fixed sequence of thresholds (arXiv:2110.01052) with \
+                          exact randomised binomial tests (Stevens 1950)";
+
+/// One item, answered by both variants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Example {
+    /// The edge's logits.
+    pub logits: Vec<f64>,
+    /// The class that counts as right: the label, or the cloud's for [`Truth::Cloud`].
+    pub truth: usize,
+    /// The cloud's class.
+    pub cloud: usize,
 }
 
-/// Why no threshold can be chosen.
+/// What is wanted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Options {
+    /// The largest share of accepted answers that may be wrong where the cloud is right.
+    pub risk: f64,
+    /// With which probability that must hold.
+    pub confidence: f64,
+    /// What the examples' `truth` is.
+    pub truth: Truth,
+    /// Decides which example is in which split, and the test's coin. One and the same for the same data:
+    /// whoever tries seeds until a rule pleases has no bound.
+    pub seed: u64,
+}
+
+/// Why there is no rule.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum NoThreshold {
-    /// There are no items.
-    #[error("there are no calibration data")]
-    Empty,
-    /// A confidence outside 0..1, or NaN.
-    #[error("the confidence {0} lies outside 0..1")]
-    Confidence(f32),
-    /// A drop outside 0..1, or NaN.
-    #[error("max_drop is a share from 0 to 1, not {0}")]
-    MaxDrop(f64),
-    /// Even deferring everything that a threshold can defer loses too much: the edge is wrong with
-    /// a confidence of exactly 1.
+pub enum CalibrateError {
+    /// A risk or confidence outside 0..1.
+    #[error("risk and confidence lie between 0 and 1, not {risk} and {confidence}")]
+    Options {
+        /// The risk.
+        risk: f64,
+        /// The confidence.
+        confidence: f64,
+    },
+    /// Too few examples, even if all were accepted and right.
     #[error(
-        "no threshold comes within {max_drop} of the cloud: the edge is wrong with full confidence"
+        "with {accepted} accepted items no threshold can hold {}: needs >= {needed}",
+        percent(*risk)
     )]
-    Unreachable {
-        /// The drop that was allowed.
-        max_drop: f64,
+    TooFew {
+        /// How many are left for the bound.
+        accepted: usize,
+        /// The risk.
+        risk: f64,
+        /// How many there must be at least, none of them wrong.
+        needed: u64,
+    },
+    /// All examples have the same right class.
+    #[error(
+        "all {items} items are of class {class}: an edge that always says so would seem perfect"
+    )]
+    OneClass {
+        /// How many.
+        items: usize,
+        /// The class.
+        class: usize,
+    },
+    /// Logits that no score can be read from, or a class that they do not have.
+    #[error("item {item}: its logits are NaN, infinite or none, or its class is none of theirs")]
+    Logits {
+        /// Which, from 0.
+        item: usize,
+    },
+    /// Even the strictest threshold is not shown to keep the risk.
+    #[error(
+        "no threshold is shown to hold {}: of the {accepted} surest items {errors} are wrong where the \
+         cloud is right",
+        percent(*risk)
+    )]
+    Refuted {
+        /// The risk.
+        risk: f64,
+        /// How many the strictest tested threshold accepts.
+        accepted: u64,
+        /// How many of them are errors.
+        errors: u64,
     },
 }
 
-/// The smallest threshold in 0..=1 with which edge and cloud together are right on at least the
-/// cloud's share of the items minus `max_drop` (a share, 0.005 is half a point). Items of equal
-/// confidence are accepted or deferred together.
-///
-/// # Errors
-/// [`NoThreshold`].
-#[allow(clippy::cast_precision_loss)] // counts of items
-pub fn choose(items: &[Item], max_drop: f64) -> Result<Calibration, NoThreshold> {
-    check(items, max_drop)?;
-    let mut items = items.to_vec();
-    items.sort_by(|a, b| a.confidence.total_cmp(&b.confidence));
-    let total = items.len() as f64;
-    let right = |correct: fn(&Item) -> bool| items.iter().filter(|i| correct(i)).count() as f64;
-    // A count may miss the goal by rounding of the product only.
-    let goal = right(|i| i.cloud_correct) - max_drop * total - 1e-9 * total;
-    let mut hybrid = right(|i| i.edge_correct);
-    let (mut threshold, mut deferred) = (0.0, 0.0);
-    for group in items.chunk_by(|a, b| a.confidence == b.confidence) {
-        if hybrid >= goal {
-            break;
+impl CalibrateError {
+    /// What the person can do now.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Options { .. } => "for example --risk 0.01 --confidence 0.95",
+            Self::TooFew { .. } => "give more calibration data, or allow a larger risk",
+            Self::OneClass { .. } => "give data of all classes, as the application will see them",
+            Self::Logits { .. } => "look at what the model says to that item",
+            Self::Refuted { .. } => "allow a larger risk, give more data, or a better edge model",
         }
-        threshold = group[0].confidence.next_up();
-        deferred += group.len() as f64;
-        let gain = |i: &Item| f64::from(i.cloud_correct) - f64::from(i.edge_correct);
-        hybrid += group.iter().map(gain).sum::<f64>();
     }
-    if hybrid < goal || threshold > 1.0 {
-        return Err(NoThreshold::Unreachable { max_drop });
-    }
-    Ok(Calibration::bare(threshold, METHOD, items.len() as u64, deferred / total))
 }
 
-fn check(items: &[Item], max_drop: f64) -> Result<(), NoThreshold> {
-    if items.is_empty() {
-        return Err(NoThreshold::Empty);
+fn percent(share: f64) -> String {
+    format!("{} %", (share * 1e6).round() / 1e4)
+}
+
+impl Example {
+    /// The edge's class.
+    pub fn edge(&self) -> usize {
+        largest(&self.logits).map_or(0, |(class, _)| class)
     }
-    if !(0.0..=1.0).contains(&max_drop) {
-        return Err(NoThreshold::MaxDrop(max_drop));
+
+    /// Whether the edge is right.
+    pub fn is_right(&self) -> bool {
+        self.edge() == self.truth
     }
-    let outside = items.iter().find(|i| !(0.0..=1.0).contains(&i.confidence));
-    outside.map_or(Ok(()), |i| Err(NoThreshold::Confidence(i.confidence)))
+
+    /// The softmax of the edge's class.
+    pub fn plain_confidence(&self) -> f32 {
+        top(&self.logits).map_or(f32::NAN, |top| top.confidence)
+    }
+
+    /// Whether accepting the edge's answer is an error: the cloud would have done better.
+    pub fn is_error(&self) -> bool {
+        !self.is_right() && self.cloud == self.truth
+    }
+}
+
+/// The three splits.
+struct Splits<'e> {
+    fit: &'e [&'e Example],
+    selection: &'e [&'e Example],
+    bound: &'e [&'e Example],
+}
+
+impl<'e> Splits<'e> {
+    /// A fortieth each for fit and selection; 100 to 1,000, but not more than an eighth.
+    fn cut(examples: &'e [&'e Example]) -> Self {
+        let small = (examples.len() / 40).max(100.min(examples.len() / 8)).min(1000);
+        let (fit, rest) = examples.split_at(small);
+        let (selection, bound) = rest.split_at(small);
+        Self { fit, selection, bound }
+    }
+}
+
+/// A rule with its bound.
+///
+/// # Errors
+/// [`CalibrateError`].
+pub fn calibrate(examples: &[&Example], options: &Options) -> Result<Calibration, CalibrateError> {
+    check(examples, options)?;
+    let mut random = Random::new(options.seed);
+    let mut shuffled = examples.to_vec();
+    random.shuffle(&mut shuffled);
+    let test = Test::Stevens { coin: random.share() };
+    let splits = Splits::cut(&shuffled);
+    check_enough(splits.bound.len(), options)?;
+
+    let rule = select::rule(splits.fit, splits.selection);
+    let known = outcomes(&rule, splits.fit.iter().chain(splits.selection));
+    let measured = outcomes(&rule, splits.bound.iter());
+    let find = |risk: f64| {
+        let wanted = (risk, options.confidence);
+        let thresholds = sequence::thresholds(&known, splits.bound.len(), wanted);
+        let found = fixed_sequence(&measured, &thresholds, test, wanted);
+        found.ok_or_else(|| refuted(&measured, &thresholds, risk))
+    };
+    let found = find(options.risk)?;
+    let strict = find(options.risk / 2.0).ok().map(|t| t.threshold.max(found.threshold));
+    Ok(Calibration {
+        deferral_rate: 1.0 - binomial::as_f64(found.accepted) / splits.bound.len() as f64,
+        bound: Some(bound(options, &splits, found, strict)),
+        reliability: Some(reliability_of(&rule, splits.bound)),
+        rule: Some(rule),
+        ..Calibration::bare(found.threshold, METHOD, examples.len() as u64, 0.0)
+    })
+}
+
+fn bound(options: &Options, splits: &Splits<'_>, found: Tested, strict: Option<f32>) -> Bound {
+    let items = SplitCounts {
+        fit: splits.fit.len() as u64,
+        selection: splits.selection.len() as u64,
+        bound: splits.bound.len() as u64,
+        accepted: found.accepted,
+        errors: found.errors,
+    };
+    let Options { risk, confidence, truth, seed } = *options;
+    Bound { risk, confidence, truth, strict_threshold: strict, items, seed }
+}
+
+fn check(examples: &[&Example], options: &Options) -> Result<(), CalibrateError> {
+    let &Options { risk, confidence, .. } = options;
+    let open = |x: f64| x > 0.0 && x < 1.0;
+    if !(open(risk) && open(confidence)) {
+        return Err(CalibrateError::Options { risk, confidence });
+    }
+    let readable =
+        |e: &&Example| largest(&e.logits).is_some() && e.logits.len() > e.truth.max(e.cloud);
+    if let Some(item) = examples.iter().position(|e| !readable(e)) {
+        return Err(CalibrateError::Logits { item });
+    }
+    check_enough(examples.len(), options)?;
+    let class = examples.first().map_or(0, |e| e.truth);
+    if examples.iter().all(|e| e.truth == class) {
+        return Err(CalibrateError::OneClass { items: examples.len(), class });
+    }
+    Ok(())
+}
+
+fn check_enough(accepted: usize, options: &Options) -> Result<(), CalibrateError> {
+    let needed = binomial::fewest_without_error(options.risk, options.confidence);
+    match accepted as u64 >= needed {
+        true => Ok(()),
+        false => Err(CalibrateError::TooFew { accepted, risk: options.risk, needed }),
+    }
+}
+
+fn refuted(measured: &Outcomes, thresholds: &[f32], risk: f64) -> CalibrateError {
+    let first = measured.at(thresholds.first().copied().unwrap_or(0.0));
+    CalibrateError::Refuted { risk, accepted: first.accepted, errors: first.errors }
+}
+
+/// What a rule says to each example, and which are errors.
+fn outcomes<'e>(
+    rule: &ConfidenceRule,
+    examples: impl Iterator<Item = &'e &'e Example>,
+) -> Outcomes {
+    Outcomes::new(examples.map(|e| (confidence(rule, &e.logits).unwrap_or(0.0), e.is_error())))
+}
+
+fn reliability_of(rule: &ConfidenceRule, examples: &[&Example]) -> Reliability {
+    let read = |rule: &ConfidenceRule, e: &Example| confidence(rule, &e.logits).unwrap_or(0.0);
+    let plain = plain(Score::MaxSoftmax);
+    let item = |e: &&Example| (read(&plain, e), read(rule, e), e.is_right());
+    reliability::reliability(&examples.iter().map(item).collect::<Vec<_>>())
+}
+
+/// A score's rule before anything is fitted.
+fn plain(score: Score) -> ConfidenceRule {
+    ConfidenceRule { score, temperatures: vec![1.0], slope: 1.0, offset: 0.0 }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn correct_with(items: &[Item], threshold: f32) -> usize {
-        let right = |i: &&Item| {
-            if i.confidence >= threshold { i.edge_correct } else { i.cloud_correct }
-        };
-        items.iter().filter(right).count()
-    }
-
-    /// The definition, tried at every threshold that can matter.
-    fn brute_force(items: &[Item], allowed_drop: usize) -> Option<f32> {
-        let cloud = items.iter().filter(|i| i.cloud_correct).count();
-        let mut candidates: Vec<f32> = items.iter().map(|i| i.confidence.next_up()).collect();
-        candidates.push(0.0);
-        candidates.sort_by(f32::total_cmp);
-        let good = |t: &f32| *t <= 1.0 && correct_with(items, *t) + allowed_drop >= cloud;
-        candidates.into_iter().find(good)
-    }
-
-    /// Every multiset of 5 items over 4 confidences (ties and the end points included) and all
-    /// ways of being right, with every drop.
-    #[test]
-    fn agrees_with_the_definition_on_every_small_case() {
-        const ITEMS: usize = 5;
-        let kinds: Vec<Item> = (0..16u8)
-            .map(|kind| Item {
-                confidence: [0.0, 0.25, 0.5, 1.0][usize::from(kind / 4)],
-                edge_correct: kind & 1 != 0,
-                cloud_correct: kind & 2 != 0,
-            })
-            .collect();
-        let mut cases = 0;
-        let mut picks = [0usize; ITEMS];
-        loop {
-            let items = picks.map(|kind| kinds[kind]);
-            for allowed in 0..=ITEMS {
-                let chosen = choose(&items, allowed as f64 / ITEMS as f64);
-                let threshold = chosen.as_ref().ok().map(|c| c.threshold);
-                assert_eq!(threshold, brute_force(&items, allowed), "{items:?} {allowed}");
-                cases += 1;
-            }
-            let Some(last) = picks.iter().rposition(|kind| *kind < 15) else { break };
-            let next = picks[last] + 1;
-            picks[last..].fill(next);
-        }
-        assert_eq!(cases, 15_504 * 6); // C(16 + 5 - 1, 5) multisets
-    }
-
-    #[test]
-    fn the_record_tells_how_many_are_deferred() {
-        let item =
-            |confidence, edge_correct| Item { confidence, edge_correct, cloud_correct: true };
-        let items = [item(0.9, true), item(0.4, false), item(0.4, true), item(0.8, true)];
-        let chosen = choose(&items, 0.0).unwrap();
-        assert_eq!(chosen.threshold, 0.4f32.next_up());
-        assert_eq!((chosen.samples, chosen.deferral_rate), (4, 0.5));
-        assert_eq!(choose(&items, 0.25).unwrap().deferral_rate, 0.0);
-    }
-
-    #[test]
-    fn what_cannot_be_chosen_from_is_refused() {
-        let item = |confidence| Item { confidence, edge_correct: false, cloud_correct: true };
-        assert_eq!(choose(&[], 0.0), Err(NoThreshold::Empty));
-        assert_eq!(choose(&[item(1.5)], 0.0), Err(NoThreshold::Confidence(1.5)));
-        assert_eq!(choose(&[item(0.5)], -0.1), Err(NoThreshold::MaxDrop(-0.1)));
-        assert!(choose(&[item(f32::NAN)], 0.0).is_err());
-        assert!(choose(&[item(0.5)], f64::NAN).is_err());
-        assert_eq!(choose(&[item(1.0)], 0.0), Err(NoThreshold::Unreachable { max_drop: 0.0 }));
-    }
-}
+mod tests;

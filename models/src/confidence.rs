@@ -8,6 +8,7 @@ use crate::error::RunError;
 use crate::numbers;
 
 mod score;
+pub(crate) use score::logistic;
 pub use score::{confidence, score, sequence_score};
 
 /// Reads the confidence and the label from a classifier's logits.
@@ -157,7 +158,7 @@ fn items_of(logits: &Tensor) -> Result<(usize, Vec<f64>), RunError> {
 /// Softmax of the largest logit, `1 / sum(exp(x - max))`, which cannot overflow. A logit of
 /// negative infinity is a class that is ruled out. `None` where there is no softmax.
 #[allow(clippy::cast_possible_truncation)] // a share of 1 rounds well
-fn top(logits: &[f64]) -> Option<Top> {
+pub(crate) fn top(logits: &[f64]) -> Option<Top> {
     let (class, max) = largest(logits)?;
     let sum: f64 = logits.iter().map(|x| (x - max).exp()).sum();
     Some(Top { class, confidence: (1.0 / sum) as f32 })

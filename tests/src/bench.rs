@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod beside;
+pub mod cascade;
 pub mod drift;
 pub mod footprint;
 pub mod gpu;

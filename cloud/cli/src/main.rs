@@ -28,7 +28,7 @@ struct Cli {
 enum Command {
     /// Meet a cloud, with a key that was made there.
     Login(commands::login::Args),
-    /// Compress, inspect, push, list and assign models.
+    /// Compress, calibrate, inspect, push, list and assign models.
     #[command(subcommand)]
     Model(Model),
     /// Let devices in, list them, and shut them out.
@@ -53,6 +53,8 @@ enum Command {
 enum Model {
     /// Make a model small and fast by integers, and measure what that cost.
     Compress(commands::model::compress::Args),
+    /// Measure from which confidence on an edge answer is accepted, at a stated risk.
+    Calibrate(commands::model::calibrate::Args),
     /// Show what is in an ONNX file: inputs, operators, parameters, multiplications of each layer.
     Inspect(commands::model::inspect::Args),
     /// Build, sign and upload a new version from a folder with model.toml.
@@ -111,6 +113,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Login(args) => commands::login::run(&args),
         Command::Model(Model::Compress(args)) => commands::model::compress::run(&args),
+        Command::Model(Model::Calibrate(args)) => commands::model::calibrate::run(&args),
         Command::Model(Model::Inspect(args)) => commands::model::inspect::run(&args),
         Command::Model(Model::Push(args)) => commands::model::push::run(&args),
         Command::Model(Model::List(args)) => commands::model::list::run(&args),

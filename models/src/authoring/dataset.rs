@@ -100,6 +100,24 @@ impl Dataset {
         self.items.len()
     }
 
+    /// One item as an application sends it.
+    pub(super) fn item(&self, index: usize) -> Result<Vec<Tensor>, BuildError> {
+        self.items.item(index)
+    }
+
+    /// How many bytes an application sends for an item, on average.
+    ///
+    /// # Errors
+    /// [`BuildError`] for an item that cannot be read.
+    #[allow(clippy::cast_precision_loss)] // a mean
+    pub fn item_bytes(&self) -> Result<f64, BuildError> {
+        let mut bytes = 0;
+        for index in 0..self.len() {
+            bytes += self.item(index)?.iter().map(|input| input.data().len()).sum::<usize>();
+        }
+        Ok(bytes as f64 / self.len().max(1) as f64)
+    }
+
     /// Whether there are none; such data are refused when they are read.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -153,7 +171,7 @@ fn describe(file: &Path, text: &str) -> Result<Description, BuildError> {
     }
     let recipe: Recipe = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
     let (inputs, labels) = match recipe.calibration {
-        Some(calibration) => (calibration.inputs, Some(calibration.labels)),
+        Some(calibration) => (calibration.inputs, calibration.labels),
         None => (recipe.probes.inputs, None),
     };
     let (preprocess, constants) = (recipe.preprocess, recipe.constants);

@@ -84,18 +84,46 @@ pub struct ProbesRecipe {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CalibrationRecipe {
-    /// How much accuracy edge and cloud together may lose against the cloud alone, as a share;
-    /// 0.005, half a point, when absent.
-    #[serde(default = "default_max_drop")]
-    pub max_drop: f64,
-    /// The right class of each item.
-    pub labels: Labels,
+    /// How much accuracy edge and cloud together may lose against the cloud alone on these data, as a
+    /// share; 0.005, half a point, when neither this nor `risk` is given. No bound follows.
+    pub max_drop: Option<f64>,
+    /// The largest share of accepted answers that may be wrong where the cloud is right, in place of
+    /// `max_drop`; a bound.
+    pub risk: Option<f64>,
+    /// With which probability `risk` must hold; 0.95 when absent.
+    pub confidence: Option<f64>,
+    /// The right class of each item. Without them, the cloud's answers are taken for right, which
+    /// bounds disagreement only.
+    pub labels: Option<Labels>,
     /// `[[calibration.inputs]]`: one for each input.
     pub inputs: Vec<Source>,
 }
 
-fn default_max_drop() -> f64 {
-    0.005
+/// How the threshold is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Goal {
+    /// Observed on the data, without a bound.
+    MaxDrop(f64),
+    /// With a bound.
+    Bound {
+        /// The risk.
+        risk: f64,
+        /// With which probability it must hold.
+        confidence: f64,
+    },
+}
+
+impl CalibrationRecipe {
+    /// What is wanted; `None` where the recipe wants both.
+    pub fn goal(&self) -> Option<Goal> {
+        match (self.max_drop, self.risk) {
+            (Some(_), Some(_)) => None,
+            (max_drop, None) => Some(Goal::MaxDrop(max_drop.unwrap_or(0.005))),
+            (None, Some(risk)) => {
+                Some(Goal::Bound { risk, confidence: self.confidence.unwrap_or(0.95) })
+            }
+        }
+    }
 }
 
 /// Items for one input, as an application would send them, each as a batch of one. One of:

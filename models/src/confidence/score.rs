@@ -19,7 +19,7 @@ pub fn confidence(rule: &ConfidenceRule, logits: &[f64]) -> Option<f32> {
 }
 
 /// `1 / (1 + exp(-x))`, for infinite `x` too.
-fn logistic(x: f64) -> f64 {
+pub(crate) fn logistic(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 

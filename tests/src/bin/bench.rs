@@ -21,12 +21,16 @@ struct Args {
     /// For `footprint`: the agent is the shipped one, and without pipelines it has so many bytes.
     #[arg(long)]
     bare_bytes: Option<u64>,
+    #[command(flatten)]
+    cascade: bench::cascade::Sources,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
     /// Local calls and deferrals beside in-process ONNX Runtime.
     Agent,
+    /// What deferral costs and what it promises, beside other rules.
+    Cascade,
     /// CUDA under the agent beside Python's ONNX Runtime; without an NVIDIA GPU, why not.
     Gpu,
     /// Accepted answers when the world changes: how soon it is noticed, and how often in error.
@@ -52,6 +56,10 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let report = match args.name {
         Name::Agent => bench::agent::run(args.short)?,
+        Name::Cascade => match bench::cascade::run(&args.cascade, args.short)? {
+            Some(report) => report,
+            None => return Ok(()),
+        },
         Name::Gpu => match bench::gpu::run(args.short)? {
             Some(report) => report,
             None => return Ok(()),

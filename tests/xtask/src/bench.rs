@@ -1,9 +1,9 @@
 //! `cargo xtask bench`: one measurement by its name.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::{onnxruntime, programs};
+use crate::{datasets, onnxruntime, programs};
 
 /// Where the bench finds the agent, if not beside itself.
 const AGENT_VARIABLE: &str = "OUTRIGGER_AGENT_PROGRAM";
@@ -22,6 +22,16 @@ pub(crate) struct Args {
     /// Write the results to FILE as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// For `cascade`: the folder with minilm-l6-v2-int8.onnx and its tokenizer, for the task on text; that of
+    /// OUTRIGGER_BENCH_MODELS when absent.
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// For `cascade`: a pair of your own in place of the two tasks, a folder with model.toml.
+    #[arg(long, value_name = "FOLDER", requires = "data")]
+    pair: Option<PathBuf>,
+    /// For `cascade`: labelled data for that pair, a folder with data.toml.
+    #[arg(long, value_name = "DATA", requires = "pair")]
+    data: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -39,8 +49,31 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         command.env(AGENT_VARIABLE, shipped(&[])?); // in the place of the bare one
     }
+    if args.name == "cascade" {
+        options.extend(cascade(args)?);
+    }
     options.extend(programs::json_args(args.json.as_deref()));
     Ok(programs::exec(command.args(options))?)
+}
+
+/// What the cascade bench works on, and where its plots go.
+fn cascade(args: &Args) -> anyhow::Result<Vec<String>> {
+    let plots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/cascade");
+    let mut given = vec![("--plots", Some(plots))];
+    if args.pair.is_some() {
+        given.extend([("--pair", args.pair.clone()), ("--data", args.data.clone())]);
+    } else {
+        let cache = onnxruntime::cache_folder()?;
+        let variable = std::env::var_os(crate::prove::pipelines::MODELS_VARIABLE);
+        let models = args.models.clone().or_else(|| variable.map(PathBuf::from));
+        given.push(("--fashion", datasets::fashion(&cache)));
+        given.push(("--lines", datasets::lines(&cache)));
+        given.push(("--models", models));
+    }
+    let pairs = given.into_iter().filter_map(|(name, path)| Some((name, path?)));
+    Ok(pairs
+        .flat_map(|(name, path)| [name.to_owned(), path.to_string_lossy().into_owned()])
+        .collect())
 }
 
 /// The agent's program, built to be shipped with these options.

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod cargo;
+mod datasets;
 mod demo;
 mod onnxruntime;
 mod package;

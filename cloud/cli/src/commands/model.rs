@@ -1,6 +1,7 @@
 //! Commands about models.
 
 pub(crate) mod assign;
+pub(crate) mod calibrate;
 pub(crate) mod compress;
 pub(crate) mod inspect;
 pub(crate) mod list;

@@ -8,7 +8,7 @@ use crate::cargo::{RunError, run};
 use crate::onnxruntime::{self, LIBRARY_VARIABLE, SetupError};
 use crate::programs;
 
-const MODELS_VARIABLE: &str = "OUTRIGGER_BENCH_MODELS";
+pub(crate) const MODELS_VARIABLE: &str = "OUTRIGGER_BENCH_MODELS";
 
 /// Why this was not proven.
 #[derive(Debug, thiserror::Error)]

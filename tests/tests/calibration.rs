@@ -1,0 +1,74 @@
+//! From labelled data to what an answer is worth: calibrated by the operator's command, signed with the
+//! bundle, read on the device, told with each answer.
+#![allow(clippy::unwrap_used)] // helpers beside the tests
+
+use outrigger_tests::fashion::{Images, ask};
+use outrigger_tests::world::{AgentOptions, World, fashion};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// The demo pair in a folder that may be changed.
+fn copy_of_fashion(to: &Path) -> PathBuf {
+    let folder = to.join("fashion");
+    std::fs::create_dir_all(folder.join("data")).unwrap();
+    for file in [
+        "model.toml",
+        "labels.json",
+        "edge.onnx",
+        "cloud.onnx",
+        "data/calibration-images.u8",
+        "data/calibration-labels.u8",
+    ] {
+        std::fs::copy(fashion().join(file), folder.join(file)).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn a_bound_travels_from_data_to_answers() {
+    let world = World::start().unwrap();
+    let folder = copy_of_fashion(world.folder());
+    let path = folder.to_str().unwrap();
+    let calibrate = |risk: &str| {
+        let data = ["--data", path, "--risk", risk];
+        world.operator.json(&[&["model", "calibrate", path], &data[..]].concat())
+    };
+    let too_little = format!("{:#}", calibrate("0.001").unwrap_err());
+    assert!(
+        too_little.contains("with 1000 accepted items no threshold can hold 0.1 %: needs >= 2995"),
+        "{too_little}"
+    );
+    let made = calibrate("0.03").unwrap()["calibration"].clone();
+    let (threshold, bound) = (made["threshold"].as_f64().unwrap(), &made["bound"]);
+    assert_eq!((&bound["risk"], &bound["truth"]), (&json!(0.03), &json!("labels")));
+    assert_eq!(bound["items"]["bound"], 800);
+
+    world.operator.run(&["model", "push", path]).unwrap();
+    world.operator.run(&["model", "assign", "fashion", "--all"]).unwrap();
+    let agent = world.agent("device", &AgentOptions::default()).unwrap();
+    agent.wait_active("fashion", 1).unwrap();
+    let images = Images::test().unwrap();
+    let mut client = agent.client().unwrap();
+    let mut verdict = |index: usize, parameters: Value| {
+        let answer = ask(&mut client, images.pixels(index), &parameters).unwrap();
+        answer.split().unwrap().0["parameters"].clone()
+    };
+    let mut placements = [0, 0];
+    for index in 0..60 {
+        let said = verdict(index, json!({}));
+        let accepted = said["placement"] == "edge";
+        placements[usize::from(accepted)] += 1;
+        assert_eq!(said.get("risk"), accepted.then_some(&json!(0.03)), "{said}");
+        if accepted {
+            assert!(said["confidence"].as_f64().unwrap() >= threshold - 1e-7, "{said}");
+        }
+    }
+    assert!(placements[0] > 0 && placements[1] > 0, "{placements:?}");
+    let wanted = verdict(0, json!({ "placement": "edge" }));
+    assert_eq!((&wanted["reason"], wanted.get("risk")), (&json!("requested"), None));
+
+    // A record of other models is not signed with these.
+    std::fs::copy(folder.join("edge.onnx"), folder.join("cloud.onnx")).unwrap();
+    let refused = format!("{:#}", world.operator.run(&["model", "push", path]).unwrap_err());
+    assert!(refused.contains("was made for other ONNX files"), "{refused}");
+}
