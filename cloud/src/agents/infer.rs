@@ -75,10 +75,6 @@ pub(super) async fn serve(
 type Admitted = (PendingRequest, Taken);
 
 async fn admit(session: &Session, open: wire::InferOpen) -> Result<Admitted, Problem> {
-    if *session.cloud.stopping.borrow() {
-        let text = "this node is going away";
-        return Err(Problem::new(ProblemCode::GoingAway, text).hint("ask another"));
-    }
     let pending = PendingRequest::from_open(open)?;
     let size = Size {
         items: pending.items(),
