@@ -1,9 +1,9 @@
 //! An inference node: answers requests, and hears everything else from its control node.
 //!
 //! What it must know is a copy in the same tables as on the control node, so that what reads them is
-//! the same on both; the copy is a cache that may be deleted. [`files`] is who it is, [`enrol`] how it
-//! came to be that, [`keeper`] the connection to the control node, [`copy`] taking over what comes on
-//! it, [`models`] the cloud variants' files, and [`usage`] what goes back. While the control node is
+//! the same on both; the copy is a cache that may be deleted. `files` is who it is, `enrol` how it
+//! came to be that, `keeper` the connection to the control node, `copy` taking over what comes on
+//! it, `models` the cloud variants' files, and `usage` what goes back. While the control node is
 //! away, also over a restart, it goes on with what it knows.
 //!
 //! The other end of all this is [`crate::nodes`].

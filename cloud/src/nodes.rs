@@ -1,5 +1,5 @@
-//! Inference nodes, as the control node sees them: they enrol by a token ([`enrol`]), keep one
-//! connection ([`session`]) on which they are told what changed and say how they are, and get a
+//! Inference nodes, as the control node sees them: they enrol by a token (`enrol`), keep one
+//! connection (`session`) on which they are told what changed and say how they are, and get a
 //! certificate that bears nobody else's name.
 //!
 //! The other end of all this is [`crate::join`].

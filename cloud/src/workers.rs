@@ -1,11 +1,11 @@
 //! Models run in child processes, so that what crashes, hangs or eats memory takes no more than its
 //! own model with it, and an unloaded model gives all of its memory back.
 //!
-//! A worker is this same program with a hidden subcommand ([`child`]), confined as far as the system
+//! A worker is this same program with a hidden subcommand (`child`), confined as far as the system
 //! can, with ONNX Runtime and one model in it; the server itself never loads ONNX Runtime. Each of its
-//! sessions answers in a lane of memory that both see ([`shared_memory`], [`lane`], [`frame`]).
-//! [`process`] is one such process from its start to its end, [`worker`] a model's worker over all of
-//! its lives, [`session`] what the rest of the server asks. When it is started again is decided by
+//! sessions answers in a lane of memory that both see (`shared_memory`, `lane`, `frame`).
+//! `process` is one such process from its start to its end, `worker` a model's worker over all of
+//! its lives, `session` what the rest of the server asks. When it is started again is decided by
 //! `fleet::restarts`.
 //!
 //! [`Workers`] is a [`Backend`] like any other: who loads and asks models need not know.

@@ -1,8 +1,8 @@
 //! Chooses from which confidence on an edge answer is accepted, with a bound on what that may cost.
 //!
 //! [`calibrate`] cuts its examples into three splits, and no example serves twice: on the first it fits
-//! the temperature and each score's map to a confidence ([`fit`]), on the second it chooses the score
-//! and the thresholds to be tested ([`select`], [`sequence`]), on the third it tests them
+//! the temperature and each score's map to a confidence (`fit`), on the second it chooses the score
+//! and the thresholds to be tested (`select`, `sequence`), on the third it tests them
 //! ([`learn_then_test`], [`binomial`]). So with the stated probability over the draw of the examples, of
 //! the answers that the rule accepts at most a share `risk` are wrong where the cloud's are right. That
 //! holds for inputs like the examples, whatever the models are.

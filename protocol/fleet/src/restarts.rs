@@ -3,7 +3,7 @@
 //! A worker that somebody or the system ended (`kill -9`, no memory left) says nothing about its
 //! model, so the next one starts at once if this one had lived for a while. One that crashed, hung or
 //! did not load may do so again: the waits double, and after [`FAULTS_MAX`] such ends within
-//! [`WINDOW`] the model is held back, for longer each time, and every request hears why at once.
+//! `WINDOW` the model is held back, for longer each time, and every request hears why at once.
 //! It forgives by itself: a restart would end the same way, but a person may have mended the machine.
 
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// Ends of the model's own making within [`WINDOW`], before it is held back.
+/// Ends of the model's own making within `WINDOW`, before it is held back.
 pub const FAULTS_MAX: usize = 5;
 /// What counts as often.
 const WINDOW: Duration = Duration::from_secs(60);

@@ -1,10 +1,10 @@
 //! What a pair of models defers, what that costs in accuracy, and whether the calibration's promise
 //! holds; beside the rules of others on the same data.
 //!
-//! The models are run once. Then calibration sets are drawn again and again, with replacement: [`draws`]
+//! The models are run once. Then calibration sets are drawn again and again, with replacement: `draws`
 //! calibrates on each, judges on the test set (which took part in nothing) what comes of it, and on all
-//! items together, where the true risk of a rule is known, how often the bound was broken. [`rules`] has
-//! the others, [`plot`] the curves.
+//! items together, where the true risk of a rule is known, how often the bound was broken. `rules` has
+//! the others, `plot` the curves.
 
 use models::confidence::score;
 use protocol::manifest::Score;
