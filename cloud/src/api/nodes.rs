@@ -16,11 +16,11 @@ use std::sync::Arc;
 use super::ApiError;
 use super::auth::Caller;
 use super::error::Body;
+use super::tokens::lifetime_s;
 use crate::state::{Cloud, now_s};
 use crate::store::Store;
 use crate::store::nodes::{NewNodeToken, NodeRecord};
 
-const TTL_DEFAULT_S: u32 = 60 * 60;
 const TTL_MAX_S: u32 = 7 * 24 * 60 * 60;
 /// Host names and addresses of one node's certificate.
 const NAMES_MAX: usize = 16;
@@ -59,10 +59,7 @@ pub(super) async fn token(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     caller.need(Permission::ManageKeys)?;
     wanted.check()?;
-    let ttl_s = wanted.ttl_s.unwrap_or(TTL_DEFAULT_S);
-    if !(1..=TTL_MAX_S).contains(&ttl_s) {
-        return Err(ApiError::invalid(format!("ttl_s lies between 1 and {TTL_MAX_S}")));
-    }
+    let ttl_s = lifetime_s(wanted.ttl_s, TTL_MAX_S)?;
     let token = Token::from_entropy(link::entropy(), link::entropy(), cloud.ca.hash());
     let by = caller.by();
     let expires_at_s = by.now_s + i64::from(ttl_s);

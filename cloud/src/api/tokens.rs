@@ -30,16 +30,22 @@ pub(super) struct Wanted {
     tenant: TenantName,
 }
 
+/// How long a token is to be good for, where that is allowed.
+pub(super) fn lifetime_s(wanted_s: Option<u32>, max_s: u32) -> Result<u32, ApiError> {
+    let ttl_s = wanted_s.unwrap_or(TTL_DEFAULT_S);
+    if !(1..=max_s).contains(&ttl_s) {
+        return Err(ApiError::invalid(format!("ttl_s lies between 1 and {max_s}")));
+    }
+    Ok(ttl_s)
+}
+
 pub(super) async fn create(
     State(cloud): State<Arc<Cloud>>,
     caller: Caller,
     Body(wanted): Body<Wanted>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     caller.need(Permission::Enrol)?;
-    let ttl_s = wanted.ttl_s.unwrap_or(TTL_DEFAULT_S);
-    if !(1..=TTL_MAX_S).contains(&ttl_s) {
-        return Err(ApiError::invalid(format!("ttl_s lies between 1 and {TTL_MAX_S}")));
-    }
+    let ttl_s = lifetime_s(wanted.ttl_s, TTL_MAX_S)?;
     if wanted.label.len() > NAME_MAX_BYTES || wanted.label.contains(char::is_control) {
         let text = format!("a label has at most {NAME_MAX_BYTES} bytes, on one line");
         return Err(ApiError::invalid(text));
