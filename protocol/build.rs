@@ -28,7 +28,10 @@ const NAMED_VALUES: [(&str, &str); 4] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["proto/outrigger.proto", "proto/inference.proto"], ["proto"])?;
+    let files = protox::compile(
+        ["proto/outrigger.proto", "proto/inference.proto", "proto/otlp.proto"],
+        ["proto"],
+    )?;
     let mut config = prost_build::Config::new();
     config
         .bytes(["."]) // zero-copy slices of the received frame

@@ -109,6 +109,14 @@ impl Clock {
         self.now().unix_s()
     }
 
+    /// Unix nanoseconds, by the same opinion.
+    pub(crate) fn now_ns(&self) -> u64 {
+        let off_ns = i128::from(self.now().system_off_ms) * 1_000_000;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let system_ns = i128::try_from(since.as_nanos()).unwrap_or(i128::MAX);
+        u64::try_from(system_ns.saturating_sub(off_ns)).unwrap_or(0)
+    }
+
     /// Both clocks now.
     pub(crate) fn reading(&self) -> Reading {
         reading()

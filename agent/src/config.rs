@@ -7,6 +7,7 @@ mod runtime;
 pub(crate) use offload::Offload;
 pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
 
+use ::link::traces::{Objection, TraceSettings};
 use oip::listen::FIRST_HEAD_PATIENCE;
 use protocol::id::{ContentHash, ModelName};
 use protocol::limits::{SEQUENCE_IDLE_S, SEQUENCES_MAX, SEQUENCES_MAX_BYTES};
@@ -30,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) link: Link,
     pub(crate) log: Log,
     pub(crate) sandbox: Sandbox,
+    pub(crate) traces: TraceSettings,
 }
 
 /// The child process in which models are tried before they may answer.
@@ -204,6 +206,8 @@ pub(crate) enum ConfigError {
         "{0} is not a loopback address; the local API is for this machine and must not be reachable from others"
     )]
     NotLoopback(SocketAddr),
+    #[error("[traces] {}: {_0}", _0.key)]
+    Traces(#[from] Objection),
 }
 
 impl Config {
@@ -226,7 +230,8 @@ impl Config {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let addresses = [self.local.http, self.local.grpc, self.local.metrics];
         let open = addresses.into_iter().find(|address| !address.ip().is_loopback());
-        open.map_or(Ok(()), |address| Err(ConfigError::NotLoopback(address)))
+        open.map_or(Ok(()), |address| Err(ConfigError::NotLoopback(address)))?;
+        Ok(self.traces.check()?)
     }
 }
 
@@ -261,6 +266,8 @@ mod tests {
             let open = format!("[local]\n{door} = \"0.0.0.0:8000\"");
             assert!(check(&open).unwrap_err().contains("loopback"));
         }
+        let error = check("[traces]\nendpoint = \"localhost\"").unwrap_err();
+        assert!(error.starts_with("[traces] endpoint: "), "{error}");
     }
 
     /// Every line that the packaged file shows as a default is one, and every field is shown.

@@ -21,6 +21,7 @@ pub(crate) fn render(context: &Context) -> String {
     gauges(&mut out, &report);
     memory(&mut out, &report);
     checks(&mut out, &report);
+    context.traces.render(&mut out, "outrigger");
     if let Some(end_s) = context.certificate_end_s() {
         let left = end_s.saturating_sub(context.clock.now_s());
         let help = "Seconds until this device's certificate ends; negative when it has ended.";

@@ -72,6 +72,7 @@ impl Changes {
             ("[models]", old.models != new.models),
             ("[sequences]", old.sequences != new.sequences),
             ("[sandbox]", old.sandbox != new.sandbox),
+            ("[traces]", old.traces != new.traces),
             ("[link] reconnect_max_s", old.link.reconnect_max_s != new.link.reconnect_max_s),
         ];
         Self { live: changed(&live), after_restart: changed(&after_restart) }

@@ -18,6 +18,7 @@ use crate::engine::{ActiveModel, Engine};
 use crate::sequences::{Place, SequenceStates};
 use crate::state::State;
 use crate::uplink::Uplink;
+use ::link::traces::Trace;
 use edge::offload::{Passage, Profile, Situation, choose, sequence};
 use journey::Journey;
 use protocol::infer::{InferRequest, InferResponse, Plan, Reason};
@@ -112,12 +113,16 @@ impl Requests {
     }
 
     /// Answers a request inside its deadline, or says why there is no answer.
-    pub(crate) async fn answer(&self, request: InferRequest) -> Result<InferResponse, Problem> {
+    pub(crate) async fn answer(
+        &self,
+        request: InferRequest,
+        trace: &Trace,
+    ) -> Result<InferResponse, Problem> {
         let start = Instant::now();
         let model = self.engine.get(&request.model, request.version);
         let model = model.inspect_err(|problem| self.counters.refused(problem))?;
         let items = model.items(&request);
-        let result = self.drive(&model, request, start).await;
+        let result = self.drive(&model, request, trace, start).await;
         match &result {
             Ok(response) => {
                 self.counters.answered(&response.model, &response.verdict, start.elapsed());
@@ -135,6 +140,7 @@ impl Requests {
         &self,
         model: &Arc<ActiveModel>,
         request: InferRequest,
+        trace: &Trace,
         start: Instant,
     ) -> Result<InferResponse, Problem> {
         let (allowed, margin) = self.policy().allows(request.deadline_ms);
@@ -147,7 +153,7 @@ impl Requests {
             }
         };
         let piece = place.as_ref().map(Place::piece);
-        let journey = Journey { requests: self, model, request: &request, terms: &terms };
+        let journey = Journey { requests: self, model, request: &request, terms: &terms, trace };
         let mut arrival = journey.travel(piece).await?;
         if let Some(place) = place {
             place.answered(arrival.stream.take());

@@ -25,6 +25,7 @@ use crate::identity::IdentityFiles;
 use crate::install::Installer;
 use crate::requests::Requests;
 use crate::uplink::Uplink;
+use ::link::traces::Traces;
 use axum::routing::get;
 use axum::{Router, middleware};
 use protocol::id::DeviceId;
@@ -41,6 +42,7 @@ pub(crate) struct Context {
     pub(crate) identity: IdentityFiles,
     pub(crate) intake: oip::Intake,
     pub(crate) clock: Arc<Clock>,
+    pub(crate) traces: Traces,
 }
 
 /// The routes, as whoever comes through this door may use them.

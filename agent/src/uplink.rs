@@ -28,6 +28,7 @@ pub(crate) use time::TimeError;
 use crate::clock::Clock;
 use crate::identity::IdentityError;
 use ::link::frames::LinkError;
+use ::link::traces::Trace;
 use ::link::{quic, tls};
 use deferral::CloudAnswer;
 use edge::offload::Grant;
@@ -214,6 +215,17 @@ fn shown_ca(connection: &Connection, hash: ContentHash) -> Option<CertificateDer
     tls::find_ca(&shown, hash)
 }
 
+/// What is asked of the cloud.
+pub(crate) struct Question<'a> {
+    pub(crate) request: &'a InferRequest,
+    /// The one whose edge answer was deferred.
+    pub(crate) version: Version,
+    /// Nobody waits for the answer: it goes behind everything else.
+    pub(crate) check: bool,
+    /// Whom each attempt is a part of.
+    pub(crate) trace: &'a Trace,
+}
+
 /// An error with its causes and its hint, for the log.
 fn explained(error: &UplinkError) -> String {
     let text = protocol::problem::chain(error);
@@ -261,16 +273,14 @@ impl Uplink {
         self.nodes.link()
     }
 
-    /// Asks for an answer within what was granted, for a check behind everything else. A node that dies or drains before it answers is made up for
-    /// by another, once ([`edge::balance::ATTEMPTS_MAX`]).
+    /// Asks for an answer within what was granted. A node that dies or drains before it answers is
+    /// made up for by another, once ([`edge::balance::ATTEMPTS_MAX`]).
     pub(crate) async fn ask(
         &self,
-        request: &InferRequest,
-        version: Version,
+        question: &Question<'_>,
         grant: Grant,
-        check: bool,
     ) -> Result<CloudAnswer, Problem> {
-        self.nodes.ask(request, version, grant, check).await
+        self.nodes.ask(question, grant).await
     }
 
     /// Whom deferrals can go to, and how they stand, for people.

@@ -41,6 +41,12 @@ pub(crate) struct SettingFlags {
     /// ONNX Runtime's shared library; found by itself where it is installed.
     #[arg(long, value_name = "LIBRARY")]
     runtime: Option<PathBuf>,
+    /// The collector that traces go to (OTLP over HTTP), as a URL.
+    #[arg(long, value_name = "URL")]
+    traces: Option<String>,
+    /// The share of the requests that are traced where the caller does not say, 0 to 1.
+    #[arg(long, value_name = "SHARE")]
+    trace_sample: Option<f64>,
     /// How to log to stderr. What to log: RUST_LOG.
     #[arg(long, value_name = "FORMAT")]
     log: Option<LogFormat>,
@@ -63,6 +69,11 @@ impl SettingFlags {
             key: "server.names",
             value: self.names.into(),
         });
+        let sample = self.trace_sample.map(|share| Flag {
+            flag: "--trace-sample",
+            key: "traces.sample",
+            value: share.into(),
+        });
         let flags = [
             flag("--data-dir", "server.data_dir", path(self.data_dir)),
             flag("--listen", "server.listen", listen),
@@ -72,6 +83,8 @@ impl SettingFlags {
             flag("--token-file", "node.token_file", path(self.token_file)),
             flag("--advertise", "node.advertise", self.advertise),
             flag("--runtime", "runtime.library", path(self.runtime)),
+            flag("--traces", "traces.endpoint", self.traces),
+            sample,
             flag("--log", "log.format", format),
         ];
         Sources {

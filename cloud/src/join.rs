@@ -79,9 +79,9 @@ async fn open_cloud(
     for (model, policy) in store.policies()? {
         serving.set_policy(&model, policy);
     }
-    let access_log = crate::server::open_access_log(config)?;
+    let records = crate::server::open_records(config, Some(files.name()?))?;
     let engine = config.engine.clone();
-    let cloud = Cloud::new(Database::new(store), ca, blobs, (serving, engine), access_log).await?;
+    let cloud = Cloud::new(Database::new(store), ca, blobs, (serving, engine), records).await?;
     cloud.control.away_since(contact_s);
     Ok((cloud, here))
 }

@@ -26,6 +26,7 @@ pub fn render(cloud: &Cloud) -> String {
     door(cloud, &mut out);
     cloud.observed.render(&mut out);
     events(cloud, &mut out);
+    cloud.traces.render(&mut out, "outrigger_cloud");
     process(&mut out);
     out.finish()
 }

@@ -1,6 +1,7 @@
 //! The one way to an answer, for agents over QUIC and for clients over HTTPS: admitted on the
 //! header, then run, metered whatever becomes of it.
 
+use link::traces::Trace;
 use protocol::infer::{InferRequest, InferResponse};
 use protocol::problem::Problem;
 use protocol::tensor::Tensor;
@@ -36,6 +37,11 @@ impl Taken {
         self.deadline
     }
 
+    /// It turned out to be wrong, or did not arrive whole.
+    pub fn spoilt(mut self, problem: &Problem) {
+        self.charge.failed(problem);
+    }
+
     /// What its body says, where the header did not; `wait` counts from its arrival.
     ///
     /// # Errors
@@ -64,10 +70,11 @@ impl Cloud {
         self: &Arc<Self>,
         identity: &Identity,
         knock: &Knock<'_>,
+        trace: Trace,
     ) -> Result<Taken, Problem> {
         let arrived = Instant::now();
         let known = self.serving.knows(knock.model).then(|| knock.model.clone());
-        let mut charge = Charge::new(self, identity, known);
+        let mut charge = Charge::new(self, identity, known, trace);
         let admitted = self.serving.admit(identity, knock);
         let admitted = admitted.inspect_err(|problem| charge.failed(problem))?;
         let deadline = arrived + admitted.remaining();
@@ -87,10 +94,12 @@ impl Cloud {
         taken.charge.arrived(size_bytes(&request.inputs));
         let inferred = self.serving.infer(taken.admitted, request, taken.deadline).await;
         let inferred = inferred.inspect_err(|problem| taken.charge.failed(problem))?;
-        let Inferred { response, compute } = inferred;
-        let compute_us = u64::try_from(compute.as_micros()).unwrap_or(u64::MAX);
+        let compute_us = u64::try_from(inferred.compute.as_micros()).unwrap_or(u64::MAX);
         self.ran(compute_us);
-        taken.charge.answered(&response.verdict, compute_us, size_bytes(&response.outputs));
+        let bytes_out = size_bytes(&inferred.response.outputs);
+        let Inferred { response, began, requests, .. } = inferred;
+        taken.charge.ran(&response.verdict.timing, began, requests);
+        taken.charge.answered(&response.verdict, compute_us, bytes_out);
         Ok(response)
     }
 }

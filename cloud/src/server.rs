@@ -4,6 +4,7 @@ use certificate::Certificate;
 use fleet::access::{KeyRecord, Role};
 use link::durable::{self, Access};
 use link::tls::{self, Identity};
+use link::traces::{CollectorError, Service, Traces};
 use models::backend::Backend;
 use protocol::id::{ContentHash, TenantName, Variant};
 use protocol::pattern::ModelPatterns;
@@ -45,6 +46,8 @@ mod sockets;
 
 /// How often models that nobody wants any more are looked for.
 const RELEASE_EVERY: Duration = Duration::from_secs(30);
+/// How long the end waits for spans that are on their way to the collector.
+const TRACES_PATIENCE: Duration = Duration::from_secs(3);
 /// How long agents may take to hear that it stopped.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -140,6 +143,9 @@ pub enum StartError {
     /// The access log cannot be opened.
     #[error("cannot open the access log")]
     AccessLog(#[source] io::Error),
+    /// Traces cannot be recorded.
+    #[error(transparent)]
+    Traces(#[from] CollectorError),
     /// The bound socket cannot be used.
     #[error("cannot use the bound socket")]
     Listener(#[source] io::Error),
@@ -282,6 +288,8 @@ impl Server {
         let _ = self.metering.await;
         usage::flush(&self.cloud).await; // after the last answer: nothing is lost
         self.cloud.access_log.finish();
+        let traces = self.cloud.traces.clone();
+        let _ = tokio::task::spawn_blocking(move || traces.finish(TRACES_PATIENCE)).await;
         if let Some((keeper, keeping)) = self.joined {
             keeper.say_goodbye().await;
             keeping.abort();
@@ -290,10 +298,16 @@ impl Server {
     }
 }
 
-/// The access log, on or off.
-pub(crate) fn open_access_log(config: &Config) -> Result<AccessLog, StartError> {
-    let folder = &config.settings.server.data_dir;
-    AccessLog::open(&config.settings.access_log, folder).map_err(StartError::AccessLog)
+/// The access log, and traces, on or off; `node` where it is one of several.
+pub(crate) fn open_records(
+    config: &Config,
+    node: Option<String>,
+) -> Result<(AccessLog, Traces), StartError> {
+    let (settings, folder) = (&config.settings, &config.settings.server.data_dir);
+    let log = AccessLog::open(&settings.access_log, folder).map_err(StartError::AccessLog)?;
+    let service =
+        Service { name: "outrigger-cloud", version: env!("CARGO_PKG_VERSION"), instance: node };
+    Ok((log, Traces::start(&settings.traces, service)?))
 }
 
 async fn open_metrics(
@@ -403,9 +417,9 @@ async fn open_cloud(
     for (model, policy) in store.policies()? {
         serving.set_policy(&model, policy);
     }
-    let access_log = open_access_log(config)?;
+    let records = open_records(config, None)?;
     let serving = (serving, config.engine.clone());
-    Ok(Cloud::new(Database::new(store), ca, blobs, serving, access_log).await?)
+    Ok(Cloud::new(Database::new(store), ca, blobs, serving, records).await?)
 }
 
 /// Loads what should answer before anybody asks for it; then the server is ready.

@@ -138,6 +138,10 @@ pub struct Inferred {
     pub response: InferResponse,
     /// Its part of the run that it was part of.
     pub compute: Duration,
+    /// When that run began.
+    pub began: Instant,
+    /// How many requests it was of.
+    pub requests: u32,
 }
 
 /// All cloud variants.
@@ -299,8 +303,9 @@ impl Serving {
             lane.answer(Job { inputs, outputs, deadline: Some(deadline) }, standing).await?;
         let timing = timing(&answered);
         admitted.slot.statistics.ran(timing.queue_us, timing.infer_us);
-        let compute = answered.own;
-        Ok(Inferred { response: respond(name, id, admitted.version, answered), compute })
+        let Answered { own: compute, began, requests, .. } = answered;
+        let response = respond(name, id, admitted.version, answered);
+        Ok(Inferred { response, compute, began, requests })
     }
 
     /// Loads a version that devices will ask for soon; nothing where there is no such variant.

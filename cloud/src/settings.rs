@@ -6,6 +6,7 @@
 //! means none. Whatever does not exist is an error, so that a typing mistake is not a silent no; what
 //! is wrong is a [`Finding`], with the place where it was said.
 
+use link::traces::{self, TraceSettings};
 use serde::{Deserialize, Serialize};
 
 mod findings;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub access_log: AccessLog,
     /// Who may read figures without a key.
     pub metrics: Metrics,
+    /// Where traces go.
+    pub traces: TraceSettings,
 }
 
 /// A value that can be read, and makes no sense.
@@ -66,6 +69,10 @@ impl Settings {
         self.runtime.check(&mut found);
         self.log.check(&mut found);
         self.metrics.check(&mut found);
+        if let Err(traces::Objection { key, error, hint }) = self.traces.check() {
+            let key = if key == "sample" { "traces.sample" } else { "traces.endpoint" };
+            found.push(Objection::new(key, error, hint));
+        }
         found
     }
 }

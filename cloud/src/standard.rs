@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::access::LiveKey;
 use crate::requests::Taken;
 use crate::serving::{Asker, Knock, Size};
-use crate::state::{Cloud, now_s};
+use crate::state::{Cloud, now_ns, now_s};
 use crate::store::audit::By;
 
 mod gate;
@@ -109,7 +109,9 @@ impl Inference for Standard {
             let remaining = Duration::from_millis(DEADLINE_MAX_MS.into());
             let size = Size { items: 1, bytes, priority: 0, remaining };
             let Ask { model, version, .. } = *ask;
-            self.cloud.admit(&key.identity, &Knock { asker: Asker::Client, model, version, size })
+            let knock = Knock { asker: Asker::Client, model, version, size };
+            let trace = self.cloud.traces.serve(ask.origin.clone(), "https", model, now_ns);
+            self.cloud.admit(&key.identity, &knock, trace)
         });
         taken.inspect_err(|problem| events.request_refused(&caller.name(), problem))
     }
@@ -157,6 +159,11 @@ impl Inference for Standard {
 
     fn intake(&self) -> &Intake {
         &self.intake
+    }
+
+    fn spoilt(&self, place: Taken, problem: &Problem) {
+        place.spoilt(problem);
+        self.refused(problem);
     }
 
     fn refused(&self, problem: &Problem) {

@@ -1,6 +1,7 @@
 //! What every connection and every API call shares.
 
 use fleet::load::Load;
+use link::traces::Traces;
 use protocol::id::DeviceId;
 use protocol::problem::ProblemCode;
 use quinn::Connection;
@@ -49,6 +50,8 @@ pub struct Cloud {
     pub observed: Observed,
     /// A line for each of them.
     pub access_log: AccessLog,
+    /// Where their time went, for those that are traced.
+    pub traces: Traces,
     /// Who is connected.
     pub online: Online,
     /// Which inference nodes are connected.
@@ -81,7 +84,7 @@ impl Cloud {
         ca: FleetCa,
         blobs: Blobs,
         (serving, engine): (Serving, Engine),
-        access_log: AccessLog,
+        (access_log, traces): (AccessLog, Traces),
     ) -> Result<Arc<Self>, StoreError> {
         let revision = db.call(Store::revision).await?;
         let keys = db.call(Store::api_keys).await?;
@@ -97,6 +100,7 @@ impl Cloud {
             events: Events::default(),
             observed: Observed::default(),
             access_log,
+            traces,
             online: Online::default(),
             nodes: Nodes::default(),
             control: Control::default(),
@@ -263,6 +267,12 @@ impl Default for Limits {
 pub fn now_s() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Unix nanoseconds.
+pub fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Unix milliseconds.

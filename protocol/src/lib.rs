@@ -7,7 +7,7 @@
 //! Read in this order: [`id`], [`tensor`], [`infer`] (a request and its verdict), [`manifest`]
 //! (what a bundle is and who signed it), [`codec`] and [`wire`] (how all of that travels),
 //! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`time`] (how devices hear it),
-//! [`limits`].
+//! [`trace`] (where the time of a request went), [`limits`].
 
 pub mod codec;
 pub mod id;
@@ -20,6 +20,7 @@ pub mod problem;
 pub mod tensor;
 pub mod time;
 pub mod token;
+pub mod trace;
 pub mod transfer;
 pub mod versions;
 pub mod wire;

@@ -80,6 +80,44 @@ impl ProblemCode {
     }
 }
 
+/// What the standard's two protocols make of a code.
+impl ProblemCode {
+    /// The status of an answer over HTTP.
+    pub fn http_status(self) -> u16 {
+        match self {
+            ProblemCode::None => 200,
+            ProblemCode::InvalidRequest | ProblemCode::Protocol => 400,
+            ProblemCode::Unauthorised => 403,
+            ProblemCode::NotFound => 404,
+            ProblemCode::TooLarge => 413,
+            ProblemCode::InferenceFailed | ProblemCode::Internal => 500,
+            ProblemCode::Overloaded | ProblemCode::Unreachable | ProblemCode::GoingAway => 503,
+            ProblemCode::DeadlineExceeded => 504,
+        }
+    }
+
+    /// The status of a call over gRPC, as a number and as a word.
+    pub fn grpc_status(self) -> (i32, &'static str) {
+        match self {
+            ProblemCode::None => (0, "OK"),
+            ProblemCode::InvalidRequest | ProblemCode::Protocol => (3, "INVALID_ARGUMENT"),
+            ProblemCode::DeadlineExceeded => (4, "DEADLINE_EXCEEDED"),
+            ProblemCode::NotFound => (5, "NOT_FOUND"),
+            ProblemCode::Unauthorised => (7, "PERMISSION_DENIED"),
+            ProblemCode::TooLarge => (8, "RESOURCE_EXHAUSTED"),
+            ProblemCode::InferenceFailed | ProblemCode::Internal => (13, "INTERNAL"),
+            ProblemCode::Overloaded | ProblemCode::Unreachable | ProblemCode::GoingAway => {
+                (14, "UNAVAILABLE")
+            }
+        }
+    }
+
+    /// Whether the answering side is at fault, and not whoever asked.
+    pub fn is_the_servers(self) -> bool {
+        self.http_status() >= 500
+    }
+}
+
 /// A failure with its reason and a hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Problem {

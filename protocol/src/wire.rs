@@ -8,6 +8,7 @@ use crate::infer::{InferRequest, InferResponse, PlacementHint};
 use crate::limits::{DEADLINE_MAX_MS, NAME_MAX_BYTES, PARAMETERS_MAX_COUNT};
 use crate::problem::{Problem as Failure, ProblemCode};
 use crate::tensor::{InvalidTensor, Tensor, TensorMeta, check_totals};
+use crate::trace::TraceContext as Traced;
 
 /// The Open Inference Protocol's own messages.
 #[allow(missing_docs, clippy::all, unused_qualifications)]
@@ -100,6 +101,8 @@ pub fn infer_open(request: &InferRequest, version: Version, deadline_ms: u32) ->
         tensor_sizes: raw_sizes(&request.inputs),
         deadline_ms,
         priority: request.priority.into(),
+        trace: None, // whoever sends it knows
+        background: false,
     }
 }
 
@@ -111,6 +114,10 @@ pub struct PendingRequest {
     metas: Vec<TensorMeta>,
     /// The length of each tensor, in the order in which they follow; their sum is bounded.
     pub tensor_sizes: Vec<u64>,
+    /// The asker's place in a trace.
+    pub trace: Option<Traced>,
+    /// Nobody waits for the answer.
+    pub background: bool,
 }
 
 impl PendingRequest {
@@ -147,7 +154,14 @@ impl PendingRequest {
             hint: PlacementHint::Cloud,
             sequence: None,
         };
-        Ok(Self { request, version, metas, tensor_sizes: open.tensor_sizes })
+        Ok(Self {
+            request,
+            version,
+            metas,
+            tensor_sizes: open.tensor_sizes,
+            trace: open.trace.as_ref().and_then(Traced::from_wire),
+            background: open.background,
+        })
     }
 
     /// The model that is asked, for admission.

@@ -10,8 +10,10 @@ use outrigger_protocol::infer::{
     InferRequest, InferResponse, Placement, PlacementHint, Reason, Timing, Verdict,
 };
 use outrigger_protocol::tensor::{DataType, Tensor, TensorMeta};
+use outrigger_protocol::trace::TraceContext;
 use outrigger_protocol::wire::{self, PendingReply, PendingRequest};
 use proptest::prelude::*;
+use prost::Message as _;
 
 fn header_of(frame: &[u8]) -> Result<FrameHeader, CodecError> {
     FrameHeader::decode(frame[..FRAME_HEADER_BYTES].try_into().unwrap())
@@ -71,6 +73,40 @@ fn without_nodes_the_desired_state_is_what_older_programs_send_and_read() {
     let read: wire::DesiredState =
         decode(header_of(&older).unwrap(), older.freeze().slice(5..)).unwrap();
     assert!(read.nodes.is_empty() && !read.nodes_only);
+}
+
+#[test]
+fn a_trace_and_background_ride_along_and_older_programs_see_nothing_of_them() {
+    let plain = wire::infer_open(&request(Vec::new()), Version::FIRST, 250);
+    let parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let trace = TraceContext::from_headers([&parent[..]], [&b"a=1"[..]]).unwrap();
+    let traced =
+        wire::InferOpen { trace: Some(trace.to_wire()), background: true, ..plain.clone() };
+    let frame = encode(&traced).unwrap().freeze();
+    insta::assert_snapshot!(hex::encode(&frame));
+    let pending = PendingRequest::from_open(traced.clone()).unwrap();
+    assert_eq!((&pending.trace, pending.background), (&Some(trace), true));
+    // What is behind the fields of old is skipped by whoever does not know it.
+    let older = encode(&plain).unwrap();
+    assert_eq!(frame[5..older.len()], older[5..]);
+    let read = OlderOpen::decode(frame.slice(5..)).unwrap();
+    assert_eq!((read.deadline_ms, read.priority), (250, 7));
+    let garbled = wire::TraceContext { span_id: Bytes::from_static(b"short"), ..trace_of(&traced) };
+    let garbled = wire::InferOpen { trace: Some(garbled), ..traced };
+    assert_eq!(PendingRequest::from_open(garbled).unwrap().trace, None, "no reason to refuse");
+}
+
+fn trace_of(open: &wire::InferOpen) -> wire::TraceContext {
+    open.trace.clone().unwrap()
+}
+
+/// The header of a request as programs knew it before there were traces.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OlderOpen {
+    #[prost(uint32, tag = "3")]
+    deadline_ms: u32,
+    #[prost(uint32, tag = "4")]
+    priority: u32,
 }
 
 #[test]

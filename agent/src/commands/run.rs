@@ -19,6 +19,7 @@ use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::state::State;
 use crate::uplink::Keeper;
 use crate::uplink::renew::Renewer;
+use ::link::traces::{Service, TraceSettings, Traces};
 use anyhow::Context as _;
 use models::backend::Backend;
 use models::ort_backend::{OnDemand, find_library};
@@ -33,6 +34,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+
+/// How long the end waits for spans that are on their way to the collector.
+const TRACES_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -109,7 +113,8 @@ async fn serve(
     let sockets = Sockets::bind(state_dir, &config.local).await?;
     let applications = Arc::new(Applications::new(&config.local.applications));
     let metrics = config.local.metrics;
-    let context = assemble(state_dir, config.clone(), files, enrolment)?;
+    let traces = open_traces(&config.traces, &enrolment)?;
+    let context = assemble(state_dir, config.clone(), files, enrolment, traces)?;
     tokio::spawn(Reloader::new(source, config, context.clone())?.run());
     serve_metrics(state_dir, metrics, context.clone()).await?;
     let stop = stop_signal()?;
@@ -120,8 +125,15 @@ async fn serve(
     tokio::spawn(say_goodbye(notifier, stop.clone()));
     sockets.serve(&context, &applications, stop).await;
     context.installer.stop_trials();
+    ::link::durable::aside(|| context.traces.finish(TRACES_PATIENCE));
     tracing::info!("stopped");
     Ok(())
+}
+
+fn open_traces(settings: &TraceSettings, enrolment: &Enrolment) -> anyhow::Result<Traces> {
+    let (name, version) = ("outrigger-agent", env!("CARGO_PKG_VERSION"));
+    let instance = Some(enrolment.device.to_string());
+    Ok(Traces::start(settings, Service { name, version, instance })?)
 }
 
 /// Tells the service manager that the end was asked for.
@@ -288,6 +300,7 @@ fn assemble(
     config: Config,
     identity: IdentityFiles,
     enrolment: Enrolment,
+    traces: Traces,
 ) -> anyhow::Result<Arc<Context>> {
     let library = find_library(config.runtime.library.as_deref())?;
     let prover = Prover::new(&library, &config);
@@ -355,5 +368,6 @@ fn assemble(
         identity: own_identity,
         intake: config.local.intake(),
         clock,
+        traces,
     }))
 }

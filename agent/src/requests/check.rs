@@ -5,6 +5,7 @@
 use super::Requests;
 use crate::engine::{ActiveModel, EdgeAnswer};
 use crate::install::Installer;
+use ::link::traces::Trace;
 use models::confidence::disagreement;
 use protocol::infer::InferRequest;
 use protocol::tensor::Tensor;
@@ -57,7 +58,7 @@ impl Requests {
     async fn compare(&self, check: &Check) -> Result<f64, &'static str> {
         let mut ask = self.ask_for(&check.request, PATIENCE, Duration::ZERO, 1.0);
         ask.check = true;
-        let answer = self.ask_cloud(&check.model, &check.request, ask).await;
+        let answer = self.ask_cloud(&check.model, &check.request, &Trace::default(), ask).await;
         let answer = answer.map_err(|(reason, _)| reason.as_str())?;
         if let (Some(edge), Some(cloud)) = (&check.label, &answer.label) {
             return Ok(f64::from(edge != cloud));

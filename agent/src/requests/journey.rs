@@ -5,6 +5,7 @@
 use super::{Requests, Terms, check::Check, internal, is_the_askers_fault, remaining};
 use crate::engine::{ActiveModel, EdgeAnswer};
 use crate::uplink::deferral::CloudAnswer;
+use ::link::traces::Trace;
 use edge::offload::{Action, Event, Request};
 use models::stream::{Piece, StreamState};
 use protocol::id::Version;
@@ -15,7 +16,7 @@ use protocol::problem::Problem;
 use protocol::tensor::Tensor;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One request on its way.
 pub(super) struct Journey<'a> {
@@ -23,6 +24,7 @@ pub(super) struct Journey<'a> {
     pub(super) model: &'a Arc<ActiveModel>,
     pub(super) request: &'a InferRequest,
     pub(super) terms: &'a Terms,
+    pub(super) trace: &'a Trace,
 }
 
 /// An answer, and where it came from.
@@ -53,6 +55,8 @@ enum End {
 /// What a request has gathered so far.
 #[derive(Default)]
 struct Hand {
+    /// When the edge model was asked.
+    edge_asked: Option<Instant>,
     edge: Option<EdgeAnswer>,
     edge_failure: Option<Problem>,
     cloud: Option<CloudAnswer>,
@@ -69,10 +73,10 @@ impl<'a> Journey<'a> {
         let (mut edge, mut cloud): (Way<'_, EdgeEnd>, Way<'_, CloudEnd>) = (None, None);
         loop {
             match action {
-                Action::RunEdge => edge = self.run_edge(piece.take()),
+                Action::RunEdge => edge = self.run_edge(piece.take(), &mut hand),
                 Action::AskCloud => cloud = self.ask_cloud(&machine, &hand),
                 Action::RunBoth => {
-                    edge = self.run_edge(piece.take());
+                    edge = self.run_edge(piece.take(), &mut hand);
                     cloud = self.ask_cloud(&machine, &hand);
                 }
                 Action::Wait => {}
@@ -95,7 +99,8 @@ impl<'a> Journey<'a> {
         }
     }
 
-    fn run_edge(&self, piece: Option<Piece>) -> Way<'a, EdgeEnd> {
+    fn run_edge(&self, piece: Option<Piece>, hand: &mut Hand) -> Way<'a, EdgeEnd> {
+        hand.edge_asked = Some(Instant::now());
         Some(Box::pin(self.model.run(self.request, piece, self.terms.cutoff)))
     }
 
@@ -109,10 +114,11 @@ impl<'a> Journey<'a> {
             if machine.keeps_time_for_edge() { self.model.high_run() } else { <_>::default() };
         let (remaining, doubt) = (remaining(self.terms.cutoff), hand.doubt.unwrap_or(1.0));
         let ask = self.requests.ask_for(self.request, remaining, keep, doubt);
-        Some(Box::pin(self.requests.ask_cloud(self.model, self.request, ask)))
+        Some(Box::pin(self.requests.ask_cloud(self.model, self.request, self.trace, ask)))
     }
 
     fn edge_event(&self, end: EdgeEnd, hand: &mut Hand) -> Event {
+        self.note_edge(&end, hand.edge_asked.unwrap_or_else(Instant::now));
         let answer = match end {
             Ok(answer) => answer,
             Err(problem) => {
@@ -134,6 +140,23 @@ impl<'a> Journey<'a> {
         }
         hand.edge = Some(answer);
         if accepted { Event::EdgeAccepted } else { Event::EdgeDoubtful }
+    }
+
+    /// Where the edge model's time went, for the trace.
+    fn note_edge(&self, end: &EdgeEnd, asked: Instant) {
+        match end {
+            Ok(answer) => {
+                let queue = Duration::from_micros(answer.queue_us);
+                drop(self.trace.part("queue", asked, queue));
+                let infer = Duration::from_micros(answer.infer_us);
+                let part = self.trace.part("inference", asked + queue, infer);
+                drop(part.with("outrigger.model.version", self.model.target().version.get()));
+            }
+            Err(problem) => {
+                let mut part = self.trace.part("inference", asked, asked.elapsed());
+                part.failed(problem.code.as_str());
+            }
+        }
     }
 
     fn edge_arrival(&self, answer: EdgeAnswer, placement: Placement, reason: Reason) -> Arrival {

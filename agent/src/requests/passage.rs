@@ -5,8 +5,10 @@ use crate::clock::Clock;
 use crate::config::Offload;
 use crate::engine::ActiveModel;
 use crate::state::State;
+use crate::uplink::Question;
 use crate::uplink::deferral::CloudAnswer;
 use ::link::durable::aside;
+use ::link::traces::Trace;
 use edge::breaker::Breaker;
 use edge::budget::{Budget, SavedBudget};
 use edge::offload::{Ask, Grant, Passage, Standing};
@@ -73,13 +75,15 @@ impl Requests {
         &self,
         model: &ActiveModel,
         request: &InferRequest,
+        trace: &Trace,
         ask: Ask,
     ) -> Result<CloudAnswer, (Reason, Problem)> {
         let grant = self.granted(ask).map_err(|reason| (reason, absent(reason)))?;
         self.counters.sent(ask.bytes);
         let began = Instant::now();
-        let version = model.target().version;
-        let result = self.uplink.ask(request, version, grant, ask.check).await;
+        let (version, check) = (model.target().version, ask.check);
+        let question = Question { request, version, check, trace };
+        let result = self.uplink.ask(&question, grant).await;
         self.judge(model, &ask, began.elapsed(), result)
     }
 

@@ -1,6 +1,7 @@
 //! What the standard's calls mean on a device.
 
 use super::Context;
+use ::link::traces::Trace;
 use oip::{Ask, Caller, Inference, Intake};
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse};
@@ -12,10 +13,11 @@ use std::sync::Arc;
 
 impl Inference for Context {
     /// The queue of the model decides, once the whole request is there.
-    type Place = ();
+    type Place = Trace;
 
-    fn admit(&self, _: &Caller, _: &Ask<'_>) -> Result<(), Problem> {
-        Ok(())
+    fn admit(&self, _: &Caller, ask: &Ask<'_>) -> Result<Trace, Problem> {
+        let origin = ask.origin.clone();
+        Ok(self.traces.serve(origin, "http", ask.model, || self.clock.now_ns()))
     }
 
     fn name(&self) -> &str {
@@ -38,8 +40,22 @@ impl Inference for Context {
         Ok(self.requests.engine().get(model, version)?.description().clone())
     }
 
-    async fn infer(&self, (): (), request: InferRequest) -> Result<InferResponse, Problem> {
-        self.requests.answer(request).await
+    async fn infer(
+        &self,
+        mut trace: Trace,
+        request: InferRequest,
+    ) -> Result<InferResponse, Problem> {
+        let result = self.requests.answer(request, &trace).await;
+        match &result {
+            Ok(response) => trace.answered(&response.verdict),
+            Err(problem) => trace.failed(problem),
+        }
+        result
+    }
+
+    fn spoilt(&self, mut trace: Trace, problem: &Problem) {
+        trace.failed(problem);
+        self.counters.refused(problem);
     }
 
     fn index(&self) -> Vec<ModelIndex> {

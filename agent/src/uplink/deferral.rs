@@ -2,11 +2,13 @@
 //! tensors as they are. Dropping the future resets the stream, which cancels the request in the cloud.
 //! Who keeps the connection, and who is asked, is not decided here.
 
+use super::Question;
 use ::link::frames::{self, LinkError};
 use protocol::id::Version;
-use protocol::infer::{InferRequest, Timing};
+use protocol::infer::Timing;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::tensor::Tensor;
+use protocol::trace::TraceContext;
 use protocol::wire::{self, InferReply, PendingReply};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use std::time::{Duration, Instant};
@@ -52,30 +54,31 @@ const CHECK_PRIORITY: i32 = -5;
 /// wait. A check in the background steps behind whatever else is to be sent.
 pub(crate) async fn ask(
     connection: &Connection,
-    request: &InferRequest,
-    version: Version,
+    question: &Question<'_>,
     budget: Duration,
-    check: bool,
+    context: Option<&TraceContext>,
 ) -> Result<CloudAnswer, Problem> {
-    let answer = exchange(connection, request, version, budget, check).await;
+    let answer = exchange(connection, question, budget, context).await;
     answer.map_err(LinkError::into_problem)?
 }
 
 async fn exchange(
     connection: &Connection,
-    request: &InferRequest,
-    version: Version,
+    question: &Question<'_>,
     budget: Duration,
-    check: bool,
+    context: Option<&TraceContext>,
 ) -> Result<Result<CloudAnswer, Problem>, LinkError> {
     let started = Instant::now();
+    let Question { request, version, check, .. } = *question;
     let (send, mut receive) = connection.open_bi().await?;
     if check {
         let _ = send.set_priority(CHECK_PRIORITY); // fails only for a stream that is closed already
     }
     let mut stream = Cancel { send, receive: &mut receive, done: false };
     let deadline_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX);
+    let trace = context.map(TraceContext::to_wire);
     let open = wire::infer_open(request, version, deadline_ms);
+    let open = wire::InferOpen { trace, background: check, ..open };
     let tensors = request.inputs.iter().map(|t| t.data().clone());
     match frames::send_last(&mut stream.send, &open, tensors).await {
         // A refusal is decided on the header: the cloud stops reading and says why.

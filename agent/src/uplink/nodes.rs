@@ -4,7 +4,7 @@
 use super::deferral::{self, CloudAnswer};
 use super::listed::Listed;
 use super::pulse::{self, Waiting};
-use super::{CloudAddress, UplinkError, explained};
+use super::{CloudAddress, Question, UplinkError, explained};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::IdentityFiles;
@@ -12,9 +12,9 @@ use ::link::quic;
 use edge::balance::{ATTEMPTS_MAX, Action, Balance, BalancePolicy, Outcome, Peer};
 use edge::offload::Grant;
 use edge::paths::LinkCounters;
-use protocol::id::{ContentHash, NodeId, Version};
-use protocol::infer::InferRequest;
+use protocol::id::{ContentHash, NodeId};
 use protocol::problem::{Problem, ProblemCode};
+use protocol::trace::TraceContext;
 use protocol::wire::{DesiredState, NodeState};
 use quinn::Connection;
 use std::collections::BTreeMap;
@@ -50,15 +50,6 @@ struct Known {
 struct Line {
     connection: Connection,
     waiting: Waiting,
-}
-
-/// What is asked.
-struct Question<'a> {
-    request: &'a InferRequest,
-    version: Version,
-    /// Of the time that is left, what the way there and back takes.
-    on_wire: Duration,
-    check: bool,
 }
 
 /// One attempt. Its end is reported to the balance, also where nobody waits for it any more.
@@ -126,23 +117,17 @@ impl Nodes {
 
     pub(super) fn describe(&self) -> Vec<(String, &'static str)> {
         let described = self.known().balance.describe(Instant::now());
-        let name = |peer| match peer {
-            Peer::Control => CONTROL.to_owned(),
-            Peer::Node(id) => id.to_string(),
-        };
-        described.into_iter().map(|(peer, state)| (name(peer), state)).collect()
+        described.into_iter().map(|(peer, state)| (name(&peer).to_owned(), state)).collect()
     }
 
     /// Asks one node, and where that dies, drains or is full before it answers, another.
     pub(super) async fn ask(
         &self,
-        request: &InferRequest,
-        version: Version,
+        question: &Question<'_>,
         grant: Grant,
-        check: bool,
     ) -> Result<CloudAnswer, Problem> {
         let deadline = Instant::now() + grant.wait;
-        let question = Question { request, version, on_wire: grant.wait - grant.cloud, check };
+        let on_wire = grant.wait - grant.cloud;
         let mut tried = None;
         let mut last = Problem::new(ProblemCode::Unreachable, "no node of the cloud is connected")
             .hint("outrigger-agent status tells why");
@@ -157,7 +142,11 @@ impl Nodes {
             if tried.is_some() {
                 self.counters.asked_again(&last);
             }
-            match attempt.ask(&question, deadline).await {
+            let mut part = question.trace.deferral(name(&attempt.peer), attempts);
+            let asked = attempt.ask(question, on_wire, deadline, part.context()).await;
+            part.end(asked.as_ref().map(drop));
+            drop(part);
+            match asked {
                 Ok(answer) => return Ok(CloudAnswer { attempts, ..answer }),
                 Err(problem) => last = problem,
             }
@@ -352,6 +341,13 @@ fn peers(listed: &Listed) -> impl Iterator<Item = Peer> {
     control.into_iter().chain(listed.nodes.keys().cloned().map(Peer::Node))
 }
 
+fn name(peer: &Peer) -> &str {
+    match peer {
+        Peer::Control => CONTROL,
+        Peer::Node(id) => id.as_str(),
+    }
+}
+
 fn entropy() -> u64 {
     u64::from_le_bytes(::link::entropy())
 }
@@ -360,13 +356,14 @@ impl Attempt<'_> {
     async fn ask(
         &mut self,
         question: &Question<'_>,
+        on_wire: Duration,
         deadline: Instant,
+        context: Option<&TraceContext>,
     ) -> Result<CloudAnswer, Problem> {
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began);
-        let Question { request, version, on_wire, check } = *question;
         let budget = left.saturating_sub(on_wire); // what the cloud answers later arrives too late
-        let ask = deferral::ask(&self.line.connection, request, version, budget, check);
+        let ask = deferral::ask(&self.line.connection, question, budget, context);
         let result = tokio::time::timeout_at(deadline.into(), ask).await;
         let result = result.unwrap_or_else(|_| Err(late()));
         self.outcome = match &result {

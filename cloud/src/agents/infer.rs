@@ -3,6 +3,7 @@
 use link::frames;
 use protocol::codec::FrameHeader;
 use protocol::problem::{Problem, ProblemCode};
+use protocol::trace::{Origin, Transport};
 use protocol::wire::{self, PendingRequest};
 use quinn::{RecvStream, SendStream};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use super::answer_problem;
 use super::session::{Session, StreamError};
 use crate::requests::Taken;
 use crate::serving::{Asker, Knock, Size};
+use crate::state::now_ns;
 
 /// How a request ended without an answer.
 enum Unanswered {
@@ -83,9 +85,11 @@ async fn admit(session: &Session, open: wire::InferOpen) -> Result<Admitted, Pro
         remaining: Duration::from_millis(pending.deadline_ms().into()),
     };
     let (model, version) = (pending.model(), Some(pending.version()));
-    session.check_model(model).await?;
+    let origin = Origin { transport: Transport::Quic, parent: pending.trace.clone() };
+    let mut trace = session.cloud.traces.serve(origin, "", model, now_ns);
+    session.check_model(model).await.inspect_err(|problem| trace.failed(problem))?;
     let knock = Knock { asker: Asker::Device, model, version, size };
-    let taken = session.cloud.admit(&session.identity, &knock)?;
+    let taken = session.cloud.admit(&session.identity, &knock, trace)?;
     Ok((pending, taken))
 }
 
@@ -94,9 +98,9 @@ fn stopping() -> Problem {
     Problem::new(ProblemCode::GoingAway, "this server is stopping").hint("ask again, or another")
 }
 
-fn late() -> Unanswered {
+fn late() -> Problem {
     let text = "the deadline passed before the model could answer";
-    Unanswered::Problem(Problem::new(ProblemCode::DeadlineExceeded, text).hint("allow more time"))
+    Problem::new(ProblemCode::DeadlineExceeded, text).hint("allow more time")
 }
 
 type Reply = (wire::InferReply, Vec<bytes::Bytes>);
@@ -108,12 +112,22 @@ async fn answer(
     recv: &mut RecvStream,
 ) -> Result<Reply, Unanswered> {
     let raw = frames::receive_raw(recv, &pending.tensor_sizes);
-    let raw = tokio::time::timeout_at(taken.deadline().into(), raw).await.map_err(|_| late())?;
+    let Ok(raw) = tokio::time::timeout_at(taken.deadline().into(), raw).await else {
+        let late = late();
+        taken.spoilt(&late);
+        return Err(late.into());
+    };
     let raw = raw.map_err(|error| match error {
         frames::LinkError::Reset(_) => Unanswered::Cancelled,
         other => Unanswered::Stream(other.into()),
     })?;
-    let request = pending.with_data(raw)?;
+    let request = match pending.with_data(raw) {
+        Ok(request) => request,
+        Err(problem) => {
+            taken.spoilt(&problem);
+            return Err(problem.into());
+        }
+    };
     let deferred = session.cloud.answer(taken, request);
     tokio::select! {
         result = deferred => {

@@ -2,7 +2,7 @@
 //! certificate is written last: it is the commit.
 
 use link::durable::{self, Access};
-use link::pki::{self, DeviceKey, PkiError};
+use link::pki::{self, DeviceCertificate, DeviceKey, PkiError};
 use link::tls::Identity;
 use protocol::id::InvalidName;
 use rustls_pki_types::CertificateDer;
@@ -98,6 +98,13 @@ impl Files {
             return Err(FilesError::Empty(self.0.join(CHAIN)));
         }
         Ok(Identity { chain, key: pki::key_from_pem(&self.require(KEY)?)? })
+    }
+
+    /// What the control node called it: its certificate's subject.
+    pub(super) fn name(&self) -> Result<String, FilesError> {
+        let Identity { chain, .. } = self.identity()?;
+        let leaf = DeviceCertificate::parse(chain.first().map_or(&[], |leaf| leaf))?;
+        Ok(leaf.device.to_string())
     }
 
     pub(super) fn ca(&self) -> Result<CertificateDer<'static>, FilesError> {

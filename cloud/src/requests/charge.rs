@@ -1,8 +1,9 @@
 //! One request's account: opened on its header, closed when it is dropped, whatever became of it.
-//! There it is metered, timed and logged, in one place, so that the three cannot disagree.
+//! There it is metered, timed, traced and logged, in one place, so that the four cannot disagree.
 
+use link::traces::Trace;
 use protocol::id::{ModelName, Version};
-use protocol::infer::Verdict;
+use protocol::infer::{Timing, Verdict};
 use protocol::problem::{Problem, ProblemCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,11 +66,17 @@ pub(super) struct Charge {
     cloud: Arc<Cloud>,
     opened: Instant,
     so_far: Ended,
+    trace: Trace,
 }
 
 impl Charge {
     /// A request without an answer yet; `model` when it is known here.
-    pub(super) fn new(cloud: &Arc<Cloud>, identity: &Identity, model: Option<ModelName>) -> Self {
+    pub(super) fn new(
+        cloud: &Arc<Cloud>,
+        identity: &Identity,
+        model: Option<ModelName>,
+        trace: Trace,
+    ) -> Self {
         let so_far = Ended {
             identity: identity.clone(),
             model,
@@ -83,7 +90,7 @@ impl Charge {
             compute_us: 0,
             took: Duration::ZERO,
         };
-        Self { cloud: cloud.clone(), opened: Instant::now(), so_far }
+        Self { cloud: cloud.clone(), opened: Instant::now(), so_far, trace }
     }
 
     /// Who asks.
@@ -94,11 +101,23 @@ impl Charge {
     /// Its tensors are here.
     pub(super) fn arrived(&mut self, bytes_in: u64) {
         self.so_far.bytes_in = bytes_in;
-        self.so_far.receive = Some(self.opened.elapsed());
+        let receive = self.opened.elapsed();
+        self.so_far.receive = Some(receive);
+        drop(self.trace.part("receive", self.opened, receive));
+    }
+
+    /// It ran, after its time in the queue, together with others.
+    pub(super) fn ran(&self, timing: &Timing, began: Instant, requests: u32) {
+        let (queue, infer) =
+            (Duration::from_micros(timing.queue_us), Duration::from_micros(timing.infer_us));
+        drop(self.trace.part("queue", began.checked_sub(queue).unwrap_or(began), queue));
+        let run = self.trace.part("inference", began, infer);
+        drop(run.with("outrigger.batch.requests", requests));
     }
 
     /// It was answered.
     pub(super) fn answered(&mut self, verdict: &Verdict, compute_us: u64, bytes_out: u64) {
+        self.trace.answered(verdict);
         let ended = &mut self.so_far;
         ended.outcome = Outcome::Answered;
         ended.version = Some(verdict.version);
@@ -110,6 +129,7 @@ impl Charge {
 
     /// Its asker is told why there is no answer.
     pub(super) fn failed(&mut self, problem: &Problem) {
+        self.trace.failed(problem);
         self.so_far.outcome = Outcome::Failed(problem.code);
     }
 }

@@ -82,6 +82,10 @@ pub struct Answered {
     pub infer: Duration,
     /// Its part of that, by items.
     pub own: Duration,
+    /// When that run began.
+    pub began: Instant,
+    /// How many requests it was of.
+    pub requests: u32,
 }
 
 /// Why a request was not answered.
@@ -105,6 +109,8 @@ struct Ran {
     queue: Duration,
     infer: Duration,
     own: Duration,
+    began: Instant,
+    requests: u32,
 }
 
 impl Lane {
@@ -191,9 +197,9 @@ impl Lane {
         let mut waiting = Cancel { lane: self, id: Some(id) };
         let ran = ended.await.unwrap_or(Err(Unanswered::Run(RunError::Stopped)));
         waiting.id = None;
-        let Ran { question, given, queue, infer, own } = ran?;
+        let Ran { question, given, queue, infer, own, began, requests } = ran?;
         let reply = self.read(question, given).await?;
-        Ok(Answered { reply, queue, infer, own })
+        Ok(Answered { reply, queue, infer, own, began, requests })
     }
 
     /// Pre-processing; aside where there is any.

@@ -1,7 +1,7 @@
 //! Where both ends touch the world in the same way: TLS configuration and trust ([`tls`],
 //! [`pki`]), QUIC endpoints with their limits ([`quic`]), frames over QUIC streams ([`frames`]),
 //! files that survive a power cut ([`durable`]), counters ([`counter`]), what Prometheus
-//! reads ([`metrics`]), and what the system says of itself ([`system`]).
+//! reads ([`metrics`]), traces on their way to a collector ([`traces`]), and what the system says of itself ([`system`]).
 //!
 //! The pure crates beside this one never import it; it never decides anything.
 
@@ -13,6 +13,7 @@ pub mod pki;
 pub mod quic;
 pub mod system;
 pub mod tls;
+pub mod traces;
 
 /// Random bytes from the operating system.
 ///

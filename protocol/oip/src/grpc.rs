@@ -63,15 +63,8 @@ const CODE_KEY: &str = "outrigger-code";
 /// gRPC's code for a problem.
 pub(crate) fn code_of(code: ProblemCode) -> Code {
     match code {
-        ProblemCode::InvalidRequest | ProblemCode::Protocol => Code::InvalidArgument,
-        ProblemCode::NotFound => Code::NotFound,
-        ProblemCode::TooLarge => Code::ResourceExhausted,
-        ProblemCode::Unauthorised => Code::PermissionDenied,
-        ProblemCode::Overloaded | ProblemCode::Unreachable | ProblemCode::GoingAway => {
-            Code::Unavailable
-        }
-        ProblemCode::DeadlineExceeded => Code::DeadlineExceeded,
-        ProblemCode::InferenceFailed | ProblemCode::Internal | ProblemCode::None => Code::Internal,
+        ProblemCode::None => Code::Internal, // no success stands for a failure
+        code => Code::from_i32(code.grpc_status().0),
     }
 }
 

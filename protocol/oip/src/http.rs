@@ -76,17 +76,8 @@ async fn unknown_path(headers: HeaderMap, uri: Uri) -> Response {
 /// The HTTP answer to a problem, in the standard's shape.
 pub(crate) fn failure(problem: &Problem) -> Response {
     let status = match problem.code {
-        ProblemCode::InvalidRequest | ProblemCode::Protocol => StatusCode::BAD_REQUEST,
-        ProblemCode::NotFound => StatusCode::NOT_FOUND,
-        ProblemCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ProblemCode::Unauthorised => StatusCode::FORBIDDEN,
-        ProblemCode::Overloaded | ProblemCode::Unreachable | ProblemCode::GoingAway => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        ProblemCode::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        ProblemCode::InferenceFailed | ProblemCode::Internal | ProblemCode::None => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        ProblemCode::None => StatusCode::INTERNAL_SERVER_ERROR, // no success stands for a failure
+        code => StatusCode::from_u16(code.http_status()).unwrap_or_default(),
     };
     let json = [(header::CONTENT_TYPE, "application/json")];
     let mut response = (status, json, oip::error_body(problem)).into_response();

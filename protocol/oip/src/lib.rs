@@ -28,6 +28,7 @@ use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse};
 use protocol::oip::{ModelDescription, SequenceLimits};
 use protocol::problem::Problem;
+use protocol::trace::Origin;
 use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct Ask<'a> {
     pub version: Option<Version>,
     /// Bytes of its body or message; `None` where they are not known, or grow by decompression.
     pub body_bytes: Option<u64>,
+    /// How it came, and the trace that it is said to belong to.
+    pub origin: Origin,
 }
 
 /// Something that answers inference requests.
@@ -81,6 +84,13 @@ pub trait Inference: Send + Sync + 'static {
         place: Self::Place,
         request: InferRequest,
     ) -> impl Future<Output = Result<InferResponse, Problem>> + Send;
+
+    /// A request that was taken in turned out to be wrong before it could be answered, or did not
+    /// arrive whole. It is counted here.
+    fn spoilt(&self, place: Self::Place, problem: &Problem) {
+        drop(place);
+        self.refused(problem);
+    }
 
     /// Every installed model, whether it answers or not.
     fn index(&self) -> Vec<ModelIndex>;

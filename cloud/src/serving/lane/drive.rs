@@ -118,7 +118,9 @@ impl Lane {
             let own_items = ticket.question.mates().map_or(1, |mates| mates.items);
             let own = took * own_items / items.max(1);
             let (question, queue) = (ticket.question, began - ticket.since);
-            let ran = given.map(|given| Ran { question, given, queue, infer: took, own });
+            let infer = took;
+            let ran = |given| Ran { question, given, queue, infer, own, began, requests };
+            let ran = given.map(ran);
             let _ = ticket.end.send(ran.map_err(Unanswered::from)); // or its caller has gone
         }
     }

@@ -11,11 +11,12 @@ use protocol::oip::grpc::{
 };
 use protocol::oip::{self, ModelDescription, ParsedRequest};
 use protocol::problem::Problem;
+use protocol::trace::{Origin, TraceContext, Transport};
 use protocol::wire::inference::*;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Requests of one stream that are answered at the same time; the next ones wait to be read.
@@ -34,6 +35,13 @@ fn deadline(metadata: &MetadataMap) -> Option<Duration> {
     parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)
 }
 
+/// How a call came, by its metadata.
+fn origin(metadata: &MetadataMap, transport: Transport) -> Origin {
+    let all = |name| metadata.get_all(name).into_iter().map(MetadataValue::as_encoded_bytes);
+    let parent = TraceContext::from_headers(all("traceparent"), all("tracestate"));
+    Origin { transport, parent }
+}
+
 impl<I: Inference> Service<I> {
     fn describe(
         &self,
@@ -50,6 +58,7 @@ impl<I: Inference> Service<I> {
     async fn infer(
         &self,
         caller: &Caller,
+        origin: Origin,
         timeout: Option<Duration>,
         message: ModelInferRequest,
     ) -> (bool, Result<ModelInferResponse, Problem>) {
@@ -59,7 +68,7 @@ impl<I: Inference> Service<I> {
         match parsed {
             Ok(ParsedRequest { mut request, form }) => {
                 caller.own(&mut request);
-                let result = self.infer_parsed(caller, bytes, request, &form).await;
+                let result = self.infer_parsed(caller, (origin, bytes), request, &form).await;
                 (form.wants_final_response(), result)
             }
             Err(problem) => {
@@ -72,11 +81,12 @@ impl<I: Inference> Service<I> {
     async fn infer_parsed(
         &self,
         caller: &Caller,
-        bytes: u64,
+        (origin, bytes): (Origin, u64),
         request: protocol::infer::InferRequest,
         form: &oip::OutputForm,
     ) -> Result<ModelInferResponse, Problem> {
-        let ask = Ask { model: &request.model, version: request.version, body_bytes: Some(bytes) };
+        let (model, version, body_bytes) = (&request.model, request.version, Some(bytes));
+        let ask = Ask { model, version, body_bytes, origin };
         let place = self.0.admit(caller, &ask)?;
         let mut response = self.0.infer(place, request).await?;
         if form.wants_classes() {
@@ -171,7 +181,8 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
     ) -> Answer<ModelInferResponse> {
         let caller = Caller::of(request.extensions()).map_err(|p| status_of(&p))?;
         let timeout = deadline(request.metadata());
-        let (_, result) = self.infer(&caller, timeout, request.into_inner()).await;
+        let origin = origin(request.metadata(), Transport::Grpc);
+        let (_, result) = self.infer(&caller, origin, timeout, request.into_inner()).await;
         answer(result)
     }
 
@@ -186,14 +197,15 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
     ) -> Answer<Self::ModelStreamInferStream> {
         let caller = Caller::of(request.extensions()).map_err(|p| status_of(&p))?;
         let held = request.extensions().get::<Held>().cloned();
+        let origin = origin(request.metadata(), Transport::GrpcStream); // of every message
         let answers = request.into_inner().map(move |message| {
-            let (service, caller) = (self.clone(), caller.clone());
+            let (service, caller, origin) = (self.clone(), caller.clone(), origin.clone());
             let memory = held.as_ref().and_then(Held::take); // of this message, until its answer
             async move {
                 let _memory = memory;
                 let message = message.map_err(|status| refused::count(&*service.0, status))?;
                 let id = message.id.clone();
-                let (last, result) = service.infer(&caller, None, message).await;
+                let (last, result) = service.infer(&caller, origin, None, message).await;
                 Ok(stream_response(id, last, result))
             }
         });

@@ -2,6 +2,7 @@
 
 use super::named::Named;
 use super::{body, failure};
+use crate::intake::Held;
 use crate::{Ask, Caller, Inference, discard};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -12,6 +13,7 @@ use protocol::infer::InferResponse;
 use protocol::limits::HTTP_BODY_MAX_BYTES;
 use protocol::oip::{self, OutputForm, ParsedRequest, RenderedResponse};
 use protocol::problem::{Problem, ProblemCode};
+use protocol::trace::{Origin, TraceContext, Transport};
 use std::convert::Infallible;
 use std::sync::Arc;
 use tower_http::compression::predicate::SizeAbove;
@@ -53,7 +55,6 @@ async fn answer<I: Inference>(
     request: Request,
 ) -> Result<RenderedResponse, Problem> {
     let held = inference.intake().request(); // until the request is answered
-    let refuse = |problem: &Problem| inference.refused(problem);
     let (parts, body) = request.into_parts();
     let (json_len, place) = match take_in(inference, caller, &named, &parts.headers) {
         Ok(taken) => taken,
@@ -62,15 +63,37 @@ async fn answer<I: Inference>(
             return Err(problem);
         }
     };
-    let read = body::read(body, HTTP_BODY_MAX_BYTES, json_len.unwrap_or(0), &held).await;
-    let body = read.inspect_err(refuse)?;
-    let json_bytes = json_len.unwrap_or(body.len());
-    let parse = move || oip::parse_request(named.model, named.version, json_len, &body);
-    let ParsedRequest { mut request, form } =
-        aside_if_long(json_bytes, parse).await.inspect_err(refuse)?;
+    let ParsedRequest { mut request, form } = match parse(named, body, json_len, &held).await {
+        Ok(parsed) => parsed,
+        Err(problem) => {
+            inference.spoilt(place, &problem);
+            return Err(problem);
+        }
+    };
     caller.own(&mut request);
     let response = inference.infer(place, request).await?;
-    say(inference, response, form).await.inspect_err(refuse)
+    let said = say(inference, response, form).await;
+    said.inspect_err(|problem| inference.refused(problem))
+}
+
+/// The request that a body holds.
+async fn parse(
+    named: Named,
+    body: Body,
+    json_len: Option<usize>,
+    held: &Held,
+) -> Result<ParsedRequest, Problem> {
+    let body = body::read(body, HTTP_BODY_MAX_BYTES, json_len.unwrap_or(0), held).await?;
+    let json_bytes = json_len.unwrap_or(body.len());
+    let parse = move || oip::parse_request(named.model, named.version, json_len, &body);
+    aside_if_long(json_bytes, parse).await
+}
+
+/// How a request came, by its headers.
+fn origin(headers: &HeaderMap) -> Origin {
+    let all = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    let parent = TraceContext::from_headers(all("traceparent"), all("tracestate"));
+    Origin { transport: Transport::Http, parent }
 }
 
 /// The answer in the form that was asked for.
@@ -112,7 +135,8 @@ fn take_in<I: Inference>(
     let checked = check(caller, named, headers);
     let json_len = checked.inspect_err(|problem| inference.refused(problem))?;
     let body_bytes = body_bytes(headers);
-    let ask = Ask { model: &named.model, version: named.version, body_bytes };
+    let (model, version) = (&named.model, named.version);
+    let ask = Ask { model, version, body_bytes, origin: origin(headers) };
     Ok((json_len, inference.admit(caller, &ask)?))
 }
 

@@ -1,0 +1,127 @@
+//! What a request's span says of it, by the names of OpenTelemetry's semantic conventions where they
+//! have one, and under `outrigger.` where they have none. By them a server's span is in error where the
+//! server is at fault; what a caller did wrong has its `error.type` only.
+
+use protocol::id::{ModelName, Version};
+use protocol::infer::Verdict;
+use protocol::problem::{Problem, ProblemCode};
+use protocol::trace::{Origin, Transport};
+
+use super::{Part, Trace, Traces};
+
+/// A request between an agent and the cloud, on either side.
+const DEFERRAL: &str = "outrigger/infer";
+const HTTP_ROUTE: &str = "/v2/models/{model}/infer";
+
+impl Traces {
+    /// A request for a model arrived over a connection of this scheme; `unix_ns` is asked only for what
+    /// is recorded.
+    pub fn serve(
+        &self,
+        origin: Origin,
+        scheme: &'static str,
+        model: &ModelName,
+        unix_ns: impl FnOnce() -> u64,
+    ) -> Trace {
+        let Origin { transport, parent } = origin;
+        let mut trace = self.begin(parent, transport, name(transport), unix_ns);
+        if trace.is_recording() {
+            match transport {
+                Transport::Http => {
+                    trace.set("http.request.method", "POST");
+                    trace.set("http.route", HTTP_ROUTE);
+                    trace.set("url.path", format!("/v2/models/{model}/infer"));
+                    trace.set("url.scheme", scheme);
+                }
+                Transport::Grpc | Transport::GrpcStream => {
+                    trace.set("rpc.system.name", "grpc");
+                    trace.set("rpc.method", name(transport));
+                }
+                Transport::Quic => {
+                    trace.set("rpc.system.name", "outrigger");
+                    trace.set("rpc.method", DEFERRAL);
+                    trace.set("network.transport", "quic");
+                }
+            }
+            trace.set("outrigger.model.name", model.to_string());
+        }
+        trace
+    }
+}
+
+fn name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Http => "POST /v2/models/{model}/infer",
+        Transport::Grpc => "inference.GRPCInferenceService/ModelInfer",
+        Transport::GrpcStream => "inference.GRPCInferenceService/ModelStreamInfer",
+        Transport::Quic => DEFERRAL,
+    }
+}
+
+impl Trace {
+    /// The request was answered.
+    pub fn answered(&mut self, verdict: &Verdict) {
+        if !self.is_recording() {
+            return;
+        }
+        self.version(verdict.version);
+        self.set("outrigger.placement", verdict.placement.as_str());
+        self.set("outrigger.reason", verdict.reason.as_str());
+        if let Some(confidence) = verdict.confidence {
+            self.set("outrigger.confidence", confidence);
+        }
+        self.end(ProblemCode::None);
+    }
+
+    /// Which version answered.
+    pub fn version(&mut self, version: Version) {
+        self.set("outrigger.model.version", version.get());
+    }
+
+    /// The asker is told why there is no answer.
+    pub fn failed(&mut self, problem: &Problem) {
+        self.end(problem.code);
+    }
+
+    /// How the request ended.
+    pub fn end(&mut self, code: ProblemCode) {
+        let Some(recording) = &mut self.recording else { return };
+        recording.ended = true;
+        let status = match recording.transport {
+            Transport::Http => ("http.response.status_code", u32::from(code.http_status()).into()),
+            Transport::Grpc | Transport::GrpcStream => {
+                ("rpc.response.status_code", code.grpc_status().1.into())
+            }
+            Transport::Quic => ("rpc.response.status_code", code.as_str().into()),
+        };
+        recording.span.attributes.push(status);
+        if code != ProblemCode::None {
+            recording.span.attributes.push(("error.type", code.as_str().into()));
+            recording.span.error = code.is_the_servers().then_some(code.as_str());
+        }
+    }
+
+    /// The cloud is asked for an answer, from now on until this is dropped.
+    pub fn deferral(&self, node: &str, attempt: u32) -> Part<'_> {
+        let mut part = self.call(DEFERRAL);
+        if self.is_recording() {
+            part.set("rpc.system.name", "outrigger");
+            part.set("rpc.method", DEFERRAL);
+            part.set("network.transport", "quic");
+            part.set("outrigger.node", node.to_owned());
+            part.set("outrigger.attempt", attempt);
+        }
+        part
+    }
+}
+
+impl Part<'_> {
+    /// How the call ended.
+    pub fn end(&mut self, result: Result<(), &Problem>) {
+        let code = result.map_or_else(|problem| problem.code, |()| ProblemCode::None);
+        self.set("rpc.response.status_code", code.as_str());
+        if result.is_err() {
+            self.failed(code.as_str());
+        }
+    }
+}
