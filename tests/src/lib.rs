@@ -5,7 +5,7 @@
 //! at once; [`small_models`] and [`onnx`] make models; [`python`] and [`foreign`] bring in clients that
 //! nobody here wrote; [`simulation`] is the whole system in one thread under one seed, over the links of
 //! [`network`], which [`relay`] makes of real packets; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
-//! [`callers`] are the programs and devices that call a cloud. [`demo`], [`mod@bench`], [`deadlines`],
+//! [`callers`] are the programs and devices that call a cloud, and [`collector`] takes their traces. [`demo`], [`mod@bench`], [`deadlines`],
 //! [`pipelines`], [`power_cut`], [`soak`], [`swap`] and [`overload`] are what `cargo xtask` runs under
 //! those names; [`architecture`] holds the rules of the code base.
 
@@ -13,6 +13,7 @@ pub mod architecture;
 pub mod bad;
 pub mod bench;
 pub mod callers;
+pub mod collector;
 pub mod deadlines;
 pub mod demo;
 pub mod faketime;

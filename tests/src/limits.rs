@@ -7,6 +7,7 @@ use models::error::audio::{CHANNELS_MAX, FRAMES_MAX, RATE_MAX_HZ, RATE_MIN_HZ, S
 use models::error::image::{ENCODED_MAX_BYTES, PIXELS_MAX, SIDE_MAX};
 use models::error::text::{TEXT_MAX_BYTES, TEXTS_MAX, TOKENS_MAX};
 use protocol::limits::*;
+use protocol::trace::{OutboxPolicy, STATE_MAX_BYTES};
 
 /// One row: what, how much, what happens beyond it, where it is configured.
 type Row = [String; 4];
@@ -183,6 +184,7 @@ fn cloud() -> Vec<Row> {
 
 fn fleet() -> Vec<Row> {
     let closed = "the stream is closed, `too_large`";
+    let waiting = OutboxPolicy::default();
     vec![
         row("files of a bundle", count(BUNDLE_MAX_FILES as u64), REFUSED, ""),
         row("file of a bundle", size(BUNDLE_FILE_MAX_BYTES), REFUSED, ""),
@@ -212,6 +214,13 @@ fn fleet() -> Vec<Row> {
             "[offload] calls_per_check",
         ),
         row("answers that wait to be checked", "8", "they are not checked, which is counted", ""),
+        row(
+            "spans that wait for a collector, each for",
+            format!("{}, {} s", count(waiting.items_max as u64), waiting.patience.as_secs()),
+            "they are dropped, which is counted",
+            "",
+        ),
+        row("`tracestate` of a request", format!("{STATE_MAX_BYTES} bytes"), "it is ignored", ""),
         row("enrolment token", format!("{TOKEN_MAX_BYTES} bytes"), "it is refused", ""),
     ]
 }
