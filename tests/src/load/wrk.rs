@@ -95,10 +95,10 @@ impl Measured {
 
 fn milliseconds(text: &str) -> Option<f64> {
     let text = text.trim();
-    let units = [("us", 0.001), ("ms", 1.0), ("s", 1000.0)];
-    let (number, unit) =
-        units.iter().find_map(|(unit, ms)| Some((text.strip_suffix(unit)?, ms)))?;
-    Some(number.parse::<f64>().ok()? * unit)
+    let units = [("us", 1000.0), ("ms", 1.0), ("s", 0.001)];
+    let found = units.iter().find_map(|(unit, in_ms)| Some((text.strip_suffix(unit)?, in_ms)));
+    let (number, in_ms) = found?;
+    Some(number.parse::<f64>().ok()? / in_ms)
 }
 
 #[cfg(test)]
