@@ -53,6 +53,7 @@ pub(super) struct Line {
     limit: Limit,
     load: Load,
     in_flight: u64,
+    requests: u64,
     by_priority: [u64; PRIORITY_MAX as usize + 1],
     held: BTreeMap<FlowId, Held>,
     /// Of all tenants in `held`.
@@ -67,6 +68,7 @@ impl Line {
             limit: Limit::new(policy),
             load: Load::default(),
             in_flight: 0,
+            requests: 0,
             by_priority: Default::default(),
             held: BTreeMap::new(),
             weights: 0,
@@ -157,6 +159,7 @@ impl Line {
         let items = u64::from(claim.items);
         self.present.taken += 1;
         self.in_flight += items;
+        self.requests += 1;
         self.by_priority[usize::from(claim.priority.min(PRIORITY_MAX))] += items;
         let new = Held { items: 0, requests: 0, weight: claim.weight.max(1) };
         let held = self.held.entry(claim.flow).or_insert_with(|| {
@@ -165,6 +168,12 @@ impl Line {
         });
         held.items += items;
         held.requests += 1;
+        self.suit_limit();
+    }
+
+    /// What is in flight says how large requests usually are.
+    fn suit_limit(&mut self) {
+        self.limit.suit(self.in_flight / self.requests.max(1));
     }
 
     /// A request that is in line turns out to be another than its header said; whether there is time
@@ -186,12 +195,14 @@ impl Line {
         self.in_flight += came;
         self.by_priority[place(is.priority)] += came;
         self.present.refused += u64::from(checked.is_err());
+        self.suit_limit();
         checked
     }
 
     pub(super) fn leave(&mut self, flow: FlowId, items: u32, priority: u8) {
         let items = u64::from(items);
         self.in_flight = self.in_flight.saturating_sub(items);
+        self.requests = self.requests.saturating_sub(1);
         let level = &mut self.by_priority[usize::from(priority.min(PRIORITY_MAX))];
         *level = level.saturating_sub(items);
         let Some(held) = self.held.get_mut(&flow) else { return };
