@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::RustlsConfig;
 use link::tls::{self, Identity};
 use std::io;
@@ -40,7 +41,10 @@ impl Https {
         http.http2().keep_alive_interval(head);
         let handle = Handle::new();
         let server = server.handle(handle.clone()).first_request_timeout(head);
-        let server = server.map(|acceptor| Limited::new(acceptor, places));
+        // Without delay: what HTTP/2 says of its windows would else hold up the answer behind it,
+        // until the peer acknowledges, which it puts off for 40 ms.
+        let server =
+            server.map(|acceptor| Limited::new(acceptor.acceptor(NoDelayAcceptor::new()), places));
         let task =
             tokio::spawn(server.serve(routes.into_make_service_with_connect_info::<SocketAddr>()));
         Ok(Self { handle, tls, task })
