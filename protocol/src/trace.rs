@@ -18,7 +18,7 @@ pub use span::{Exported, Kind, Resource, Span, Value};
 
 /// How a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
+pub enum Via {
     /// The Open Inference Protocol over HTTP.
     Http,
     /// The same over gRPC.
@@ -33,7 +33,7 @@ pub enum Transport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The way it came.
-    pub transport: Transport,
+    pub via: Via,
     /// The caller's place in the trace.
     pub parent: Option<TraceContext>,
 }

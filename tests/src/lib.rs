@@ -14,6 +14,7 @@ pub mod bad;
 pub mod bench;
 pub mod callers;
 pub mod collector;
+pub mod cores;
 pub mod deadlines;
 pub mod demo;
 pub mod faketime;

@@ -3,13 +3,14 @@
 use link::frames;
 use protocol::codec::FrameHeader;
 use protocol::problem::{Problem, ProblemCode};
-use protocol::trace::{Origin, Transport};
+use protocol::trace::{Origin, Via};
 use protocol::wire::{self, PendingRequest};
 use quinn::{RecvStream, SendStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::answer_problem;
 use super::session::{Session, StreamError};
+use crate::metrics::Transport;
 use crate::requests::Taken;
 use crate::serving::{Asker, Knock, Size};
 use crate::state::now_ns;
@@ -39,17 +40,20 @@ pub(super) async fn serve(
 ) -> Result<(), StreamError> {
     let events = &session.cloud.events;
     let open: wire::InferOpen = frames::message(&mut recv, header).await?;
+    let arrived = Instant::now();
     events.request_arrived();
-    let Some(_flying) = session.cloud.take_off() else {
-        let problem = stopping();
-        events.request_refused(&session.device, &problem);
-        return Ok(answer_problem(&mut send, &mut recv, problem).await?);
+    let flying = session.cloud.take_off();
+    let taken = match &flying {
+        Some(_) => admit(session, open).await,
+        None => Err(stopping()),
     };
-    let taken = match admit(session, open).await {
+    let taken = match taken {
         Ok(taken) => taken,
         Err(problem) => {
             events.request_refused(&session.device, &problem);
-            return Ok(answer_problem(&mut send, &mut recv, problem).await?);
+            let said = answer_problem(&mut send, &mut recv, problem).await;
+            session.cloud.observed.refused(Transport::Quic, arrived.elapsed());
+            return Ok(said?);
         }
     };
     let result = answer(session, taken, &mut send, &mut recv).await;
@@ -85,7 +89,7 @@ async fn admit(session: &Session, open: wire::InferOpen) -> Result<Admitted, Pro
         remaining: Duration::from_millis(pending.deadline_ms().into()),
     };
     let (model, version) = (pending.model(), Some(pending.version()));
-    let origin = Origin { transport: Transport::Quic, parent: pending.trace.clone() };
+    let origin = Origin { via: Via::Quic, parent: pending.trace.clone() };
     let mut trace = session.cloud.traces.serve(origin, "", model, now_ns);
     session.check_model(model).await.inspect_err(|problem| trace.failed(problem))?;
     let knock = Knock { asker: Asker::Device, model, version, size };

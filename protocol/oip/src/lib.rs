@@ -24,14 +24,16 @@ pub use refusal::{forbidden, is_grpc, too_many, unauthenticated};
 pub use statistics::Statistics;
 pub use unread::discard;
 
+use axum::http::{HeaderMap, HeaderValue};
 use protocol::id::{ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse};
 use protocol::oip::{ModelDescription, SequenceLimits};
 use protocol::problem::Problem;
-use protocol::trace::Origin;
+use protocol::trace::{Origin, TraceContext, Via};
 use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is known of a request before its body is read.
 #[derive(Debug)]
@@ -70,12 +72,15 @@ pub trait Inference: Send + Sync + 'static {
         version: Option<Version>,
     ) -> Result<Arc<ModelDescription>, Problem>;
 
-    /// Takes a request in, or refuses it at once: over HTTP before its body is read, over gRPC
-    /// once its message is there. A refusal is counted here.
+    /// Takes a request in, or refuses it at once: before its body or message is read, where its
+    /// beginning says which model it means. A refusal is counted here.
     ///
     /// # Errors
     /// Why it is not taken.
     fn admit(&self, caller: &Caller, ask: &Ask<'_>) -> Result<Self::Place, Problem>;
+
+    /// A request was refused on its header, and its refusal goes out so long after that was there.
+    fn turned_away(&self, _took: Duration) {}
 
     /// Answers inside the request's deadline, or says why there is no answer. Dropping the future
     /// cancels the request.
@@ -136,6 +141,13 @@ pub mod state {
 /// error in the standard's shape.
 pub fn router<I: Inference>(inference: Arc<I>) -> axum::Router {
     grpc::routes(inference.clone()).merge(http::routes(inference))
+}
+
+/// How a request came, by its headers.
+fn origin(headers: &HeaderMap, via: Via) -> Origin {
+    let all = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    let parent = TraceContext::from_headers(all("traceparent"), all("tracestate"));
+    Origin { via, parent }
 }
 
 /// The statistics of the models that a caller may know of.

@@ -5,7 +5,7 @@
 use protocol::id::{ModelName, Version};
 use protocol::infer::Verdict;
 use protocol::problem::{Problem, ProblemCode};
-use protocol::trace::{Origin, Transport};
+use protocol::trace::{Origin, Via};
 
 use super::{Part, Trace, Traces};
 
@@ -23,21 +23,21 @@ impl Traces {
         model: &ModelName,
         unix_ns: impl FnOnce() -> u64,
     ) -> Trace {
-        let Origin { transport, parent } = origin;
-        let mut trace = self.begin(parent, transport, name(transport), unix_ns);
+        let Origin { via, parent } = origin;
+        let mut trace = self.begin(parent, via, name(via), unix_ns);
         if trace.is_recording() {
-            match transport {
-                Transport::Http => {
+            match via {
+                Via::Http => {
                     trace.set("http.request.method", "POST");
                     trace.set("http.route", HTTP_ROUTE);
                     trace.set("url.path", format!("/v2/models/{model}/infer"));
                     trace.set("url.scheme", scheme);
                 }
-                Transport::Grpc | Transport::GrpcStream => {
+                Via::Grpc | Via::GrpcStream => {
                     trace.set("rpc.system.name", "grpc");
-                    trace.set("rpc.method", name(transport));
+                    trace.set("rpc.method", name(via));
                 }
-                Transport::Quic => {
+                Via::Quic => {
                     trace.set("rpc.system.name", "outrigger");
                     trace.set("rpc.method", DEFERRAL);
                     trace.set("network.transport", "quic");
@@ -49,12 +49,12 @@ impl Traces {
     }
 }
 
-fn name(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Http => "POST /v2/models/{model}/infer",
-        Transport::Grpc => "inference.GRPCInferenceService/ModelInfer",
-        Transport::GrpcStream => "inference.GRPCInferenceService/ModelStreamInfer",
-        Transport::Quic => DEFERRAL,
+fn name(via: Via) -> &'static str {
+    match via {
+        Via::Http => "POST /v2/models/{model}/infer",
+        Via::Grpc => "inference.GRPCInferenceService/ModelInfer",
+        Via::GrpcStream => "inference.GRPCInferenceService/ModelStreamInfer",
+        Via::Quic => DEFERRAL,
     }
 }
 
@@ -87,12 +87,12 @@ impl Trace {
     pub fn end(&mut self, code: ProblemCode) {
         let Some(recording) = &mut self.recording else { return };
         recording.ended = true;
-        let status = match recording.transport {
-            Transport::Http => ("http.response.status_code", u32::from(code.http_status()).into()),
-            Transport::Grpc | Transport::GrpcStream => {
+        let status = match recording.via {
+            Via::Http => ("http.response.status_code", u32::from(code.http_status()).into()),
+            Via::Grpc | Via::GrpcStream => {
                 ("rpc.response.status_code", code.grpc_status().1.into())
             }
-            Transport::Quic => ("rpc.response.status_code", code.as_str().into()),
+            Via::Quic => ("rpc.response.status_code", code.as_str().into()),
         };
         recording.span.attributes.push(status);
         if code != ProblemCode::None {

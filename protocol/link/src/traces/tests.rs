@@ -5,7 +5,7 @@ use super::*;
 use protocol::id::Version;
 use protocol::infer::{Placement, Reason, Timing, Verdict};
 use protocol::problem::{Problem, ProblemCode};
-use protocol::trace::{Origin, Transport};
+use protocol::trace::{Origin, Via};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
@@ -48,7 +48,7 @@ fn start(endpoint: &str, sample: f64) -> Traces {
 
 fn origin(parent: &[u8]) -> Origin {
     let parent = TraceContext::from_headers(Some(parent).filter(|p| !p.is_empty()), []);
-    Origin { transport: Transport::Http, parent }
+    Origin { via: Via::Http, parent }
 }
 
 fn serve(traces: &Traces, parent: &[u8]) -> Trace {

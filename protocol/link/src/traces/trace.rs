@@ -1,6 +1,6 @@
 //! One request's part of a trace, while it is answered.
 
-use protocol::trace::{Kind, Span, SpanId, TraceContext, Transport, Value};
+use protocol::trace::{Kind, Span, SpanId, TraceContext, Value, Via};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub(super) struct Recording {
     /// One moment by two clocks: all spans of a request are laid out from it.
     began: Instant,
     began_ns: u64,
-    pub(super) transport: Transport,
+    pub(super) via: Via,
     pub(super) span: Span,
     /// Whether it is known how the request ended.
     pub(super) ended: bool,
@@ -47,7 +47,7 @@ impl Traces {
     pub(super) fn begin(
         &self,
         parent: Option<TraceContext>,
-        transport: Transport,
+        via: Via,
         name: &'static str,
         unix_ns: impl FnOnce() -> u64,
     ) -> Trace {
@@ -65,7 +65,7 @@ impl Traces {
         };
         let queue = recorder.queue.clone();
         let began = Instant::now();
-        let recording = Recording { queue, began, began_ns, transport, span, ended: false };
+        let recording = Recording { queue, began, began_ns, via, span, ended: false };
         Trace { passed_on: None, recording: Some(Box::new(recording)) }
     }
 }

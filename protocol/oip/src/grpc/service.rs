@@ -1,5 +1,6 @@
 //! The calls.
 
+use super::early::Early;
 use super::generated::grpc_inference_service_server::GrpcInferenceService;
 use super::{refused, status_of};
 use crate::intake::Held;
@@ -11,7 +12,7 @@ use protocol::oip::grpc::{
 };
 use protocol::oip::{self, ModelDescription, ParsedRequest};
 use protocol::problem::Problem;
-use protocol::trace::{Origin, TraceContext, Transport};
+use protocol::trace::{Origin, TraceContext, Via};
 use protocol::wire::inference::*;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,10 +37,10 @@ fn deadline(metadata: &MetadataMap) -> Option<Duration> {
 }
 
 /// How a call came, by its metadata.
-fn origin(metadata: &MetadataMap, transport: Transport) -> Origin {
+fn origin(metadata: &MetadataMap, via: Via) -> Origin {
     let all = |name| metadata.get_all(name).into_iter().map(MetadataValue::as_encoded_bytes);
     let parent = TraceContext::from_headers(all("traceparent"), all("tracestate"));
-    Origin { transport, parent }
+    Origin { via, parent }
 }
 
 impl<I: Inference> Service<I> {
@@ -54,25 +55,39 @@ impl<I: Inference> Service<I> {
         self.0.describe(&model, version)
     }
 
-    /// Answers one request. `last` tells whether it asked for the mark of a last response.
+    /// Answers one request, which may have its place already. Whether it asked for the mark of a last
+    /// response stands before the answer.
     async fn infer(
         &self,
         caller: &Caller,
-        origin: Origin,
+        (origin, early): (Origin, Option<Early<I::Place>>),
         timeout: Option<Duration>,
         message: ModelInferRequest,
     ) -> (bool, Result<ModelInferResponse, Problem>) {
         let bytes = message.encoded_len() as u64;
-        let parsed = parse_request(message, timeout);
-        let parsed = parsed.and_then(|p| caller.check_model(&p.request.model).map(|()| p));
+        let place = early.as_ref().and_then(Early::take);
+        let parsed = parse_request(message, timeout).and_then(|parsed| {
+            caller.check_model(&parsed.request.model)?;
+            early.map_or(Ok(()), |early| early.check(&parsed.request))?;
+            Ok(parsed)
+        });
         match parsed {
             Ok(ParsedRequest { mut request, form }) => {
                 caller.own(&mut request);
-                let result = self.infer_parsed(caller, (origin, bytes), request, &form).await;
+                let (model, version, body_bytes) = (&request.model, request.version, Some(bytes));
+                let ask = Ask { model, version, body_bytes, origin };
+                let place = place.map_or_else(|| self.0.admit(caller, &ask), Ok);
+                let result = match place {
+                    Ok(place) => self.infer_parsed(place, request, &form).await,
+                    Err(problem) => Err(problem),
+                };
                 (form.wants_final_response(), result)
             }
             Err(problem) => {
-                self.0.refused(&problem);
+                match place {
+                    Some(place) => self.0.spoilt(place, &problem),
+                    None => self.0.refused(&problem),
+                }
                 (false, Err(problem))
             }
         }
@@ -80,14 +95,10 @@ impl<I: Inference> Service<I> {
 
     async fn infer_parsed(
         &self,
-        caller: &Caller,
-        (origin, bytes): (Origin, u64),
+        place: I::Place,
         request: protocol::infer::InferRequest,
         form: &oip::OutputForm,
     ) -> Result<ModelInferResponse, Problem> {
-        let (model, version, body_bytes) = (&request.model, request.version, Some(bytes));
-        let ask = Ask { model, version, body_bytes, origin };
-        let place = self.0.admit(caller, &ask)?;
         let mut response = self.0.infer(place, request).await?;
         if form.wants_classes() {
             let model = self.0.describe(&response.model, Some(response.verdict.version))?;
@@ -181,8 +192,10 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
     ) -> Answer<ModelInferResponse> {
         let caller = Caller::of(request.extensions()).map_err(|p| status_of(&p))?;
         let timeout = deadline(request.metadata());
-        let origin = origin(request.metadata(), Transport::Grpc);
-        let (_, result) = self.infer(&caller, origin, timeout, request.into_inner()).await;
+        let origin = origin(request.metadata(), Via::Grpc);
+        let early = request.extensions().get::<Early<I::Place>>().cloned();
+        let asked = (origin, early);
+        let (_, result) = self.infer(&caller, asked, timeout, request.into_inner()).await;
         answer(result)
     }
 
@@ -197,7 +210,7 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
     ) -> Answer<Self::ModelStreamInferStream> {
         let caller = Caller::of(request.extensions()).map_err(|p| status_of(&p))?;
         let held = request.extensions().get::<Held>().cloned();
-        let origin = origin(request.metadata(), Transport::GrpcStream); // of every message
+        let origin = origin(request.metadata(), Via::GrpcStream); // of every message
         let answers = request.into_inner().map(move |message| {
             let (service, caller, origin) = (self.clone(), caller.clone(), origin.clone());
             let memory = held.as_ref().and_then(Held::take); // of this message, until its answer
@@ -205,7 +218,7 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
                 let _memory = memory;
                 let message = message.map_err(|status| refused::count(&*service.0, status))?;
                 let id = message.id.clone();
-                let (last, result) = service.infer(&caller, origin, None, message).await;
+                let (last, result) = service.infer(&caller, (origin, None), None, message).await;
                 Ok(stream_response(id, last, result))
             }
         });

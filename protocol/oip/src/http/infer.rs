@@ -3,7 +3,7 @@
 use super::named::Named;
 use super::{body, failure};
 use crate::intake::Held;
-use crate::{Ask, Caller, Inference, discard};
+use crate::{Ask, Caller, Inference, discard, origin};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -13,9 +13,10 @@ use protocol::infer::InferResponse;
 use protocol::limits::HTTP_BODY_MAX_BYTES;
 use protocol::oip::{self, OutputForm, ParsedRequest, RenderedResponse};
 use protocol::problem::{Problem, ProblemCode};
-use protocol::trace::{Origin, TraceContext, Transport};
+use protocol::trace::Via;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 use tower_http::compression::predicate::SizeAbove;
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::decompression::RequestDecompressionLayer;
@@ -54,12 +55,14 @@ async fn answer<I: Inference>(
     named: Named,
     request: Request,
 ) -> Result<RenderedResponse, Problem> {
+    let began = Instant::now();
     let held = inference.intake().request(); // until the request is answered
     let (parts, body) = request.into_parts();
     let (json_len, place) = match take_in(inference, caller, &named, &parts.headers) {
         Ok(taken) => taken,
         Err(problem) => {
-            discard(parts.version, &parts.headers, body).await;
+            discard(parts.version, &parts.headers, body);
+            inference.turned_away(began.elapsed());
             return Err(problem);
         }
     };
@@ -87,13 +90,6 @@ async fn parse(
     let json_bytes = json_len.unwrap_or(body.len());
     let parse = move || oip::parse_request(named.model, named.version, json_len, &body);
     aside_if_long(json_bytes, parse).await
-}
-
-/// How a request came, by its headers.
-fn origin(headers: &HeaderMap) -> Origin {
-    let all = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
-    let parent = TraceContext::from_headers(all("traceparent"), all("tracestate"));
-    Origin { transport: Transport::Http, parent }
 }
 
 /// The answer in the form that was asked for.
@@ -136,7 +132,7 @@ fn take_in<I: Inference>(
     let json_len = checked.inspect_err(|problem| inference.refused(problem))?;
     let body_bytes = body_bytes(headers);
     let (model, version) = (&named.model, named.version);
-    let ask = Ask { model, version, body_bytes, origin: origin(headers) };
+    let ask = Ask { model, version, body_bytes, origin: origin(headers, Via::Http) };
     Ok((json_len, inference.admit(caller, &ask)?))
 }
 
