@@ -1,10 +1,10 @@
 //! One request: admitted on its header, then read, run, and answered on the same stream.
 
+use link::connection::{RecvStream, SendStream};
 use link::frames;
 use protocol::codec::FrameHeader;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire::{self, PendingRequest};
-use quinn::{RecvStream, SendStream};
 use std::time::Duration;
 
 use super::answer_problem;
