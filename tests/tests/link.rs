@@ -66,7 +66,7 @@ fn under_load(agent: &Agent, happens: impl FnOnce(&AtomicU64)) -> Load {
             let response = ask(&mut client, images.pixels(index), &parameters).unwrap();
             match response.status {
                 200 => _ = answered.fetch_add(1, SeqCst),
-                _ => lost.push(format!("{:?}", response.json::<Value>())),
+                _ => lost.push(format!("{:?}", response.json())),
             }
         }
         lost

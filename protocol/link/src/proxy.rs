@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// The head of the proxy's answer.
-const HEAD_MAX_BYTES: usize = 8 << 10;
+pub const HEAD_MAX_BYTES: usize = 8 << 10;
 /// A user's name and password.
 const CREDENTIALS_MAX_BYTES: usize = 4 << 10;
 const DEFAULT_PORT: u16 = 3128;
