@@ -1,4 +1,4 @@
-//! Agents: accepts their connections over QUIC, is given those over TCP ([`tcp`]), and serves what is
+//! Agents: accepts their connections over QUIC, is given those over TCP (`tcp`), and serves what is
 //! asked on them. One task per connection, one per stream; the protocol a connection speaks is its ALPN.
 
 use link::connection::{Connection, RecvStream, SendStream};

@@ -1,5 +1,5 @@
 //! Streams over one TLS connection over TCP, where UDP is blocked: carries out what
-//! [`protocol::mux`] decides. One task ([`driver`]) reads and writes the socket; streams leave their
+//! [`protocol::mux`] decides. One task (`driver`) reads and writes the socket; streams leave their
 //! bytes in the state that they share with it, and are woken by it.
 
 mod driver;
