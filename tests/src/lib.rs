@@ -32,6 +32,7 @@ pub mod nodes;
 pub mod onnx;
 pub mod overload;
 pub mod people;
+pub mod perf_analyzer;
 pub mod pipelines;
 pub mod power_cut;
 pub mod prometheus;
