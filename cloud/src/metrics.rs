@@ -8,7 +8,7 @@ mod listener;
 mod observed;
 
 pub(crate) use listener::serve;
-pub use observed::Observed;
+pub use observed::{Observed, Transport};
 
 use fleet::admission::RefusalKind;
 use link::metrics::{Exposition, Kind, process};

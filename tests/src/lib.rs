@@ -13,6 +13,7 @@ pub mod architecture;
 pub mod bad;
 pub mod bench;
 pub mod callers;
+pub mod cores;
 pub mod deadlines;
 pub mod demo;
 pub mod faketime;
