@@ -7,8 +7,10 @@ mod runtime;
 pub(crate) use offload::Offload;
 pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
 
+use ::link::proxy::{Proxy, ProxyError};
 use ::link::traces::{Objection, TraceSettings};
 use oip::listen::FIRST_HEAD_PATIENCE;
+use protocol::carrier::Wanted;
 use protocol::id::{ContentHash, ModelName};
 use protocol::limits::{SEQUENCE_IDLE_S, SEQUENCES_MAX, SEQUENCES_MAX_BYTES};
 use serde::Deserialize;
@@ -183,6 +185,13 @@ impl Sequences {
 pub(crate) struct Link {
     /// The longest wait between two attempts to connect, in seconds.
     pub(crate) reconnect_max_s: u32,
+    /// What carries the connections: `auto` (QUIC wherever it works, else TLS over TCP), `quic` or `tcp`.
+    pub(crate) carrier: Wanted,
+    /// `http://HOST:PORT` of an HTTP proxy that TCP goes through; none when empty. The environment
+    /// (`HTTPS_PROXY`) is not asked: what holds in a shell would not hold for the service.
+    pub(crate) proxy: String,
+    /// A file with `USER:PASSWORD` for the proxy, mode 0600; none when empty.
+    pub(crate) proxy_credentials_file: PathBuf,
     /// The fastest a model is downloaded, in bytes per second; 0 for as fast as it goes.
     pub(crate) download_bytes_per_s: u64,
     /// Inference nodes that are kept connected, where the cloud has any.
@@ -191,7 +200,29 @@ pub(crate) struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Self { reconnect_max_s: 30, download_bytes_per_s: 0, nodes: 2 }
+        Self {
+            reconnect_max_s: 30,
+            carrier: Wanted::Auto,
+            proxy: String::new(),
+            proxy_credentials_file: PathBuf::new(),
+            download_bytes_per_s: 0,
+            nodes: 2,
+        }
+    }
+}
+
+impl Link {
+    /// The proxy that TCP goes through, if any.
+    ///
+    /// # Errors
+    /// What is configured is no proxy.
+    pub(crate) fn proxy(&self) -> Result<Option<Proxy>, ProxyError> {
+        let file = &self.proxy_credentials_file;
+        let credentials = (!file.as_os_str().is_empty()).then(|| file.clone());
+        match self.proxy.as_str() {
+            "" => Ok(None),
+            proxy => Proxy::parse(proxy, credentials).map(Some),
+        }
     }
 }
 
@@ -208,6 +239,8 @@ pub(crate) enum ConfigError {
     NotLoopback(SocketAddr),
     #[error("[traces] {}: {_0}", _0.key)]
     Traces(#[from] Objection),
+    #[error("[link] proxy")]
+    Proxy(#[from] ProxyError),
 }
 
 impl Config {
@@ -231,6 +264,7 @@ impl Config {
         let addresses = [self.local.http, self.local.grpc, self.local.metrics];
         let open = addresses.into_iter().find(|address| !address.ip().is_loopback());
         open.map_or(Ok(()), |address| Err(ConfigError::NotLoopback(address)))?;
+        self.link.proxy()?;
         Ok(self.traces.check()?)
     }
 }
@@ -268,6 +302,11 @@ mod tests {
         }
         let error = check("[traces]\nendpoint = \"localhost\"").unwrap_err();
         assert!(error.starts_with("[traces] endpoint: "), "{error}");
+        for bad in
+            ["proxy = \"https://proxy:1\"", "proxy = \"http://a:b@proxy:1\"", "carrier = \"udp\""]
+        {
+            assert!(check(&format!("[link]\n{bad}")).is_err(), "{bad}");
+        }
     }
 
     /// Every line that the packaged file shows as a default is one, and every field is shown.

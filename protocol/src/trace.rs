@@ -25,8 +25,8 @@ pub enum Via {
     Grpc,
     /// The same, as one message of a stream.
     GrpcStream,
-    /// From an agent, over QUIC.
-    Quic,
+    /// As an agent's deferral.
+    Agent,
 }
 
 /// How a request came in, and the trace that it is said to belong to.

@@ -1,11 +1,11 @@
 //! One request: admitted on its header, then read, run, and answered on the same stream.
 
+use link::connection::{RecvStream, SendStream};
 use link::frames;
 use protocol::codec::FrameHeader;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::trace::{Origin, Via};
 use protocol::wire::{self, PendingRequest};
-use quinn::{RecvStream, SendStream};
 use std::time::{Duration, Instant};
 
 use super::answer_problem;
@@ -89,8 +89,9 @@ async fn admit(session: &Session, open: wire::InferOpen) -> Result<Admitted, Pro
         remaining: Duration::from_millis(pending.deadline_ms().into()),
     };
     let (model, version) = (pending.model(), Some(pending.version()));
-    let origin = Origin { via: Via::Quic, parent: pending.trace.clone() };
-    let mut trace = session.cloud.traces.serve(origin, "", model, now_ns);
+    let origin = Origin { via: Via::Agent, parent: pending.trace.clone() };
+    let carrier = session.connection.carrier().as_str();
+    let mut trace = session.cloud.traces.serve(origin, carrier, model, now_ns);
     session.check_model(model).await.inspect_err(|problem| trace.failed(problem))?;
     let knock = Knock { asker: Asker::Device, model, version, size };
     let taken = session.cloud.admit(&session.identity, &knock, trace)?;

@@ -68,8 +68,8 @@ async fn serve(settings: settings::Settings) -> anyhow::Result<ExitCode> {
     let host = reached_under(&settings.server);
     let serving = ServingSettings::default();
     let mut server = Server::start(Config { settings, engine, serving }).await?;
+    let mut signals = Signals::listen()?; // before it is said that somebody may send one
     say_ready(&server, &host);
-    let mut signals = Signals::listen()?;
     let removed = tokio::select! {
         () = signals.next() => false,
         () = server.removed() => true,

@@ -14,12 +14,12 @@ const DEFERRAL: &str = "outrigger/infer";
 const HTTP_ROUTE: &str = "/v2/models/{model}/infer";
 
 impl Traces {
-    /// A request for a model arrived over a connection of this scheme; `unix_ns` is asked only for what
-    /// is recorded.
+    /// A request for a model arrived, `over` a connection of this scheme, or of this carrier where it
+    /// is an agent's; `unix_ns` is asked only for what is recorded.
     pub fn serve(
         &self,
         origin: Origin,
-        scheme: &'static str,
+        over: &'static str,
         model: &ModelName,
         unix_ns: impl FnOnce() -> u64,
     ) -> Trace {
@@ -31,16 +31,16 @@ impl Traces {
                     trace.set("http.request.method", "POST");
                     trace.set("http.route", HTTP_ROUTE);
                     trace.set("url.path", format!("/v2/models/{model}/infer"));
-                    trace.set("url.scheme", scheme);
+                    trace.set("url.scheme", over);
                 }
                 Via::Grpc | Via::GrpcStream => {
                     trace.set("rpc.system.name", "grpc");
                     trace.set("rpc.method", name(via));
                 }
-                Via::Quic => {
+                Via::Agent => {
                     trace.set("rpc.system.name", "outrigger");
                     trace.set("rpc.method", DEFERRAL);
-                    trace.set("network.transport", "quic");
+                    trace.set("network.transport", over);
                 }
             }
             trace.set("outrigger.model.name", model.to_string());
@@ -54,7 +54,7 @@ fn name(via: Via) -> &'static str {
         Via::Http => "POST /v2/models/{model}/infer",
         Via::Grpc => "inference.GRPCInferenceService/ModelInfer",
         Via::GrpcStream => "inference.GRPCInferenceService/ModelStreamInfer",
-        Via::Quic => DEFERRAL,
+        Via::Agent => DEFERRAL,
     }
 }
 
@@ -92,7 +92,7 @@ impl Trace {
             Via::Grpc | Via::GrpcStream => {
                 ("rpc.response.status_code", code.grpc_status().1.into())
             }
-            Via::Quic => ("rpc.response.status_code", code.as_str().into()),
+            Via::Agent => ("rpc.response.status_code", code.as_str().into()),
         };
         recording.span.attributes.push(status);
         if code != ProblemCode::None {
@@ -101,13 +101,13 @@ impl Trace {
         }
     }
 
-    /// The cloud is asked for an answer, from now on until this is dropped.
-    pub fn deferral(&self, node: &str, attempt: u32) -> Part<'_> {
+    /// A node of the cloud is asked for an answer over this carrier, from now on until this is dropped.
+    pub fn deferral(&self, node: &str, carrier: &'static str, attempt: u32) -> Part<'_> {
         let mut part = self.call(DEFERRAL);
         if self.is_recording() {
             part.set("rpc.system.name", "outrigger");
             part.set("rpc.method", DEFERRAL);
-            part.set("network.transport", "quic");
+            part.set("network.transport", carrier);
             part.set("outrigger.node", node.to_owned());
             part.set("outrigger.attempt", attempt);
         }
