@@ -147,7 +147,7 @@ impl Inference for Standard {
 
     async fn unload(&self, caller: &Caller, model: &ModelName) -> Result<(), Problem> {
         self.needs_control()?;
-        self.cloud.serving.unload_model(model)?;
+        self.cloud.serving.unload_model(model).await?;
         self.note("model.unload", caller, model).await;
         Ok(())
     }

@@ -240,12 +240,6 @@ impl Backend for Workers {
     fn identity(&self) -> String {
         self.identity.clone()
     }
-
-    fn memory_bytes(&self, model: &Path) -> Option<u64> {
-        let model = model.canonicalize().ok()?;
-        let worker = self.known().workers.get(&model).and_then(Weak::upgrade)?;
-        status(&worker).memory_bytes
-    }
 }
 
 fn unread(model: &Path, source: io::Error) -> LoadError {

@@ -5,6 +5,7 @@ use super::source::{self, LoadError, Loaded, Seen, Source};
 use super::{ActiveModel, Engine};
 use crate::config::Terms;
 use crate::state::{Remembered, State};
+use edge::residency::TooLarge;
 use edge::update::Target;
 use models::bundle::{Bundle, BundleError};
 use models::model::ModelOptions;
@@ -12,7 +13,6 @@ use models::providers::{self, Choice, ChooseError, Processor, Provider, Reason, 
 use protocol::manifest::Manifest;
 use protocol::oip::ModelDescription;
 use protocol::problem::Problem;
-use protocol::residency::TooLarge;
 use protocol::wire::inference::model_instance_group::Kind;
 use std::path::Path;
 use std::sync::Arc;

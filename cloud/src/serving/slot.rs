@@ -21,7 +21,7 @@ pub(super) struct Slot {
     pub(super) manifest: Manifest,
     /// Its number at the gate.
     pub(super) number: ModelSlot,
-    lane: Mutex<Option<Arc<Lane>>>,
+    pub(super) loaded: tokio::sync::Mutex<Option<Arc<Lane>>>,
     /// The number of its last use, among those of all slots.
     pub(super) used: AtomicU64,
     pub(super) statistics: Statistics,
@@ -42,27 +42,17 @@ impl Slot {
             bundle,
             manifest,
             number,
-            lane: Mutex::default(),
+            loaded: tokio::sync::Mutex::default(),
             used: AtomicU64::new(0),
             statistics: Statistics::default(),
             description: OnceLock::new(),
             device_asked: Mutex::default(),
             failure: Mutex::default(),
         };
-        if let Some(lane) = loaded {
-            slot.put(lane);
+        if let Some(model) = &loaded {
+            slot.describe_loaded(model);
         }
-        slot
-    }
-
-    fn place(&self) -> MutexGuard<'_, Option<Arc<Lane>>> {
-        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// It is in memory from now on.
-    pub(super) fn put(&self, lane: Arc<Lane>) {
-        self.describe_loaded(&lane);
-        *self.place() = Some(lane);
+        Self { loaded: tokio::sync::Mutex::new(loaded), ..slot }
     }
 
     /// What is said about it; the labels of its classes only once it was loaded.
@@ -72,7 +62,7 @@ impl Slot {
         ModelDescription { takes_sequences: false, ..described } // only agents keep state
     }
 
-    fn describe_loaded(&self, model: &Lane) {
+    pub(super) fn describe_loaded(&self, model: &Lane) {
         let of = model.sessions();
         let described = || ModelDescription::new(of.manifest(), of.labels(), model.instances());
         self.description.get_or_init(described);
@@ -104,20 +94,21 @@ impl Slot {
         asked.is_some_and(|at| at.elapsed() < DEVICE_IDLE)
     }
 
-    /// The model, while it is in memory.
+    /// The model, unless it is being loaded or unloaded at this moment.
     pub(super) fn lane(&self) -> Option<Arc<Lane>> {
-        self.place().clone()
+        self.loaded.try_lock().ok()?.clone()
     }
 
-    /// Whether it is in memory.
+    /// Whether it is loaded; one that is being loaded or unloaded at this moment counts as not.
     pub(super) fn is_loaded(&self) -> bool {
-        self.place().is_some()
+        self.loaded.try_lock().is_ok_and(|model| model.is_some())
     }
 
     /// Lets go of the model. Requests in flight keep it until they end.
-    pub(super) fn release(&self) {
-        let gone = self.place().take();
-        drop(gone); // not under the lock
+    pub(super) fn try_release(&self) {
+        if let Ok(mut loaded) = self.loaded.try_lock() {
+            *loaded = None;
+        }
     }
 
     pub(super) fn last_use(&self) -> u64 {

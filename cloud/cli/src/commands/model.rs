@@ -3,9 +3,13 @@
 pub(crate) mod assign;
 pub(crate) mod calibrate;
 pub(crate) mod compress;
+pub(crate) mod diff;
+pub(crate) mod distill_edge;
+pub(crate) mod evaluate;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod policy;
+pub(crate) mod prune;
 pub(crate) mod push;
 
 use protocol::id::{ModelName, Variant, Version};
@@ -24,25 +28,11 @@ pub(crate) struct Bundle {
     size_bytes: u64,
     threshold: Option<f64>,
     deferral_rate: Option<f64>,
-    memory: Option<String>,
-    memory_bytes: Option<u64>,
 }
 
 /// What [`Bundle::row`] shows.
 const COLUMNS: [&str; 7] =
     ["model", "version", "variant", "bundle", "size", "threshold", "expected deferral"];
-/// What [`Bundle::memory_row`] shows.
-const MEMORY_COLUMNS: [&str; 9] = [
-    "model",
-    "version",
-    "variant",
-    "bundle",
-    "size",
-    "threshold",
-    "expected deferral",
-    "in memory",
-    "takes",
-];
 
 impl Bundle {
     fn row(&self) -> Vec<String> {
@@ -55,13 +45,6 @@ impl Bundle {
             self.threshold.map_or_else(|| "-".to_owned(), |t| format!("{t:.4}")),
             percent(self.deferral_rate),
         ]
-    }
-
-    /// The same, and whether the cloud has it in memory.
-    fn memory_row(&self) -> Vec<String> {
-        let absent = || "-".to_owned();
-        let memory = self.memory.clone().unwrap_or_else(absent);
-        [self.row(), vec![memory, self.memory_bytes.map_or_else(absent, size)]].concat()
     }
 }
 
