@@ -5,10 +5,8 @@
 //! at once; [`small_models`] and [`onnx`] make models; [`python`] and [`foreign`] bring in clients that
 //! nobody here wrote; [`simulation`] is the whole system in one thread under one seed, over the links of
 //! [`network`], which [`relay`] makes of real packets; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
-//! [`callers`] are the programs and devices that call a cloud, and [`collector`] takes their traces. [`demo`], [`mod@bench`], [`deadlines`],
-//! [`callers`] are the programs and devices that call a cloud. [`demo`], [`mod@bench`], [`deadlines`],
-//! [`pipelines`], [`power_cut`], [`soak`], [`swap`] and [`overload`] are what `cargo xtask` runs under
-//! [`pipelines`], [`power_cut`], [`soak`], [`swap`], [`fuzz`] and [`overload`] are what `cargo xtask` runs under
+//! [`callers`] are the programs and devices that call a cloud, and [`collector`] takes their traces. [`demo`],
+//! [`mod@bench`], [`deadlines`], [`pipelines`], [`power_cut`], [`soak`], [`swap`], [`fuzz`] and [`overload`] are what `cargo xtask` runs under
 //! those names; [`architecture`] holds the rules of the code base.
 
 pub mod architecture;
