@@ -92,6 +92,23 @@ const ALLOWED_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_HERE: &[libc::c_long] = &[];
 
+/// What a GPU's driver asks for beside: its devices' own calls, waiting for them, and memory that stays
+/// near to them.
+const ALLOWED_WITH_ACCELERATOR: &[libc::c_long] = &[
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_eventfd2,
+    libc::SYS_get_mempolicy,
+    libc::SYS_ioctl,
+    libc::SYS_mbind,
+    libc::SYS_mlock,
+    libc::SYS_munlock,
+    libc::SYS_pipe2,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_set_mempolicy,
+];
+
 /// Other programs, other processes, other file systems, other kernels, other keys.
 const FATAL: &[libc::c_long] = &[
     libc::SYS_add_key,
@@ -122,8 +139,8 @@ const FATAL: &[libc::c_long] = &[
     libc::SYS_unshare,
 ];
 
-pub(super) fn confine() -> Layer {
-    match programs().and_then(|programs| {
+pub(super) fn confine(has_accelerator: bool) -> Layer {
+    match programs(has_accelerator).and_then(|programs| {
         programs.iter().try_for_each(|program| apply_filter(program)).map_err(|e| e.to_string())
     }) {
         Ok(()) => Layer::Full,
@@ -133,12 +150,15 @@ pub(super) fn confine() -> Layer {
 
 /// Of several filters the kernel takes the strictest answer. The list of what is fatal comes first,
 /// because installing a filter is itself not on the list of what is allowed.
-fn programs() -> Result<[BpfProgram; 2], String> {
+fn programs(has_accelerator: bool) -> Result<[BpfProgram; 2], String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| e.to_string())?;
     let any = |number: &libc::c_long| (*number, Vec::new());
     let fatal: BTreeMap<i64, Vec<SeccompRule>> = FATAL.iter().map(any).collect();
     let mut allowed: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().chain(ALLOWED_HERE).map(any).collect();
+    if has_accelerator {
+        allowed.extend(ALLOWED_WITH_ACCELERATOR.iter().map(any));
+    }
     allowed.extend(only_some().map_err(|e| e.to_string())?);
     let compile = |rules, otherwise, matched| {
         SeccompFilter::new(rules, otherwise, matched, arch)

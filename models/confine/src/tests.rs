@@ -66,7 +66,7 @@ fn attempt() {
     let folder = std::path::PathBuf::from(std::env::var_os(FOLDER).unwrap());
     detach(Standing { oom_score: 1000, niceness: 10 });
     let limits = Limits { memory_bytes: MEMORY_BYTES, cpu_s: Some(20) };
-    let confinement = confine(std::slice::from_ref(&folder), limits);
+    let confinement = confine(std::slice::from_ref(&folder), None, limits);
     println!("confinement={}", serde_json::to_string(&confinement).unwrap());
     println!("outcome={}", make(&attempt, &folder));
 }
