@@ -262,10 +262,15 @@ impl Backend for Workers {
 /// A worker on a GPU sees that one alone, as the first.
 fn on_gpu(options: &SessionOptions) -> Result<OnGpu, LoadError> {
     let index = options.device;
-    let accelerator = Accelerator::nvidia(index as usize).ok_or_else(|| LoadError::Provider {
-        provider: options.provider,
-        message: format!("there is no GPU {index}"),
-    })?;
+    let mut accelerator =
+        Accelerator::nvidia(index as usize).ok_or_else(|| LoadError::Provider {
+            provider: options.provider,
+            message: format!("there is no GPU {index}"),
+        })?;
+    let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default(); // CUDA's, and cuDNN's
+    accelerator
+        .readable
+        .extend(std::env::split_paths(&libraries).filter(|path| path.is_absolute()));
     let set = |name: &str, value: String| (OsString::from(name), OsString::from(value));
     let environment = vec![
         set("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into()),
