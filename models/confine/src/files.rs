@@ -55,8 +55,11 @@ fn restrict(
 ) -> Result<(RulesetStatus, LandlockStatus), RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     let operate = read | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let name = read | AccessFs::WriteFile | AccessFs::Truncate;
     let system = SYSTEM.iter().map(PathBuf::from);
     let none = Accelerator::default();
+    // A driver names its threads, and gives up where it cannot: by files, not by a system call.
+    let own_threads: &[&str] = if accelerator.is_some() { &["/proc/self/task"] } else { &[] };
     let accelerator = accelerator.unwrap_or(&none);
     let readable = readable.iter().chain(&accelerator.readable).cloned();
     let status = Ruleset::default()
@@ -67,6 +70,7 @@ fn restrict(
         .create()?
         .add_rules(path_beneath_rules(system.chain(readable), read))?
         .add_rules(path_beneath_rules(&accelerator.devices, operate))?
+        .add_rules(path_beneath_rules(own_threads, name))?
         .restrict_self()?;
     Ok((status.ruleset, status.landlock))
 }

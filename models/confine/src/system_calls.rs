@@ -92,21 +92,29 @@ const ALLOWED_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_HERE: &[libc::c_long] = &[];
 
-/// What a GPU's driver asks for beside: its devices' own calls, waiting for them, and memory that stays
-/// near to them.
+/// What a GPU's driver asks for beside: its devices' own calls, waiting for them, memory that stays near
+/// to them; and a local socket on which it listens for other processes that share the device's memory,
+/// without which it does not start. It can connect to none.
 const ALLOWED_WITH_ACCELERATOR: &[libc::c_long] = &[
+    libc::SYS_accept4,
+    libc::SYS_bind,
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
     libc::SYS_eventfd2,
     libc::SYS_get_mempolicy,
     libc::SYS_ioctl,
+    libc::SYS_listen,
     libc::SYS_mbind,
     libc::SYS_mlock,
     libc::SYS_munlock,
     libc::SYS_pipe2,
+    libc::SYS_sched_get_priority_max,
+    libc::SYS_sched_get_priority_min,
     libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
     libc::SYS_set_mempolicy,
+    libc::SYS_setsockopt,
 ];
 
 /// Other programs, other processes, other file systems, other kernels, other keys.
@@ -158,6 +166,7 @@ fn programs(has_accelerator: bool) -> Result<[BpfProgram; 2], String> {
         ALLOWED.iter().chain(ALLOWED_HERE).map(any).collect();
     if has_accelerator {
         allowed.extend(ALLOWED_WITH_ACCELERATOR.iter().map(any));
+        allowed.extend(local_sockets().map_err(|e| e.to_string())?);
     }
     allowed.extend(only_some().map_err(|e| e.to_string())?);
     let compile = |rules, otherwise, matched| {
@@ -170,6 +179,13 @@ fn programs(has_accelerator: bool) -> Result<[BpfProgram; 2], String> {
         compile(fatal, SeccompAction::Allow, SeccompAction::KillProcess)?,
         compile(allowed, no, SeccompAction::Allow)?,
     ])
+}
+
+/// No other kind of socket.
+fn local_sockets() -> Result<Rules, seccompiler::BackendError> {
+    let local = libc::AF_UNIX.unsigned_abs().into();
+    let domain = SeccompCondition::new(0, Length::Dword, Is::Eq, local)?;
+    Ok(vec![(libc::SYS_socket, vec![SeccompRule::new(vec![domain])?])])
 }
 
 type Rules = Vec<(i64, Vec<SeccompRule>)>;
