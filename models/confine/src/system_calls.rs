@@ -117,6 +117,13 @@ const ALLOWED_WITH_ACCELERATOR: &[libc::c_long] = &[
     libc::SYS_setsockopt,
 ];
 
+/// CUDA removes the name of its socket, which has none, and does not start unless it hears that there is
+/// no such file. Whatever else is to be removed: that is the answer.
+#[cfg(target_arch = "x86_64")]
+const REMOVES: &[libc::c_long] = &[libc::SYS_unlink, libc::SYS_unlinkat];
+#[cfg(not(target_arch = "x86_64"))]
+const REMOVES: &[libc::c_long] = &[libc::SYS_unlinkat];
+
 /// Other programs, other processes, other file systems, other kernels, other keys.
 const FATAL: &[libc::c_long] = &[
     libc::SYS_add_key,
@@ -158,14 +165,14 @@ pub(super) fn confine(has_accelerator: bool) -> Layer {
 
 /// Of several filters the kernel takes the strictest answer. The list of what is fatal comes first,
 /// because installing a filter is itself not on the list of what is allowed.
-fn programs(has_accelerator: bool) -> Result<[BpfProgram; 2], String> {
+fn programs(has_accelerator: bool) -> Result<Vec<BpfProgram>, String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| e.to_string())?;
     let any = |number: &libc::c_long| (*number, Vec::new());
     let fatal: BTreeMap<i64, Vec<SeccompRule>> = FATAL.iter().map(any).collect();
     let mut allowed: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().chain(ALLOWED_HERE).map(any).collect();
     if has_accelerator {
-        allowed.extend(ALLOWED_WITH_ACCELERATOR.iter().map(any));
+        allowed.extend(ALLOWED_WITH_ACCELERATOR.iter().chain(REMOVES).map(any));
         allowed.extend(local_sockets().map_err(|e| e.to_string())?);
     }
     allowed.extend(only_some().map_err(|e| e.to_string())?);
@@ -174,10 +181,12 @@ fn programs(has_accelerator: bool) -> Result<[BpfProgram; 2], String> {
             .and_then(BpfProgram::try_from)
             .map_err(|e| e.to_string())
     };
-    let no = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    Ok([
+    let error = |number: i32| SeccompAction::Errno(number.unsigned_abs());
+    let absent = REMOVES.iter().map(any).collect();
+    Ok(vec![
         compile(fatal, SeccompAction::Allow, SeccompAction::KillProcess)?,
-        compile(allowed, no, SeccompAction::Allow)?,
+        compile(absent, SeccompAction::Allow, error(libc::ENOENT))?,
+        compile(allowed, error(libc::ENOSYS), SeccompAction::Allow)?,
     ])
 }
 
