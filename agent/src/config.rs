@@ -7,7 +7,9 @@ mod runtime;
 pub(crate) use offload::Offload;
 pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
 
+use ::link::proxy::{Proxy, ProxyError};
 use oip::listen::FIRST_HEAD_PATIENCE;
+use protocol::carrier::Wanted;
 use protocol::id::{ContentHash, ModelName};
 use protocol::limits::{SEQUENCE_IDLE_S, SEQUENCES_MAX, SEQUENCES_MAX_BYTES};
 use serde::Deserialize;
@@ -181,6 +183,13 @@ impl Sequences {
 pub(crate) struct Link {
     /// The longest wait between two attempts to connect, in seconds.
     pub(crate) reconnect_max_s: u32,
+    /// What carries the connections: `auto` (QUIC wherever it works, else TLS over TCP), `quic` or `tcp`.
+    pub(crate) carrier: Wanted,
+    /// `http://HOST:PORT` of an HTTP proxy that TCP goes through; none when empty. The environment
+    /// (`HTTPS_PROXY`) is not asked: what holds in a shell would not hold for the service.
+    pub(crate) proxy: String,
+    /// A file with `USER:PASSWORD` for the proxy, mode 0600; none when empty.
+    pub(crate) proxy_credentials_file: PathBuf,
     /// The fastest a model is downloaded, in bytes per second; 0 for as fast as it goes.
     pub(crate) download_bytes_per_s: u64,
     /// Inference nodes that are kept connected, where the cloud has any.
@@ -189,7 +198,29 @@ pub(crate) struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Self { reconnect_max_s: 30, download_bytes_per_s: 0, nodes: 2 }
+        Self {
+            reconnect_max_s: 30,
+            carrier: Wanted::Auto,
+            proxy: String::new(),
+            proxy_credentials_file: PathBuf::new(),
+            download_bytes_per_s: 0,
+            nodes: 2,
+        }
+    }
+}
+
+impl Link {
+    /// The proxy that TCP goes through, if any.
+    ///
+    /// # Errors
+    /// What is configured is no proxy.
+    pub(crate) fn proxy(&self) -> Result<Option<Proxy>, ProxyError> {
+        let file = &self.proxy_credentials_file;
+        let credentials = (!file.as_os_str().is_empty()).then(|| file.clone());
+        match self.proxy.as_str() {
+            "" => Ok(None),
+            proxy => Proxy::parse(proxy, credentials).map(Some),
+        }
     }
 }
 
@@ -204,6 +235,8 @@ pub(crate) enum ConfigError {
         "{0} is not a loopback address; the local API is for this machine and must not be reachable from others"
     )]
     NotLoopback(SocketAddr),
+    #[error("[link] proxy")]
+    Proxy(#[from] ProxyError),
 }
 
 impl Config {
@@ -226,7 +259,9 @@ impl Config {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let addresses = [self.local.http, self.local.grpc, self.local.metrics];
         let open = addresses.into_iter().find(|address| !address.ip().is_loopback());
-        open.map_or(Ok(()), |address| Err(ConfigError::NotLoopback(address)))
+        open.map_or(Ok(()), |address| Err(ConfigError::NotLoopback(address)))?;
+        self.link.proxy()?;
+        Ok(())
     }
 }
 
@@ -260,6 +295,11 @@ mod tests {
         for door in ["http", "grpc", "metrics"] {
             let open = format!("[local]\n{door} = \"0.0.0.0:8000\"");
             assert!(check(&open).unwrap_err().contains("loopback"));
+        }
+        for bad in
+            ["proxy = \"https://proxy:1\"", "proxy = \"http://a:b@proxy:1\"", "carrier = \"udp\""]
+        {
+            assert!(check(&format!("[link]\n{bad}")).is_err(), "{bad}");
         }
     }
 

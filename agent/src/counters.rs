@@ -50,6 +50,10 @@ struct Link {
     uplink_bytes: Counter,
     downlink_bytes: Counter,
     connects: Counter,
+    /// Of them, and of those to nodes, over TCP.
+    connects_over_tcp: Counter,
+    /// Times that another UDP port was tried, because nothing was heard any more.
+    paths_changed: Counter,
     connect_failures: Counter,
     node_connects: Counter,
     node_losses: Counter,
@@ -192,9 +196,16 @@ impl Counters {
     }
 
     /// The cloud is connected.
-    pub(crate) fn connected(&self, endpoint: &str) {
+    pub(crate) fn connected(&self, endpoint: &str, carrier: &str, why: &str) {
         self.link.connects.add(1);
-        tracing::info!(endpoint, "connected to the cloud");
+        self.link.connects_over_tcp.add(u64::from(carrier == "tcp"));
+        tracing::info!(endpoint, carrier, why, "connected to the cloud");
+    }
+
+    /// Nothing was heard any more, so the connection goes on from another UDP port.
+    pub(crate) fn path_changed(&self) {
+        self.link.paths_changed.add(1);
+        tracing::info!("nothing is heard from the cloud: trying another UDP port");
     }
 
     /// The cloud could not be reached, or the connection ended.
@@ -204,9 +215,10 @@ impl Counters {
     }
 
     /// An inference node is connected.
-    pub(crate) fn node_connected(&self, node: &NodeId, address: &str) {
+    pub(crate) fn node_connected(&self, node: &NodeId, address: &str, carrier: &str) {
         self.link.node_connects.add(1);
-        tracing::info!(%node, address, "connected to a node");
+        self.link.connects_over_tcp.add(u64::from(carrier == "tcp"));
+        tracing::info!(%node, address, carrier, "connected to a node");
     }
 
     /// An inference node could not be reached, or its connection ended unasked.

@@ -290,7 +290,8 @@ impl Installer {
         let with_checks = |(name, status): (&ModelName, &ModelStatus)| {
             to_wire(status, self.audits.status(name).as_ref())
         };
-        let state = ReportedState { models: models.iter().map(with_checks).collect() };
+        let reported = models.iter().map(with_checks).collect();
+        let state = ReportedState { models: reported, ..Default::default() };
         drop(models);
         self.reported.send_if_modified(|now| {
             let changed = *now != state;

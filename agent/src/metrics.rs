@@ -66,6 +66,12 @@ fn gauges(out: &mut Exposition, report: &StatusReport) {
     out.family("outrigger_agent_info", help, Kind::Gauge).sample(&version, 1);
     let help = "Whether the cloud is connected.";
     out.family("outrigger_connected", help, Kind::Gauge).sample(&[], u8::from(report.connected));
+    let help = "What carries the connection to the cloud, and why that.";
+    let mut family = out.family("outrigger_carrier", help, Kind::Gauge);
+    if report.connected {
+        let labels = [("carrier", &*report.carrier), ("reason", &*report.carrier_reason)];
+        family.sample(&labels, 1);
+    }
     let help = "Whether deferral is suspended after failures.";
     out.family("outrigger_breaker_open", help, Kind::Gauge)
         .sample(&[], u8::from(report.breaker_open));

@@ -73,6 +73,8 @@ impl Changes {
             ("[sequences]", old.sequences != new.sequences),
             ("[sandbox]", old.sandbox != new.sandbox),
             ("[link] reconnect_max_s", old.link.reconnect_max_s != new.link.reconnect_max_s),
+            ("[link] carrier", old.link.carrier != new.link.carrier),
+            ("[link] proxy", old.link.proxy().ok() != new.link.proxy().ok()),
         ];
         Self { live: changed(&live), after_restart: changed(&after_restart) }
     }

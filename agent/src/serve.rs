@@ -17,7 +17,7 @@ pub(crate) use applications::Applications;
 pub(crate) use guard::Door;
 pub(crate) use metrics::metrics_router;
 pub(crate) use quarantine::QUARANTINE_PATH;
-pub(crate) use status::{ModelStatus, StatusReport};
+pub(crate) use status::{ModelStatus, NodeStatus, StatusReport};
 
 use crate::clock::Clock;
 use crate::counters::Counters;

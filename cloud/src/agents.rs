@@ -1,10 +1,10 @@
-//! The QUIC side: accepts connections, and serves what agents ask on them. One task per
-//! connection, one per stream; the protocol a connection speaks is its ALPN.
+//! Agents: accepts their connections over QUIC, is given those over TCP (`tcp`), and serves what is
+//! asked on them. One task per connection, one per stream; the protocol a connection speaks is its ALPN.
 
+use link::connection::{Connection, RecvStream, SendStream};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_NODE, ALPN_NODE_ENROL, ALPN_RENEW, wire};
-use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
+use quinn::{Endpoint, Incoming};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -12,7 +12,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::nodes;
 use crate::state::Cloud;
 use link::frames::{self, LinkError};
-use link::quic;
 
 pub(crate) mod blob;
 mod control;
@@ -23,6 +22,7 @@ mod pulse;
 mod renew;
 mod scope;
 mod session;
+pub(crate) mod tcp;
 mod time;
 
 /// From a connection's first packet to the end of its handshake.
@@ -68,19 +68,20 @@ async fn serve(cloud: Arc<Cloud>, incoming: Incoming, _permit: OwnedSemaphorePer
         Ok(Err(error)) => return cloud.events.handshake_failed(remote, &error),
         Err(elapsed) => return cloud.events.handshake_failed(remote, &elapsed),
     };
-    cloud.events.connection_accepted(remote);
-    match alpn(&connection).as_deref() {
+    speak(cloud, connection.into()).await;
+}
+
+/// Serves a connection whose handshake is done, to its end.
+async fn speak(cloud: Arc<Cloud>, connection: Connection) {
+    cloud.events.connection_accepted(connection.remote_address(), connection.carrier());
+    match connection.protocol().as_deref() {
         Some(ALPN_ENROL) => enrol::serve(&cloud, &connection).await,
         Some(ALPN_RENEW) => renew::serve(&cloud, &connection).await,
         Some(ALPN_NODE_ENROL) => nodes::enrol::serve(&cloud, &connection).await,
         Some(ALPN_NODE) => nodes::session::serve(cloud, connection).await,
         Some(ALPN_AGENT) => session::serve(cloud, connection).await,
-        _ => quic::close(&connection, ProblemCode::Protocol, "unknown ALPN"),
+        _ => connection.close(ProblemCode::Protocol, "unknown ALPN"),
     }
-}
-
-fn alpn(connection: &Connection) -> Option<Vec<u8>> {
-    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
 }
 
 /// The code that tells a peer how it broke the protocol; `None` when it did not.
@@ -100,9 +101,9 @@ pub(crate) async fn answer_problem(
     recv: &mut RecvStream,
     problem: Problem,
 ) -> Result<(), LinkError> {
-    let code = problem.code.number();
+    let code = problem.code;
     frames::send_last(send, &wire::Problem::from(problem), []).await?;
-    let _ = recv.stop(code.into()); // fails only when everything was read
+    recv.stop(code);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! numbers cannot drift apart.
 
 use link::counter::Counter;
+use protocol::carrier::Carrier;
 use protocol::id::{ContentHash, DeviceId, NodeId};
 use protocol::problem::{Problem, chain};
 use serde::Serialize;
@@ -37,15 +38,17 @@ macro_rules! counters {
 }
 
 counters! {
-    /// QUIC connections whose handshake ended well.
+    /// Connections of agents and nodes whose handshake ended well.
     connections_accepted,
+    /// Of them, those over TCP, because no UDP gets through.
+    connections_over_tcp,
     /// Certificates renewed.
     renewals,
-    /// QUIC connections refused because there were too many.
+    /// Connections of agents and nodes refused because there were too many.
     connections_refused,
     /// Addresses that were asked to prove that they receive, before anything else was sent to them.
     addresses_asked_for_proof,
-    /// QUIC handshakes that failed or took too long.
+    /// Their handshakes that failed or took too long.
     handshakes_failed,
     /// Agents without a valid identity.
     agents_unauthorised,
@@ -94,9 +97,10 @@ counters! {
 }
 
 impl Events {
-    pub(crate) fn connection_accepted(&self, remote: SocketAddr) {
+    pub(crate) fn connection_accepted(&self, remote: SocketAddr, carrier: Carrier) {
         self.connections_accepted.add(1);
-        tracing::debug!(%remote, "connection accepted");
+        self.connections_over_tcp.add(u64::from(carrier == Carrier::Tcp));
+        tracing::debug!(%remote, carrier = carrier.as_str(), "connection accepted");
     }
 
     /// Not logged: there may be thousands of them.

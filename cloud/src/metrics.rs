@@ -8,7 +8,7 @@ mod listener;
 mod observed;
 
 pub(crate) use listener::serve;
-pub use observed::Observed;
+pub use observed::{Observed, Transport};
 
 use fleet::admission::RefusalKind;
 use link::metrics::{Exposition, Kind, process};
@@ -52,8 +52,10 @@ fn load(cloud: &Cloud, out: &mut Exposition) {
         .sample(&[], cloud.online.len());
     let help = "Connections that are open.";
     let mut family = out.family("outrigger_cloud_connections", help, Kind::Gauge);
-    let quic = CONNECTIONS_MAX - cloud.limits.connections.available_permits();
-    family.sample(&[("transport", "quic")], quic);
+    let agents = CONNECTIONS_MAX - cloud.limits.connections.available_permits();
+    let tcp = cloud.over_tcp.len();
+    family.sample(&[("transport", "quic")], agents.saturating_sub(tcp));
+    family.sample(&[("transport", "tcp")], tcp);
     let https = CONNECTIONS_MAX - cloud.limits.https_connections.available_permits();
     family.sample(&[("transport", "https")], https);
     let help = "Inference requests that are not answered yet.";

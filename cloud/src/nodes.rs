@@ -4,10 +4,10 @@
 //!
 //! The other end of all this is [`crate::join`].
 
+use link::connection::Connection;
 use protocol::id::NodeId;
 use protocol::problem::ProblemCode;
 use protocol::wire::NodeReport;
-use quinn::Connection;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -48,7 +48,7 @@ impl Nodes {
     fn enter(&self, node: &NodeId, connection: &Connection) {
         let connected = Connected { connection: connection.clone(), report: NodeReport::default() };
         if let Some(old) = self.lock().insert(node.clone(), connected) {
-            link::quic::close(&old.connection, ProblemCode::None, "connected anew");
+            old.connection.close(ProblemCode::None, "connected anew");
         }
     }
 
@@ -70,7 +70,7 @@ impl Nodes {
     pub(crate) fn expel(&self, node: &NodeId) {
         if let Some(connected) = self.lock().get(node) {
             let reason = session::REMOVED;
-            link::quic::close(&connected.connection, ProblemCode::Unauthorised, reason);
+            connected.connection.close(ProblemCode::Unauthorised, reason);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From a folder to a running server, and back.
 
 use certificate::Certificate;
+use doors::AgentsConfig;
 use fleet::access::{KeyRecord, Role};
 use link::durable::{self, Access};
 use link::tls::{self, Identity};
@@ -39,6 +40,7 @@ use crate::usage;
 use crate::workers::Workers;
 
 mod certificate;
+mod doors;
 mod https;
 mod limited;
 mod sockets;
@@ -201,13 +203,14 @@ impl Server {
             opened;
         let certificate = Certificate { ca: cloud.ca.certificate().clone(), protocols };
         let quic = certificate.quic(identity.clone())?;
+        let agents = AgentsConfig::new(certificate.tcp(identity.clone())?);
         let failed = |source| StartError::Bind { address: listen, source };
         let (tcp, endpoint) = sockets::bind(listen, &quic, &reset_key).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        let places = cloud.limits.https_connections.clone();
         let routes = routes(cloud.clone(), config.settings.server.body());
         let head = config.settings.server.head();
-        let https = https::Https::start(tcp, identity, routes, places, head)?;
+        let agents_tls = agents.clone();
+        let https = https::Https::start(tcp, identity, routes, (cloud.clone(), agents), head)?;
         let metrics_address = open_metrics(&cloud, &config.settings.metrics).await?;
         let accepting = tokio::spawn(agents::accept(cloud.clone(), endpoint.clone()));
         let path = data_dir.listening();
@@ -218,7 +221,7 @@ impl Server {
         tokio::spawn(release_idle(cloud.clone()));
         let joined = keeper.map(|keeper| {
             let advertise = advertised(&config.settings, address);
-            let renewed = certificate.replace_on(endpoint.clone(), https.tls());
+            let renewed = certificate.replace_on(endpoint.clone(), https.tls(), agents_tls);
             (keeper.clone(), tokio::spawn(keeper.run(advertise, renewed)))
         });
         let drain = config.settings.drain;
@@ -276,7 +279,9 @@ impl Server {
         self.https.begin_stop(grace);
         let _ = tokio::time::timeout(grace, self.cloud.in_flight.none()).await;
         self.endpoint.close(ProblemCode::GoingAway.number().into(), b"the cloud is stopping");
-        let _ = tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await;
+        let over_tcp = self.cloud.over_tcp.close(ProblemCode::GoingAway, "the cloud is stopping");
+        let farewell = async { tokio::join!(self.endpoint.wait_idle(), over_tcp) };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
         let _ = self.accepting.await; // it ends by itself; a panic in it was reported
         self.https.stopped().await;
         let _ = self.metering.await;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::LiveKey;
+use crate::metrics::Transport;
 use crate::requests::Taken;
 use crate::serving::{Asker, Knock, Size};
 use crate::state::{Cloud, now_s};
@@ -112,6 +113,10 @@ impl Inference for Standard {
             self.cloud.admit(&key.identity, &Knock { asker: Asker::Client, model, version, size })
         });
         taken.inspect_err(|problem| events.request_refused(&caller.name(), problem))
+    }
+
+    fn turned_away(&self, took: Duration) {
+        self.cloud.observed.refused(Transport::Https, took);
     }
 
     async fn infer(&self, place: Taken, request: InferRequest) -> Result<InferResponse, Problem> {

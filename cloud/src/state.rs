@@ -1,9 +1,10 @@
 //! What every connection and every API call shares.
 
 use fleet::load::Load;
+use link::connection::Connection;
+use protocol::carrier::Carrier;
 use protocol::id::DeviceId;
 use protocol::problem::ProblemCode;
-use quinn::Connection;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
 use crate::access_log::AccessLog;
+use crate::agents::tcp::OverTcp;
 use crate::blobs::Blobs;
 use crate::ca::FleetCa;
 use crate::events::Events;
@@ -22,7 +24,7 @@ use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
 use crate::usage::Meter;
 
-/// Connections over QUIC that may be open at a time, and as many over HTTPS.
+/// Connections of agents and nodes that may be open at a time, and as many over HTTPS.
 pub const CONNECTIONS_MAX: usize = 4096;
 /// Uploads of blobs that may be in progress at a time.
 pub const UPLOADS_MAX: usize = 8;
@@ -51,6 +53,8 @@ pub struct Cloud {
     pub access_log: AccessLog,
     /// Who is connected.
     pub online: Online,
+    /// Connections that are not over QUIC.
+    pub over_tcp: OverTcp,
     /// Which inference nodes are connected.
     pub nodes: Nodes,
     /// How this node stands to its control node; to itself where it is the control node.
@@ -98,6 +102,7 @@ impl Cloud {
             observed: Observed::default(),
             access_log,
             online: Online::default(),
+            over_tcp: OverTcp::default(),
             nodes: Nodes::default(),
             control: Control::default(),
             load: Mutex::default(),
@@ -287,6 +292,11 @@ impl Online {
         self.lock().contains_key(device)
     }
 
+    /// What carries the device's newest connection, while there is one.
+    pub fn carrier(&self, device: &DeviceId) -> Option<Carrier> {
+        self.lock().get(device)?.last().map(Connection::carrier)
+    }
+
     /// How many devices are connected.
     pub fn len(&self) -> usize {
         self.lock().len()
@@ -315,7 +325,7 @@ impl Online {
     pub(crate) fn expel(&self, device: &DeviceId) {
         for connection in self.lock().get(device).into_iter().flatten() {
             let reason = "this device was denied by the operator";
-            link::quic::close(connection, ProblemCode::Unauthorised, reason);
+            connection.close(ProblemCode::Unauthorised, reason);
         }
     }
 }

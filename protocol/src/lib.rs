@@ -7,13 +7,15 @@
 //! Read in this order: [`id`], [`tensor`], [`infer`] (a request and its verdict), [`manifest`]
 //! (what a bundle is and who signed it), [`codec`] and [`wire`] (how all of that travels),
 //! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`time`] (how devices hear it),
-//! [`limits`].
+//! [`carrier`] and [`mux`] (over what), [`limits`].
 
+pub mod carrier;
 pub mod codec;
 pub mod id;
 pub mod infer;
 pub mod limits;
 pub mod manifest;
+pub mod mux;
 pub mod oip;
 pub mod pattern;
 pub mod problem;

@@ -9,6 +9,12 @@ pub const HEADER_FRAME_MAX_BYTES: u32 = 64 << 10;
 pub const TIME_FRAME_MAX_BYTES: u32 = 512;
 /// A sign of life between an agent and a node.
 pub const PULSE_FRAME_MAX_BYTES: u32 = 64;
+/// Streams that one peer may have open at a time: its requests, blobs and control.
+pub const STREAMS_PER_CONNECTION: u32 = 256;
+/// Unread bytes that one stream may hold.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Unread bytes that one connection may hold.
+pub const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// Inference nodes of one fleet.
 pub const NODES_MAX: usize = 64;
 /// A signed manifest, as JSON: 256 KiB.

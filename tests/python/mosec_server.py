@@ -1,6 +1,7 @@
 """Serves ONNX files with mosec, each at a path of its name: the tensor's bytes in, the answer's bytes out.
 
-Arguments: NAME=SHAPE=FILE of each model (a shape's dimensions are separated by commas), then what mosec takes.
+Arguments: NAME=SHAPE=FILE=BATCH=WAIT of each model (a shape's dimensions are separated by commas; BATCH requests share
+a run at most, and wait for each other for WAIT milliseconds), then what mosec takes.
 """
 
 import os
@@ -24,7 +25,10 @@ class Model(Worker):
         return np.frombuffer(data, np.float32).reshape(self.shape)
 
     def forward(self, data):
-        return self.session.run(None, {self.input: data})[0]
+        if not isinstance(data, list):
+            return self.session.run(None, {self.input: data})[0]
+        answers = self.session.run(None, {self.input: np.concatenate(data)})[0]
+        return np.split(answers, len(data))
 
     def serialize(self, data):
         return data.tobytes()
@@ -35,8 +39,9 @@ if __name__ == "__main__":
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument.startswith("--")]
     server = Server()
     routes = {}
-    for name, shape, path in models:
+    for name, shape, path, batch, wait in models:
         environment = {"MODEL_FILE": path, "MODEL_SHAPE": shape}
-        routes[f"/{name}"] = [Runtime(Model, env=[environment])]
+        together = {"max_batch_size": int(batch), "max_wait_time": int(wait)}
+        routes[f"/{name}"] = [Runtime(Model, env=[environment], **together)]
     server.register_runtime(routes)
     server.run()

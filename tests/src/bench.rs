@@ -6,8 +6,11 @@ pub mod cascade;
 pub mod drift;
 pub mod footprint;
 pub mod gpu;
+pub mod link;
 pub mod plot;
 pub mod serve;
+#[cfg(target_os = "linux")]
+pub mod wan;
 
 use crate::people::new_table;
 use comfy_table::Table;

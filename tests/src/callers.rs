@@ -1,10 +1,12 @@
-//! Those who call a cloud: programs with keys over HTTPS, and devices over QUIC. Many of them share
-//! one thread, so that they take little from a server on the same machine.
+//! Those who call a cloud: programs with keys over HTTPS and gRPC, and devices over QUIC. Many of them
+//! share one thread, so that they take little from a server on the same machine.
 
 mod device;
+mod grpc;
 mod https;
 
 pub use device::Device;
+pub use grpc::Grpc;
 pub use https::{Call, Https, Reply};
 
 use crate::world::World;

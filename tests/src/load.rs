@@ -5,6 +5,7 @@
 mod grpc;
 mod http1;
 pub mod open;
+pub mod wrk;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;

@@ -1,15 +1,17 @@
-//! A QUIC peer that says what a test wants it to say, well-formed or not.
+//! A peer over QUIC or TCP that says what a test wants it to say, well-formed or not.
 
-use link::{pki, quic, tls};
+use link::connection::{Connection, Ended};
+use link::dial::{Dialler, Target};
+use link::{pki, tls};
+use protocol::carrier::Wanted;
 use protocol::problem::ProblemCode;
-use quinn::{Connection, ConnectionError, Endpoint};
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// A connection with the identity of an enrolled device.
 pub struct RawLink {
     runtime: tokio::runtime::Runtime,
     connection: Connection,
-    _endpoint: Endpoint,
 }
 
 impl RawLink {
@@ -23,7 +25,7 @@ impl RawLink {
         let chain = pki::chain_from_pem(&read("device.pem")?)?;
         let key = pki::key_from_pem(&read("device.key")?)?;
         let identity = Some(tls::Identity { chain, key });
-        Self::connect_with(tls::client(&ca, identity, protocol::ALPN_AGENT)?, cloud)
+        Self::connect_with(&tls::client(&ca, identity, protocol::ALPN_AGENT)?, cloud, Wanted::Quic)
     }
 
     /// Connects without a certificate, as the CA in this folder's cloud allows anybody to try.
@@ -32,19 +34,20 @@ impl RawLink {
     /// No connection.
     pub fn connect_anonymously(ca_pem: &Path, alpn: &[u8], cloud: &str) -> anyhow::Result<Self> {
         let ca = pki::chain_from_pem(&std::fs::read(ca_pem)?)?.remove(0);
-        Self::connect_with(tls::client(&ca, None, alpn)?, cloud)
+        Self::connect_with(&tls::client(&ca, None, alpn)?, cloud, Wanted::Quic)
     }
 
-    fn connect_with(tls: rustls::ClientConfig, cloud: &str) -> anyhow::Result<Self> {
+    fn connect_with(
+        tls: &rustls::ClientConfig,
+        cloud: &str,
+        wanted: Wanted,
+    ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let address = cloud.parse()?;
-        let config = quic::client(tls)?;
-        let (endpoint, connection) = runtime.block_on(async {
-            let endpoint = quic::endpoint(quic::local_address_for(address))?;
-            let connection = endpoint.connect_with(config, address, "127.0.0.1")?.await?;
-            anyhow::Ok((endpoint, connection))
-        })?;
-        Ok(Self { runtime, connection, _endpoint: endpoint })
+        let address: SocketAddr = cloud.parse()?;
+        let host = address.ip().to_string();
+        let target = Target { server_name: host.clone(), host, port: address.port() };
+        let connection = runtime.block_on(Dialler::new(wanted, None).dial(&target, tls))?;
+        Ok(Self { runtime, connection })
     }
 
     /// Opens a stream, sends these bytes and its end, and reads what comes until the end.
@@ -68,9 +71,7 @@ impl RawLink {
         let patience = std::time::Duration::from_secs(5);
         let closed = async { tokio::time::timeout(patience, self.connection.closed()).await };
         match self.runtime.block_on(closed)? {
-            ConnectionError::ApplicationClosed(close) => {
-                Ok(ProblemCode::from_number(u32::try_from(close.error_code.into_inner())?))
-            }
+            Ended::ByPeer { code, .. } => Ok(code),
             other => Err(other.into()),
         }
     }

@@ -21,6 +21,7 @@ pub use process::{Process, eventually, program, pss_kb};
 pub use publisher::{Edge, Publisher, Single};
 
 use anyhow::Context;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// The folder of the repository.
@@ -68,9 +69,27 @@ impl World {
         Self::start_as(arguments, &[])
     }
 
+    /// Starts a cloud on a free port of this address, with more arguments, and signs the operator in.
+    ///
+    /// # Errors
+    /// A program that does not start, with what it printed.
+    pub fn start_at(address: IpAddr, arguments: &[&str]) -> anyhow::Result<Self> {
+        let listen = SocketAddr::new(address, 0).to_string();
+        Self::start_whole(&listen, arguments, &[])
+    }
+
     fn start_as(arguments: &[&str], environment: &Environment) -> anyhow::Result<Self> {
+        Self::start_whole("127.0.0.1:0", arguments, environment)
+    }
+
+    fn start_whole(
+        listen: &str,
+        arguments: &[&str],
+        environment: &Environment,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("outrigger-").tempdir()?;
-        let cloud = Cloud::start_as(&folder.path().join("cloud"), arguments, environment)?;
+        let data_dir = folder.path().join("cloud");
+        let cloud = Cloud::start_at(listen, &data_dir, arguments, environment)?;
         let operator = Operator::new(&folder.path().join("operator"));
         operator.login(&cloud)?;
         Ok(Self { folder, cloud, operator })

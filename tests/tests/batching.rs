@@ -1,10 +1,10 @@
-//! 10,000 mixed requests from many callers through both doors, several models, shapes and numbers of
+//! 10,000 mixed requests from many callers through all doors, several models, shapes and numbers of
 //! items: every answer is the one that the model gives to that request alone.
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
 use models::backend::{Backend, Session, SessionOptions};
 use models::ort_backend::{OrtBackend, find_library};
-use outrigger_tests::callers::{Call, Device, Https, KeyHolder, Said};
+use outrigger_tests::callers::{Call, Device, Grpc, Https, KeyHolder, Said};
 use outrigger_tests::fashion::{IMAGE_BYTES, Images};
 use outrigger_tests::onnx::{Graph, Input, perceptron};
 use outrigger_tests::world::{Publisher, Single, World, fashion};
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 const REQUESTS: usize = 10_000;
-const CALLERS_PER_DOOR: usize = 16;
+const CALLERS_PER_DOOR: usize = 12;
 const DEVICES: usize = 4;
 const DEADLINE_MS: u32 = 60_000;
 /// How far an answer may lie from the one alone, relative to `1 + |b|`.
@@ -187,6 +187,20 @@ fn pictures() -> Vec<Case> {
 struct Turns {
     cases: Vec<Case>,
     next: AtomicUsize,
+    /// How many were answered through each door.
+    answered: [AtomicUsize; Door::COUNT],
+}
+
+/// The ways in.
+#[derive(Clone, Copy)]
+enum Door {
+    Https,
+    Grpc,
+    Quic,
+}
+
+impl Door {
+    const COUNT: usize = 3;
 }
 
 impl Turns {
@@ -194,6 +208,10 @@ impl Turns {
         let turn = self.next.fetch_add(1, Relaxed);
         // A step that is coprime to the number of cases mixes models, shapes and items.
         (turn < REQUESTS).then(|| &self.cases[turn * 37 % self.cases.len()])
+    }
+
+    fn answered(&self, door: Door) {
+        self.answered[door as usize].fetch_add(1, Relaxed);
     }
 }
 
@@ -204,6 +222,22 @@ async fn over_https(who: KeyHolder, turns: Arc<Turns>) {
         let parameters = json!({ "timeout": u64::from(DEADLINE_MS) * 1000 });
         let call = Call::new(&who, model.as_str(), (inputs, outputs), &parameters);
         while !case.is_answered(https.call(&call).await.unwrap().said().unwrap()).await {}
+        turns.answered(Door::Https);
+    }
+}
+
+async fn over_grpc(who: KeyHolder, turns: Arc<Turns>) {
+    let mut grpc = Grpc::connect(&who).await.unwrap();
+    while let Some(case) = turns.next() {
+        let InferRequest { model, inputs, outputs, .. } = &case.request;
+        let timeout_us = i64::from(DEADLINE_MS) * 1000;
+        loop {
+            let said = grpc.ask(model.as_str(), (inputs, outputs), timeout_us).await.unwrap();
+            if case.is_answered(said).await {
+                break;
+            }
+        }
+        turns.answered(Door::Grpc);
     }
 }
 
@@ -211,6 +245,7 @@ async fn over_quic(device: Device, turns: Arc<Turns>) {
     while let Some(case) = turns.next() {
         let ask = || device.ask(&case.request, Version::FIRST, DEADLINE_MS);
         while !case.is_answered(ask().await.unwrap()).await {}
+        turns.answered(Door::Quic);
     }
 }
 
@@ -224,7 +259,7 @@ fn every_answer_is_its_own() {
     let lengths: Vec<[i64; 2]> = (0..12).map(|at| [1 + at % 3, 8 << (at % 4)]).collect();
     cases.extend(publish(&world, "softmax", softmax(), [-1, -1], &lengths));
     cases.extend(publish(&world, "centred", centred(), [4, 4], &[[2, 4], [1, 4], [3, 4]]));
-    let turns = Arc::new(Turns { cases, next: AtomicUsize::new(0) });
+    let turns = Arc::new(Turns { cases, next: AtomicUsize::new(0), answered: Default::default() });
     let who = KeyHolder::new(&world, "shop").unwrap();
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -234,6 +269,7 @@ fn every_answer_is_its_own() {
             let device = Device::enrol(&world, &format!("device-{number}")).await.unwrap();
             for _ in 0..CALLERS_PER_DOOR / DEVICES {
                 callers.spawn(over_https(who.clone(), turns.clone()));
+                callers.spawn(over_grpc(who.clone(), turns.clone()));
                 callers.spawn(over_quic(device.clone(), turns.clone()));
             }
         }
@@ -241,6 +277,9 @@ fn every_answer_is_its_own() {
             ended.unwrap();
         }
     });
+    let answered = turns.answered.each_ref().map(|count| count.load(Relaxed));
+    assert_eq!(answered.iter().sum::<usize>(), REQUESTS, "{answered:?}");
+    assert!(answered.iter().all(|count| *count > REQUESTS / 50), "{answered:?}");
     let stats = Publisher::with_keys_of(&world.operator).unwrap().stats().unwrap();
     let number = |key: &str| stats[key].as_u64().unwrap();
     assert!(number("admitted") >= REQUESTS as u64, "{stats}");

@@ -113,9 +113,9 @@ fn what_is_broken_is_what_fails() {
     assert!(failed().is_empty(), "renewed");
 
     world.cloud.kill();
-    assert_eq!(failed(), ["cloud-udp"]);
+    assert_eq!(failed(), ["cloud-udp", "cloud-tcp"]);
     agent.kill();
-    assert_eq!(failed(), ["cloud-udp"]);
+    assert_eq!(failed(), ["cloud-udp", "cloud-tcp"]);
 }
 
 #[test]

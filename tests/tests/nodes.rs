@@ -130,7 +130,8 @@ fn a_node_knows_what_the_control_node_knows() {
     fleet.world.operator.run(&["node", "remove", entry["id"].as_str().unwrap()]).unwrap();
     let ended = || fleet.nodes[0].process()?.ended().ok().flatten();
     assert!(!eventually("the node's end", PATIENCE, ended).unwrap().success());
-    let only_control = serde_json::json!([{ "node": "control", "state": "connected" }]);
+    let control = serde_json::json!({ "node": "control", "state": "connected", "carrier": "quic" });
+    let only_control = serde_json::json!([control]);
     agent.wait_until("no node", |s| s["nodes"] == only_control).unwrap();
     assert_eq!(fleet.ask(&mut client, 0).unwrap()["placement"], "cloud", "by the control node");
     let audit = fleet.world.operator.run(&["audit"]).unwrap();

@@ -257,6 +257,31 @@ fn hostile_models_take_nothing_with_them() {
     assert_eq!(ask_cloud(&api, &[0; 784], 2_000_000).status, 200);
 }
 
+/// A short run is waited for by a thread that moves bytes for everybody: not when it does not end.
+#[test]
+fn a_model_that_stands_still_holds_up_nobody_else() {
+    let world = World::start().unwrap();
+    let api = api(&world);
+    publish(&world, "still", hostile::harmless(), &NEGATED).unwrap();
+    let worker = worker(&world);
+    publish(&world, "lively", hostile::harmless(), &NEGATED).unwrap();
+    let ask = |model| ask_three(&api, model, [1.0, 2.0, 3.0], 20_000_000).status;
+    (0..20).for_each(|_| assert_eq!(ask("still"), 200)); // it learns that its runs are short
+    workers::signal(worker, libc::SIGSTOP).unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| ask("still"));
+        let in_flight = "outrigger_cloud_requests_in_flight 1\n";
+        eventually("its request to be under way", PATIENCE, || {
+            let metrics = api.call("GET", "/metrics", &[], b"").ok()?;
+            String::from_utf8_lossy(&metrics.body).contains(in_flight).then_some(())
+        })
+        .unwrap();
+        assert_eq!(ask("lively"), 200);
+        workers::signal(worker, libc::SIGCONT).unwrap();
+        assert_eq!(waits.join().unwrap(), 200);
+    });
+}
+
 #[test]
 fn what_cannot_fit_is_refused_before_it_is_loaded() {
     let world =

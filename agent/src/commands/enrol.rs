@@ -3,9 +3,10 @@
 use super::steps::Steps;
 use super::{StateDir, hinted};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::identity::{Enrolment, IdentityFiles};
-use crate::uplink::UplinkError;
 use crate::uplink::enrol::{EnrolError, enrol};
+use crate::uplink::{UplinkError, Way};
 use anyhow::Context;
 use protocol::token::Token;
 use serde_json::json;
@@ -55,10 +56,12 @@ pub(super) fn join(
     steps: &Steps,
 ) -> anyhow::Result<Enrolment> {
     let token = read_token(token_file)?;
+    let config = Config::read(&files.folder().join("agent.toml"))?;
+    let way = Way::new(cloud.parse()?, &config.link);
     let clock = Clock::fresh(files.folder(), token.ca_hash);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let enrolment =
-        runtime.block_on(enrol(files, cloud, &token, &clock)).map_err(|e| explain(&e))?;
+        runtime.block_on(enrol(files, &way, &token, &clock)).map_err(|e| explain(&e))?;
     let Enrolment { device, cloud, .. } = &enrolment;
     let subject = json!({ "device": device, "cloud": cloud });
     steps.tell(&format!("enrolled as {device} at {cloud}"), "enrolled", subject);
@@ -94,9 +97,9 @@ fn explain(error: &EnrolError) -> anyhow::Error {
             "is this the right address? If the cloud was set up anew, ask for a new token"
         }
         EnrolError::Silent(_) | EnrolError::Uplink(UplinkError::Connection(_)) => {
-            "is the port open for UDP, and is outrigger-cloud running there?"
+            "is the port open for UDP or TCP, and is outrigger-cloud running there?"
         }
-        EnrolError::Uplink(error @ UplinkError::Time(_)) => error.hint(),
+        EnrolError::Uplink(error @ (UplinkError::Time(_) | UplinkError::Dial(_))) => error.hint(),
         EnrolError::Refused(problem) => {
             return hinted(format!("the cloud refused: {}", problem.message), problem.hint.clone());
         }

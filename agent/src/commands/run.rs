@@ -17,8 +17,8 @@ use crate::sandbox::Prover;
 use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::state::State;
-use crate::uplink::Keeper;
 use crate::uplink::renew::Renewer;
+use crate::uplink::{Keeper, Way};
 use anyhow::Context as _;
 use models::backend::Backend;
 use models::ort_backend::{OnDemand, find_library};
@@ -274,7 +274,7 @@ fn answering(parts: requests::Parts, installer: Arc<Installer>) -> Arc<Requests>
 /// Renews the certificate that the keeper of the connection shows.
 fn renewer(keeper: &Keeper) -> Renewer {
     Renewer {
-        address: keeper.address.clone(),
+        way: keeper.way.clone(),
         identity: keeper.identity.clone(),
         counters: keeper.counters.clone(),
         clock: keeper.clock.clone(),
@@ -302,7 +302,7 @@ fn assemble(
     let own_identity = identity.clone();
     let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
     let keeper = Keeper {
-        address: enrolment.cloud.parse()?,
+        way: Way::new(enrolment.cloud.parse()?, &config.link),
         identity,
         policy: config.link.clone(),
         counters: counters.clone(),

@@ -5,7 +5,7 @@ mod providers;
 use super::{StateDir, hinted, local};
 use crate::engine::Running;
 use crate::identity::IdentityFiles;
-use crate::serve::{ModelStatus, StatusReport};
+use crate::serve::{ModelStatus, NodeStatus, StatusReport};
 use crate::uplink::CONTROL;
 use comfy_table::{Table, presets};
 use models::probing::Batching;
@@ -82,10 +82,11 @@ fn print(report: &StatusReport) {
         (true, false) => "connected",
     };
     println!("{} (agent {})", report.device, report.agent_version);
-    println!("cloud {}: {link}", report.cloud);
+    println!("cloud {}: {link}{}", report.cloud, over(&report.carrier, &report.carrier_reason));
     if report.nodes.iter().any(|node| node.node != CONTROL) {
+        let over = |node: &NodeStatus| node.carrier.as_deref().map_or("", |c| by(c));
         let nodes: Vec<_> =
-            report.nodes.iter().map(|n| format!("{} {}", n.node, n.state)).collect();
+            report.nodes.iter().map(|n| format!("{} {}{}", n.node, n.state, over(n))).collect();
         println!("nodes: {}", nodes.join(", "));
     }
     println!("clock: {}\n", report.clock.text);
@@ -120,6 +121,20 @@ fn print(report: &StatusReport) {
         println!("{name}: neighbours in a batch change its answers (by up to {worst:.2e})");
     }
     print_counters(&report.counters);
+}
+
+/// A carrier that is not the usual one.
+fn by(carrier: &str) -> &'static str {
+    if carrier == "tcp" { " over TCP" } else { "" }
+}
+
+/// The same, and why.
+fn over(carrier: &str, reason: &str) -> String {
+    match (by(carrier), reason) {
+        ("", _) => String::new(),
+        (over, "udp_silent") => format!("{over}, for nothing answers over UDP"),
+        (over, _) => format!("{over}, as configured"),
+    }
 }
 
 /// A model whose answers depend on who else is in the batch.

@@ -17,7 +17,7 @@ pub(super) fn checks(subject: &Subject, reaches_cloud: bool) -> Vec<Check> {
         ("agent-running", running(subject, report)),
         ("local-api", report.map_or_else(down, |_| ready(subject))),
         ("local-port", port),
-        ("cloud-link", report.map_or_else(down, |r| link(r.connected, reaches_cloud))),
+        ("cloud-link", report.map_or_else(down, |r| link(r.connected, &r.carrier, reaches_cloud))),
         ("breaker", report.map_or_else(down, |r| breaker(r.breaker_open))),
         ("installations", report.map_or_else(down, installations)),
         ("refusals", report.map_or_else(down, refusals)),
@@ -68,11 +68,12 @@ fn port_free(address: SocketAddr) -> Finding {
 }
 
 /// A link that is down while the cloud can be reached is the agent's own trouble.
-fn link(connected: bool, reaches_cloud: bool) -> Finding {
+fn link(connected: bool, carrier: &str, reaches_cloud: bool) -> Finding {
     match (connected, reaches_cloud) {
+        (true, _) if carrier == "tcp" => Finding::ok("connected over TCP"),
         (true, _) => Finding::ok("connected"),
         (false, false) => Finding::warning("not connected")
-            .hint("see cloud-udp; models here go on answering, deferrals do not"),
+            .hint("see cloud-udp and cloud-tcp; models here go on answering, deferrals do not"),
         (false, true) => Finding::failed("not connected although the cloud can be reached")
             .hint("wait for [link] reconnect_max_s; if it stays: does the cloud deny this device? The agent's log tells"),
     }
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn a_link_is_judged_by_what_the_network_allows() {
         let cases = [(true, true), (true, false), (false, false), (false, true)];
-        let outcomes = cases.map(|(connected, reaches)| link(connected, reaches).outcome);
+        let outcomes = cases.map(|(connected, reaches)| link(connected, "quic", reaches).outcome);
         assert_eq!(outcomes, [Fine, Fine, Warning, Failed]);
     }
 

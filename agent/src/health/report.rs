@@ -90,6 +90,14 @@ impl Finding {
         Self::new(Outcome::Failed, detail)
     }
 
+    /// The same, where something else makes up for it.
+    pub(crate) fn at_most_warning(mut self) -> Self {
+        if self.outcome == Outcome::Failed {
+            self.outcome = Outcome::Warning;
+        }
+        self
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self

@@ -3,12 +3,12 @@
 
 use crate::counters::Counters;
 use crate::uplink::blob::{FetchError, Incoming};
+use ::link::connection::Connection;
 use ::link::durable::{self, Access};
 use edge::update::Target;
 use models::bundle::MANIFEST_FILE as KEPT_FILE;
 use protocol::id::ContentHash;
 use protocol::manifest::{InvalidSignature, Manifest, SignedManifest};
-use quinn::Connection;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io;

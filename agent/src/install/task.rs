@@ -147,7 +147,7 @@ impl Task {
         let (manifest, wanted) = self.manifest()?;
         let sandbox = &self.installer.sandbox;
         sandbox.check_quarantine(wanted.target.bundle).map_err(|e| self.not_proven(&e))?;
-        let connection = self.installer.uplink.connected().await;
+        let connection = self.installer.uplink.bulk().await.map_err(|e| Failure::passing(&e))?;
         let kept = Kept { signed: wanted.signed, cloud_variant: wanted.cloud_variant };
         let fetched = self.installer.library.fetch(&connection, &manifest, &kept).await;
         fetched.map_err(|error| {

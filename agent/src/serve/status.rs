@@ -18,6 +18,12 @@ pub(crate) struct StatusReport {
     pub(crate) agent_version: String,
     /// Whether the cloud is connected.
     pub(crate) connected: bool,
+    /// What carries that connection (`quic`, `tcp`), and why that (`udp_answers`, `udp_silent`,
+    /// `configured`); empty without one.
+    #[serde(default)]
+    pub(crate) carrier: String,
+    #[serde(default)]
+    pub(crate) carrier_reason: String,
     /// Whom deferrals can go to.
     #[serde(default)]
     pub(crate) nodes: Vec<NodeStatus>,
@@ -68,6 +74,9 @@ pub(crate) struct ModelStatus {
 pub(crate) struct NodeStatus {
     pub(crate) node: String,
     pub(crate) state: String,
+    /// What carries the connection; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) carrier: Option<String>,
 }
 
 /// The memory of models.
@@ -79,9 +88,9 @@ pub(crate) struct MemoryStatus {
     pub(crate) models_bytes: u64,
 }
 
-impl From<(String, &'static str)> for NodeStatus {
-    fn from((node, state): (String, &'static str)) -> Self {
-        Self { node, state: state.to_owned() }
+impl From<(String, &'static str, Option<&'static str>)> for NodeStatus {
+    fn from((node, state, carrier): (String, &'static str, Option<&'static str>)) -> Self {
+        Self { node, state: state.to_owned(), carrier: carrier.map(str::to_owned) }
     }
 }
 
@@ -99,11 +108,14 @@ impl Context {
     /// What the agent says of itself now.
     pub(crate) fn report(&self) -> StatusReport {
         let (budget_bytes, models_bytes) = self.requests.engine().memory();
+        let (carrier, carrier_reason) = self.uplink.carrier().unwrap_or_default();
         StatusReport {
             device: self.device.to_string(),
             cloud: self.cloud.clone(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
             connected: self.uplink.connection().is_some(),
+            carrier: carrier.into(),
+            carrier_reason: carrier_reason.into(),
             nodes: self.uplink.nodes().into_iter().map(NodeStatus::from).collect(),
             breaker_open: self.requests.breaker_is_open(),
             budget_fill: self.requests.budget_fill(),

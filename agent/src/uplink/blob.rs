@@ -2,12 +2,12 @@
 //! more than the signed length. What is here at the end has the signed hash, or is thrown away.
 
 use crate::counters::Counters;
+use ::link::connection::{Connection, RecvStream};
 use ::link::durable;
 use ::link::frames::{self, LinkError};
 use protocol::id::ContentHash;
 use protocol::transfer::{BlobRef, Download, TransferError};
 use protocol::wire::{BlobHeader, BlobRequest};
-use quinn::{Connection, RecvStream};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -132,15 +132,13 @@ impl Incoming {
     ) -> Result<(), FetchError> {
         let mut due = Instant::now();
         while download.remaining() > 0 {
-            let Some(chunk) =
-                receive.read_chunk(PIECE_BYTES, true).await.map_err(LinkError::from)?
-            else {
+            let Some(chunk) = receive.read_chunk(PIECE_BYTES).await? else {
                 break; // finish() says that it is incomplete
             };
-            download.take(&chunk.bytes)?;
-            self.counters.received(chunk.bytes.len() as u64);
-            file.write_all(&chunk.bytes).map_err(disk(partial))?;
-            due = self.pace(due, chunk.bytes.len()).await;
+            download.take(&chunk)?;
+            self.counters.received(chunk.len() as u64);
+            file.write_all(&chunk).map_err(disk(partial))?;
+            due = self.pace(due, chunk.len()).await;
         }
         Ok(())
     }

@@ -1,33 +1,42 @@
 //! The control stream: desired state comes down, reported state goes up.
 
+use ::link::connection::{Connection, RecvStream, SendStream};
 use ::link::frames::{self, LinkError};
+use protocol::mux::Priority;
 use protocol::wire::{DesiredState, Hello, ReportedState};
-use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::watch;
 
 /// An open control stream.
 pub(crate) struct ControlStream {
     send: SendStream,
     receive: RecvStream,
+    /// Why the connection is over what it is over.
+    why: &'static str,
     /// The cloud's first word.
     pub(crate) first: DesiredState,
 }
 
-/// Says hello and hears what the cloud wants.
+/// Says hello and hears what the cloud wants. `why` the connection is over QUIC, or over TCP.
 pub(crate) async fn open(
     connection: &Connection,
+    why: &'static str,
     reported: &mut watch::Receiver<ReportedState>,
 ) -> Result<ControlStream, LinkError> {
     let (mut send, mut receive) = connection.open_bi().await?;
+    send.set_priority(Priority::Control);
     let hello = Hello {
         agent_version: env!("CARGO_PKG_VERSION").into(),
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
-        reported: Some(reported.borrow_and_update().clone()),
+        reported: Some(with_reason(&reported.borrow_and_update(), why)),
     };
     frames::send(&mut send, &hello).await?;
     let first = frames::receive(&mut receive).await?;
-    Ok(ControlStream { send, receive, first })
+    Ok(ControlStream { send, receive, why, first })
+}
+
+fn with_reason(state: &ReportedState, why: &str) -> ReportedState {
+    ReportedState { carrier_reason: why.to_owned(), ..state.clone() }
 }
 
 /// Passes states on in both directions until the stream ends.
@@ -36,7 +45,7 @@ pub(crate) async fn serve(
     desired: &watch::Sender<Option<DesiredState>>,
     reported: &mut watch::Receiver<ReportedState>,
 ) -> Result<(), LinkError> {
-    let ControlStream { send, receive, .. } = stream;
+    let ControlStream { send, receive, why, .. } = stream;
     let down = async {
         while let Some(header) = frames::next_header(receive).await? {
             desired.send_replace(Some(frames::message(receive, header).await?));
@@ -45,7 +54,7 @@ pub(crate) async fn serve(
     };
     let up = async {
         while reported.changed().await.is_ok() {
-            let state = reported.borrow_and_update().clone();
+            let state = with_reason(&reported.borrow_and_update(), why);
             frames::send(send, &state).await?;
         }
         Ok(())

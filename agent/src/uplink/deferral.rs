@@ -2,13 +2,14 @@
 //! tensors as they are. Dropping the future resets the stream, which cancels the request in the cloud.
 //! Who keeps the connection, and who is asked, is not decided here.
 
+use ::link::connection::{Connection, RecvStream, SendStream};
 use ::link::frames::{self, LinkError};
 use protocol::id::Version;
 use protocol::infer::{InferRequest, Timing};
+use protocol::mux::Priority;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::tensor::Tensor;
 use protocol::wire::{self, InferReply, PendingReply};
-use quinn::{Connection, RecvStream, SendStream, VarInt};
 use std::time::{Duration, Instant};
 
 /// What the cloud answered.
@@ -37,16 +38,11 @@ struct Cancel<'a> {
 impl Drop for Cancel<'_> {
     fn drop(&mut self) {
         if !self.done {
-            let code = VarInt::from_u32(ProblemCode::DeadlineExceeded.number());
-            // Errors mean that the stream is gone already, which is what is wanted.
-            let _ = self.send.reset(code);
-            let _ = self.receive.stop(code);
+            self.send.reset(ProblemCode::DeadlineExceeded);
+            self.receive.stop(ProblemCode::DeadlineExceeded);
         }
     }
 }
-
-/// Below deferrals (0), above blobs on the same connection.
-const CHECK_PRIORITY: i32 = -5;
 
 /// Asks the cloud, which may take `budget`, and waits for the whole answer. The caller bounds the
 /// wait. A check in the background steps behind whatever else is to be sent.
@@ -71,7 +67,7 @@ async fn exchange(
     let started = Instant::now();
     let (send, mut receive) = connection.open_bi().await?;
     if check {
-        let _ = send.set_priority(CHECK_PRIORITY); // fails only for a stream that is closed already
+        send.set_priority(Priority::Check);
     }
     let mut stream = Cancel { send, receive: &mut receive, done: false };
     let deadline_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX);

@@ -1,9 +1,10 @@
 //! Enrolment: the token's CA hash decides whether anything is sent at all; then the token buys a
 //! certificate for the key that was made on this device.
 
-use super::{CloudAddress, UplinkError};
+use super::{UplinkError, Way};
 use crate::clock::Clock;
 use crate::identity::{Enrolment, IdentityError, IdentityFiles};
+use ::link::connection::Ended;
 use ::link::frames::{self, LinkError};
 use ::link::tls;
 use protocol::id::DeviceId;
@@ -36,11 +37,10 @@ pub(crate) enum EnrolError {
 /// Enrols this device and keeps what comes of it.
 pub(crate) async fn enrol(
     files: &IdentityFiles,
-    cloud: &str,
+    way: &Way,
     token: &Token,
     clock: &Clock,
 ) -> Result<Enrolment, EnrolError> {
-    let address: CloudAddress = cloud.parse()?;
     let key = files.key()?;
     let request = EnrolRequest {
         token_id: token.id.clone(),
@@ -49,11 +49,11 @@ pub(crate) async fn enrol(
         hostname: link::system::host_name().unwrap_or_default(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };
-    let exchange = exchange(&address, token, request, clock);
+    let exchange = exchange(way, token, request, clock);
     let (reply, ca) = tokio::time::timeout(PATIENCE, exchange)
         .await
-        .map_err(|_| EnrolError::Silent(address.to_string()))??;
-    let enrolment = read_reply(&reply, &address.to_string(), token)?;
+        .map_err(|_| EnrolError::Silent(way.address.to_string()))??;
+    let enrolment = read_reply(&reply, &way.address.to_string(), token)?;
     let chain: Vec<CertificateDer<'_>> =
         reply.certificates.iter().map(|der| CertificateDer::from_slice(der)).collect();
     files.keep(&enrolment, &chain, &ca)?;
@@ -61,15 +61,15 @@ pub(crate) async fn enrol(
 }
 
 async fn exchange(
-    address: &CloudAddress,
+    way: &Way,
     token: &Token,
     request: EnrolRequest,
     clock: &Clock,
 ) -> Result<(EnrolReply, CertificateDer<'static>), EnrolError> {
     let trust = tls::Trust::Hash(token.ca_hash);
-    let link = match address.connect(trust, None, protocol::ALPN_ENROL, clock).await {
-        Err(UplinkError::Connection(error)) if is_certificate_error(&error) => {
-            return Err(EnrolError::WrongCa(address.to_string()));
+    let link = match way.connect(trust, None, protocol::ALPN_ENROL, clock).await {
+        Err(UplinkError::Connection(Ended::Certificate(_))) => {
+            return Err(EnrolError::WrongCa(way.address.to_string()));
         }
         other => other?,
     };
@@ -83,14 +83,8 @@ async fn exchange(
         LinkError::Refused(problem) => EnrolError::Refused(problem),
         other => EnrolError::Uplink(other.into()),
     })?;
-    link.finish().await;
+    link.connection.finish().await;
     Ok((reply, ca))
-}
-
-/// TLS alerts 40 to 51 speak of certificates (RFC 8446 section 6.2); QUIC adds 0x100.
-fn is_certificate_error(error: &quinn::ConnectionError) -> bool {
-    let quinn::ConnectionError::TransportError(error) = error else { return false };
-    (0x100 + 40..0x100 + 52).contains(&u64::from(error.code))
 }
 
 fn read_reply(reply: &EnrolReply, cloud: &str, token: &Token) -> Result<Enrolment, EnrolError> {

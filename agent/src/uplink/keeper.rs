@@ -1,26 +1,28 @@
-//! The connection to the control node, kept up.
+//! The connection to the control node, kept up, over QUIC wherever that works.
 
 use super::nodes::Nodes;
-use super::{CloudAddress, Link, Uplink, UplinkError, control, explained, time};
+use super::way::Own;
+use super::{Link, Uplink, UplinkError, Way, control, explained, time};
 use crate::clock::Clock;
 use crate::config;
 use crate::counters::Counters;
 use crate::identity::IdentityFiles;
-use ::link::{quic, tls};
+use ::link::connection::Connection;
+use ::link::tls;
 use edge::backoff::Backoff;
+use protocol::carrier::Carrier;
 use protocol::problem::ProblemCode;
 use protocol::wire::{DesiredState, ReportedState};
-use quinn::Connection;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 /// How often the time is asked for on a connection that stays.
 const TIME_PERIOD: Duration = Duration::from_secs(6 * 3600);
 
 /// Keeps the connection up.
 pub(crate) struct Keeper {
-    pub(crate) address: CloudAddress,
+    pub(crate) way: Way,
     pub(crate) identity: IdentityFiles,
     pub(crate) policy: config::Link,
     pub(crate) counters: Arc<Counters>,
@@ -31,12 +33,27 @@ pub(crate) struct Keeper {
     pub(crate) reported: watch::Receiver<ReportedState>,
 }
 
+/// How the service of a connection came to its end.
+enum Served {
+    /// The control stream ended.
+    Ended,
+    /// There is a better one.
+    Better(Link),
+}
+
 impl Keeper {
     /// The uplink, and the task that keeps it up until it is dropped.
     pub(crate) fn start(self) -> (Uplink, impl Future<Output = ()>) {
         let (sender, control) = watch::channel(None);
-        let nodes = Nodes::open(&self.identity, self.policy.nodes, &self.clock, &self.counters);
-        let uplink = Uplink { control: control.clone(), nodes: nodes.clone() };
+        let nodes = Nodes::open(&self.identity, &self.policy, &self.clock, &self.counters);
+        let bulk = Arc::new(Bulk {
+            way: self.way.clone(),
+            identity: self.identity.clone(),
+            clock: self.clock.clone(),
+            current: Mutex::default(),
+        });
+        let way = self.way.clone();
+        let uplink = Uplink { control: control.clone(), nodes: nodes.clone(), bulk, way };
         let keep_nodes = nodes.keep(self.desired.subscribe(), control);
         (uplink, async move {
             tokio::join!(self.run(sender), keep_nodes);
@@ -58,33 +75,57 @@ impl Keeper {
             };
             sender.send_replace(None);
             let delay = backoff.next_delay(u64::from_le_bytes(::link::entropy()));
-            self.counters.disconnected(&self.address.to_string(), &why, delay.as_millis());
+            self.counters.disconnected(&self.way.address.to_string(), &why, delay.as_millis());
             tokio::time::sleep(delay).await;
         }
     }
 
-    /// Connects and serves the control stream until the connection ends.
+    /// Connects and serves the control stream until the connection, or the last of those that took its
+    /// place, has ended.
     async fn hold(
         &self,
         sender: &watch::Sender<Option<Connection>>,
         backoff: &mut Backoff,
     ) -> Result<(), UplinkError> {
         let (trust, own) = (tls::Trust::Ca(self.identity.ca()?), Some(self.identity.tls()?));
-        let link = self.address.connect(trust, own, protocol::ALPN_AGENT, &self.clock).await?;
+        let mut link = self.way.connect(trust, own, protocol::ALPN_AGENT, &self.clock).await?;
+        loop {
+            let served = self.serve(&link, sender, backoff).await;
+            if let Ok(Served::Better(better)) = served {
+                link = better; // requests leave the old one by themselves: `nodes` closes it
+                continue;
+            }
+            link.connection.close(ProblemCode::None, "");
+            return served.map(drop);
+        }
+    }
+
+    async fn serve(
+        &self,
+        link: &Link,
+        sender: &watch::Sender<Option<Connection>>,
+        backoff: &mut Backoff,
+    ) -> Result<Served, UplinkError> {
         let connection = &link.connection;
         let mut reported = self.reported.clone();
-        let mut stream = control::open(connection, &mut reported).await?;
+        let carrier = connection.carrier();
+        let why = self.way.why(carrier);
+        let mut stream = control::open(connection, why, &mut reported).await?;
         // Only now is it known that the cloud accepts this device.
         self.desired.send_replace(Some(stream.first.clone()));
         sender.send_replace(Some(connection.clone()));
         backoff.reset();
-        self.counters.connected(&self.address.to_string());
-        let result = tokio::select! {
-            result = control::serve(&mut stream, &self.desired, &mut reported) => result,
-            () = self.keep_time(&link) => Ok(()),
-        };
-        quic::close(connection, ProblemCode::None, "");
-        Ok(result?)
+        self.counters.connected(&self.way.address.to_string(), carrier.as_str(), why);
+        let own =
+            || Some(Own { ca: self.identity.ca().ok()?, identity: self.identity.tls().ok()? });
+        tokio::select! {
+            result = control::serve(&mut stream, &self.desired, &mut reported) => {
+                result?;
+                Ok(Served::Ended)
+            }
+            better = self.way.better(connection, own, &self.clock) => Ok(Served::Better(better)),
+            () = self.keep_time(link) => Ok(Served::Ended),
+        }
     }
 
     /// Counters drift and clouds' clocks are set, so a long connection asks again and again. What
@@ -94,5 +135,40 @@ impl Keeper {
             tokio::time::sleep(TIME_PERIOD).await;
             let _ = time::settle(&link.connection, &link.ca, &self.clock).await;
         }
+    }
+}
+
+/// The connection for what is large and can wait. Over TCP a lost packet holds up whatever comes behind
+/// it, so a download must not share a connection with answers.
+pub(super) struct Bulk {
+    way: Way,
+    identity: IdentityFiles,
+    clock: Arc<Clock>,
+    /// The one that is in use, and beside which it was made.
+    current: Mutex<(usize, Weak<Connection>)>,
+}
+
+impl Bulk {
+    /// The connection to use beside this one. Over TCP it lives as long as somebody uses it.
+    pub(super) async fn beside(
+        &self,
+        control: &Connection,
+    ) -> Result<Arc<Connection>, UplinkError> {
+        if control.carrier() == Carrier::Quic {
+            return Ok(Arc::new(control.clone()));
+        }
+        let mut current = self.current.lock().await;
+        let (beside, used) = &*current;
+        if let Some(used) = used.upgrade()
+            && *beside == control.stable_id()
+            && used.close_reason().is_none()
+        {
+            return Ok(used);
+        }
+        let own = Own { ca: self.identity.ca()?, identity: self.identity.tls()? };
+        let link = self.way.connect_beside(Carrier::Tcp, own, &self.clock).await?;
+        let connection = Arc::new(link.connection);
+        *current = (control.stable_id(), Arc::downgrade(&connection));
+        Ok(connection)
     }
 }

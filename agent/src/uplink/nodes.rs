@@ -4,19 +4,21 @@
 use super::deferral::{self, CloudAnswer};
 use super::listed::Listed;
 use super::pulse::{self, Waiting};
-use super::{CloudAddress, UplinkError, explained};
+use super::way::Own;
+use super::{UplinkError, Way, explained};
 use crate::clock::Clock;
+use crate::config;
 use crate::counters::Counters;
 use crate::identity::IdentityFiles;
-use ::link::quic;
+use ::link::connection::Connection;
 use edge::balance::{ATTEMPTS_MAX, Action, Balance, BalancePolicy, Outcome, Peer};
 use edge::offload::Grant;
 use edge::paths::LinkCounters;
 use protocol::id::{ContentHash, NodeId, Version};
 use protocol::infer::InferRequest;
+use protocol::limits::DEADLINE_MAX_MS;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire::{DesiredState, NodeState};
-use quinn::Connection;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,12 +28,17 @@ use tokio::sync::{Notify, watch};
 pub(crate) const CONTROL: &str = "control";
 /// A node that does not answer a handshake within this is not there.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+/// A connection that a better one has replaced is closed after its last answer; none takes longer.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(DEADLINE_MAX_MS as u64);
+/// Where only the connection was lost, a request waits so long for the next one.
+const RECONNECT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The nodes, and the connections to some of them.
 pub(super) struct Nodes {
     known: Mutex<Known>,
     identity: IdentityFiles,
     ca_hash: ContentHash,
+    policy: config::Link,
     clock: Arc<Clock>,
     counters: Arc<Counters>,
     /// Rung when [`Balance::poll_action`] may have something to say.
@@ -43,6 +50,7 @@ pub(super) struct Nodes {
 struct Known {
     balance: Balance,
     listed: Listed,
+    ways: BTreeMap<NodeId, Way>,
     lines: BTreeMap<Peer, Arc<Line>>,
 }
 
@@ -61,6 +69,26 @@ struct Question<'a> {
     check: bool,
 }
 
+/// An attempt that brought no answer.
+struct Tried {
+    peer: Peer,
+    line: Arc<Line>,
+    outcome: Outcome,
+}
+
+impl Tried {
+    fn of(attempt: &Attempt<'_>) -> Self {
+        let Attempt { peer, line, outcome, .. } = attempt;
+        Self { peer: peer.clone(), line: line.clone(), outcome: *outcome }
+    }
+
+    /// Whether the node is connected anew after its connection was lost.
+    fn is_back(&self, known: &Known) -> bool {
+        let line = known.lines.get(&self.peer);
+        self.outcome == Outcome::Dead && line.is_some_and(|line| !Arc::ptr_eq(line, &self.line))
+    }
+}
+
 /// One attempt. Its end is reported to the balance, also where nobody waits for it any more.
 struct Attempt<'a> {
     nodes: &'a Nodes,
@@ -73,7 +101,7 @@ impl Nodes {
     /// What was remembered of the nodes; nobody is connected yet.
     pub(super) fn open(
         identity: &IdentityFiles,
-        warm: usize,
+        policy: &config::Link,
         clock: &Arc<Clock>,
         counters: &Arc<Counters>,
     ) -> Arc<Self> {
@@ -86,14 +114,15 @@ impl Nodes {
             counters.nodes_not_kept(&error.to_string());
             Listed::default()
         });
-        let policy = BalancePolicy { warm: warm.max(1), ..Default::default() };
-        let mut balance = Balance::new(policy, seed);
+        let rules = BalancePolicy { warm: policy.nodes.max(1), ..Default::default() };
+        let mut balance = Balance::new(rules, seed);
         balance.handle_peers(peers(&listed));
-        let known = Known { balance, listed, lines: BTreeMap::new() };
+        let known = Known { balance, listed, ways: BTreeMap::new(), lines: BTreeMap::new() };
         Arc::new(Self {
             known: Mutex::new(known),
             identity: identity.clone(),
             ca_hash,
+            policy: policy.clone(),
             clock: clock.clone(),
             counters: counters.clone(),
             changed: Notify::new(),
@@ -114,23 +143,28 @@ impl Nodes {
         let known = self.known();
         let nearest = known.lines.values().min_by_key(|line| line.connection.rtt())?.clone();
         drop(known);
-        let path = nearest.connection.stats().path;
+        let counts = nearest.connection.counts();
         Some(LinkCounters {
             connection: nearest.connection.stable_id() as u64,
-            round_trip: path.rtt,
-            window_bytes: path.cwnd,
-            sent_packets: path.sent_packets,
-            lost_packets: path.lost_packets,
+            round_trip: nearest.connection.rtt(),
+            window_bytes: counts.window_bytes,
+            sent_packets: counts.sent_packets,
+            lost_packets: counts.lost_packets,
         })
     }
 
-    pub(super) fn describe(&self) -> Vec<(String, &'static str)> {
-        let described = self.known().balance.describe(Instant::now());
-        let name = |peer| match peer {
-            Peer::Control => CONTROL.to_owned(),
-            Peer::Node(id) => id.to_string(),
+    /// Who they are, how they stand, and what carries the connection, if there is one.
+    pub(super) fn describe(&self) -> Vec<(String, &'static str, Option<&'static str>)> {
+        let known = self.known();
+        let describe = |(peer, state)| {
+            let carrier = known.lines.get(&peer).map(|line| line.connection.carrier().as_str());
+            let name = match peer {
+                Peer::Control => CONTROL.to_owned(),
+                Peer::Node(id) => id.to_string(),
+            };
+            (name, state, carrier)
         };
-        described.into_iter().map(|(peer, state)| (name(peer), state)).collect()
+        known.balance.describe(Instant::now()).into_iter().map(describe).collect()
     }
 
     /// Asks one node, and where that dies, drains or is full before it answers, another.
@@ -143,15 +177,15 @@ impl Nodes {
     ) -> Result<CloudAnswer, Problem> {
         let deadline = Instant::now() + grant.wait;
         let question = Question { request, version, on_wire: grant.wait - grant.cloud, check };
-        let mut tried = None;
+        let mut tried: Option<Tried> = None;
         let mut last = Problem::new(ProblemCode::Unreachable, "no node of the cloud is connected")
             .hint("outrigger-agent status tells why");
         for attempts in 1..=ATTEMPTS_MAX {
             let begun = match &tried {
-                Some((tried, Outcome::Dead | Outcome::Draining)) => {
+                Some(tried) if matches!(tried.outcome, Outcome::Dead | Outcome::Draining) => {
                     self.begin_again(tried, deadline).await
                 }
-                tried => self.begin(tried.as_ref().map(|(peer, _)| peer)),
+                tried => self.begin(tried.as_ref()),
             };
             let Some(mut attempt) = begun else { break };
             if tried.is_some() {
@@ -164,15 +198,17 @@ impl Nodes {
             if !attempt.outcome.may_be_asked_again() {
                 break;
             }
-            tried = Some((attempt.peer.clone(), attempt.outcome));
+            tried = Some(Tried::of(&attempt));
         }
         Err(last)
     }
 
-    fn begin(&self, tried: Option<&Peer>) -> Option<Attempt<'_>> {
+    fn begin(&self, tried: Option<&Tried>) -> Option<Attempt<'_>> {
         let now = Instant::now();
         let mut known = self.known();
-        let peer = known.balance.choose(tried, entropy(), now)?;
+        // Where only the connection was lost, and there is another, the same node may be asked.
+        let barred = tried.filter(|tried| !tried.is_back(&known)).map(|tried| &tried.peer);
+        let peer = known.balance.choose(barred, entropy(), now)?;
         let Some(line) = known.lines.get(&peer).cloned() else {
             known.balance.handle_outcome(&peer, Outcome::Cancelled, entropy(), now);
             return None; // the connection has just ended
@@ -182,16 +218,19 @@ impl Nodes {
     }
 
     /// Another attempt after the first node died: of one that is connected, or will be in time.
-    async fn begin_again(&self, tried: &Peer, deadline: Instant) -> Option<Attempt<'_>> {
+    async fn begin_again(&self, tried: &Tried, deadline: Instant) -> Option<Attempt<'_>> {
+        let reconnected = deadline.min(Instant::now() + RECONNECT_PATIENCE);
         loop {
             let connected = self.connected.notified(); // before it is looked, so that none is missed
             if let Some(attempt) = self.begin(Some(tried)) {
                 return Some(attempt);
             }
-            if !self.known().balance.may_come(tried) {
-                return None;
-            }
-            tokio::time::timeout_at(deadline.into(), connected).await.ok()?;
+            let until = match self.known().balance.may_come(&tried.peer) {
+                true => deadline,
+                false if tried.outcome == Outcome::Dead => reconnected,
+                false => return None,
+            };
+            tokio::time::timeout_at(until.into(), connected).await.ok()?;
         }
     }
 
@@ -245,9 +284,8 @@ impl Nodes {
         }
         let mut known = self.known();
         known.balance.handle_peers(peers(&listed));
-        if known.listed.nodes.is_empty() {
-            known.lines.remove(&Peer::Control); // it is attached anew, with a pulse
-        }
+        let stays = |node: &NodeId, way: &mut Way| listed.nodes.get(node) == Some(&way.address);
+        known.ways.retain(stays);
         known.listed = listed;
     }
 
@@ -259,9 +297,8 @@ impl Nodes {
         let same = |line: &Arc<Line>| line.connection.stable_id() == connection.stable_id();
         if !known.lines.get(&Peer::Control).is_some_and(same) {
             let line = self.attach(&mut known, Peer::Control, connection);
-            // An older cloud does not know the pulse; one that names nodes does.
-            let with_pulse = !known.listed.nodes.is_empty();
-            tokio::spawn(self.clone().watch(Peer::Control, line, with_pulse));
+            let nodes = self.clone();
+            tokio::spawn(async move { nodes.watch(&Peer::Control, &line).await });
         }
         known.balance.handle_connected(&Peer::Control);
     }
@@ -269,69 +306,84 @@ impl Nodes {
     fn attach(&self, known: &mut Known, peer: Peer, connection: Connection) -> Arc<Line> {
         let line = Arc::new(Line { connection, waiting: Waiting::default() });
         known.balance.handle_connected(&peer);
-        known.lines.insert(peer, line.clone());
+        if let Some(old) = known.lines.insert(peer, line.clone()) {
+            tokio::spawn(drain(old));
+        }
         self.connected.notify_waiters();
         line
     }
 
+    /// The way to a node that is listed.
+    fn way(&self, node: &NodeId) -> Option<Way> {
+        let mut known = self.known();
+        let address = known.listed.nodes.get(node)?.clone();
+        let way = known.ways.entry(node.clone());
+        Some(way.or_insert_with(|| Way::new(address, &self.policy)).clone())
+    }
+
+    fn own(&self) -> Result<Own, UplinkError> {
+        Ok(Own { ca: self.identity.ca()?, identity: self.identity.tls()? })
+    }
+
+    /// Connects to a node, and stays until the connection, or the better one after it, has ended.
     async fn connect(self: Arc<Self>, node: NodeId) {
-        let address = self.known().listed.nodes.get(&node).cloned();
         let peer = Peer::Node(node.clone());
-        let Some(address) = address else { return self.lost(&peer) }; // not listed any more
-        match self.reach(&node, &address).await {
-            Ok(connection) => {
-                self.counters.node_connected(&node, &address.to_string());
-                let line = self.attach(&mut self.known(), peer.clone(), connection);
-                self.changed.notify_one();
-                self.watch(peer, line, true).await;
-            }
+        let Some(way) = self.way(&node) else { return self.lost(&peer) }; // not listed any more
+        let mut connection = match self.reach(&node, &way).await {
+            Ok(connection) => connection,
             Err(why) => {
                 self.counters.node_lost(&node, &why);
-                self.lost(&peer);
+                return self.lost(&peer);
+            }
+        };
+        loop {
+            let carrier = connection.carrier().as_str();
+            self.counters.node_connected(&node, &way.address.to_string(), carrier);
+            let line = self.attach(&mut self.known(), peer.clone(), connection);
+            self.changed.notify_one();
+            let own = || self.own().ok();
+            tokio::select! {
+                () = self.watch(&peer, &line) => return,
+                next = way.better_node(&line.connection, &node, own, &self.clock) => connection = next,
             }
         }
     }
 
-    async fn reach(&self, node: &NodeId, address: &CloudAddress) -> Result<Connection, String> {
-        let identity = || Ok::<_, UplinkError>((self.identity.ca()?, self.identity.tls()?));
-        let (ca, own) = identity().map_err(|error| explained(&error))?;
-        let connecting = address.connect_node(node, ca, own, &self.clock);
+    async fn reach(&self, node: &NodeId, way: &Way) -> Result<Connection, String> {
+        let own = self.own().map_err(|error| explained(&error))?;
+        let connecting = way.connect_node(node, own, &self.clock);
         match tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
-            Ok(Ok(link)) => Ok(link.connection),
+            Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(explained(&error)),
             Err(_) => Err("the node does not answer".into()),
         }
     }
 
     /// Watches over a connection to its end, and says so.
-    async fn watch(self: Arc<Self>, peer: Peer, line: Arc<Line>, with_pulse: bool) {
+    async fn watch(&self, peer: &Peer, line: &Arc<Line>) {
         let connection = &line.connection;
         let said = |state: NodeState| {
             let wait = Duration::from_micros(state.wait_us);
-            self.known().balance.handle_state(&peer, wait, state.draining, Instant::now());
+            self.known().balance.handle_state(peer, wait, state.draining, Instant::now());
             self.changed.notify_one();
-        };
-        let dead = async {
-            match with_pulse {
-                true => pulse::watch(connection, &line.waiting, said).await,
-                false => std::future::pending().await,
-            }
         };
         let why = tokio::select! {
             biased; // the pulse ends with its connection too
             ended = connection.closed() => super::explain(&ended),
-            () = dead => "nothing is heard from it".to_owned(),
+            () = pulse::watch(connection, &line.waiting, said, || self.counters.path_changed()) => {
+                "nothing is heard from it".to_owned()
+            }
         };
         // What still waits there learns of it by this.
-        quic::close(connection, ProblemCode::None, "");
-        if let Peer::Node(node) = &peer {
+        connection.close(ProblemCode::None, "");
+        if let Peer::Node(node) = peer {
             self.counters.node_lost(node, &why);
         }
         let mut known = self.known();
-        if known.lines.get(&peer).is_some_and(|current| Arc::ptr_eq(current, &line)) {
-            known.lines.remove(&peer);
+        if known.lines.get(peer).is_some_and(|current| Arc::ptr_eq(current, line)) {
+            known.lines.remove(peer);
             drop(known);
-            self.lost(&peer);
+            self.lost(peer);
         }
     }
 
@@ -342,9 +394,15 @@ impl Nodes {
 
     fn disconnect(&self, node: &NodeId) {
         if let Some(line) = self.known().lines.get(&Peer::Node(node.clone())) {
-            quic::close(&line.connection, ProblemCode::None, ""); // who watches says that it ended
+            line.connection.close(ProblemCode::None, ""); // who watches says that it ended
         }
     }
+}
+
+/// Closes a connection that takes no new requests, once the last one there is answered.
+async fn drain(line: Arc<Line>) {
+    let _ = tokio::time::timeout(DRAIN_PATIENCE, line.waiting.ended()).await;
+    line.connection.close(ProblemCode::None, "");
 }
 
 fn peers(listed: &Listed) -> impl Iterator<Item = Peer> {

@@ -3,11 +3,15 @@
 //! it is asked for a sign of life; a node that gives none is taken for dead, and its requests are asked
 //! of another. A slow model is no dead node: the sign comes from the process, not from the model.
 //!
+//! Before that the connection goes on from another port: a NAT on the way that forgot this device, or
+//! was changed for another with its address, lets the packets of a fresh mapping through, and QUIC's
+//! migration saves every request. The cloud need not be heard for that, only to hear.
+//!
 //! Nothing is sent, and nobody wakes up, while no request is under way.
 
+use ::link::connection::Connection;
 use ::link::frames::{self, LinkError};
 use protocol::wire::{NodeState, Pulse};
-use quinn::Connection;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -18,6 +22,10 @@ const TICK: Duration = Duration::from_millis(100);
 const IDLE_TICKS: u32 = 10;
 /// Silence after which a sign of life is asked for.
 const ASK_AFTER: Duration = Duration::from_millis(150);
+/// Silence after which another path is tried; more where a round to it takes long.
+const CHANGE_PATH_AFTER: Duration = Duration::from_millis(300);
+/// As many rounds as that.
+const CHANGE_PATH_AFTER_ROUNDS: u32 = 2;
 /// Silence after which a node is dead; more where a round to it takes long.
 const DEAD_AFTER: Duration = Duration::from_millis(600);
 /// As many rounds as that.
@@ -29,6 +37,7 @@ pub(super) struct Waiting {
     count: AtomicU32,
     asleep: AtomicBool,
     awake: Notify,
+    none: Notify,
 }
 
 impl Waiting {
@@ -40,7 +49,20 @@ impl Waiting {
     }
 
     pub(super) fn end(&self) {
-        self.count.fetch_sub(1, SeqCst);
+        if self.count.fetch_sub(1, SeqCst) == 1 {
+            self.none.notify_waiters();
+        }
+    }
+
+    /// Waits until none is left. Whoever calls this lets no new one begin.
+    pub(super) async fn ended(&self) {
+        loop {
+            let none = self.none.notified(); // before it is looked, so that it is not missed
+            if self.count.load(SeqCst) == 0 {
+                return;
+            }
+            none.await;
+        }
     }
 
     /// Sleeps until a request begins. Whoever begins one while this falls asleep wakes it.
@@ -54,16 +76,22 @@ impl Waiting {
 }
 
 /// Watches over a connection until it ends, or nothing is heard on it while somebody waits. What the
-/// node says of itself goes to `said`.
-pub(super) async fn watch(connection: &Connection, waiting: &Waiting, said: impl Fn(NodeState)) {
+/// node says of itself goes to `said`; `path_changed` is called when another path is tried.
+pub(super) async fn watch(
+    connection: &Connection,
+    waiting: &Waiting,
+    said: impl Fn(NodeState),
+    path_changed: impl Fn(),
+) {
     // An error is the connection's: it ends by itself then.
-    let _ = follow(connection, waiting, said).await;
+    let _ = follow(connection, waiting, said, path_changed).await;
 }
 
 async fn follow(
     connection: &Connection,
     waiting: &Waiting,
     said: impl Fn(NodeState),
+    path_changed: impl Fn(),
 ) -> Result<(), LinkError> {
     let (mut send, mut receive) = connection.open_bi().await?;
     frames::send(&mut send, &Pulse {}).await?;
@@ -90,6 +118,11 @@ async fn follow(
             match heard.look(connection) {
                 Silence::Short => {}
                 Silence::Ask => frames::send(&mut send, &Pulse {}).await?,
+                Silence::ChangePath => {
+                    if connection.change_path().unwrap_or(false) {
+                        path_changed();
+                    }
+                }
                 Silence::Dead => return Ok(()),
             }
         }
@@ -100,31 +133,38 @@ async fn follow(
 enum Silence {
     Short,
     Ask,
+    ChangePath,
     Dead,
 }
 
 /// When something was heard last.
 struct Heard {
-    datagrams: u64,
+    number: u64,
     at: Instant,
     asked: bool,
+    path_changed: bool,
 }
 
 impl Heard {
     fn new(connection: &Connection) -> Self {
-        let datagrams = connection.stats().udp_rx.datagrams;
-        Self { datagrams, at: Instant::now(), asked: false }
+        let (number, at) = (connection.heard(), Instant::now());
+        Self { number, at, asked: false, path_changed: false }
     }
 
     fn look(&mut self, connection: &Connection) -> Silence {
         let now = Self::new(connection);
-        if now.datagrams != self.datagrams {
+        if now.number != self.number {
             *self = now;
             return Silence::Short;
         }
         let silent = now.at.saturating_duration_since(self.at);
         if silent >= DEAD_AFTER.max(connection.rtt() * DEAD_AFTER_ROUNDS) {
             return Silence::Dead;
+        }
+        let try_another = CHANGE_PATH_AFTER.max(connection.rtt() * CHANGE_PATH_AFTER_ROUNDS);
+        if silent >= try_another && !self.path_changed {
+            self.path_changed = true;
+            return Silence::ChangePath;
         }
         if silent < ASK_AFTER || self.asked {
             return Silence::Short;

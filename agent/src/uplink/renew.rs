@@ -1,7 +1,7 @@
 //! Renewal: a device whose certificate nears its end, or is past it, gets a fresh one for the same
 //! key, on a connection made for nothing else.
 
-use super::{CloudAddress, UplinkError, explained};
+use super::{UplinkError, Way, explained};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::{IdentityError, IdentityFiles};
@@ -36,7 +36,7 @@ pub(crate) enum RenewError {
 
 /// Renews when it is due, for ever.
 pub(crate) struct Renewer {
-    pub(crate) address: CloudAddress,
+    pub(crate) way: Way,
     pub(crate) identity: IdentityFiles,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Arc<Clock>,
@@ -87,9 +87,9 @@ impl Renewer {
     /// Renews, if it is still due once the cloud has told the time. Whether it did.
     async fn renew(&self, jitter: u64) -> Result<bool, RenewError> {
         let (trust, own) = (tls::Trust::Ca(self.identity.ca()?), Some(self.identity.tls()?));
-        let link = self.address.connect(trust, own, protocol::ALPN_RENEW, &self.clock).await?;
+        let link = self.way.connect(trust, own, protocol::ALPN_RENEW, &self.clock).await?;
         if !self.is_due(jitter) {
-            link.finish().await;
+            link.connection.finish().await;
             return Ok(false);
         }
         let ask = async {
@@ -99,7 +99,7 @@ impl Renewer {
             frames::receive::<EnrolReply>(&mut receive).await
         };
         let reply = ask.await.map_err(UplinkError::from)?;
-        link.finish().await;
+        link.connection.finish().await;
         self.keep(&reply)?;
         Ok(true)
     }

@@ -3,13 +3,13 @@
 //! So a device's clock may be off by years, and a certificate that has ended is still refused.
 
 use crate::clock::Clock;
+use ::link::connection::Connection;
 use ::link::frames::{self, LinkError};
 use ::link::pki::{self, PkiError};
 use edge::time::{NotValid, RefusedTime, Validity};
 use protocol::problem::chain;
 use protocol::time::{InvalidTime, answered_ms, signed_text};
 use protocol::wire::{SignedTime, TimeRequest};
-use quinn::Connection;
 use rustls_pki_types::CertificateDer;
 use std::time::Duration;
 
@@ -95,10 +95,8 @@ async fn ask(
 
 /// Judges the certificates that the server showed by what is known of the time.
 pub(super) fn judge(connection: &Connection, clock: &Clock) -> Result<(), TimeError> {
-    let shown = connection.peer_identity();
-    let shown = shown.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-    let leaf = shown.as_deref().and_then(|chain| chain.first());
-    let leaf = leaf.ok_or(TimeError::Unreadable(PkiError::Certificate))?;
+    let shown = connection.peer_certificates();
+    let leaf = shown.first().ok_or(TimeError::Unreadable(PkiError::Certificate))?;
     let (not_before_s, not_after_s) = pki::validity_s(leaf).map_err(TimeError::Unreadable)?;
     Validity { not_before_s, not_after_s }.check(clock.now_s()).map_err(TimeError::Certificate)
 }

@@ -2,12 +2,13 @@
 //! urgent is to be sent.
 
 use bytes::BytesMut;
+use link::connection::{RecvStream, SendStream};
 use link::frames::{self, LinkError};
 use protocol::codec::FrameHeader;
 use protocol::id::{ContentHash, InvalidName};
+use protocol::mux::Priority;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire;
-use quinn::{RecvStream, SendStream};
 use std::io::SeekFrom;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -16,8 +17,6 @@ use super::answer_problem;
 use super::session::{Session, StreamError};
 use crate::state::Cloud;
 
-/// Below every inference stream (0).
-const PRIORITY: i32 = -10;
 /// Read from the disk at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -29,7 +28,7 @@ pub(super) async fn serve(
     header: FrameHeader,
 ) -> Result<(), StreamError> {
     let request: wire::BlobRequest = frames::message(&mut recv, header).await?;
-    let _ = send.set_priority(PRIORITY); // fails only for a stream that is closed already
+    send.set_priority(Priority::Blob);
     match open(session, &request).await {
         Ok(blob) => Ok(pour(&session.cloud, &session.device, &mut send, blob).await?),
         Err(problem) => {
@@ -96,15 +95,15 @@ pub(crate) async fn pour(
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
         match blob.file.read_buf(&mut chunk).await {
             Ok(0) => break,
-            Ok(_) => send.write_chunk(chunk.freeze()).await.map_err(LinkError::from)?,
+            Ok(_) => send.write_chunk(chunk.freeze()).await?,
             Err(error) => {
                 cloud.events.internal_error(&error);
-                let _ = send.reset(ProblemCode::Internal.number().into());
+                send.reset(ProblemCode::Internal);
                 return Ok(());
             }
         }
     }
-    send.finish().map_err(|_| LinkError::Ended)?;
+    send.finish()?;
     cloud.events.blob_sent(asker, blob.hash, blob.size_bytes - blob.offset);
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! The control stream: desired state down, reported state up.
 
+use link::connection::{RecvStream, SendStream};
 use link::frames;
 use protocol::codec::FrameHeader;
+use protocol::mux::Priority;
 use protocol::wire;
-use quinn::{RecvStream, SendStream};
 use std::sync::atomic::Ordering;
 
 use super::clip;
@@ -20,6 +21,7 @@ pub(super) async fn serve(
     if session.has_control.swap(true, Ordering::Relaxed) {
         return Err(StreamError::SecondControl);
     }
+    send.set_priority(Priority::Control);
     let mut hello: wire::Hello = frames::message(&mut recv, header).await?;
     for text in [&mut hello.agent_version, &mut hello.os, &mut hello.arch] {
         *text = clip(text);

@@ -1,11 +1,11 @@
 //! Enrolment: a one-time token buys a certificate.
 
 use bytes::Bytes;
+use link::connection::Connection;
 use protocol::id::DeviceId;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::token::Secret;
 use protocol::wire;
-use quinn::Connection;
 
 use super::{clip, once};
 use crate::ca::SigningRequest;

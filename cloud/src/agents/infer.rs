@@ -1,14 +1,15 @@
 //! One request: admitted on its header, then read, run, and answered on the same stream.
 
+use link::connection::{RecvStream, SendStream};
 use link::frames;
 use protocol::codec::FrameHeader;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire::{self, PendingRequest};
-use quinn::{RecvStream, SendStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::answer_problem;
 use super::session::{Session, StreamError};
+use crate::metrics::Transport;
 use crate::requests::Taken;
 use crate::serving::{Asker, Knock, Size};
 
@@ -37,17 +38,20 @@ pub(super) async fn serve(
 ) -> Result<(), StreamError> {
     let events = &session.cloud.events;
     let open: wire::InferOpen = frames::message(&mut recv, header).await?;
+    let arrived = Instant::now();
     events.request_arrived();
-    let Some(_flying) = session.cloud.take_off() else {
-        let problem = stopping();
-        events.request_refused(&session.device, &problem);
-        return Ok(answer_problem(&mut send, &mut recv, problem).await?);
+    let flying = session.cloud.take_off();
+    let taken = match &flying {
+        Some(_) => admit(session, open).await,
+        None => Err(stopping()),
     };
-    let taken = match admit(session, open).await {
+    let taken = match taken {
         Ok(taken) => taken,
         Err(problem) => {
             events.request_refused(&session.device, &problem);
-            return Ok(answer_problem(&mut send, &mut recv, problem).await?);
+            let said = answer_problem(&mut send, &mut recv, problem).await;
+            session.cloud.observed.refused(Transport::Quic, arrived.elapsed());
+            return Ok(said?);
         }
     };
     let result = answer(session, taken, &mut send, &mut recv).await;

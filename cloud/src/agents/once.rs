@@ -2,12 +2,11 @@
 //! device may ask for the time, which it needs to judge this very connection.
 
 use bytes::Bytes;
+use link::connection::{Connection, SendStream};
 use link::frames::{self, LinkError};
-use link::quic;
 use protocol::codec::{FrameKind, Framed};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire;
-use quinn::{Connection, SendStream};
 
 use super::{FAREWELL_TIMEOUT, FIRST_FRAME_TIMEOUT, time, violation};
 use crate::state::Cloud;
@@ -24,11 +23,11 @@ pub(crate) async fn serve<M: Framed>(
         Ok(Err(error)) => {
             if let Some(code) = violation(&error) {
                 cloud.events.protocol_error(connection.remote_address(), &error);
-                quic::close(connection, code, &error.to_string());
+                connection.close(code, &error.to_string());
             }
             return;
         }
-        Err(_) => return quic::close(connection, ProblemCode::Protocol, "no request came"),
+        Err(_) => return connection.close(ProblemCode::Protocol, "no request came"),
     };
     let code = match answer(request).await {
         Ok(reply) => send_last(&mut send, &reply, ProblemCode::None).await,
@@ -39,7 +38,7 @@ pub(crate) async fn serve<M: Framed>(
     };
     // The answer must arrive before the connection is closed.
     let _ = tokio::time::timeout(FAREWELL_TIMEOUT, connection.closed()).await;
-    quic::close(connection, code, "");
+    connection.close(code, "");
 }
 
 /// The request, after questions for the time.

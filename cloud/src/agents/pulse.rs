@@ -1,9 +1,9 @@
 //! The stream on which an agent sees that this node lives, and hears that it is about to stop.
 
+use link::connection::{RecvStream, SendStream};
 use link::frames::{self, LinkError};
 use protocol::codec::FrameHeader;
 use protocol::wire::{NodeState, Pulse};
-use quinn::{RecvStream, SendStream};
 use tokio::sync::Notify;
 
 use crate::state::Cloud;

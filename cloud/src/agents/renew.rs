@@ -1,9 +1,9 @@
 //! Renewal: a known device gets a fresh certificate for the key it enrolled with, also when the old
 //! one has expired within the grace. What it trusts is not decided anew.
 
+use link::connection::Connection;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire::{EnrolReply, RenewRequest};
-use quinn::Connection;
 
 use super::once;
 use super::session::identify;

@@ -1,13 +1,11 @@
 //! One connected agent: who it is, and its streams.
 
+use link::connection::{Connection, Ended, RecvStream, SendStream};
 use link::frames::{self, LinkError};
 use link::pki::DeviceCertificate;
-use link::quic;
 use protocol::codec::{CodecError, FrameKind};
 use protocol::id::{DeviceId, ModelName, TenantName};
 use protocol::problem::{Problem, ProblemCode};
-use quinn::{Connection, ConnectionError, RecvStream, SendStream};
-use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::task::JoinSet;
@@ -55,7 +53,7 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
         Ok(Known { certificate, tenant }) => (certificate.device, tenant),
         Err(reason) => {
             cloud.events.agent_unauthorised(remote, reason);
-            return quic::close(&connection, ProblemCode::Unauthorised, reason);
+            return connection.close(ProblemCode::Unauthorised, reason);
         }
     };
     cloud.events.agent_connected(&device, remote);
@@ -101,8 +99,7 @@ pub(super) async fn identify(
     cloud: &Cloud,
     connection: &Connection,
 ) -> Result<Known, &'static str> {
-    let chain = connection.peer_identity().and_then(|any| any.downcast().ok());
-    let chain: Vec<CertificateDer<'static>> = chain.map(|boxed| *boxed).unwrap_or_default();
+    let chain = connection.peer_certificates();
     let leaf = chain.first().ok_or("no client certificate: enrol the device first")?;
     let certificate = DeviceCertificate::parse(leaf).map_err(|_| "not a device's certificate")?;
     let id = certificate.device.clone();
@@ -126,7 +123,7 @@ impl Session {
 
     /// Accepts streams until the connection ends, which a stopping server leaves to the end of the
     /// endpoint, once the requests that it took are answered.
-    async fn run(self: &Arc<Self>) -> ConnectionError {
+    async fn run(self: &Arc<Self>) -> Ended {
         let mut streams = JoinSet::new();
         loop {
             tokio::select! {
@@ -189,6 +186,6 @@ impl Session {
             ProblemCode::Internal => self.cloud.events.internal_error(error),
             _ => self.cloud.events.protocol_error(self.connection.remote_address(), &text),
         }
-        quic::close(&self.connection, code, &text);
+        self.connection.close(code, &text);
     }
 }

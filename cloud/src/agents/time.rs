@@ -1,12 +1,12 @@
 //! The time, signed by the fleet CA: a device whose clock may be wrong asks for it before it judges
 //! anything by a date.
 
+use link::connection::{RecvStream, SendStream};
 use link::frames;
 use protocol::codec::FrameHeader;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::time::{NONCE_BYTES, Nonce};
 use protocol::wire;
-use quinn::{RecvStream, SendStream};
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use fleet::access::Permission;
 use fleet::desired::{Assignment, desired_for};
+use protocol::carrier::Carrier;
 use protocol::id::{DeviceId, InvalidName};
 use protocol::wire::ReportedModel;
 use serde::Deserialize;
@@ -41,6 +42,8 @@ fn describe(cloud: &Cloud, device: &DeviceRecord, assignments: &[Assignment]) ->
         "hostname": device.hostname,
         "tenant": device.tenant,
         "online": online,
+        "carrier": cloud.online.carrier(&device.id).map(Carrier::as_str),
+        "carrier_reason": if online { device.reported.carrier_reason.as_str() } else { "" },
         "last_seen_s": if online { Some(now_s()) } else { device.last_seen_s },
         "enrolled_at_s": device.enrolled_at_s,
         "agent_version": device.agent_version,

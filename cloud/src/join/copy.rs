@@ -1,10 +1,10 @@
 //! Takes over what the control node says, as a whole and at once: a key that was revoked there is not
 //! believed here, and a device that was shut out there loses its connections here.
 
+use link::connection::RecvStream;
 use link::frames;
 use prost::Message;
 use protocol::wire::NodeUpdate;
-use quinn::RecvStream;
 use std::sync::Arc;
 use tokio::sync::Notify;
 

@@ -1,14 +1,15 @@
 //! Joining: the token's CA hash decides whether anything is sent at all; then the token buys a
 //! certificate for the key that was made here.
 
+use link::connection::{Connection, Ended};
+use link::dial::{DialError, Dialler, Target};
 use link::frames::{self, LinkError};
-use link::{quic, tls};
+use link::tls;
 use protocol::ALPN_NODE_ENROL;
+use protocol::carrier::Wanted;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::token::{InvalidToken, Token};
 use protocol::wire::{EnrolReply, EnrolRequest};
-use quinn::{ConnectError, Connection, ConnectionError, Endpoint};
-use rustls_pki_types::CertificateDer;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,15 +43,6 @@ pub enum JoinError {
     /// The control node's address.
     #[error("{0:?} is not HOST:PORT")]
     Address(String),
-    /// Its name.
-    #[error("{host} cannot be resolved")]
-    Resolve {
-        /// The host.
-        host: String,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
     /// It is silent.
     #[error("the control node at {0} does not answer")]
     Silent(String),
@@ -60,21 +52,15 @@ pub enum JoinError {
     /// It has another CA, or says something that makes no sense.
     #[error("the control node does not show the CA that is known")]
     WrongCa,
-    /// The socket.
-    #[error("no UDP socket")]
-    Socket(#[source] io::Error),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    /// QUIC.
-    #[error("QUIC cannot be configured")]
-    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
-    /// No attempt was made.
-    #[error("cannot connect to the control node")]
-    Connect(#[from] ConnectError),
+    /// No connection was made.
+    #[error(transparent)]
+    Dial(DialError),
     /// The connection.
     #[error("the connection to the control node ended")]
-    Connection(#[from] ConnectionError),
+    Connection(#[from] Ended),
     /// A stream of it.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -96,8 +82,16 @@ impl JoinError {
             Self::Connection(ended) | Self::Link(LinkError::Connection(ended)) => ended,
             _ => return false,
         };
-        let code = u64::from(ProblemCode::Unauthorised.number());
-        matches!(ended, ConnectionError::ApplicationClosed(c) if c.error_code.into_inner() == code)
+        matches!(ended, Ended::ByPeer { code: ProblemCode::Unauthorised, .. })
+    }
+}
+
+impl From<DialError> for JoinError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Ended(ended) => Self::Connection(ended),
+            other => Self::Dial(other),
+        }
     }
 }
 
@@ -122,9 +116,9 @@ async fn ask(files: &Files, control: &str, token: &Token) -> Result<(), JoinErro
         agent_version: env!("CARGO_PKG_VERSION").into(),
     };
     let tls = tls::pinned_client(token.ca_hash, ALPN_NODE_ENROL)?;
-    let (endpoint, connection) = connect(control, tls).await?;
-    let shown = connection.peer_identity().and_then(|any| any.downcast().ok());
-    let shown: Vec<CertificateDer<'static>> = shown.map(|boxed| *boxed).unwrap_or_default();
+    let way = Way::to(control)?;
+    let connection = way.connect(&tls).await?;
+    let shown = connection.peer_certificates();
     let ca = tls::find_ca(&shown, token.ca_hash).ok_or(JoinError::WrongCa)?;
     let (mut send, mut receive) = connection.open_bi().await?;
     frames::send_last(&mut send, &request, []).await?;
@@ -132,26 +126,42 @@ async fn ask(files: &Files, control: &str, token: &Token) -> Result<(), JoinErro
         LinkError::Refused(problem) => JoinError::Refused(problem),
         other => other.into(),
     })?;
-    quic::close(&connection, ProblemCode::None, "");
-    endpoint.wait_idle().await;
+    connection.finish().await;
     files.keep(&chain_of(&reply.certificates), &ca)?;
     tracing::info!(node = reply.device_id, control, "joined");
     Ok(())
 }
 
-/// A connection, and the endpoint that carries it.
-pub(super) async fn connect(
-    control: &str,
-    tls: rustls::ClientConfig,
-) -> Result<(Endpoint, Connection), JoinError> {
-    let (host, port) =
-        split_address(control).ok_or_else(|| JoinError::Address(control.to_owned()))?;
-    let failed = |source| JoinError::Resolve { host: host.to_owned(), source };
-    let mut found = tokio::net::lookup_host((host, port)).await.map_err(failed)?;
-    let nowhere = || failed(io::Error::other("it has no address"));
-    let address = found.next().ok_or_else(nowhere)?;
-    let local = quic::local_address_for(address);
-    let endpoint = quic::endpoint(local).map_err(JoinError::Socket)?;
-    let connection = endpoint.connect_with(quic::client(tls)?, address, host)?.await?;
-    Ok((endpoint, connection))
+/// The way to the control node: where it is, and over what it was reached.
+#[derive(Debug)]
+pub(super) struct Way {
+    target: Target,
+    dialler: Dialler,
+}
+
+impl Way {
+    pub(super) fn to(control: &str) -> Result<Self, JoinError> {
+        let (host, port) =
+            split_address(control).ok_or_else(|| JoinError::Address(control.to_owned()))?;
+        let host = host.to_owned();
+        let target = Target { server_name: host.clone(), host, port };
+        Ok(Self { target, dialler: Dialler::new(Wanted::Auto, None) })
+    }
+
+    /// Connects, over QUIC where that works.
+    pub(super) async fn connect(
+        &self,
+        tls: &rustls::ClientConfig,
+    ) -> Result<Connection, JoinError> {
+        Ok(self.dialler.dial(&self.target, tls).await?)
+    }
+
+    /// Waits until there is something better than this connection, for ever if it is best.
+    pub(super) async fn better(
+        &self,
+        connection: &Connection,
+        tls: impl Fn() -> Option<rustls::ClientConfig>,
+    ) -> Connection {
+        self.dialler.better(connection, &self.target, tls).await
+    }
 }

@@ -1,20 +1,20 @@
 //! The connection to the control node, kept up. It brings what changed, takes back how this node is
 //! and what was metered, and renews the certificate; without it the node goes on.
 
+use link::connection::{Connection, SendStream};
 use link::frames::{self, LinkError};
-use link::{pki, quic, tls};
+use link::{pki, tls};
 use protocol::ALPN_NODE;
 use protocol::id::ContentHash;
 use protocol::problem::{ProblemCode, chain};
 use protocol::wire::{EnrolReply, NodeHello, NodeReport, RenewRequest};
-use quinn::{Connection, Endpoint, SendStream};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-use super::enrol::{JoinError, connect};
+use super::enrol::{JoinError, Way};
 use super::files::{Files, FilesError};
 use super::models::Models;
 use super::{Renewed, chain_of, copy, usage};
@@ -64,8 +64,12 @@ impl Keeper {
     /// Runs until the control node shuts this node out.
     pub(crate) async fn run(self: Arc<Self>, advertise: String, renewed: Renewed) {
         let _ = self.serves.set((advertise, renewed)); // it is run once
+        let way = match Way::to(&self.control) {
+            Ok(way) => way,
+            Err(error) => return self.cloud.events.control_lost(&self.control, &chain(&error)),
+        };
         loop {
-            let error = match self.hold().await {
+            let error = match self.hold(&way).await {
                 Ok(()) => JoinError::Link(LinkError::Ended),
                 Err(error) => error,
             };
@@ -95,13 +99,23 @@ impl Keeper {
         }
     }
 
-    async fn hold(&self) -> Result<(), JoinError> {
-        let tls = tls::client(&self.files.ca()?, Some(self.files.identity()?), ALPN_NODE)?;
-        let (endpoint, connection) = connect(&self.control, tls).await?;
-        let result = self.serve(&connection).await;
-        quic::close(&connection, ProblemCode::None, "");
-        drop::<Endpoint>(endpoint); // it carried the connection until here
-        result
+    fn tls(&self) -> Result<rustls::ClientConfig, JoinError> {
+        Ok(tls::client(&self.files.ca()?, Some(self.files.identity()?), ALPN_NODE)?)
+    }
+
+    /// Connects, and stays until the connection, or the better one after it, has ended. Nobody waits
+    /// for anything on it, so what is under way begins anew on the better one.
+    async fn hold(&self, way: &Way) -> Result<(), JoinError> {
+        let mut connection = way.connect(&self.tls()?).await?;
+        loop {
+            let (result, better) = tokio::select! {
+                result = self.serve(&connection) => (result, None),
+                better = way.better(&connection, || self.tls().ok()) => (Ok(()), Some(better)),
+            };
+            connection.close(ProblemCode::None, "");
+            let Some(better) = better else { return result };
+            connection = better;
+        }
     }
 
     async fn serve(&self, connection: &Connection) -> Result<(), JoinError> {
@@ -175,7 +189,7 @@ impl Keeper {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(connection) = connection {
             let _ = tokio::time::timeout(FAREWELL, usage::deliver(&self.cloud, &connection)).await;
-            quic::close(&connection, ProblemCode::None, "the node is stopping");
+            connection.close(ProblemCode::None, "the node is stopping");
         }
     }
 

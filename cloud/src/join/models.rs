@@ -2,11 +2,11 @@
 //! before they are known here, as a push is on the control node.
 
 use futures_util::stream;
+use link::connection::{Connection, RecvStream};
 use link::frames::{self, LinkError};
 use protocol::id::{ContentHash, Variant};
 use protocol::manifest::{Manifest, SignedManifest};
 use protocol::wire::{BlobHeader, BlobRequest};
-use quinn::{Connection, RecvStream};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -156,7 +156,7 @@ fn chunks(
     receive: RecvStream,
 ) -> impl futures_util::Stream<Item = Result<bytes::Bytes, LinkError>> {
     stream::try_unfold(receive, async |mut receive| {
-        let chunk = receive.read_chunk(PIECE_BYTES, true).await?;
-        Ok(chunk.map(|chunk| (chunk.bytes, receive)))
+        let chunk = receive.read_chunk(PIECE_BYTES).await?;
+        Ok(chunk.map(|chunk| (chunk, receive)))
     })
 }

@@ -1,9 +1,9 @@
 //! What was metered here goes to the control node in batches, each of which counts once: it is kept
 //! until the control node has said that it is durable there.
 
+use link::connection::Connection;
 use link::frames;
 use protocol::wire::NodeUsageTaken;
-use quinn::Connection;
 
 use super::enrol::JoinError;
 use crate::state::{Cloud, now_s};

@@ -69,12 +69,34 @@ impl OfModel {
     }
 }
 
+/// How a refused request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A client's, HTTP or gRPC.
+    Https,
+    /// A device's.
+    Quic,
+}
+
+impl Transport {
+    const ALL: [Self; 2] = [Self::Https, Self::Quic];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+            Self::Quic => "quic",
+        }
+    }
+}
+
 /// All requests since the start.
 #[derive(Debug, Default)]
 pub struct Observed {
     models: RwLock<BTreeMap<ModelName, Arc<OfModel>>>,
     /// Requests for models that are not known here.
     unknown: OfModel,
+    /// In the order of [`Transport::ALL`].
+    refusals: [Histogram; 2],
 }
 
 impl Observed {
@@ -84,6 +106,11 @@ impl Observed {
             Some(model) => self.of(model).record(ended),
             None => self.unknown.record(ended),
         }
+    }
+
+    /// A request was refused on its header; its refusal went out so long after that was there.
+    pub fn refused(&self, transport: Transport, took: Duration) {
+        self.refusals[transport as usize].record(micros(took));
     }
 
     fn of(&self, model: &ModelName) -> Arc<OfModel> {
@@ -109,6 +136,11 @@ impl Observed {
             for (model, of) in models.iter() {
                 of.parts[part].render(&mut family, &[("model", model.as_str())]);
             }
+        }
+        let help = "From a request's header to its refusal, of those that were refused on it.";
+        let mut family = out.family("outrigger_cloud_refusal_seconds", help, Kind::Histogram);
+        for (transport, took) in Transport::ALL.into_iter().zip(&self.refusals) {
+            took.render(&mut family, &[("transport", transport.as_str())]);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! A one-time token lets a node in: it buys a certificate for the key that was made there.
 
+use link::connection::Connection;
 use protocol::id::NodeId;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::token::Secret;
 use protocol::wire;
-use quinn::Connection;
 
 use crate::agents::{clip, once};
 use crate::ca::SigningRequest;

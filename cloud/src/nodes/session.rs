@@ -4,15 +4,13 @@
 //! A certificate that has ended is taken here: a node that was off for weeks comes back by itself, for
 //! it is known by its key, and asks for a fresh one first thing.
 
+use link::connection::{Connection, RecvStream, SendStream};
 use link::frames::{self, LinkError};
 use link::pki::DeviceCertificate;
-use link::quic;
 use protocol::codec::{CodecError, FrameHeader, FrameKind};
 use protocol::id::{InvalidName, NodeId};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire;
-use quinn::{Connection, RecvStream, SendStream};
-use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -53,7 +51,7 @@ pub(crate) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
                 UNKNOWN => ProblemCode::NotFound,
                 _ => ProblemCode::Unauthorised,
             };
-            return quic::close(&connection, code, reason);
+            return connection.close(code, reason);
         }
     };
     cloud.events.node_connected(&node.id, connection.remote_address());
@@ -82,8 +80,7 @@ async fn identify(
     cloud: &Cloud,
     connection: &Connection,
 ) -> Result<(NodeRecord, DeviceCertificate), &'static str> {
-    let chain = connection.peer_identity().and_then(|any| any.downcast().ok());
-    let chain: Vec<CertificateDer<'static>> = chain.map(|boxed| *boxed).unwrap_or_default();
+    let chain = connection.peer_certificates();
     let leaf = chain.first().ok_or("no client certificate: join the node first")?;
     let certificate = DeviceCertificate::parse(leaf).map_err(|_| "not a node's certificate")?;
     let id: NodeId = certificate.device.as_str().parse().map_err(|_| "not a node's name")?;
@@ -105,14 +102,14 @@ impl Session {
             Ok(()) => return,
             Err(StreamError::Store(error)) => {
                 self.cloud.events.internal_error(&error);
-                return quic::close(&self.connection, ProblemCode::Internal, "");
+                return self.connection.close(ProblemCode::Internal, "");
             }
             Err(StreamError::Link(error)) => error,
         };
         if let Some(code) = violation(&error) {
             let text = protocol::problem::chain(&error);
             self.cloud.events.protocol_error(self.connection.remote_address(), &text);
-            quic::close(&self.connection, code, &text);
+            self.connection.close(code, &text);
         }
     }
 

@@ -3,10 +3,12 @@
 use axum_server::tls_rustls::RustlsConfig;
 use link::quic;
 use link::tls::{self, Identity};
+use protocol::carrier::alpn_over_tcp;
 use quinn::Endpoint;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 
+use super::doors::AgentsConfig;
 use super::{StartError, https};
 use crate::join::Renewed;
 
@@ -24,10 +26,23 @@ impl Certificate {
         Ok(quic::server(tls::server(identity, Some(&self.ca), &self.protocols)?)?)
     }
 
+    /// The side of agents over TCP with this certificate.
+    pub(super) fn tcp(&self, identity: Identity) -> Result<rustls::ServerConfig, StartError> {
+        let protocols: Vec<_> =
+            self.protocols.iter().filter_map(|quic| alpn_over_tcp(quic)).collect();
+        Ok(tls::server(identity, Some(&self.ca), &protocols)?)
+    }
+
     /// Puts a fresh certificate in place; connections that are open keep the old one.
-    pub(super) fn replace_on(self, endpoint: Endpoint, https: RustlsConfig) -> Renewed {
+    pub(super) fn replace_on(
+        self,
+        endpoint: Endpoint,
+        https: RustlsConfig,
+        agents: AgentsConfig,
+    ) -> Renewed {
         Box::new(move |identity| {
             endpoint.set_server_config(Some(self.quic(identity.clone())?));
+            agents.replace(self.tcp(identity.clone())?);
             https.reload_from_config(Arc::new(https::config(identity)?));
             Ok(())
         })

@@ -8,11 +8,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::StartError;
+use super::doors::{AgentsConfig, Doors};
 use super::limited::Limited;
+use crate::state::Cloud;
 
 /// The running listener.
 pub(super) struct Https {
@@ -22,25 +23,26 @@ pub(super) struct Https {
 }
 
 impl Https {
-    /// Serves the routes on a bound socket. Client certificates are not asked for here. `head` is how
+    /// Serves the routes on a bound socket, and lets agents that come there in. `head` is how
     /// long it may take from a connection's opening, or the end of a request, to the next one's head.
     pub(super) fn start(
         listener: TcpListener,
         identity: Identity,
         routes: Router,
-        places: Arc<Semaphore>,
+        (cloud, agents): (Arc<Cloud>, AgentsConfig),
         head: Duration,
     ) -> Result<Self, StartError> {
         let tls = RustlsConfig::from_config(Arc::new(config(identity)?));
-        let mut server =
-            axum_server::from_tcp_rustls(listener, tls.clone()).map_err(StartError::Listener)?;
+        let mut server = axum_server::from_tcp(listener).map_err(StartError::Listener)?;
         let http = server.http_builder();
         oip::listen::bound(http);
         http.http1().header_read_timeout(head);
         http.http2().keep_alive_interval(head);
         let handle = Handle::new();
         let server = server.handle(handle.clone()).first_request_timeout(head);
-        let server = server.map(|acceptor| Limited::new(acceptor, places));
+        let places = cloud.limits.https_connections.clone();
+        let doors = Doors { cloud, https: tls.clone(), agents };
+        let server = server.acceptor(Limited::new(doors, places));
         let task =
             tokio::spawn(server.serve(routes.into_make_service_with_connect_info::<SocketAddr>()));
         Ok(Self { handle, tls, task })

@@ -31,7 +31,7 @@ pub(super) async fn admit(
         }
         Err(refusal) => {
             let (parts, body) = request.into_parts();
-            oip::discard(parts.version, &parts.headers, body).await;
+            oip::discard(parts.version, &parts.headers, body);
             *refusal
         }
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::frame::{self, Specs};
 use super::job::Opened;
-use super::lane::{Waited, Way};
+use super::lane::{Lane, Waited, Way};
 use super::process::Process;
 use super::worker::{Absent, Worker};
 
@@ -25,6 +25,19 @@ const GRACE: Duration = Duration::from_secs(2);
 const LONGEST_TIMES: u32 = 10;
 /// How long a run without a deadline waits for a worker's successor.
 const SUCCESSOR_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a thread that moves bytes for others may be held.
+const HELD_MAX: Duration = Duration::from_millis(2);
+
+/// Waits for an answer. Short runs are waited for by whoever began them, which may be a thread of the
+/// runtime: one that is not short after all, as when a model hangs, must not hold up everybody there.
+fn wait(lane: &Lane, began: Instant, end: Instant) -> Waited {
+    let soon = began + HELD_MAX;
+    match lane.wait_for_answer(soon.min(end)) {
+        Waited::Late if soon < end => link::durable::aside(|| lane.wait_for_answer(end)),
+        waited => waited,
+    }
+}
 
 /// One session of a worker. Dropping it closes it; the last one ends the worker.
 pub(super) struct RemoteSession {
@@ -102,7 +115,7 @@ impl Session for RemoteSession {
             } // else it has just ended: nobody has seen the request
         };
         let began = Instant::now();
-        match lane.wait_for_answer(self.patience(began, deadline)) {
+        match wait(&lane, began, self.patience(began, deadline)) {
             Waited::Answered => {}
             Waited::Gone => {
                 self.worker.events().lost_run();

@@ -1,8 +1,8 @@
 //! A peer that breaks the protocol loses its connection, with a code; the server lives.
 
+use link::connection::Connection;
 use protocol::ALPN_ENROL;
 use protocol::problem::ProblemCode;
-use quinn::Connection;
 
 use crate::support::{Cloud, hello, start};
 

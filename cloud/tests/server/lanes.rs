@@ -1,6 +1,7 @@
 //! Requests that wait for a session: which run together, which do not run at all, and what becomes of
 //! the mates of one that fails.
 
+use link::connection::Connection;
 use link::frames::LinkError;
 use models::fake::Gate;
 use outrigger_cloud::serving::settings::AdmissionSettings;
@@ -8,7 +9,6 @@ use protocol::id::Variant;
 use protocol::problem::ProblemCode;
 use protocol::tensor::Tensor;
 use protocol::wire;
-use quinn::Connection;
 use tokio::task::JoinHandle;
 
 use crate::support::{Cloud, MODEL, bundle, infer, request, start_narrow};

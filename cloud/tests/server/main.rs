@@ -14,3 +14,6 @@ mod process;
 mod standard;
 mod support;
 mod time;
+
+/// Over what agents connect here.
+const CARRIER: protocol::carrier::Wanted = protocol::carrier::Wanted::Quic;

@@ -1,6 +1,7 @@
 //! From a push to an answer.
 
 use bytes::Bytes;
+use link::connection::Connection;
 use link::frames::{self, LinkError};
 use outrigger_cloud::serving::settings::AdmissionSettings;
 use protocol::id::{ContentHash, Variant, Version};
@@ -8,7 +9,6 @@ use protocol::infer::InferRequest;
 use protocol::manifest::{SignedManifest, SigningKey};
 use protocol::problem::ProblemCode;
 use protocol::wire;
-use quinn::Connection;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ fn an_assignment_reaches_the_device_at_once() {
         phase: "active".into(),
         ..Default::default()
     };
-    let report = wire::ReportedState { models: vec![model] };
+    let report = wire::ReportedState { models: vec![model], ..Default::default() };
     cloud.runtime.block_on(frames::send(&mut control.send, &report)).unwrap();
     control.send.finish().unwrap();
     let _ = cloud.runtime.block_on(control.recv.read_to_end(0)); // ends once the report was kept
@@ -175,8 +175,8 @@ fn a_late_or_cancelled_request_gives_its_place_back() {
             .unwrap();
         let events = &cloud.server.cloud().events;
         until(|| events.counts().requests == 2).await;
-        recv.stop(0u32.into()).unwrap();
-        let _ = send.reset(0u32.into());
+        recv.stop(ProblemCode::None);
+        send.reset(ProblemCode::None);
         until(|| events.counts().requests_cancelled == 1).await;
     });
     assert_eq!(cloud.server.cloud().in_flight.count(), 0);
@@ -207,8 +207,8 @@ fn a_cancelled_request_never_runs() {
         frames::send_last(&mut send, &open, raw).await.unwrap();
         let events = &cloud.server.cloud().events;
         until(|| events.counts().requests == 3).await;
-        recv.stop(0u32.into()).unwrap();
-        let _ = send.reset(0u32.into());
+        recv.stop(ProblemCode::None);
+        send.reset(ProblemCode::None);
         until(|| events.counts().requests_cancelled == 1).await;
     });
     gate.open();

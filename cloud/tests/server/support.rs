@@ -1,7 +1,11 @@
 //! A server in this process, and clients for both of its sides.
 
+#![allow(dead_code)] // not every test binary needs all of it
+
 use bytes::Bytes;
 use fleet::access::Role;
+use link::connection::{Connection, Ended, RecvStream, SendStream};
+use link::dial::{DialError, Dialler, Target};
 use link::frames;
 use link::pki::DeviceKey;
 use link::tls::{self, Identity};
@@ -11,6 +15,7 @@ use outrigger_cloud::serving::accelerators::Accelerators;
 use outrigger_cloud::serving::settings::{AdmissionSettings, ModelSettings, ServingSettings};
 use outrigger_cloud::settings::Settings;
 use prost::Message;
+use protocol::carrier::Wanted;
 use protocol::id::{ContentHash, Variant, Version};
 use protocol::infer::{InferRequest, PlacementHint};
 use protocol::manifest::{
@@ -21,7 +26,6 @@ use protocol::tensor::{DataType, Tensor};
 use protocol::token::Token;
 use protocol::wire;
 use protocol::{ALPN_AGENT, ALPN_ENROL};
-use quinn::{ApplicationClose, Connection, ConnectionError, Endpoint};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -35,7 +39,6 @@ pub(crate) struct Cloud {
     pub(crate) server: Server,
     pub(crate) admin: Token,
     pub(crate) folder: tempfile::TempDir,
-    endpoint: Endpoint,
     http: ureq::Agent,
 }
 
@@ -91,11 +94,8 @@ fn start_whole(
     let config = Config { settings, engine: Engine::Here(Arc::new(backend)), serving };
     let server = runtime.block_on(Server::start(config)).unwrap();
     let key = std::fs::read_to_string(server.new_admin_key().unwrap()).unwrap();
-    let _guard = runtime.enter();
-    let endpoint = link::quic::endpoint("127.0.0.1:0".parse().unwrap()).unwrap();
     let http = http_client(server.cloud().ca.certificate());
-    drop(_guard);
-    Cloud { admin: key.parse().unwrap(), runtime, server, folder, endpoint, http }
+    Cloud { admin: key.parse().unwrap(), runtime, server, folder, http }
 }
 
 fn http_client(ca: &CertificateDer<'_>) -> ureq::Agent {
@@ -154,12 +154,20 @@ impl Cloud {
         (id, format!("Bearer {}", body["key"].as_str().unwrap()))
     }
 
-    pub(crate) fn connect(&self, tls: rustls::ClientConfig) -> Result<Connection, ConnectionError> {
-        let config = link::quic::client(tls).unwrap();
+    #[allow(clippy::needless_pass_by_value)] // so that a test can say it in one line
+    pub(crate) fn connect(&self, tls: rustls::ClientConfig) -> Result<Connection, DialError> {
+        self.connect_over(crate::CARRIER, &tls)
+    }
+
+    pub(crate) fn connect_over(
+        &self,
+        wanted: Wanted,
+        tls: &rustls::ClientConfig,
+    ) -> Result<Connection, DialError> {
         let address = self.server.address();
-        self.runtime.block_on(async {
-            self.endpoint.connect_with(config, address, "localhost").unwrap().await
-        })
+        let (host, server_name) = (address.ip().to_string(), "localhost".to_owned());
+        let target = Target { host, port: address.port(), server_name };
+        self.runtime.block_on(Dialler::new(wanted, None).dial(&target, tls))
     }
 
     /// Asks for a certificate.
@@ -179,7 +187,7 @@ impl Cloud {
             frames::receive::<wire::EnrolReply>(&mut recv).await
         };
         let reply = self.runtime.block_on(exchange);
-        connection.close(0u32.into(), b"");
+        connection.close(ProblemCode::None, "");
         reply.map_err(|e| e.to_string())
     }
 
@@ -211,11 +219,7 @@ impl Cloud {
         let closed =
             async { tokio::time::timeout(Duration::from_secs(10), connection.closed()).await };
         match self.runtime.block_on(closed).unwrap() {
-            ConnectionError::ApplicationClosed(ApplicationClose { error_code, reason }) => {
-                let code = u32::try_from(error_code.into_inner()).unwrap();
-                let reason = String::from_utf8_lossy(&reason).into_owned();
-                (ProblemCode::from_number(code), reason)
-            }
+            Ended::ByPeer { code, reason } => (code, reason),
             other => panic!("ended otherwise: {other}"),
         }
     }
@@ -339,8 +343,8 @@ pub(crate) async fn hello(
 
 /// An open control stream.
 pub(crate) struct Control {
-    pub(crate) send: quinn::SendStream,
-    pub(crate) recv: quinn::RecvStream,
+    pub(crate) send: SendStream,
+    pub(crate) recv: RecvStream,
 }
 
 /// Sends a request for version 1 and reads the answer.

@@ -1,12 +1,12 @@
 //! Whoever connects is told the time, signed by the fleet CA, and not too often.
 
+use link::connection::Connection;
 use link::frames::{self, LinkError};
 use link::pki::verify_signature;
 use link::tls;
 use protocol::problem::ProblemCode;
 use protocol::time::{answered_ms, signed_text};
 use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_RENEW, wire};
-use quinn::Connection;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::support::{Cloud, start};

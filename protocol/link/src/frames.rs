@@ -1,4 +1,4 @@
-//! Frames over QUIC streams: one message at a time, and raw bytes behind it.
+//! Frames on streams: one message at a time, and raw bytes behind it.
 
 use bytes::Bytes;
 use protocol::codec::{
@@ -6,7 +6,9 @@ use protocol::codec::{
 };
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire;
-use quinn::{ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
+use quinn::{ReadError, WriteError};
+
+use crate::connection::{Ended, RecvStream, SendStream};
 
 /// Raw bytes are given room as they arrive, this much at first, whatever the header announced.
 const FIRST_ALLOCATION_BYTES: usize = 1 << 20;
@@ -16,7 +18,7 @@ const FIRST_ALLOCATION_BYTES: usize = 1 << 20;
 pub enum LinkError {
     /// The connection is gone.
     #[error("the connection was lost")]
-    Connection(#[from] ConnectionError),
+    Connection(#[from] Ended),
     /// The peer broke the protocol.
     #[error("the peer broke the protocol")]
     Codec(#[from] CodecError),
@@ -53,7 +55,7 @@ impl From<WriteError> for LinkError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Stopped(code) => LinkError::Reset(reset_code(code)),
-            WriteError::ConnectionLost(e) => LinkError::Connection(e),
+            WriteError::ConnectionLost(e) => LinkError::Connection(e.into()),
             WriteError::ClosedStream | WriteError::ZeroRttRejected => LinkError::Ended,
         }
     }
@@ -63,19 +65,10 @@ impl From<ReadError> for LinkError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Reset(code) => LinkError::Reset(reset_code(code)),
-            ReadError::ConnectionLost(e) => LinkError::Connection(e),
+            ReadError::ConnectionLost(e) => LinkError::Connection(e.into()),
             ReadError::ClosedStream
             | ReadError::IllegalOrderedRead
             | ReadError::ZeroRttRejected => LinkError::Ended,
-        }
-    }
-}
-
-impl From<ReadExactError> for LinkError {
-    fn from(error: ReadExactError) -> Self {
-        match error {
-            ReadExactError::FinishedEarly(_) => LinkError::Ended,
-            ReadExactError::ReadError(e) => e.into(),
         }
     }
 }
@@ -86,7 +79,7 @@ impl From<ReadExactError> for LinkError {
 /// [`LinkError`].
 pub async fn send<M: Framed>(stream: &mut SendStream, message: &M) -> Result<(), LinkError> {
     let frame = encode(message)?.freeze();
-    Ok(stream.write_chunk(frame).await?)
+    stream.write_chunk(frame).await
 }
 
 /// Sends one message, the raw bytes behind it, and the end of the stream.
@@ -101,7 +94,7 @@ pub async fn send_last<M: Framed>(
     let mut chunks: Vec<Bytes> = vec![encode(message)?.freeze()];
     chunks.extend(raw);
     stream.write_all_chunks(&mut chunks).await?;
-    stream.finish().map_err(|_| LinkError::Ended)
+    stream.finish()
 }
 
 /// The header of the next frame, or `None` where the peer ended the stream in order.
@@ -110,10 +103,10 @@ pub async fn send_last<M: Framed>(
 /// [`LinkError`].
 pub async fn next_header(stream: &mut RecvStream) -> Result<Option<FrameHeader>, LinkError> {
     let mut bytes = [0; FRAME_HEADER_BYTES];
-    match stream.read_exact(&mut bytes).await {
-        Ok(()) => Ok(Some(FrameHeader::decode(bytes)?)),
-        Err(ReadExactError::FinishedEarly(0)) => Ok(None),
-        Err(error) => Err(error.into()),
+    match stream.fill(&mut bytes).await? {
+        FRAME_HEADER_BYTES => Ok(Some(FrameHeader::decode(bytes)?)),
+        0 => Ok(None),
+        _ => Err(LinkError::Ended),
     }
 }
 
@@ -126,7 +119,9 @@ pub async fn message<M: Framed>(
     header: FrameHeader,
 ) -> Result<M, LinkError> {
     let mut body = vec![0; header.len as usize]; // bounded by the frame's kind
-    stream.read_exact(&mut body).await?;
+    if stream.fill(&mut body).await? < body.len() {
+        return Err(LinkError::Ended);
+    }
     if header.kind == FrameKind::Problem && M::KIND != FrameKind::Problem {
         let problem: wire::Problem = decode(header, body.into())?;
         return Err(LinkError::Refused(problem.into()));
@@ -158,8 +153,8 @@ pub async fn receive_raw(stream: &mut RecvStream, sizes: &[u64]) -> Result<Vec<B
 async fn receive_piece(stream: &mut RecvStream, size: usize) -> Result<Bytes, LinkError> {
     let mut piece = Vec::with_capacity(size.min(FIRST_ALLOCATION_BYTES));
     while piece.len() < size {
-        let chunk = stream.read_chunk(size - piece.len(), true).await?.ok_or(LinkError::Ended)?;
-        piece.extend_from_slice(&chunk.bytes);
+        let chunk = stream.read_chunk(size - piece.len()).await?.ok_or(LinkError::Ended)?;
+        piece.extend_from_slice(&chunk);
     }
     Ok(piece.into())
 }

@@ -1,17 +1,22 @@
 //! Where both ends touch the world in the same way: TLS configuration and trust ([`tls`],
-//! [`pki`]), QUIC endpoints with their limits ([`quic`]), frames over QUIC streams ([`frames`]),
+//! [`pki`]), QUIC endpoints with their limits ([`quic`]), the same streams over TLS and TCP ([`tcp`],
+//! through a [`proxy`] too), connections over whichever of the two answers ([`connection`], [`dial`]), frames on streams ([`frames`]),
 //! files that survive a power cut ([`durable`]), counters ([`counter`]), what Prometheus
 //! reads ([`metrics`]), and what the system says of itself ([`system`]).
 //!
 //! The pure crates beside this one never import it; it never decides anything.
 
+pub mod connection;
 pub mod counter;
+pub mod dial;
 pub mod durable;
 pub mod frames;
 pub mod metrics;
 pub mod pki;
+pub mod proxy;
 pub mod quic;
 pub mod system;
+pub mod tcp;
 pub mod tls;
 
 /// Random bytes from the operating system.

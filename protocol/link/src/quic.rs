@@ -1,11 +1,9 @@
 //! QUIC endpoints with every limit set: quinn's own defaults leave the memory of a connection
 //! unbounded and never notice a peer that is gone.
 
-use protocol::problem::ProblemCode;
+use protocol::limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION};
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
-use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
-};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -16,12 +14,6 @@ use std::time::Duration;
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The agent's sign of life; short enough for the usual 30 s of a NAT's UDP mapping.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
-/// Streams that one agent may have open at a time: its requests, blobs and control.
-pub const STREAMS_PER_CONNECTION: u32 = 256;
-/// Unread bytes that one stream may hold here.
-pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// Unread bytes that one connection may hold here.
-pub const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// Connection attempts that may wait for an answer.
 pub const INCOMING_MAX: usize = 1024;
 /// Asked of the operating system for each direction of the UDP socket.
@@ -94,12 +86,17 @@ fn open(
     config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
 ) -> io::Result<Endpoint> {
+    Endpoint::new(config, server, socket(bind)?.into(), Arc::new(TokioRuntime))
+}
+
+/// A UDP socket with large buffers.
+pub(crate) fn socket(bind: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(bind), Type::DGRAM, Some(Protocol::UDP))?;
     // The system may grant less: that costs speed, not function.
     let _ = socket.set_recv_buffer_size(UDP_BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(UDP_BUFFER_BYTES);
     socket.bind(&bind.into())?;
-    Endpoint::new(config, server, socket.into(), Arc::new(TokioRuntime))
+    Ok(socket)
 }
 
 /// The wildcard address from which `remote` can be reached.
@@ -108,9 +105,4 @@ pub fn local_address_for(remote: SocketAddr) -> SocketAddr {
         SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
         SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
     }
-}
-
-/// Ends a connection with a code that the peer can tell from others.
-pub fn close(connection: &Connection, code: ProblemCode, reason: &str) {
-    connection.close(code.number().into(), reason.as_bytes());
 }

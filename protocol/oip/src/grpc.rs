@@ -1,6 +1,7 @@
 //! The standard over gRPC.
 
 mod codec;
+mod early;
 mod refused;
 mod service;
 

@@ -31,6 +31,7 @@ use protocol::problem::Problem;
 use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is known of a request before its body is read.
 #[derive(Debug)]
@@ -67,12 +68,15 @@ pub trait Inference: Send + Sync + 'static {
         version: Option<Version>,
     ) -> Result<Arc<ModelDescription>, Problem>;
 
-    /// Takes a request in, or refuses it at once: over HTTP before its body is read, over gRPC
-    /// once its message is there. A refusal is counted here.
+    /// Takes a request in, or refuses it at once: before its body or message is read, where its
+    /// beginning says which model it means. A refusal is counted here.
     ///
     /// # Errors
     /// Why it is not taken.
     fn admit(&self, caller: &Caller, ask: &Ask<'_>) -> Result<Self::Place, Problem>;
+
+    /// A request was refused on its header, and its refusal goes out so long after that was there.
+    fn turned_away(&self, _took: Duration) {}
 
     /// Answers inside the request's deadline, or says why there is no answer. Dropping the future
     /// cancels the request.

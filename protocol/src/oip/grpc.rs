@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 mod contents;
+mod opening;
 mod scan;
+pub use opening::{OPENING_MAX_BYTES, Opening};
 pub use scan::check_encoded_request;
 
 use super::ParsedRequest;

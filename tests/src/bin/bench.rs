@@ -37,6 +37,10 @@ enum Name {
     Drift,
     /// Memory, time to be ready, size of the program.
     Footprint,
+    /// QUIC beside streams over TLS and TCP, on loopback.
+    Link,
+    /// Deferrals beside gRPC and HTTPS over an emulated wide area network; without root, why not.
+    Wan,
     /// The cloud beside other servers; with `--json FILE`, a plot beside it as SVG.
     Serve,
     /// Three inference nodes that are killed, hang and stop under load; fails where a request is lost.
@@ -66,6 +70,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
         },
         Name::Drift => bench::drift::run(args.short)?,
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
+        Name::Link => bench::link::run(args.short)?,
+        #[cfg(target_os = "linux")]
+        Name::Wan => match bench::wan::run(args.short)? {
+            Some(report) => report,
+            None => return Ok(()),
+        },
+        #[cfg(not(target_os = "linux"))]
+        Name::Wan => anyhow::bail!("network namespaces are Linux's"),
         Name::Serve => serve(args)?,
         Name::Nodes if args.short => nodes::run(nodes::Amount::SHORT)?,
         Name::Nodes => nodes::run(nodes::Amount::WHOLE)?,

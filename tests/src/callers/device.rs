@@ -1,20 +1,23 @@
-//! An enrolled device that asks the cloud itself, without an agent: one QUIC connection, a stream for
-//! each request.
+//! An enrolled device that asks the cloud itself, without an agent: one connection, over QUIC or TCP, a
+//! stream for each request.
 
 use super::Said;
 use crate::world::{Agent, World};
+use link::connection::Connection;
+use link::dial::{Dialler, Target};
 use link::frames::{self, LinkError};
-use link::{pki, quic, tls};
+use link::{pki, tls};
+use protocol::carrier::Wanted;
 use protocol::id::Version;
 use protocol::infer::InferRequest;
 use protocol::wire;
-use quinn::{Connection, Endpoint};
+use std::net::SocketAddr;
+use std::path::Path;
 
 /// A connected device.
 #[derive(Clone)]
 pub struct Device {
     connection: Connection,
-    _endpoint: Endpoint,
 }
 
 impl Device {
@@ -23,18 +26,38 @@ impl Device {
     /// # Errors
     /// It is refused.
     pub async fn enrol(world: &World, name: &str) -> anyhow::Result<Self> {
+        Self::enrol_over(Wanted::Quic, world, name).await
+    }
+
+    /// The same over a carrier of choice.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn enrol_over(wanted: Wanted, world: &World, name: &str) -> anyhow::Result<Self> {
         let (folder, cloud) = (world.folder().join(name), world.cloud.address());
         Agent::enrol(&folder, &cloud, &world.token()?)?;
+        Self::connect(wanted, &folder, &cloud).await
+    }
+
+    /// Connects as the device whose state folder this is.
+    ///
+    /// # Errors
+    /// No identity there, or it is refused.
+    pub async fn connect(wanted: Wanted, folder: &Path, cloud: &str) -> anyhow::Result<Self> {
         let read = |name: &str| std::fs::read(folder.join(name));
         let ca = pki::chain_from_pem(&read("ca.pem")?)?.remove(0);
         let chain = pki::chain_from_pem(&read("device.pem")?)?;
         let key = pki::key_from_pem(&read("device.key")?)?;
         let tls = tls::client(&ca, Some(tls::Identity { chain, key }), protocol::ALPN_AGENT)?;
-        let address = cloud.parse()?;
-        let endpoint = quic::endpoint(quic::local_address_for(address))?;
-        let config = quic::client(tls)?;
-        let connection = endpoint.connect_with(config, address, "localhost")?.await?;
-        Ok(Self { connection, _endpoint: endpoint })
+        let address: SocketAddr = cloud.parse()?;
+        let (host, server_name) = (address.ip().to_string(), "localhost".to_owned());
+        let target = Target { host, port: address.port(), server_name };
+        Ok(Self { connection: Dialler::new(wanted, None).dial(&target, &tls).await? })
+    }
+
+    /// The connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Asks once.

@@ -33,10 +33,23 @@ impl Cloud {
         arguments: &[&str],
         environment: &Environment,
     ) -> anyhow::Result<Self> {
+        Self::start_at("127.0.0.1:0", data_dir, arguments, environment)
+    }
+
+    /// The same at another address.
+    ///
+    /// # Errors
+    /// It does not get ready; with what it printed.
+    pub fn start_at(
+        listen: &str,
+        data_dir: &Path,
+        arguments: &[&str],
+        environment: &Environment,
+    ) -> anyhow::Result<Self> {
         let mut cloud = Self {
             data_dir: data_dir.to_owned(),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
-            address: "127.0.0.1:0".into(),
+            address: listen.into(),
             process: None,
         };
         cloud.restart_in(environment)?;

@@ -2,7 +2,7 @@
 //! certificate of it, as somebody would who stole one or relays to the true cloud.
 
 use super::*;
-use crate::uplink::{CloudAddress, UplinkError};
+use crate::uplink::{CloudAddress, UplinkError, Way};
 use ::link::quic;
 use ::link::tls::{self, Identity, Trust};
 use protocol::ALPN_RENEW;
@@ -67,14 +67,15 @@ async fn check(
     let endpoint = quic::listener(any, quic::server(config).unwrap(), &[0; 32]).unwrap();
     let address: CloudAddress = endpoint.local_addr().unwrap().to_string().parse().unwrap();
     let serving = tokio::spawn(async move {
-        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        let connection = Connection::from(endpoint.accept().await.unwrap().await.unwrap());
         while let Ok((mut send, mut receive)) = connection.accept_bi().await {
             let asked: TimeRequest = frames::receive(&mut receive).await.unwrap();
             frames::send_last(&mut send, &answer(&asked.nonce), []).await.unwrap();
         }
     });
     let trust = Trust::Ca(fleet.ca.clone());
-    let connected = address.connect(trust, None, ALPN_RENEW, clock).await;
+    let way = Way::new(address, &crate::config::Link::default());
+    let connected = way.connect(trust, None, ALPN_RENEW, clock).await;
     serving.abort();
     connected.map(drop)
 }

@@ -200,6 +200,7 @@ fn of_devices() -> Value {
         "Device": object(&json!({
             "id": reference("Name"), "name": text(), "hostname": text(),
             "tenant": reference("Name"), "online": flag(),
+            "carrier": { "enum": ["quic", "tcp", null] }, "carrier_reason": text(),
             "last_seen_s": { "type": ["integer", "null"] }, "enrolled_at_s": seconds(),
             "agent_version": text(), "os": text(), "arch": text(), "denied": flag(),
             "desired": { "type": "array", "items": object(&desired, &[]) },

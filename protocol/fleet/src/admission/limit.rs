@@ -8,7 +8,9 @@
 //!
 //! A queue that stands although nobody is refused is no overload: so many callers wait for their
 //! answers before they ask again, and refusing some of them would help nobody. So the limit falls only
-//! where it binds, and comes back to where it started once it does not bind any more.
+//! where it binds, and comes back to where it started once it does not bind any more. It starts at so
+//! many items for each usual request: else as many callers as ever would be refused because each of
+//! them asks about more.
 //!
 //! Why not the gradient of latencies (Netflix concurrency-limits, Gradient2): it has to guess
 //! the queue from round trips. Here the queue is our own and can be looked at; batches make runs
@@ -28,7 +30,7 @@ pub struct LimitPolicy {
     pub min: u32,
     /// Never more items.
     pub max: u32,
-    /// Where it starts.
+    /// Where it starts, where requests have one item; the same number of requests where they have more.
     pub start: u32,
     /// A backlog is standing when it does not fall below this within an interval. A quarter of a
     /// batch's time is allowed in any case: the next batch has to be there when a session is idle.
@@ -53,6 +55,8 @@ impl Default for LimitPolicy {
 pub(super) struct Limit {
     policy: LimitPolicy,
     limit: u32,
+    /// Where it starts, and comes back to.
+    start: u32,
     ends_at: Option<Instant>,
     /// The smallest backlog of this interval.
     standing: Option<Duration>,
@@ -62,8 +66,22 @@ pub(super) struct Limit {
 
 impl Limit {
     pub(super) fn new(policy: LimitPolicy) -> Self {
-        let limit = policy.start.clamp(policy.min.max(1), policy.max.max(policy.min.max(1)));
-        Self { policy, limit, ends_at: None, standing: None, was_hit: false }
+        let mut limit =
+            Self { policy, limit: 0, start: 0, ends_at: None, standing: None, was_hit: false };
+        limit.suit(1);
+        limit
+    }
+
+    /// Requests have so many items, usually. Where an overload has taken places away, they are not
+    /// given back for that.
+    pub(super) fn suit(&mut self, request_items: u64) {
+        let was_cut = self.limit < self.start;
+        let items = u32::try_from(request_items).unwrap_or(u32::MAX).max(1);
+        let min = self.policy.min.max(1);
+        self.start = self.policy.start.saturating_mul(items).clamp(min, self.policy.max.max(min));
+        if !was_cut {
+            self.limit = self.limit.max(self.start);
+        }
     }
 
     pub(super) fn get(&self) -> u32 {
@@ -96,10 +114,9 @@ impl Limit {
         let request = load.waiting_items / load.waiting_requests.max(1);
         let room = load.sessions.saturating_mul(request.max(1)).saturating_mul(3);
         let min = self.policy.min.max(room).max(1);
-        let start = self.policy.start;
         let step = if !self.was_hit {
             // Back towards the start, where an overload has ended.
-            let raised = self.limit.saturating_add((self.limit / 16).max(1)).min(start);
+            let raised = self.limit.saturating_add((self.limit / 16).max(1)).min(self.start);
             self.limit.max(raised)
         } else if standing > target {
             // By what stands too much, but by a quarter at most: bursts end by themselves.
@@ -179,6 +196,24 @@ mod tests {
             assert!(ms != 4999 || limit.get() == 8);
         }
         assert_eq!(limit.get(), 64);
+    }
+
+    #[test]
+    fn larger_requests_have_as_many_places_unless_some_were_taken_away() {
+        let mut limit = Limit::new(LimitPolicy::default());
+        limit.suit(16);
+        assert_eq!(limit.get(), 64 * 16);
+        limit.suit(1000);
+        assert_eq!(limit.get(), 4096, "its bound");
+        let mut limit = Limit::new(LimitPolicy::default());
+        let start = Instant::now();
+        for ms in 0..102 {
+            limit.hit();
+            limit.observe(&load(30), start + MS(ms));
+        }
+        assert_eq!(limit.get(), 48);
+        limit.suit(16);
+        assert_eq!(limit.get(), 48, "in an overload");
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! Every tenant that is there is guaranteed its share of the limit, by weight, whoever else holds
 //! places; beyond that, free places are for whoever comes. So one tenant alone uses all of them,
 //! and another one that asks for less than its share is not refused because of the first. Requests
-//! come in clusters, so while less than twice the limit is in flight, twice the share is allowed,
-//! and at least [`GUARANTEED_ITEMS`], to a tenant beside others. In flight are at most three times the limit. Nothing is kept free in vain, as a threshold on the free places
-//! would (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
-//! Switches", 1998), and nobody who was taken is pushed out again. The order in which those in
-//! line run is `batch`'s (start-time fair queueing).
+//! come in clusters, so a tenant beside others may hold twice its share, or [`CLUSTER_REQUESTS`] of the
+//! usual size, while what is in flight beyond the limit is less than the limit, or than such a cluster.
+//! Nothing is kept free in vain, as a threshold on the free places would (Choudhury and Hahne, "Dynamic
+//! Queue Length Thresholds for Shared-Memory Packet Switches", 1998), and nobody who was taken is pushed
+//! out again. The order in which those in line run is `batch`'s (start-time fair queueing).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ use super::limit::{Limit, LimitPolicy};
 use super::refusal::RefusalKind;
 use crate::batch::{FlowId, Load};
 
-/// Items that a tenant may hold although its share of a small limit is less, while there is room.
-const GUARANTEED_ITEMS: u64 = 8;
+/// Requests that a tenant may hold although its share of a small limit is less, while there is room.
+const CLUSTER_REQUESTS: u64 = 8;
 /// How far a lasting overload stretches the time after which to try again.
 const PRESSURE_MAX: u64 = 64;
 
@@ -53,6 +53,7 @@ pub(super) struct Line {
     limit: Limit,
     load: Load,
     in_flight: u64,
+    requests: u64,
     by_priority: [u64; PRIORITY_MAX as usize + 1],
     held: BTreeMap<FlowId, Held>,
     /// Of all tenants in `held`.
@@ -67,6 +68,7 @@ impl Line {
             limit: Limit::new(policy),
             load: Load::default(),
             in_flight: 0,
+            requests: 0,
             by_priority: Default::default(),
             held: BTreeMap::new(),
             weights: 0,
@@ -91,8 +93,10 @@ impl Line {
         let limit = u64::from(self.limit.get());
         let (held, weight, weights) = self.stake(claim);
         let below_share = limit * weight >= weights && held * weights < limit * weight;
-        let near_share = held < GUARANTEED_ITEMS || held * weights < 2 * limit * weight;
-        let cluster = weights > weight && near_share && self.in_flight < 2 * limit;
+        let small = CLUSTER_REQUESTS * self.request_items();
+        let near_share = held < small || held * weights < 2 * limit * weight;
+        let has_room = self.in_flight < limit + limit.max(small);
+        let cluster = weights > weight && near_share && has_room;
         let guaranteed = below_share || cluster;
         if guaranteed || self.in_flight < limit {
             return Ok(());
@@ -157,6 +161,7 @@ impl Line {
         let items = u64::from(claim.items);
         self.present.taken += 1;
         self.in_flight += items;
+        self.requests += 1;
         self.by_priority[usize::from(claim.priority.min(PRIORITY_MAX))] += items;
         let new = Held { items: 0, requests: 0, weight: claim.weight.max(1) };
         let held = self.held.entry(claim.flow).or_insert_with(|| {
@@ -165,6 +170,16 @@ impl Line {
         });
         held.items += items;
         held.requests += 1;
+        self.suit_limit();
+    }
+
+    /// How large requests usually are, as what is in flight says.
+    fn request_items(&self) -> u64 {
+        (self.in_flight / self.requests.max(1)).max(1)
+    }
+
+    fn suit_limit(&mut self) {
+        self.limit.suit(self.request_items());
     }
 
     /// A request that is in line turns out to be another than its header said; whether there is time
@@ -186,12 +201,14 @@ impl Line {
         self.in_flight += came;
         self.by_priority[place(is.priority)] += came;
         self.present.refused += u64::from(checked.is_err());
+        self.suit_limit();
         checked
     }
 
     pub(super) fn leave(&mut self, flow: FlowId, items: u32, priority: u8) {
         let items = u64::from(items);
         self.in_flight = self.in_flight.saturating_sub(items);
+        self.requests = self.requests.saturating_sub(1);
         let level = &mut self.by_priority[usize::from(priority.min(PRIORITY_MAX))];
         *level = level.saturating_sub(items);
         let Some(held) = self.held.get_mut(&flow) else { return };

@@ -96,6 +96,28 @@ fn a_tenant_below_its_share_finds_a_place_in_a_full_line() {
 }
 
 #[test]
+fn a_lone_tenant_whose_requests_have_many_items_is_not_refused_for_that() {
+    let (mut gate, now) = (Gate::new(GatePolicy::default()), Instant::now());
+    gate.add_model(MODEL, LimitPolicy::default());
+    let tenant = who("t", "c", Terms::default());
+    // Over HTTP the header does not say how many items there are.
+    let header = Ask { remaining: Some(MS(60_000)), ..ask() };
+    let large = Ask { items: 32, ..header };
+    let mut permits = Vec::new();
+    for round in 0_u64..200 {
+        let now = now + MS(round * 10);
+        gate.handle_load(MODEL, load(31 * 32), now);
+        let mut permit = gate.admit(&tenant, &header, now, 0).unwrap();
+        gate.specify(&mut permit, &large, 0).unwrap();
+        permits.push(permit);
+        if permits.len() == 32 {
+            gate.release(permits.remove(0), now);
+        }
+    }
+    assert_eq!(gate.counts().refused_all(), 0);
+}
+
+#[test]
 fn priority_and_deadline_are_clamped() {
     let (mut gate, now) = (gate(), Instant::now());
     let terms = Terms { priority_max: 2, deadline_max: MS(500), ..Terms::default() };

@@ -1,7 +1,7 @@
 //! What is refused before a call gets here: by the intake, by the look at its bytes, by decoding.
 //! These become problems like all others, counted and with a hint.
 
-use super::{CODE_KEY, status_of};
+use super::{CODE_KEY, early, status_of};
 use crate::Inference;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -18,9 +18,16 @@ pub(super) async fn measure<I: Inference>(
     next: Next,
 ) -> Response {
     let streamed = request.uri().path().ends_with("/ModelStreamInfer");
+    let asks_once = request.uri().path().ends_with("/ModelInfer");
     let held = inference.intake().request(); // until the call is answered
     request.extensions_mut().insert(held.clone());
-    let request = request.map(|body| held.measure(body, streamed));
+    let mut request = request.map(|body| held.measure(body, streamed));
+    if asks_once {
+        request = match early::admit(&*inference, request).await {
+            Ok(request) => request,
+            Err(refusal) => return *refusal,
+        };
+    }
     let response = next.run(request).await;
     let ours = response.headers().contains_key(CODE_KEY);
     match Status::from_header_map(response.headers()) {

@@ -1,5 +1,6 @@
 //! The calls.
 
+use super::early::Early;
 use super::generated::grpc_inference_service_server::GrpcInferenceService;
 use super::{refused, status_of};
 use crate::intake::Held;
@@ -46,20 +47,34 @@ impl<I: Inference> Service<I> {
         self.0.describe(&model, version)
     }
 
-    /// Answers one request. `last` tells whether it asked for the mark of a last response.
+    /// Answers one request, which may have its place already. Whether it asked for the mark of a last
+    /// response stands before the answer.
     async fn infer(
         &self,
         caller: &Caller,
+        early: Option<Early<I::Place>>,
         timeout: Option<Duration>,
         message: ModelInferRequest,
     ) -> (bool, Result<ModelInferResponse, Problem>) {
         let bytes = message.encoded_len() as u64;
-        let parsed = parse_request(message, timeout);
-        let parsed = parsed.and_then(|p| caller.check_model(&p.request.model).map(|()| p));
+        let parsed = parse_request(message, timeout).and_then(|parsed| {
+            caller.check_model(&parsed.request.model)?;
+            let place = early.map(|early| early.place_for(&parsed.request)).transpose()?;
+            Ok((parsed, place.flatten()))
+        });
         match parsed {
-            Ok(ParsedRequest { mut request, form }) => {
+            Ok((ParsedRequest { mut request, form }, place)) => {
                 caller.own(&mut request);
-                let result = self.infer_parsed(caller, bytes, request, &form).await;
+                let ask = Ask {
+                    model: &request.model,
+                    version: request.version,
+                    body_bytes: Some(bytes),
+                };
+                let place = place.map_or_else(|| self.0.admit(caller, &ask), Ok);
+                let result = match place {
+                    Ok(place) => self.infer_parsed(place, request, &form).await,
+                    Err(problem) => Err(problem),
+                };
                 (form.wants_final_response(), result)
             }
             Err(problem) => {
@@ -71,13 +86,10 @@ impl<I: Inference> Service<I> {
 
     async fn infer_parsed(
         &self,
-        caller: &Caller,
-        bytes: u64,
+        place: I::Place,
         request: protocol::infer::InferRequest,
         form: &oip::OutputForm,
     ) -> Result<ModelInferResponse, Problem> {
-        let ask = Ask { model: &request.model, version: request.version, body_bytes: Some(bytes) };
-        let place = self.0.admit(caller, &ask)?;
         let mut response = self.0.infer(place, request).await?;
         if form.wants_classes() {
             let model = self.0.describe(&response.model, Some(response.verdict.version))?;
@@ -171,7 +183,8 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
     ) -> Answer<ModelInferResponse> {
         let caller = Caller::of(request.extensions()).map_err(|p| status_of(&p))?;
         let timeout = deadline(request.metadata());
-        let (_, result) = self.infer(&caller, timeout, request.into_inner()).await;
+        let early = request.extensions().get::<Early<I::Place>>().cloned();
+        let (_, result) = self.infer(&caller, early, timeout, request.into_inner()).await;
         answer(result)
     }
 
@@ -193,7 +206,7 @@ impl<I: Inference> GrpcInferenceService for Service<I> {
                 let _memory = memory;
                 let message = message.map_err(|status| refused::count(&*service.0, status))?;
                 let id = message.id.clone();
-                let (last, result) = service.infer(&caller, None, message).await;
+                let (last, result) = service.infer(&caller, None, None, message).await;
                 Ok(stream_response(id, last, result))
             }
         });

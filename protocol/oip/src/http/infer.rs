@@ -14,6 +14,7 @@ use protocol::oip::{self, OutputForm, ParsedRequest, RenderedResponse};
 use protocol::problem::{Problem, ProblemCode};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 use tower_http::compression::predicate::SizeAbove;
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::decompression::RequestDecompressionLayer;
@@ -52,13 +53,15 @@ async fn answer<I: Inference>(
     named: Named,
     request: Request,
 ) -> Result<RenderedResponse, Problem> {
+    let began = Instant::now();
     let held = inference.intake().request(); // until the request is answered
     let refuse = |problem: &Problem| inference.refused(problem);
     let (parts, body) = request.into_parts();
     let (json_len, place) = match take_in(inference, caller, &named, &parts.headers) {
         Ok(taken) => taken,
         Err(problem) => {
-            discard(parts.version, &parts.headers, body).await;
+            discard(parts.version, &parts.headers, body);
+            inference.turned_away(began.elapsed());
             return Err(problem);
         }
     };

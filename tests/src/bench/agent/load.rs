@@ -2,7 +2,7 @@
 
 use super::super::Goal;
 use super::super::beside::groups::{self, Group};
-use super::super::beside::peers::Peers;
+use super::super::beside::peers::{Batching, Peers};
 use super::super::beside::servers::Server;
 use super::super::beside::subjects::Subject;
 use super::Part;
@@ -18,7 +18,7 @@ pub(super) fn measure(world: &World, agent: &Agent, short: bool) -> anyhow::Resu
         subject.ship(world)?;
         agent.wait_active(subject.model, 1)?;
     }
-    let peers = Peers::start(world.folder(), &subjects)?;
+    let peers = Peers::start(world.folder(), &subjects, &[Batching::Off])?;
     let servers: Vec<Server> = Server::of_agent(agent).into_iter().chain(peers.servers()).collect();
     let groups = groups::measure(&subjects, &servers, rounds, Duration::from_millis(time))?;
     let rows = groups.iter().flat_map(Group::rows).collect();

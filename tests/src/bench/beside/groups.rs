@@ -86,7 +86,8 @@ impl Group {
             let (request, found) = (subject.what, Found::default());
             Ok(Cell { server, request, in_flight, process, callers, found })
         };
-        let cells = servers.iter().map(cell).collect::<anyhow::Result<_>>()?;
+        let servers = servers.iter().filter(|server| server.matters_for(subject));
+        let cells = servers.map(cell).collect::<anyhow::Result<_>>()?;
         let yardstick = InProcess::new(subject)?;
         Ok(Self { yardstick, found: Found::default(), request: subject.what, cells })
     }

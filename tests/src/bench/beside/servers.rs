@@ -30,6 +30,8 @@ pub(in crate::bench) struct Server {
     pub(in crate::bench) address: SocketAddr,
     pub(in crate::bench) speech: Speech,
     pub(in crate::bench) process: u32,
+    /// Whether requests may share a run there, where the model allows it.
+    pub(in crate::bench) batches: bool,
     /// For servers that want a key, and speak TLS.
     pub(in crate::bench) secured: Option<Secured>,
 }
@@ -52,8 +54,14 @@ impl Server {
         let key = key["key"].as_str().context("no key")?;
         let tls = Tls::of_fleet(&world.cloud.ca_pem())?;
         let secured = Some(Secured { tls, authorization: format!("Bearer {key}") });
-        let server =
-            |name, speech| Self { name, address, speech, process, secured: secured.clone() };
+        let server = |name, speech| Self {
+            name,
+            address,
+            speech,
+            process,
+            batches: true,
+            secured: secured.clone(),
+        };
         Ok([server("cloud, HTTPS", Speech::Http), server("cloud, gRPC", Speech::Grpc)])
     }
 
@@ -62,8 +70,8 @@ impl Server {
         let process = agent.process().id();
         let (http, grpc) = (agent.address(), agent.grpc_address());
         [
-            Self::open("agent, HTTP", http, Speech::Http, process),
-            Self::open("agent, gRPC", grpc, Speech::Grpc, process),
+            Self::open("agent, HTTP", http, Speech::Http, process, false),
+            Self::open("agent, gRPC", grpc, Speech::Grpc, process, false),
         ]
     }
 
@@ -73,8 +81,15 @@ impl Server {
         address: SocketAddr,
         speech: Speech,
         process: u32,
+        batches: bool,
     ) -> Self {
-        Self { name, address, speech, process, secured: None }
+        Self { name, address, speech, process, batches, secured: None }
+    }
+
+    /// Whether it is worth asking: a peer that is configured to batch has its twin that is not, and
+    /// does the same where nothing can be batched.
+    pub(in crate::bench) fn matters_for(&self, subject: &Subject) -> bool {
+        subject.batches || !self.batches || self.secured.is_some()
     }
 
     pub(in crate::bench) fn target(&self, subject: &Subject) -> Target {

@@ -18,6 +18,8 @@ pub(in crate::bench) struct Subject {
     pub(in crate::bench) input: Tensor,
     pub(in crate::bench) output: &'static str,
     pub(in crate::bench) expected: Arc<Vec<f32>>,
+    /// Whether requests can share a run: its first dimension is one of items.
+    pub(in crate::bench) batches: bool,
     /// How many callers ask at once, one after the other.
     pub(in crate::bench) in_flight: &'static [usize],
 }
@@ -29,7 +31,16 @@ impl Subject {
         let input = Tensor::from_f32("x", vec![1, 64], &wave(64))?;
         let expected = in_process::answer(&onnx, &input)?;
         let (what, in_flight) = ("256 B", [1, 32].as_slice());
-        Ok(Self { model: "mlp", what, onnx, input, output: "y", expected, in_flight })
+        Ok(Self {
+            model: "mlp",
+            what,
+            onnx,
+            input,
+            output: "y",
+            expected,
+            batches: true,
+            in_flight,
+        })
     }
 
     /// A picture of floats in, 602,112 B, for a model that works for some milliseconds.
@@ -38,7 +49,16 @@ impl Subject {
         let input = Tensor::from_f32("image", vec![1, 3, 224, 224], &wave(3 * 224 * 224))?;
         let expected = in_process::answer(&onnx, &input)?;
         let (what, in_flight) = ("600 kB", [1, 8, 32].as_slice());
-        Ok(Self { model: "cnn", what, onnx, input, output: "logits", expected, in_flight })
+        Ok(Self {
+            model: "cnn",
+            what,
+            onnx,
+            input,
+            output: "logits",
+            expected,
+            batches: false,
+            in_flight,
+        })
     }
 
     /// Makes both models.

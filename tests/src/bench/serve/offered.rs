@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Offered load, of what the machine could answer if serving took nothing.
 const LEVELS: [f64; 8] = [0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2];
-const LEVELS_SHORT: [f64; 4] = [0.4, 0.7, 0.9, 1.1];
+const LEVELS_SHORT: [f64; 3] = [0.5, 0.8, 1.1];
 /// A server keeps up while so much of what is offered is answered in time.
 const KEEPS_UP: f64 = 0.95;
 
@@ -25,7 +25,7 @@ pub(super) fn measure(
 ) -> anyhow::Result<(Vec<Row>, Plot)> {
     let ceiling = ceiling_per_s(subject)?;
     let levels = if short { &LEVELS_SHORT[..] } else { &LEVELS };
-    let time = Duration::from_secs(if short { 1 } else { 6 });
+    let time = Duration::from_millis(if short { 700 } else { 6000 });
     let mut plot = Plot {
         title: format!("{} requests, open loop", subject.what),
         x: "offered, calls per second".to_owned(),
@@ -34,7 +34,8 @@ pub(super) fn measure(
         series: Vec::new(),
     };
     let mut rows = Vec::new();
-    for server in servers.iter().filter(|server| server.speech != Speech::Grpc) {
+    let servers = servers.iter().filter(|s| s.speech != Speech::Grpc && s.matters_for(subject));
+    for server in servers {
         let mut series = Series::new(server.name);
         for (seed, level) in (1..).zip(levels) {
             let per_s = ceiling * level;

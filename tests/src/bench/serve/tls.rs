@@ -20,7 +20,38 @@ const HEAD_BYTES: usize = 400;
 /// What is handed over at a time.
 const PIECE_BYTES: usize = 16 << 10;
 
-pub(super) fn row(subject: &Subject, groups: &[Group]) -> anyhow::Result<Row> {
+/// What it takes for each subject; then what the cloud costs without it.
+pub(super) fn rows(subjects: &[Subject], groups: &[Group]) -> anyhow::Result<Vec<Row>> {
+    let (mut taken, mut without) = (Vec::new(), Vec::new());
+    for subject in subjects {
+        let tls_ms = ms_per_call(subject)?;
+        let call_ms = median(&groups::found(groups, super::CLOUD, subject.what, 1)?.cpu_ms);
+        taken.push(Row(vec![
+            ("TLS alone, at the server", json!(subject.what)),
+            ("ms_per_call", json!(rounded(tls_ms))),
+            ("of_a_lone_call", json!(rounded(tls_ms / call_ms))),
+        ]));
+        for in_flight in subject.in_flight {
+            let found = groups::found(groups, super::CLOUD, subject.what, *in_flight)?;
+            let rounds = found.cpu_ms.iter().zip(&found.added_ms);
+            let (rest_ms, efficiency): (Vec<f64>, Vec<f64>) = rounds
+                .map(|(cpu_ms, added_ms)| {
+                    let rest_ms = cpu_ms - tls_ms;
+                    (rest_ms, (cpu_ms - added_ms) / rest_ms)
+                })
+                .unzip();
+            without.push(Row(vec![
+                ("cloud, HTTPS, less TLS", json!(subject.what)),
+                ("in_flight", json!(in_flight)),
+                ("cpu_ms_per_call", json!(rounded(median(&rest_ms)))),
+                ("cpu_efficiency", json!(rounded(median(&efficiency)))),
+            ]));
+        }
+    }
+    Ok(taken.into_iter().chain(without).collect())
+}
+
+fn ms_per_call(subject: &Subject) -> anyhow::Result<f64> {
     let question = HEAD_BYTES + subject.http_body().1.len();
     let answer = HEAD_BYTES + 4 * subject.expected.len();
     let mut pair = Pair::new()?;
@@ -28,13 +59,7 @@ pub(super) fn row(subject: &Subject, groups: &[Group]) -> anyhow::Result<Row> {
     for _ in 0..EXCHANGES {
         taken.push(pair.exchange(question, answer)?.as_secs_f64() * 1000.0);
     }
-    let tls_ms = median(&taken);
-    let call_ms = median(&groups::found(groups, super::CLOUD, subject.what, 1)?.cpu_ms);
-    Ok(Row(vec![
-        ("TLS alone, at the server", json!(subject.what)),
-        ("ms_per_call", json!(rounded(tls_ms))),
-        ("of_a_lone_call", json!(rounded(tls_ms / call_ms))),
-    ]))
+    Ok(median(&taken))
 }
 
 /// Both ends of a connection that stands.

@@ -19,6 +19,11 @@ struct Device {
     id: String,
     name: String,
     online: bool,
+    /// What carries the connection, and why that; absent without one.
+    #[serde(default)]
+    carrier: Option<String>,
+    #[serde(default)]
+    carrier_reason: String,
     last_seen_s: Option<i64>,
     agent_version: String,
     denied: bool,
@@ -81,7 +86,11 @@ impl Device {
     fn state(&self, now_s: i64) -> String {
         match self.last_seen_s {
             _ if self.denied => "denied".to_owned(),
-            _ if self.online => "connected".to_owned(),
+            _ if self.online => match (self.carrier.as_deref(), &*self.carrier_reason) {
+                (Some("tcp"), "udp_silent") => "connected over TCP (UDP is silent)".to_owned(),
+                (Some("tcp"), _) => "connected over TCP".to_owned(),
+                _ => "connected".to_owned(),
+            },
             Some(then_s) => format!("gone, seen {}", output::ago(then_s, now_s)),
             None => "never connected".to_owned(),
         }

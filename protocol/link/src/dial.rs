@@ -1,0 +1,282 @@
+//! Connections to a cloud, over whichever carrier answers: carries out what [`protocol::carrier`]
+//! decides.
+
+use crate::connection::{Connection, Ended};
+use crate::proxy::{Proxy, ProxyError};
+use crate::quic;
+use crate::tcp::{self, Peer};
+use protocol::carrier::{Carrier, Carriers, Plan, Wanted, alpn_over_tcp};
+use protocol::mux::Side;
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// For one way to the cloud: name, socket, proxy and handshake.
+const ATTEMPT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name.
+    #[error("{host} cannot be resolved")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The name has no address.
+    #[error("{0} has no address")]
+    NoAddress(String),
+    /// No certificate can bear this name.
+    #[error("no certificate can bear this name")]
+    Name(#[from] InvalidDnsNameError),
+    /// The socket.
+    #[error("no UDP socket")]
+    Socket(#[source] io::Error),
+    /// The configuration.
+    #[error("QUIC cannot be configured")]
+    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    /// Nothing was sent.
+    #[error("cannot connect")]
+    Start(#[from] quinn::ConnectError),
+    /// No connection over TCP.
+    #[error("no connection over TCP")]
+    Tcp(#[source] io::Error),
+    /// The proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The handshake.
+    #[error("{}", .0)]
+    Ended(Ended),
+}
+
+impl DialError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Proxy(error) => error.hint(),
+            _ => "",
+        }
+    }
+}
+
+/// Whom to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// A name or an address.
+    pub host: String,
+    /// The port, for UDP and TCP.
+    pub port: u16,
+    /// What the other end's certificate must bear.
+    pub server_name: String,
+}
+
+impl Target {
+    /// Its first address.
+    ///
+    /// # Errors
+    /// [`DialError::Resolve`] or [`DialError::NoAddress`].
+    pub async fn resolve(&self) -> Result<SocketAddr, DialError> {
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        let mut found =
+            found.map_err(|source| DialError::Resolve { host: self.host.clone(), source })?;
+        found.next().ok_or_else(|| DialError::NoAddress(self.host.clone()))
+    }
+}
+
+/// The ways to one cloud, and what is known of them.
+#[derive(Debug)]
+pub struct Dialler {
+    carriers: Mutex<Carriers>,
+    proxy: Option<Proxy>,
+}
+
+impl Dialler {
+    /// Nothing is known yet. A proxy is for TCP.
+    pub fn new(wanted: Wanted, proxy: Option<Proxy>) -> Self {
+        Self { carriers: Mutex::new(Carriers::new(wanted)), proxy }
+    }
+
+    fn carriers(&self) -> MutexGuard<'_, Carriers> {
+        self.carriers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects, over whichever carrier answers first by the rules. `tls` has the protocol's name over
+    /// QUIC.
+    ///
+    /// # Errors
+    /// [`DialError`], of the carrier that is preferred unless that was only silent.
+    pub async fn dial(
+        &self,
+        target: &Target,
+        tls: &rustls::ClientConfig,
+    ) -> Result<Connection, DialError> {
+        let Plan { first, then } = self.carriers().plan();
+        let connected = match then {
+            None => self.attempt(first, target, tls).await,
+            Some((second, after)) => {
+                let first = self.attempt(first, target, tls);
+                race(first, self.attempt(second, target, tls), after).await
+            }
+        };
+        connected.inspect(|connection| self.note(connection))
+    }
+
+    /// Connects over the same carrier as another connection.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial_over(
+        &self,
+        carrier: Carrier,
+        target: &Target,
+        tls: &rustls::ClientConfig,
+    ) -> Result<Connection, DialError> {
+        self.attempt(carrier, target, tls).await
+    }
+
+    fn note(&self, connection: &Connection) {
+        let entropy = u64::from_le_bytes(crate::entropy());
+        let (carrier, round_trip) = (connection.carrier(), connection.rtt());
+        self.carriers().handle_connected(carrier, round_trip, entropy, Instant::now());
+    }
+
+    /// Waits until something better than `connection` is there, for ever if it is the best: tries QUIC
+    /// beside TCP, again and again.
+    pub async fn better(
+        &self,
+        connection: &Connection,
+        target: &Target,
+        tls: impl Fn() -> Option<rustls::ClientConfig>,
+    ) -> Connection {
+        loop {
+            let probe_at = self.carriers().probe_at(Instant::now());
+            let (Carrier::Tcp, Some(at)) = (connection.carrier(), probe_at) else {
+                return std::future::pending().await;
+            };
+            tokio::time::sleep_until(at.into()).await;
+            if let Some(tls) = tls()
+                && let Ok(better) = self.attempt(Carrier::Quic, target, &tls).await
+            {
+                self.note(&better);
+                return better;
+            }
+            let entropy = u64::from_le_bytes(crate::entropy());
+            self.carriers().handle_probe_failed(entropy, Instant::now());
+        }
+    }
+
+    /// Why a connection is over this carrier.
+    pub fn why(&self, carrier: Carrier) -> &'static str {
+        self.carriers().why(carrier)
+    }
+
+    async fn attempt(
+        &self,
+        carrier: Carrier,
+        target: &Target,
+        tls: &rustls::ClientConfig,
+    ) -> Result<Connection, DialError> {
+        let connecting = async {
+            match carrier {
+                Carrier::Quic => over_quic(target, tls.clone()).await,
+                Carrier::Tcp => over_tcp(target, self.proxy.as_ref(), tls.clone()).await,
+            }
+        };
+        let connected = tokio::time::timeout(ATTEMPT_PATIENCE, connecting).await;
+        connected.unwrap_or(Err(DialError::Ended(Ended::Silent)))
+    }
+}
+
+/// The first success. The second begins after a while, or when the first has failed; not where the peer
+/// itself has spoken.
+async fn race(
+    first: impl Future<Output = Result<Connection, DialError>>,
+    second: impl Future<Output = Result<Connection, DialError>>,
+    after: Duration,
+) -> Result<Connection, DialError> {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let early = tokio::time::timeout(after, &mut first).await;
+    let failed = match early {
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(error)) => Some(error),
+        Err(_) => None,
+    };
+    if let Some(first_error) = failed {
+        return match first_error {
+            DialError::Ended(Ended::Certificate(_) | Ended::ByPeer { .. }) => Err(first_error),
+            other => second.await.map_err(|second| telling(other, second)),
+        };
+    }
+    tokio::select! {
+        won = &mut first => match won {
+            Ok(connection) => Ok(connection),
+            Err(error) => second.await.map_err(|second| telling(error, second)),
+        },
+        won = &mut second => match won {
+            Ok(connection) => Ok(connection),
+            Err(error) => first.await.map_err(|first| telling(first, error)),
+        },
+    }
+}
+
+/// The error that says more: silence says least.
+fn telling(first: DialError, second: DialError) -> DialError {
+    match (&first, &second) {
+        (DialError::Ended(Ended::Silent), DialError::Proxy(_) | DialError::Ended(_)) => second,
+        (DialError::Tcp(_) | DialError::Proxy(_), DialError::Ended(_)) => second,
+        _ => first,
+    }
+}
+
+async fn over_quic(target: &Target, tls: rustls::ClientConfig) -> Result<Connection, DialError> {
+    let address = target.resolve().await?;
+    let local = quic::local_address_for(address);
+    let endpoint = quic::endpoint(local).map_err(DialError::Socket)?;
+    let connecting = endpoint.connect_with(quic::client(tls)?, address, &target.server_name)?;
+    let connection = connecting.await.map_err(|ended| DialError::Ended(ended.into()))?;
+    Ok(Connection::of_client(connection, endpoint))
+}
+
+async fn over_tcp(
+    target: &Target,
+    proxy: Option<&Proxy>,
+    mut tls: rustls::ClientConfig,
+) -> Result<Connection, DialError> {
+    let name = ServerName::try_from(target.server_name.clone())?;
+    let known = |alpn: &Vec<u8>| alpn_over_tcp(alpn).map(<[u8]>::to_vec);
+    tls.alpn_protocols = tls.alpn_protocols.iter().filter_map(known).collect();
+    tls.enable_early_data = false;
+    let stream = match proxy {
+        Some(proxy) => proxy.connect(&target.host, target.port).await?,
+        None => {
+            target.resolve().await?; // so that a wrong name is told from a closed port
+            let connecting = TcpStream::connect((target.host.as_str(), target.port));
+            connecting.await.map_err(DialError::Tcp)?
+        }
+    };
+    tcp::tune(&stream);
+    let address = stream.peer_addr().map_err(DialError::Tcp)?;
+    let began = Instant::now();
+    let connecting = TlsConnector::from(Arc::new(tls)).connect(name, stream);
+    let stream = connecting.await.map_err(|error| DialError::Ended(tcp::lost(&error)))?;
+    let round_trip = began.elapsed(); // TLS 1.3 takes one
+    let session = stream.get_ref().1;
+    let peer = Peer {
+        address,
+        certificates: session.peer_certificates().unwrap_or_default().to_vec(),
+        protocol: session.alpn_protocol().unwrap_or_default().to_vec(),
+    };
+    if peer.protocol.is_empty() {
+        let why = "the server at this port does not speak Outrigger's protocol over TCP";
+        return Err(DialError::Ended(Ended::Broken(why.into())));
+    }
+    Ok(tcp::Connection::start(stream, Side::Opens, peer, round_trip).into())
+}

@@ -1,0 +1,204 @@
+//! The two carriers beside each other on loopback: the same frames, 600 KiB up and a few bytes back, 64 in
+//! flight, over one QUIC connection and multiplexed over one TLS connection over TCP. Both ends are in this
+//! process, and nothing runs a model: what is measured is the carrier.
+
+use super::{BenchReport, Goal, Row, rounded};
+use crate::statistics::{median, percentile_ms};
+use crate::world::CpuMeter;
+use anyhow::Context;
+use bytes::Bytes;
+use link::connection::Connection;
+use link::dial::{Dialler, Target};
+use link::frames;
+use link::quic;
+use link::tcp::{self, Peer};
+use link::tls::{self, Identity};
+use protocol::ALPN_AGENT;
+use protocol::carrier::{Carrier, Wanted, alpn_over_tcp};
+use protocol::mux::Side;
+use protocol::wire::{BlobHeader, BlobRequest};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+const REQUEST_BYTES: usize = 600 << 10;
+const IN_FLIGHT: usize = 64;
+/// Of the fallback's throughput.
+const SHARE_GOAL: f64 = 0.5;
+const SHARE_STRETCH: f64 = 0.7;
+
+/// Measures.
+///
+/// # Errors
+/// A connection that breaks.
+pub fn run(short: bool) -> anyhow::Result<BenchReport> {
+    let (rounds, time) = if short { (3, 400) } else { (9, 2000) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(measure(rounds, Duration::from_millis(time)))
+}
+
+async fn measure(rounds: usize, time: Duration) -> anyhow::Result<BenchReport> {
+    let fleet = Fleet::new()?;
+    let carriers =
+        [(Carrier::Quic, fleet.connect_quic().await?), (Carrier::Tcp, fleet.connect_tcp().await?)];
+    for (_, connection) in &carriers {
+        ask_for(connection, time / 4).await?; // congestion windows open
+    }
+    let mut measured: [Vec<Round>; 2] = Default::default();
+    for _ in 0..rounds {
+        for (index, (_, connection)) in carriers.iter().enumerate() {
+            measured[index].push(ask_for(connection, time).await?);
+        }
+    }
+    let rows = carriers
+        .iter()
+        .zip(&measured)
+        .map(|((carrier, connection), rounds)| row(*carrier, connection, rounds));
+    let shares: Vec<f64> =
+        measured[0].iter().zip(&measured[1]).map(|(q, t)| q.per_s / t.per_s).collect();
+    let share = median(&shares);
+    let name = "requests a second over QUIC, as a share of those over TLS and TCP";
+    let stretch = "the same, stretch";
+    let goals = vec![
+        Goal::at_least(name, SHARE_GOAL, share),
+        Goal::at_least(stretch, SHARE_STRETCH, share),
+    ];
+    Ok(BenchReport { name: "link", rows: rows.collect(), goals })
+}
+
+/// What was measured in one round.
+struct Round {
+    per_s: f64,
+    cpu_ms: f64,
+    took: Vec<Duration>,
+}
+
+fn row(carrier: Carrier, connection: &Connection, rounds: &[Round]) -> Row {
+    let per_s = median(&rounds.iter().map(|round| round.per_s).collect::<Vec<_>>());
+    let cpu_ms = median(&rounds.iter().map(|round| round.cpu_ms).collect::<Vec<_>>());
+    let took: Vec<Duration> = rounds.iter().flat_map(|round| round.took.clone()).collect();
+    let counts = connection.counts();
+    let name = match carrier {
+        Carrier::Quic => "QUIC",
+        Carrier::Tcp => "streams over TLS and TCP",
+    };
+    Row(vec![
+        ("carrier", json!(name)),
+        ("per_s", json!(rounded(per_s))),
+        ("mb_per_s", json!(rounded(per_s * REQUEST_BYTES as f64 / 1e6))),
+        ("cpu_ms", json!(rounded(cpu_ms))),
+        ("p50_ms", json!(rounded(percentile_ms(&took, 50.0)))),
+        ("p99_ms", json!(rounded(percentile_ms(&took, 99.0)))),
+        ("packets_lost", json!(counts.lost_packets)),
+    ])
+}
+
+/// Asks for so long.
+async fn ask_for(connection: &Connection, time: Duration) -> anyhow::Result<Round> {
+    let data = Bytes::from(vec![7; REQUEST_BYTES]);
+    let (began, cpu) = (Instant::now(), CpuMeter::start(&[std::process::id()])?);
+    let end = began + time;
+    let mut callers = JoinSet::new();
+    for _ in 0..IN_FLIGHT {
+        let (connection, data) = (connection.clone(), data.clone());
+        callers.spawn(async move {
+            let mut took = Vec::new();
+            while Instant::now() < end {
+                let began = Instant::now();
+                ask(&connection, &data).await?;
+                took.push(began.elapsed());
+            }
+            anyhow::Ok(took)
+        });
+    }
+    let mut took = Vec::new();
+    while let Some(caller) = callers.join_next().await {
+        took.extend(caller??);
+    }
+    let per_s = took.len() as f64 / began.elapsed().as_secs_f64();
+    let cpu_ms = cpu.seconds()? * 1000.0 / took.len() as f64;
+    Ok(Round { per_s, cpu_ms, took })
+}
+
+async fn ask(connection: &Connection, data: &Bytes) -> anyhow::Result<()> {
+    let (mut send, mut receive) = connection.open_bi().await?;
+    let head = BlobRequest { sha256: String::new(), offset: data.len() as u64 };
+    frames::send_last(&mut send, &head, [data.clone()]).await?;
+    let answer: BlobHeader = frames::receive(&mut receive).await?;
+    anyhow::ensure!(answer.size_bytes == data.len() as u64, "another answer");
+    Ok(())
+}
+
+async fn serve(connection: Connection) {
+    while let Ok((mut send, mut receive)) = connection.accept_bi().await {
+        tokio::spawn(async move {
+            let head: BlobRequest = frames::receive(&mut receive).await?;
+            let data = frames::receive_raw(&mut receive, &[head.offset]).await?;
+            let size_bytes = data.iter().map(|piece| piece.len() as u64).sum();
+            frames::send_last(&mut send, &BlobHeader { size_bytes, offset: 0 }, []).await
+        });
+    }
+}
+
+/// A CA, and a server of it.
+struct Fleet {
+    ca: CertificateDer<'static>,
+    server: Identity,
+}
+
+impl Fleet {
+    fn new() -> anyhow::Result<Self> {
+        let key = || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256);
+        let (ca_key, key) = (key()?, key()?);
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&ca_key)?.der().clone();
+        let leaf = CertificateParams::new(["127.0.0.1".to_owned()])?;
+        let leaf = leaf.signed_by(&key, &Issuer::new(params, &ca_key))?;
+        let chain = vec![leaf.der().clone(), ca.clone()];
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        Ok(Self { ca, server: Identity { chain, key } })
+    }
+
+    async fn connect_quic(&self) -> anyhow::Result<Connection> {
+        let tls = tls::server(self.server.clone(), None, &[ALPN_AGENT])?;
+        let endpoint = quic::listener("127.0.0.1:0".parse()?, quic::server(tls)?, &[0; 32])?;
+        let address = endpoint.local_addr()?;
+        tokio::spawn(async move {
+            let connection = endpoint.accept().await?.await.ok()?;
+            serve(connection.into()).await;
+            Some(endpoint)
+        });
+        self.connect(address, Wanted::Quic).await
+    }
+
+    async fn connect_tcp(&self) -> anyhow::Result<Connection> {
+        let alpn = alpn_over_tcp(ALPN_AGENT).context("a name over TCP")?;
+        let tls = TlsAcceptor::from(Arc::new(tls::server(self.server.clone(), None, &[alpn])?));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        tokio::spawn(async move {
+            let (stream, address) = listener.accept().await?;
+            tcp::tune(&stream);
+            let stream = tls.accept(stream).await?;
+            let peer = Peer { address, certificates: vec![], protocol: alpn.to_vec() };
+            let connection = tcp::Connection::start(stream, Side::Accepts, peer, Duration::ZERO);
+            serve(connection.into()).await;
+            std::io::Result::Ok(())
+        });
+        self.connect(address, Wanted::Tcp).await
+    }
+
+    async fn connect(&self, address: SocketAddr, wanted: Wanted) -> anyhow::Result<Connection> {
+        let tls = tls::client(&self.ca, None, ALPN_AGENT)?;
+        let host = address.ip().to_string();
+        let target = Target { server_name: host.clone(), host, port: address.port() };
+        Ok(Dialler::new(wanted, None).dial(&target, &tls).await?)
+    }
+}
