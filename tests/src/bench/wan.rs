@@ -98,6 +98,7 @@ pub fn run(short: bool) -> anyhow::Result<Option<BenchReport>> {
         }
         Err(error) => return Err(error),
     };
+    anyhow::ensure!(lab.set_tcp(ways::TCP), "the system has no Cubic");
     let name = CLOUD.to_string();
     let start = || {
         let world = World::start_at(IpAddr::V4(CLOUD), &["--name", &name])?;
@@ -119,6 +120,8 @@ pub fn run(short: bool) -> anyhow::Result<Option<BenchReport>> {
             goals.extend(beside.1);
         }
     }
+    let degraded = ways.degraded(&lab)? as f64;
+    goals.push(Goal::at_most("deferrals that the device had to answer itself", 0.0, degraded));
     lab.set(LINKS[0].1);
     drop(ways);
     let (row, moved) = moving::measure(&lab, &world, &subjects[0], amount.moves)?;

@@ -6,8 +6,12 @@ use crate::bench::beside::subjects::Subject;
 use crate::lab::Lab;
 use crate::load::{Ask, Callers, Target};
 use crate::world::{Agent, AgentOptions, World};
+use anyhow::Context;
 use serde_json::{Value, json};
 use std::time::Duration;
+
+/// What TCP does about congestion, as Linux comes.
+pub(super) const TCP: &str = "cubic";
 
 /// How the cloud is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +22,8 @@ pub(super) enum Way {
     Tcp,
     /// All callers over one TCP connection.
     Grpc,
+    /// The same, with BBR in the place of Cubic at both ends.
+    GrpcBbr,
     /// Each caller over a TCP connection of its own.
     Https,
 }
@@ -28,6 +34,7 @@ impl Way {
             Self::Quic => "deferral, QUIC",
             Self::Tcp => "deferral, fallback to TCP",
             Self::Grpc => "gRPC, one TCP connection",
+            Self::GrpcBbr => "gRPC, one TCP connection, BBR",
             Self::Https => "HTTPS, 64 TCP connections",
         }
     }
@@ -36,7 +43,7 @@ impl Way {
 /// Callers that are connected.
 pub(super) struct Ways {
     callers: Vec<(Way, Callers)>,
-    _agents: [Agent; 2],
+    agents: [Agent; 2],
 }
 
 /// A deferral that is asked of the cloud at once.
@@ -52,6 +59,14 @@ pub(super) fn deferral(agent: &Agent, subject: &Subject, timeout_us: u64) -> Tar
     let address = agent.address();
     let ask = Ask::post(address, &path, &headers, &whole);
     Target { address, ask, expected: subject.expected.clone(), tls: None }
+}
+
+/// Answers that this agent gave itself.
+pub(super) fn degraded(lab: &Lab, agent: &Agent) -> anyhow::Result<u64> {
+    let status = lab.device.inside(|| agent.status())??;
+    let answers = &status["counters"]["answers"];
+    let count = |name: &str| answers[name].as_u64().context("no counters");
+    Ok(count("edge_degraded")? + count("edge")?)
 }
 
 /// An agent on the device's side.
@@ -86,13 +101,22 @@ impl Ways {
             (Way::Grpc, grpc.target(subject)),
             (Way::Https, https.target(subject)),
         ];
-        let connect = || {
-            let connected = targets
-                .iter()
-                .map(|(way, target)| anyhow::Ok((*way, Callers::connect(target, IN_FLIGHT)?)));
-            connected.collect::<anyhow::Result<Vec<_>>>()
-        };
-        Ok(Self { callers: lab.device.inside(connect)??, _agents: [quic, tcp] })
+        let connect =
+            |target: &Target| lab.device.inside(|| Callers::connect(target, IN_FLIGHT))?;
+        let mut callers = Vec::new();
+        for (way, target) in &targets {
+            callers.push((*way, connect(target)?));
+        }
+        if lab.set_tcp("bbr") {
+            callers.push((Way::GrpcBbr, connect(&grpc.target(subject))?));
+            anyhow::ensure!(lab.set_tcp(TCP), "Cubic again");
+        }
+        Ok(Self { callers, agents: [quic, tcp] })
+    }
+
+    /// Answers that the agents gave themselves, because the cloud's did not come.
+    pub(super) fn degraded(&self, lab: &Lab) -> anyhow::Result<u64> {
+        self.agents.iter().map(|agent| degraded(lab, agent)).sum()
     }
 
     /// All ways in turn, round by round.
