@@ -22,6 +22,8 @@ pub const DEVICE_ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 211, 55, 3);
 /// Where the cloud is.
 pub const CLOUD: Ipv4Addr = Ipv4Addr::new(10, 211, 55, 2);
 
+/// Per namespace, as the thread that writes it sees it.
+const TCP_CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 /// The name of each end's device.
 const END: &str = "lab0";
 
@@ -49,6 +51,12 @@ impl Lab {
         }
         let pipe = Pipe::start(device_end, cloud_end, link, seed).context("no relay")?;
         Ok(Self { device, cloud, pipe })
+    }
+
+    /// What new TCP connections of both sides do about congestion; whether the system has that.
+    pub fn set_tcp(&self, congestion: &str) -> bool {
+        let set = || std::fs::write(TCP_CONGESTION, congestion).is_ok();
+        [&self.device, &self.cloud].iter().all(|side| side.inside(set).is_ok_and(|set| set))
     }
 
     /// From now on the link is like this.

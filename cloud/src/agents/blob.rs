@@ -2,7 +2,8 @@
 //! urgent is to be sent.
 
 use bytes::BytesMut;
-use link::connection::{RecvStream, SendStream};
+use fleet::background::Background;
+use link::connection::{Connection, RecvStream, SendStream};
 use link::frames::{self, LinkError};
 use protocol::codec::FrameHeader;
 use protocol::id::{ContentHash, InvalidName};
@@ -10,6 +11,7 @@ use protocol::mux::Priority;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire;
 use std::io::SeekFrom;
+use std::time::Instant;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -17,8 +19,8 @@ use super::answer_problem;
 use super::session::{Session, StreamError};
 use crate::state::Cloud;
 
-/// Read from the disk at a time.
-const CHUNK_BYTES: usize = 64 << 10;
+/// Read from the disk, and sent, at a time: little that stands together before an answer.
+const CHUNK_BYTES: usize = 16 << 10;
 
 /// Serves one blob stream.
 pub(super) async fn serve(
@@ -30,7 +32,10 @@ pub(super) async fn serve(
     let request: wire::BlobRequest = frames::message(&mut recv, header).await?;
     send.set_priority(Priority::Blob);
     match open(session, &request).await {
-        Ok(blob) => Ok(pour(&session.cloud, &session.device, &mut send, blob).await?),
+        Ok(blob) => {
+            let to = (&session.connection, &session.device as &(dyn std::fmt::Display + Sync));
+            Ok(pour(&session.cloud, to, &mut send, blob).await?)
+        }
         Err(problem) => {
             session.cloud.events.blob_refused(&session.device, &problem);
             Ok(answer_problem(&mut send, &mut recv, problem).await?)
@@ -82,20 +87,25 @@ pub(crate) async fn open_at(
     Ok(Open { hash, file, size_bytes, offset })
 }
 
-/// Sends what was opened, to its end.
+/// Sends what was opened, to its end, no faster than the connection takes without a queue.
 pub(crate) async fn pour(
     cloud: &Cloud,
-    asker: &(dyn std::fmt::Display + Sync),
+    (connection, asker): (&Connection, &(dyn std::fmt::Display + Sync)),
     send: &mut SendStream,
     mut blob: Open,
 ) -> Result<(), LinkError> {
     let header = wire::BlobHeader { size_bytes: blob.size_bytes, offset: blob.offset };
     frames::send(send, &header).await?;
+    let mut pace = Background::new(Instant::now());
     loop {
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
         match blob.file.read_buf(&mut chunk).await {
             Ok(0) => break,
-            Ok(_) => send.write_chunk(chunk.freeze()).await?,
+            Ok(bytes) => {
+                send.write_chunk(chunk.freeze()).await?;
+                let next = pace.handle_sent(bytes, connection.rtt(), Instant::now());
+                tokio::time::sleep_until(next.into()).await;
+            }
             Err(error) => {
                 cloud.events.internal_error(&error);
                 send.reset(ProblemCode::Internal);

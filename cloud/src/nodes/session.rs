@@ -231,7 +231,7 @@ impl Session {
         };
         match opened {
             Ok(open) => {
-                blob::pour(&self.cloud, &self.node.id, &mut send, open).await?;
+                blob::pour(&self.cloud, (&self.connection, &self.node.id), &mut send, open).await?;
                 Ok(())
             }
             Err(problem) => {

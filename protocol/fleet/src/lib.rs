@@ -8,6 +8,7 @@
 pub mod access;
 pub mod admission;
 pub mod attempts;
+pub mod background;
 pub mod batch;
 pub mod desired;
 pub mod enrol;

@@ -98,6 +98,7 @@ pub fn run(short: bool) -> anyhow::Result<Option<BenchReport>> {
         }
         Err(error) => return Err(error),
     };
+    anyhow::ensure!(lab.set_tcp(ways::TCP), "the system has no Cubic");
     let name = CLOUD.to_string();
     let start = || {
         let world = World::start_at(IpAddr::V4(CLOUD), &["--name", &name])?;

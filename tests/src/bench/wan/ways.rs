@@ -9,6 +9,9 @@ use crate::world::{Agent, AgentOptions, World};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// What TCP does about congestion, as Linux comes.
+pub(super) const TCP: &str = "cubic";
+
 /// How the cloud is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
@@ -18,6 +21,8 @@ pub(super) enum Way {
     Tcp,
     /// All callers over one TCP connection.
     Grpc,
+    /// The same, with BBR in the place of Cubic at both ends.
+    GrpcBbr,
     /// Each caller over a TCP connection of its own.
     Https,
 }
@@ -28,6 +33,7 @@ impl Way {
             Self::Quic => "deferral, QUIC",
             Self::Tcp => "deferral, fallback to TCP",
             Self::Grpc => "gRPC, one TCP connection",
+            Self::GrpcBbr => "gRPC, one TCP connection, BBR",
             Self::Https => "HTTPS, 64 TCP connections",
         }
     }
@@ -86,13 +92,17 @@ impl Ways {
             (Way::Grpc, grpc.target(subject)),
             (Way::Https, https.target(subject)),
         ];
-        let connect = || {
-            let connected = targets
-                .iter()
-                .map(|(way, target)| anyhow::Ok((*way, Callers::connect(target, IN_FLIGHT)?)));
-            connected.collect::<anyhow::Result<Vec<_>>>()
-        };
-        Ok(Self { callers: lab.device.inside(connect)??, _agents: [quic, tcp] })
+        let connect =
+            |target: &Target| lab.device.inside(|| Callers::connect(target, IN_FLIGHT))?;
+        let mut callers = Vec::new();
+        for (way, target) in &targets {
+            callers.push((*way, connect(target)?));
+        }
+        if lab.set_tcp("bbr") {
+            callers.push((Way::GrpcBbr, connect(&grpc.target(subject))?));
+            anyhow::ensure!(lab.set_tcp(TCP), "Cubic again");
+        }
+        Ok(Self { callers, _agents: [quic, tcp] })
     }
 
     /// All ways in turn, round by round.
