@@ -48,6 +48,7 @@ fn carrier(agent: &Agent, carrier: &str, reason: &str) {
 /// What became of requests that were asked of the cloud, without a pause, while something happened.
 struct Load {
     answered: u64,
+    /// Those without any answer, and those that the device answered itself.
     lost: Vec<String>,
 }
 
@@ -64,9 +65,13 @@ fn under_load(agent: &Agent, happens: impl FnOnce(&AtomicU64)) -> Load {
             last = over.load(SeqCst);
             let parameters = json!({ "placement": "cloud", "timeout": TIMEOUT_US });
             let response = ask(&mut client, images.pixels(index), &parameters).unwrap();
-            match response.status {
-                200 => _ = answered.fetch_add(1, SeqCst),
-                _ => lost.push(format!("{:?}", response.json())),
+            let said = match response.status {
+                200 => response.split().unwrap().0["parameters"].clone(),
+                _ => response.json().unwrap(),
+            };
+            match said["placement"] == "cloud" {
+                true => _ = answered.fetch_add(1, SeqCst),
+                false => lost.push(said.to_string()),
             }
         }
         lost
@@ -132,8 +137,10 @@ fn udp_is_blocked_while_requests_are_under_way() {
         carrier(&agent, "tcp", "udp_silent");
         answered_more(answered, 100);
     });
+    // Each is asked anew over TCP, if that is there within a second; else the device answers itself.
+    let whole = |verdict: &String| verdict.contains("edge-degraded");
+    assert!(load.lost.len() <= CALLERS && load.lost.iter().all(whole), "{:?}", load.lost);
     assert!(load.answered >= 200, "{:?}", load.lost);
-    assert!(load.lost.is_empty(), "{:?}", load.lost);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 use ::link::connection::Connection;
 use ::link::frames::{self, LinkError};
+use protocol::carrier::Carrier;
 use protocol::wire::{NodeState, Pulse};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ const CHANGE_PATH_AFTER_ROUNDS: u32 = 2;
 const DEAD_AFTER: Duration = Duration::from_millis(600);
 /// As many rounds as that.
 const DEAD_AFTER_ROUNDS: u32 = 4;
+/// The same over TCP, where everything waits for a packet that was lost twice.
+const DEAD_AFTER_OVER_TCP: Duration = Duration::from_secs(2);
 
 /// The requests that wait for one node.
 #[derive(Debug, Default)]
@@ -158,7 +161,11 @@ impl Heard {
             return Silence::Short;
         }
         let silent = now.at.saturating_duration_since(self.at);
-        if silent >= DEAD_AFTER.max(connection.rtt() * DEAD_AFTER_ROUNDS) {
+        let dead_after = match connection.carrier() {
+            Carrier::Quic => DEAD_AFTER,
+            Carrier::Tcp => DEAD_AFTER_OVER_TCP,
+        };
+        if silent >= dead_after.max(connection.rtt() * DEAD_AFTER_ROUNDS) {
             return Silence::Dead;
         }
         let try_another = CHANGE_PATH_AFTER.max(connection.rtt() * CHANGE_PATH_AFTER_ROUNDS);

@@ -122,8 +122,9 @@ impl Dialler {
         let connected = match then {
             None => self.attempt(first, target, tls).await,
             Some((second, after)) => {
-                let first = self.attempt(first, target, tls);
-                race(first, self.attempt(second, target, tls), after).await
+                let second = self.attempt(second, target, tls);
+                let runner = self.attempt(first, target, tls);
+                race(runner, second, after, first == Carrier::Quic).await
             }
         };
         connected.inspect(|connection| self.note(connection))
@@ -196,11 +197,12 @@ impl Dialler {
 }
 
 /// The first success. The second begins after a while, or when the first has failed; not where the peer
-/// itself has spoken.
+/// itself has spoken, and is to be believed: over TCP it may have been somebody in between.
 async fn race(
     first: impl Future<Output = Result<Connection, DialError>>,
     second: impl Future<Output = Result<Connection, DialError>>,
     after: Duration,
+    believed: bool,
 ) -> Result<Connection, DialError> {
     let (mut first, mut second) = (pin!(first), pin!(second));
     let early = tokio::time::timeout(after, &mut first).await;
@@ -211,7 +213,9 @@ async fn race(
     };
     if let Some(first_error) = failed {
         return match first_error {
-            DialError::Ended(Ended::Certificate(_) | Ended::ByPeer { .. }) => Err(first_error),
+            DialError::Ended(Ended::Certificate(_) | Ended::ByPeer { .. }) if believed => {
+                Err(first_error)
+            }
             other => second.await.map_err(|second| telling(other, second)),
         };
     }

@@ -120,6 +120,8 @@ pub fn run(short: bool) -> anyhow::Result<Option<BenchReport>> {
             goals.extend(beside.1);
         }
     }
+    let degraded = ways.degraded(&lab)? as f64;
+    goals.push(Goal::at_most("deferrals that the device had to answer itself", 0.0, degraded));
     lab.set(LINKS[0].1);
     drop(ways);
     let (row, moved) = moving::measure(&lab, &world, &subjects[0], amount.moves)?;

@@ -1,7 +1,7 @@
 //! A device whose address changes under load, as when it goes from one network to another: whether any
 //! request is lost, and for how long nothing is answered.
 
-use super::ways::{agent, deferral};
+use super::ways::{agent, deferral, degraded};
 use super::{IN_FLIGHT, LINKS, ms};
 use crate::bench::beside::subjects::Subject;
 use crate::bench::{Goal, Row, rounded};
@@ -42,6 +42,7 @@ pub(super) fn measure(
     let asked = asked.map_err(|_| anyhow::anyhow!("the callers panicked"))?;
     let lost = asked.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
     let took = asked.unwrap_or_default();
+    let degraded = degraded(lab, &agent)?;
     let status = lab.device.inside(|| agent.status())??;
     let connects = status["counters"]["link"]["connects"].as_u64().unwrap_or(0);
     let longest_ms = percentile_ms(&took, 100.0);
@@ -49,11 +50,12 @@ pub(super) fn measure(
         ("changes of address", json!(moves)),
         ("answers", json!(took.len())),
         ("lost", json!(lost)),
+        ("answered by the device", json!(degraded)),
         ("connections", json!(connects)),
         ("longest_ms", json!(rounded(longest_ms))),
     ]);
     let round_trip_ms = LINKS[0].1.one_way.as_secs_f64() * 2000.0;
-    let lost = f64::from(u8::from(!lost.is_empty() || connects != 1));
+    let lost = f64::from(u8::from(!lost.is_empty() || degraded > 0 || connects != 1));
     Ok((
         row,
         [

@@ -6,6 +6,7 @@ use crate::bench::beside::subjects::Subject;
 use crate::lab::Lab;
 use crate::load::{Ask, Callers, Target};
 use crate::world::{Agent, AgentOptions, World};
+use anyhow::Context;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ impl Way {
 /// Callers that are connected.
 pub(super) struct Ways {
     callers: Vec<(Way, Callers)>,
-    _agents: [Agent; 2],
+    agents: [Agent; 2],
 }
 
 /// A deferral that is asked of the cloud at once.
@@ -58,6 +59,14 @@ pub(super) fn deferral(agent: &Agent, subject: &Subject, timeout_us: u64) -> Tar
     let address = agent.address();
     let ask = Ask::post(address, &path, &headers, &whole);
     Target { address, ask, expected: subject.expected.clone(), tls: None }
+}
+
+/// Answers that this agent gave itself.
+pub(super) fn degraded(lab: &Lab, agent: &Agent) -> anyhow::Result<u64> {
+    let status = lab.device.inside(|| agent.status())??;
+    let answers = &status["counters"]["answers"];
+    let count = |name: &str| answers[name].as_u64().context("no counters");
+    Ok(count("edge_degraded")? + count("edge")?)
 }
 
 /// An agent on the device's side.
@@ -102,7 +111,12 @@ impl Ways {
             callers.push((Way::GrpcBbr, connect(&grpc.target(subject))?));
             anyhow::ensure!(lab.set_tcp(TCP), "Cubic again");
         }
-        Ok(Self { callers, _agents: [quic, tcp] })
+        Ok(Self { callers, agents: [quic, tcp] })
+    }
+
+    /// Answers that the agents gave themselves, because the cloud's did not come.
+    pub(super) fn degraded(&self, lab: &Lab) -> anyhow::Result<u64> {
+        self.agents.iter().map(|agent| degraded(lab, agent)).sum()
     }
 
     /// All ways in turn, round by round.
