@@ -42,6 +42,8 @@ pub const RECIPE_FILE: &str = "model.toml";
 pub const PROBES: usize = 64;
 const LABELS_FILE: &str = "labels.json";
 const PROBES_FILE: &str = "probes.pb";
+/// What `outrigger model compress` says of its work.
+const REPORT_FILES: [&str; 2] = ["report.json", "report.html"];
 
 /// Why a bundle could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +160,11 @@ impl Author {
         self.recipe.variants.onnx(variant).is_some()
     }
 
+    /// That variant's ONNX file.
+    pub fn onnx(&self, variant: Variant) -> Option<PathBuf> {
+        self.recipe.variants.onnx(variant).map(|onnx| self.folder.join(onnx))
+    }
+
     /// Makes the bundle of one variant in `out`, a new or empty folder, and returns its manifest,
     /// unsigned.
     ///
@@ -221,10 +228,14 @@ impl Author {
         let labels = self.recipe.classes.as_ref().and_then(|c| c.labels.as_deref());
         let labels = labels.map(|labels| (labels, LABELS_FILE));
         let steps = steps.iter().map(|file| (file.source.as_str(), file.name.as_str()));
+        let report = self.recipe.variants.report(variant);
+        let sources =
+            report.map(|folder| REPORT_FILES.map(|name| (format!("{folder}/{name}"), name)));
+        let report = sources.iter().flatten().map(|(source, name)| (source.as_str(), *name));
         let mut names = vec![PROBES_FILE];
         let path = out.join(PROBES_FILE);
         fs::write(&path, probes.encode_to_vec()).map_err(io_error(&path))?;
-        for (source, name) in onnx.into_iter().chain(labels).chain(steps) {
+        for (source, name) in onnx.into_iter().chain(labels).chain(steps).chain(report) {
             let source = self.folder.join(source);
             fs::copy(&source, out.join(name)).map_err(io_error(&source))?;
             names.push(name);

@@ -3,6 +3,7 @@
 pub mod agent;
 mod beside;
 pub mod cascade;
+pub mod compress;
 pub mod drift;
 pub mod footprint;
 pub mod gpu;

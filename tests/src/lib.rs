@@ -6,7 +6,7 @@
 //! nobody here wrote; [`simulation`] is the whole system in one thread under one seed, over the links of
 //! [`network`], which [`relay`] makes of real packets; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
 //! [`callers`] are the programs and devices that call a cloud. [`demo`], [`mod@bench`], [`deadlines`],
-//! [`pipelines`], [`power_cut`], [`soak`], [`swap`] and [`overload`] are what `cargo xtask` runs under
+//! [`pipelines`], [`power_cut`], [`soak`], [`swap`], [`fuzz`] and [`overload`] are what `cargo xtask` runs under
 //! those names; [`architecture`] holds the rules of the code base.
 
 pub mod architecture;
@@ -20,6 +20,7 @@ pub mod faketime;
 pub mod fashion;
 pub mod floods;
 pub mod foreign;
+pub mod fuzz;
 pub mod gate;
 pub mod grpc;
 pub mod hostile;

@@ -89,10 +89,18 @@ impl Environment {
     /// # Errors
     /// It fails; with what it printed.
     pub fn run(&self, script: &str, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.command(script).args(arguments).output()?;
-        check(script, &output)?;
-        Ok(String::from_utf8(output.stdout)?)
+        output(self.command(script).args(arguments))
     }
+}
+
+/// What a program prints to stdout.
+///
+/// # Errors
+/// It fails; with what it printed.
+pub fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output()?;
+    check("the script", &output)?;
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn check(what: &str, output: &Output) -> anyhow::Result<()> {

@@ -2,13 +2,19 @@
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
 use compress::search::{Goal, Options, Search};
+use models::authoring::Author;
 use models::authoring::dataset::Dataset;
 use models::backend::{Backend, SessionOptions};
+use models::bundle::{Bundle, BundleError};
 use models::onnx::Model;
 use models::ort_backend::{OrtBackend, find_library};
 use outrigger_tests::python::Environment;
-use outrigger_tests::world::fashion;
+use outrigger_tests::world::{eventually, fashion, program};
+use protocol::id::{Variant, Version};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 const PACKAGES: [&str; 3] = ["onnx==1.23.2", "onnxruntime==1.31.1", "numpy"];
 
@@ -85,4 +91,165 @@ fn a_compressed_model_is_valid_and_answers_the_same_in_python() {
         let theirs: Vec<f32> = theirs.split_whitespace().map(|v| v.parse().unwrap()).collect();
         assert_eq!(ours, theirs, "{variant}");
     }
+}
+
+fn outrigger(arguments: &[&str]) -> Command {
+    let mut command = Command::new(program("outrigger").unwrap());
+    command.arg("model").args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let output = outrigger(arguments).arg("--json").output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_pruned_model_is_smaller_valid_and_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, test) = (fashion(), fashion().join("test.toml"));
+    let (before, after) = (data.join("edge.onnx"), folder.path().join("pruned.onnx"));
+    let (before, out) = (text(&before), text(&after));
+    let arguments = ["prune", before, "--multiple", "4", "--calibration", text(&data)];
+    let pruned = json(&[&arguments[..], &["--eval", text(&test), "-o", out]].concat());
+    let count = |name: &str| pruned[name].as_u64().unwrap();
+    assert!(count("kept") * 100 <= count("channels") * 78, "{pruned}");
+    assert!(count("size_bytes") < count("original_bytes"), "{pruned}");
+    assert!(pruned["pruned"]["accuracy"].as_f64().unwrap() > 0.8, "{pruned}");
+
+    let apart = json(&["diff", before, out]);
+    assert!(apart["parameters"][1].as_u64() < apart["parameters"][0].as_u64(), "{apart}");
+    assert_eq!(apart["operators"]["BatchNormalization"][1], 0, "{apart}");
+    let same = json(&["diff", before, before]);
+    assert!(same["weights"].as_array().unwrap().is_empty(), "{same}");
+
+    let worth = json(&["evaluate", text(&data), "--data", text(&test)]);
+    let shares: Vec<f64> = worth
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v["accuracy"]["share"].as_f64().unwrap())
+        .collect();
+    assert_eq!(shares, [0.917, 0.941]);
+    assert_eq!(worth[0]["classes"].as_array().unwrap().len(), 10);
+
+    let Some(environment) = Environment::with(&PACKAGES).unwrap() else { return };
+    let images = data.join("data/calibration-images.u8");
+    let theirs = environment.run("onnx_check.py", &["valid", out, text(&images)]).unwrap();
+    let backend = OrtBackend::open(&find_library(None).unwrap()).unwrap();
+    let mut session = backend.load(&after, &SessionOptions::default()).unwrap();
+    let data = Dataset::open(&data).unwrap();
+    let inputs = data.for_model(session.inputs()).unwrap().inputs(0).unwrap();
+    let ours = session.run(&inputs, &[]).unwrap()[0].to_f32().unwrap();
+    let theirs: Vec<f32> = theirs.split_whitespace().map(|v| v.parse().unwrap()).collect();
+    assert_eq!(ours, theirs);
+}
+
+#[test]
+fn an_edge_variant_comes_out_of_one_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (fashion(), folder.path().join("edge.onnx"));
+    let onnx = data.join("cloud.onnx");
+    let arguments = ["distill-edge", text(&onnx), "--calibration", text(&data), "-o", text(&out)];
+    let found = json(&arguments);
+    let places = found["places"].as_array().unwrap();
+    assert!(places.len() >= 3, "{found}");
+    let chosen = &places[usize::try_from(found["chosen"].as_u64().unwrap()).unwrap()];
+    assert!(chosen["work"].as_f64().unwrap() < 0.95, "{found}");
+    assert!(found["size_bytes"].as_u64() < found["original_bytes"].as_u64(), "{found}");
+    assert!(found["edge"]["accuracy"].as_f64().unwrap() > 0.75, "{found}");
+    let worth = json(&["evaluate", text(&out), "--data", text(&data.join("test.toml"))]);
+    assert!(worth[0]["accuracy"]["share"].as_f64().unwrap() > 0.75, "{worth}");
+    let refused = outrigger(&arguments).args(["--after", "nothing"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("cannot be cut"), "{said}");
+}
+
+/// What a search wants, and where it works.
+fn search(out: &Path) -> Command {
+    let (onnx, data) = (fashion().join("edge.onnx"), fashion());
+    let mut command = outrigger(&["compress", text(&onnx), "--calibration", text(&data)]);
+    command.args(["--for", "size", "--target-drop", "2%", "--seed", "3", "--json", "--out"]);
+    command.arg(out);
+    command
+}
+
+#[test]
+fn a_search_that_was_killed_ends_with_the_same_choice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    assert!(search(&whole).output().unwrap().status.success());
+
+    let mut killed = search(&broken).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let journal = broken.join("journal.jsonl");
+    eventually("the third line of the journal", Duration::from_secs(60), || {
+        let text = std::fs::read_to_string(&journal).ok()?;
+        (text.lines().count() >= 3).then_some(())
+    })
+    .unwrap();
+    killed.kill().unwrap(); // SIGKILL
+    killed.wait().unwrap();
+    let before = std::fs::read_to_string(&journal).unwrap();
+    assert!(search(&broken).output().unwrap().status.success());
+    let after = std::fs::read_to_string(&journal).unwrap();
+    let kept = before.rfind('\n').unwrap();
+    assert_eq!(after[..kept], before[..kept], "what was known is not measured again");
+
+    let facts = |folder: &Path| -> Value {
+        let text = std::fs::read_to_string(folder.join("report.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let (a, b) = (facts(&whole), facts(&broken));
+    let recipe = |facts: &Value| {
+        let trial = facts["outcome"]["choice"]["trial"].as_u64().unwrap();
+        facts["outcome"]["trials"][usize::try_from(trial).unwrap()]["recipe"].clone()
+    };
+    assert_eq!(recipe(&a), recipe(&b));
+    let hash = |facts: &Value| facts["outcome"]["compressed"]["sha256"].clone();
+    assert_eq!(hash(&a), hash(&b));
+}
+
+#[test]
+fn a_bundle_carries_the_report_under_its_signature() {
+    let folder = tempfile::tempdir().unwrap();
+    let author = folder.path().join("fashion");
+    let compressed = author.join("compressed");
+    std::fs::create_dir_all(author.join("data")).unwrap();
+    for file in
+        ["labels.json", "edge.onnx", "data/calibration-images.u8", "data/calibration-labels.u8"]
+    {
+        std::fs::copy(fashion().join(file), author.join(file)).unwrap();
+    }
+    assert!(search(&compressed).output().unwrap().status.success());
+    let page = std::fs::read_to_string(compressed.join("report.html")).unwrap();
+    for part in
+        ["edge.onnx, compressed", "What was tried", "<svg", "Accuracy of each class", "SHA-256"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("http"), "nothing comes from elsewhere");
+
+    let recipe = std::fs::read_to_string(fashion().join("model.toml")).unwrap();
+    let recipe = recipe
+        .replace(
+            "onnx = \"edge.onnx\"",
+            "onnx = \"compressed/model.onnx\"\nreport = \"compressed\"",
+        )
+        .replace("[variants.cloud]\nonnx = \"cloud.onnx\"", "");
+    let start = recipe.find("[calibration]").unwrap();
+    std::fs::write(author.join("model.toml"), &recipe[..start]).unwrap();
+    let backend = OrtBackend::open(&find_library(None).unwrap()).unwrap();
+    let out = folder.path().join("bundle");
+    let manifest = Author::open(&author).unwrap();
+    let manifest = manifest.build(Variant::Edge, Version::FIRST, &backend, &out).unwrap();
+    assert!(
+        manifest.files.contains_key("report.html") && manifest.files.contains_key("report.json")
+    );
+    assert!(Bundle::open(&out, manifest.clone()).is_ok());
+    let altered = page.replacen("compressed", "comprEssed", 1);
+    std::fs::write(out.join("report.html"), altered).unwrap();
+    let refused = Bundle::open(&out, manifest);
+    assert!(matches!(refused, Err(BundleError::Altered(file)) if file == "report.html"));
 }

@@ -53,10 +53,18 @@ enum Command {
 enum Model {
     /// Make a model small and fast by integers, and measure what that cost.
     Compress(commands::model::compress::Args),
+    /// Remove channels without training: the others take over their work.
+    Prune(commands::model::prune::Args),
+    /// Make an edge variant of one large classifier: cut early, with a head that is fitted without training.
+    DistillEdge(commands::model::distill_edge::Args),
     /// Measure from which confidence on an edge answer is accepted, at a stated risk.
     Calibrate(commands::model::calibrate::Args),
     /// Show what is in an ONNX file: inputs, operators, parameters, multiplications of each layer.
     Inspect(commands::model::inspect::Args),
+    /// Show how one ONNX file differs from another.
+    Diff(commands::model::diff::Args),
+    /// Measure accuracy with its interval, time and size on labelled data.
+    Evaluate(commands::model::evaluate::Args),
     /// Build, sign and upload a new version from a folder with model.toml.
     Push(commands::model::push::Args),
     /// List what the cloud holds.
@@ -115,6 +123,10 @@ fn main() -> ExitCode {
         Command::Model(Model::Compress(args)) => commands::model::compress::run(&args),
         Command::Model(Model::Calibrate(args)) => commands::model::calibrate::run(&args),
         Command::Model(Model::Inspect(args)) => commands::model::inspect::run(&args),
+        Command::Model(Model::Prune(args)) => commands::model::prune::run(&args),
+        Command::Model(Model::DistillEdge(args)) => commands::model::distill_edge::run(&args),
+        Command::Model(Model::Diff(args)) => commands::model::diff::run(&args),
+        Command::Model(Model::Evaluate(args)) => commands::model::evaluate::run(&args),
         Command::Model(Model::Push(args)) => commands::model::push::run(&args),
         Command::Model(Model::List(args)) => commands::model::list::run(&args),
         Command::Model(Model::Assign(args)) => commands::model::assign::run(&args),

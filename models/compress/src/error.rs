@@ -55,6 +55,11 @@ pub enum CompressError {
         /// For what.
         purpose: &'static str,
     },
+    /// A model that cannot end earlier.
+    #[error(
+        "the model cannot be cut: {0}; it must be a classifier of one item, with blocks one behind the other"
+    )]
+    NoPlace(&'static str),
     /// Folding changed what the model computes.
     #[error(
         "folding moved the output {output:?} by {difference:.2e} of its range, over {tolerance:.0e}; \

@@ -7,6 +7,7 @@ use protocol::tensor::Tensor;
 use crate::error::CompressError;
 use crate::scratch::Scratch;
 
+mod activation;
 mod constants;
 mod normalization;
 mod padding;
@@ -26,6 +27,9 @@ pub struct Folded {
     pub paddings: usize,
     /// Batch normalizations that are part of the weights before them now.
     pub normalizations: usize,
+    /// Activation functions of several nodes that are fewer now.
+    #[serde(default)]
+    pub activations: usize,
     /// Nodes that nobody read.
     pub dead: usize,
 }
@@ -42,7 +46,9 @@ pub fn fold(model: &mut Model, backend: &dyn Backend) -> Result<Folded, Compress
     };
     folded.normalizations = normalization::fold(model.graph_mut())?;
     folded.paddings = padding::fold(model.graph_mut())?;
+    folded.activations = activation::fold(model.graph_mut())?;
     folded.dead = model.graph_mut().remove_dead();
+    model.raise_to_13()?;
     Ok(folded)
 }
 

@@ -107,7 +107,7 @@ pub fn inspect(
     })
 }
 
-fn qualified(node: &NodeProto) -> String {
+pub(crate) fn qualified(node: &NodeProto) -> String {
     match node.domain() {
         "" | "ai.onnx" => node.op_type().to_owned(),
         domain => format!("{domain}.{}", node.op_type()),
@@ -115,7 +115,7 @@ fn qualified(node: &NodeProto) -> String {
 }
 
 /// The shapes of all values, as ONNX Runtime infers them for fixed inputs.
-fn shapes(
+pub(crate) fn shapes(
     model: &Model,
     sizes: &HashMap<String, Vec<i64>>,
     backend: &OrtBackend,
@@ -181,7 +181,7 @@ fn layer(model: &Model, node: &NodeProto, shapes: &HashMap<String, Vec<i64>>) ->
     })
 }
 
-fn macs(node: &NodeProto, weights: &[i64], output: &[i64]) -> Option<u64> {
+pub(crate) fn macs(node: &NodeProto, weights: &[i64], output: &[i64]) -> Option<u64> {
     let product = |dims: &[i64]| {
         dims.iter().try_fold(1u64, |all, d| all.checked_mul(u64::try_from(*d).ok()?))
     };

@@ -8,18 +8,28 @@
 //! - [`measure`]: how near the answers still are, and how long they take.
 //! - [`sensitivity`](mod@sensitivity) and [`search`](mod@search): which layers stay in float, and which of all builds is
 //!   the best; every trial is in a journal, so a search that was killed goes on where it was.
-//! - [`inspect`](mod@inspect): what is in a model.
+//! - [`distill`](mod@distill): an edge variant out of one model, cut early.
+//! - [`report`](mod@report): what a search found, as a page.
+//! - [`prune`](mod@prune): fewer channels, whose work the others take over.
+//! - [`inspect`](mod@inspect): what is in a model; [`diff`](mod@diff): how two differ; [`evaluate`](mod@evaluate): what one
+//!   is worth.
 //!
 //! Everything runs on local files and on the machine's own ONNX Runtime.
 
 pub mod calibrate;
+pub mod diff;
+pub mod distill;
 mod error;
+pub mod evaluate;
 pub mod fold;
 pub mod fused;
 pub mod histogram;
 pub mod inspect;
+pub mod machine;
 pub mod measure;
+pub mod prune;
 pub mod quantize;
+pub mod report;
 mod scratch;
 pub mod search;
 pub mod sensitivity;

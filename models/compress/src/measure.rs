@@ -48,7 +48,7 @@ fn run(
 }
 
 /// The most probable class, if the first output is one row of scores.
-fn most_probable(output: &Tensor) -> Option<usize> {
+pub(crate) fn most_probable(output: &Tensor) -> Option<usize> {
     let (&[1, classes] | &[classes]) = output.shape() else { return None };
     if classes < 2 {
         return None;
@@ -93,6 +93,20 @@ impl Reference {
         items: &Items<'_>,
         chosen: &[usize],
     ) -> Result<Quality, CompressError> {
+        Ok(self.compare_answers(session, items, chosen)?.0)
+    }
+
+    /// The same, with the most probable class of each item.
+    ///
+    /// # Errors
+    /// [`CompressError::Run`].
+    pub fn compare_answers(
+        &self,
+        session: &mut dyn Session,
+        items: &Items<'_>,
+        chosen: &[usize],
+    ) -> Result<(Quality, Vec<Option<usize>>), CompressError> {
+        let mut classes = Vec::with_capacity(chosen.len());
         let mut quality = Quality { cosine_min: 1.0, ..Quality::default() };
         let (mut same, mut right, mut changes) = (0usize, 0usize, Vec::new());
         for (index, &item) in chosen.iter().enumerate() {
@@ -100,6 +114,7 @@ impl Reference {
             let cosines = answer.iter().zip(&self.answers[index]).map(|(a, b)| cosine(a, b));
             let cosine = cosines.fold((0.0, 0), |(sum, n), c| (sum + c, n + 1));
             let cosine = cosine.0 / f64::from(cosine.1).max(1.0);
+            classes.push(class);
             quality.items += 1;
             quality.cosine += cosine;
             quality.cosine_min = quality.cosine_min.min(cosine);
@@ -120,7 +135,17 @@ impl Reference {
             quality.accuracy = self.labels.as_ref().map(|_| right as f64 / count);
             quality.margin = Some(margin(&changes));
         }
-        Ok(quality)
+        Ok((quality, classes))
+    }
+
+    /// The float model's most probable class of each item.
+    pub fn classes(&self) -> &[Option<usize>] {
+        &self.classes
+    }
+
+    /// The right class of each item, where it is known.
+    pub fn labels(&self) -> Option<&[usize]> {
+        self.labels.as_deref()
     }
 
     /// The float model's own quality.
@@ -232,7 +257,7 @@ fn time(session: &mut dyn Session, inputs: &[Tensor]) -> Result<f64, CompressErr
     Ok(begin.elapsed().as_secs_f64() * 1e6)
 }
 
-fn median(values: &mut [f64]) -> f64 {
+pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

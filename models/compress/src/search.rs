@@ -19,8 +19,10 @@ use protocol::id::ContentHash;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CompressError, io_error};
+use crate::evaluate::{Accuracy, by_class};
 use crate::fold::{self, Folded};
-use crate::measure::{Latency, Quality};
+use crate::machine::Machine;
+use crate::measure::{Latency, Quality, Reference};
 use crate::quantize::Recipe;
 
 mod choice;
@@ -85,8 +87,10 @@ pub struct Trial {
 /// What a search found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// Length of the model as it came.
-    pub original_bytes: u64,
+    /// The model as it came.
+    pub original: File,
+    /// The chosen model.
+    pub compressed: File,
     /// Length after folding alone.
     pub folded_bytes: u64,
     /// What folding removed.
@@ -105,8 +109,41 @@ pub struct Outcome {
     pub evaluation: Evaluation,
     /// Whether the time was over before the trials were.
     pub out_of_time: bool,
+    /// The most memory that the process had at once, where the system says it.
+    pub memory_peak_bytes: Option<u64>,
+    /// How the layers rank by what they suffer, where that was asked.
+    pub rankings: Vec<Ranked>,
+    /// On what all of this was measured.
+    pub machine: Machine,
     /// The chosen model.
     pub model: PathBuf,
+}
+
+/// A model's file.
+#[derive(Debug, Clone, Serialize)]
+pub struct File {
+    /// Its name, without folders.
+    pub file: String,
+    /// Its length.
+    pub size_bytes: u64,
+    /// The hash of its bytes.
+    pub sha256: String,
+}
+
+impl File {
+    fn of(path: &Path) -> Result<Self, CompressError> {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { file, size_bytes: length(path)?, sha256: hash(path)?.to_string() })
+    }
+}
+
+/// Layers by what they suffer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ranked {
+    /// The build that they were ranked for.
+    pub build: String,
+    /// Worst first, with the distance of the answers.
+    pub layers: crate::sensitivity::Ranking,
 }
 
 /// The final figures.
@@ -118,6 +155,19 @@ pub struct Evaluation {
     pub chosen: Quality,
     /// What was lost.
     pub drop: f64,
+    /// Each class, where the data have labels.
+    pub classes: Vec<ClassFigures>,
+}
+
+/// The accuracy of one class.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClassFigures {
+    /// Its number.
+    pub class: usize,
+    /// Of the float model.
+    pub float: Accuracy,
+    /// Of the chosen one.
+    pub chosen: Accuracy,
 }
 
 /// What is to be compressed, and where everything is.
@@ -180,7 +230,10 @@ impl Search<'_> {
         let path = self.out.join(MODEL_FILE);
         chosen.write(&path)?;
         Ok(Outcome {
-            original_bytes: length(self.onnx)?,
+            original: File::of(self.onnx)?,
+            compressed: File::of(&path)?,
+            rankings: journal.rankings(),
+            machine: Machine::own(self.backend),
             folded_bytes: float.to_bytes().map_or(0, |bytes| bytes.len() as u64),
             folded,
             folding_difference,
@@ -190,6 +243,7 @@ impl Search<'_> {
             choice,
             evaluation,
             out_of_time,
+            memory_peak_bytes: memory_peak_bytes(),
             model: path,
         })
     }
@@ -209,13 +263,30 @@ impl Search<'_> {
         let data = dataset.for_model(session.inputs())?;
         let get = |item: usize| Ok(data.inputs(item)?);
         let labels = dataset.labels();
-        let reference = crate::measure::Reference::new(&mut *session, &get, items, labels)?;
+        let reference = Reference::new(&mut *session, &get, items, labels)?;
         drop(session);
         let mut session = scratch.load(chosen, self.backend)?;
-        let quality = reference.compare(&mut *session, &get, items)?;
+        let (quality, answers) = reference.compare_answers(&mut *session, &get, items)?;
         let own = reference.own();
-        Ok(Evaluation { drop: quality.drop_from(&own), float: own, chosen: quality })
+        let classes = classes(&reference, &answers);
+        Ok(Evaluation { drop: quality.drop_from(&own), float: own, chosen: quality, classes })
     }
+}
+
+fn classes(reference: &Reference, answers: &[Option<usize>]) -> Vec<ClassFigures> {
+    let Some(labels) = reference.labels().filter(|_| answers.iter().all(Option::is_some)) else {
+        return Vec::new();
+    };
+    let pairs = by_class(reference.classes(), labels).into_iter().zip(by_class(answers, labels));
+    pairs.map(|((class, float), (_, chosen))| ClassFigures { class, float, chosen }).collect()
+}
+
+/// What Linux says of this process; other systems are not asked.
+fn memory_peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 fn length(path: &Path) -> Result<u64, CompressError> {

@@ -57,16 +57,26 @@ pub struct Variants {
 #[serde(deny_unknown_fields)]
 struct VariantRecipe {
     onnx: String,
+    report: Option<String>,
 }
 
 impl Variants {
     /// The variant's ONNX file, relative to the folder.
     pub fn onnx(&self, variant: Variant) -> Option<&str> {
-        let recipe = match variant {
-            Variant::Edge => &self.edge,
-            Variant::Cloud => &self.cloud,
-        };
-        recipe.as_ref().map(|recipe| recipe.onnx.as_str())
+        self.recipe(variant).map(|recipe| recipe.onnx.as_str())
+    }
+
+    /// The folder with `report.json` and `report.html` of how the variant was made, relative to the folder; the bundle
+    /// carries them.
+    pub fn report(&self, variant: Variant) -> Option<&str> {
+        self.recipe(variant).and_then(|recipe| recipe.report.as_deref())
+    }
+
+    fn recipe(&self, variant: Variant) -> Option<&VariantRecipe> {
+        match variant {
+            Variant::Edge => self.edge.as_ref(),
+            Variant::Cloud => self.cloud.as_ref(),
+        }
     }
 }
 

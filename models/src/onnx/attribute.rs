@@ -56,6 +56,13 @@ pub trait Attributes: Sized {
         self
     }
 
+    /// Sets a number.
+    #[must_use]
+    fn with_float(mut self, name: &str, value: f32) -> Self {
+        self.set(AttributeProto { f: Some(value), ..typed(name, AttributeType::Float) });
+        self
+    }
+
     /// Sets integers.
     #[must_use]
     fn with_ints(mut self, name: &str, values: &[i64]) -> Self {

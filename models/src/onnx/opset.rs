@@ -1,6 +1,6 @@
 //! Which version of each domain's operators a model uses, and raising it.
 
-use super::attribute::Attributes;
+use super::attribute::{Attributes, node};
 use super::error::OnnxError;
 use super::file::Model;
 use super::graph::NodeId;
@@ -63,13 +63,6 @@ impl Model {
         if let Some((_, node)) = nodes().find(|(_, n)| n.attribute.iter().any(|a| a.g.is_some())) {
             return Err(refuse(format!("{} has a subgraph", node.op_type())));
         }
-        let flat = nodes().find(|(_, node)| {
-            FLATTENING.contains(&node.op_type())
-                && !self.is_last_axis(node.int("axis"), &node.input)
-        });
-        if let Some((_, node)) = flat {
-            return Err(refuse(format!("{} does not work along the last axis", node.op_type())));
-        }
         for (op, attribute, input) in MOVED {
             for id in self.graph().nodes_of(op) {
                 self.move_to_input(id, attribute, input)?;
@@ -77,12 +70,34 @@ impl Model {
         }
         for op in FLATTENING {
             for id in self.graph().nodes_of(op) {
-                self.graph_mut().edit(id, |node| *node = node.clone().with_int("axis", -1))?;
+                self.flatten(id)?;
             }
         }
         self.set_opset("", 13);
         let ir = self.head().ir_version().max(7);
         self.head_mut().ir_version = Some(ir);
+        Ok(())
+    }
+
+    /// Makes a softmax of before opset 13, which takes all axes from its own on for one, work along the last axis.
+    fn flatten(&mut self, id: NodeId) -> Result<(), OnnxError> {
+        let softmax = self.graph().node(id).clone();
+        let (Some(input), Some(output)) = (softmax.input.first(), softmax.output.first()) else {
+            return Ok(());
+        };
+        let axis = softmax.int("axis");
+        let last = self.is_last_axis(axis, &softmax.input);
+        let graph = self.graph_mut();
+        if last {
+            return graph.edit(id, |node| *node = node.clone().with_int("axis", -1));
+        }
+        let [rows, shares, shape] =
+            ["rows", "shares", "shape"].map(|end| graph.fresh(&format!("{output}_{end}")));
+        graph.remove(id);
+        graph.insert(node("Flatten", &[input], &[&rows]).with_int("axis", axis.unwrap_or(1)))?;
+        graph.insert(node(softmax.op_type(), &[&rows], &[&shares]).with_int("axis", -1))?;
+        graph.insert(node("Shape", &[input], &[&shape]))?;
+        graph.insert(node("Reshape", &[&shares, &shape], &[output]))?;
         Ok(())
     }
 

@@ -29,12 +29,12 @@ pub struct Sources {
     /// For `cascade`: the folder with Fashion-MNIST's four files.
     #[arg(long, value_name = "DIR")]
     fashion: Option<PathBuf>,
-    /// For `cascade`: the file of rated lines from film reviews.
+    /// For `cascade` and `compress`: the file of rated lines from film reviews.
     #[arg(long, value_name = "FILE")]
-    lines: Option<PathBuf>,
-    /// For `cascade`: the folder with MiniLM and its tokenizer.
+    pub lines: Option<PathBuf>,
+    /// For `cascade` and `compress`: the folder with MiniLM and its tokenizer, and the other models.
     #[arg(long, value_name = "DIR")]
-    models: Option<PathBuf>,
+    pub models: Option<PathBuf>,
     /// For `cascade`: a pair of your own, an authoring folder with both variants.
     #[arg(long, value_name = "FOLDER", requires = "data")]
     pair: Option<PathBuf>,

@@ -23,6 +23,12 @@ struct Args {
     bare_bytes: Option<u64>,
     #[command(flatten)]
     cascade: bench::cascade::Sources,
+    /// For `compress`: the folder with PP-OCRv4.
+    #[arg(long, value_name = "DIR")]
+    ocr: Option<PathBuf>,
+    /// For `compress`: only models whose name holds this.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -31,6 +37,8 @@ enum Name {
     Agent,
     /// What deferral costs and what it promises, beside other rules.
     Cascade,
+    /// What `outrigger model compress` makes, beside onnxruntime.quantization's best.
+    Compress,
     /// CUDA under the agent beside Python's ONNX Runtime; without an NVIDIA GPU, why not.
     Gpu,
     /// Accepted answers when the world changes: how soon it is noticed, and how often in error.
@@ -64,6 +72,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
             Some(report) => report,
             None => return Ok(()),
         },
+        Name::Compress => match bench::compress::run(&compressed(args), args.short)? {
+            Some(report) => report,
+            None => return Ok(()),
+        },
         Name::Gpu => match bench::gpu::run(args.short)? {
             Some(report) => report,
             None => return Ok(()),
@@ -92,6 +104,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     write_json(args.json.as_deref(), &report)?;
     let proves = matches!(args.name, Name::Nodes | Name::Soak | Name::Swap | Name::Overload);
     if proves { report.check() } else { Ok(()) }
+}
+
+fn compressed(args: &Args) -> bench::compress::Sources {
+    let (models, lines) = (args.cascade.models.clone(), args.cascade.lines.clone());
+    bench::compress::Sources { models, lines, ocr: args.ocr.clone(), only: args.only.clone() }
 }
 
 /// Figures, and a picture.

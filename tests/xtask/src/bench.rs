@@ -22,10 +22,13 @@ pub(crate) struct Args {
     /// Write the results to FILE as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// For `cascade`: the folder with minilm-l6-v2-int8.onnx and its tokenizer, for the task on text; that of
-    /// OUTRIGGER_BENCH_MODELS when absent.
+    /// For `cascade`: the folder with minilm-l6-v2-int8.onnx and its tokenizer, for the task on text; for `compress`, that
+    /// with the float models. That of OUTRIGGER_BENCH_MODELS when absent.
     #[arg(long, value_name = "DIR")]
     models: Option<PathBuf>,
+    /// For `compress`: only models whose name holds this.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
     /// For `cascade`: a pair of your own in place of the two tasks, a folder with model.toml.
     #[arg(long, value_name = "FOLDER", requires = "data")]
     pair: Option<PathBuf>,
@@ -52,6 +55,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.name == "cascade" {
         options.extend(cascade(args)?);
     }
+    if args.name == "compress" {
+        options.extend(compress(args)?);
+    }
     options.extend(programs::json_args(args.json.as_deref()));
     Ok(programs::exec(command.args(options))?)
 }
@@ -64,16 +70,34 @@ fn cascade(args: &Args) -> anyhow::Result<Vec<String>> {
         given.extend([("--pair", args.pair.clone()), ("--data", args.data.clone())]);
     } else {
         let cache = onnxruntime::cache_folder()?;
-        let variable = std::env::var_os(crate::prove::pipelines::MODELS_VARIABLE);
-        let models = args.models.clone().or_else(|| variable.map(PathBuf::from));
         given.push(("--fashion", datasets::fashion(&cache)));
         given.push(("--lines", datasets::lines(&cache)));
-        given.push(("--models", models));
+        given.push(("--models", models(args)));
     }
+    Ok(options_of(given))
+}
+
+/// What the compression bench works on.
+fn compress(args: &Args) -> anyhow::Result<Vec<String>> {
+    let cache = onnxruntime::cache_folder()?;
+    let mut options = options_of(vec![
+        ("--lines", datasets::lines(&cache)),
+        ("--ocr", datasets::ocr(&cache)),
+        ("--models", models(args)),
+    ]);
+    options.extend(args.only.iter().flat_map(|only| ["--only".to_owned(), only.clone()]));
+    Ok(options)
+}
+
+fn models(args: &Args) -> Option<PathBuf> {
+    let variable = std::env::var_os(crate::prove::pipelines::MODELS_VARIABLE);
+    args.models.clone().or_else(|| variable.map(PathBuf::from))
+}
+
+/// Those options that have a path.
+fn options_of(given: Vec<(&str, Option<PathBuf>)>) -> Vec<String> {
     let pairs = given.into_iter().filter_map(|(name, path)| Some((name, path?)));
-    Ok(pairs
-        .flat_map(|(name, path)| [name.to_owned(), path.to_string_lossy().into_owned()])
-        .collect())
+    pairs.flat_map(|(name, path)| [name.to_owned(), path.to_string_lossy().into_owned()]).collect()
 }
 
 /// The agent's program, built to be shipped with these options.

@@ -10,6 +10,18 @@ const FASHION: (&str, &str) = ("dataset-fashion-mnist", "usr/share/datasets/fash
 /// The source distribution with the rated lines, and their name in it.
 const LINES: (&str, &str) = ("vaderSentiment==0.5", "movieReviewSnippets_GroundTruth.txt");
 
+/// The wheel with PP-OCRv4 (Apache-2.0).
+const OCR: &str = "rapidocr-onnxruntime==1.4.4";
+
+/// `argv`: the wheel, the folder for its ONNX files.
+const EXTRACT_MODELS: &str = "import os, shutil, sys, zipfile
+os.mkdir(sys.argv[2])
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    for name in wheel.namelist():
+        if name.endswith('.onnx'):
+            with wheel.open(name) as source, open(os.path.join(sys.argv[2], os.path.basename(name)), 'wb') as target:
+                shutil.copyfileobj(source, target)";
+
 /// `argv`: folder with the archive, name of the member of the archive in it, destination.
 const EXTRACT: &str = "import glob, io, shutil, sys, tarfile, zipfile
 with zipfile.ZipFile(glob.glob(sys.argv[1] + '/*.zip')[0]) as outer:
@@ -44,6 +56,21 @@ pub(crate) fn lines(cache: &Path) -> Option<PathBuf> {
         Ok(target)
     };
     brought("the movie lines", &file, fetch)
+}
+
+/// The folder with PP-OCRv4's recogniser and detector.
+pub(crate) fn ocr(cache: &Path) -> Option<PathBuf> {
+    let folder = cache.join("datasets/pp-ocrv4");
+    let fetch = |work: &Path| {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d"]);
+        run(pip.arg(work).arg(OCR))?;
+        let models = work.join("models");
+        let mut python = Command::new("python3");
+        run(python.args(["-c", EXTRACT_MODELS]).arg(with_extension(work, "whl")?).arg(&models))?;
+        Ok(models)
+    };
+    brought("PP-OCRv4", &folder, fetch)
 }
 
 /// What is in its place already, or what `fetch` brings there from a folder of its own, by one rename.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 mod deadlines;
+mod fuzz;
 mod lasting;
 mod package;
 pub(crate) mod pipelines;
@@ -36,6 +37,8 @@ pub(crate) struct Args {
 enum Claim {
     /// Over six kinds of links no request is lost, answered twice or answered late: 100,000 in virtual time, 12,000 in real time.
     Deadlines,
+    /// In half an hour of hostile ONNX files none makes the reader, or what edits graphs, do anything but answer or refuse.
+    Fuzz,
     /// Of three inference nodes under load one is killed, hangs and stops, the control node too, and no request is lost.
     Nodes,
     /// The .deb installs, runs, upgrades and purges in a root of its own; the tar.gz runs where it is unpacked.
@@ -57,6 +60,7 @@ enum Claim {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.claim {
         Claim::Deadlines => return deadlines::prove(args.short),
+        Claim::Fuzz => return fuzz::prove(args.short),
         Claim::Nodes => return lasting::prove("nodes", args.short),
         Claim::Package => package::prove(args.short)?,
         Claim::Pipelines => {

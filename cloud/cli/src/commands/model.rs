@@ -3,9 +3,13 @@
 pub(crate) mod assign;
 pub(crate) mod calibrate;
 pub(crate) mod compress;
+pub(crate) mod diff;
+pub(crate) mod distill_edge;
+pub(crate) mod evaluate;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod policy;
+pub(crate) mod prune;
 pub(crate) mod push;
 
 use protocol::id::{ModelName, Variant, Version};

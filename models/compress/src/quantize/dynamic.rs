@@ -16,7 +16,7 @@ pub(super) fn quantize(graph: &mut Graph, recipe: &Recipe) -> Result<Vec<String>
     for id in [graph.nodes_of("MatMul"), graph.nodes_of("Gemm")].concat() {
         let product = graph.node(id).clone();
         let output = product.output.first().cloned().unwrap_or_default();
-        if recipe.float.contains(&output) || !is_plain(graph, &product) {
+        if output.is_empty() || recipe.float.contains(&output) || !is_plain(graph, &product) {
             continue;
         }
         let input = product.input[0].clone();

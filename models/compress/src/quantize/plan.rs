@@ -193,7 +193,7 @@ pub(super) fn tail(graph: &Graph, node: &NodeProto) -> String {
     let absorbed = next.filter(|next| {
         ABSORBED.iter().any(|op| is_op(next, op))
             && next.input.first() == Some(&output)
-            && next.input[1..].iter().all(|end| end.is_empty() || graph.constant(end).is_some())
+            && next.input.iter().skip(1).all(|end| end.is_empty() || graph.constant(end).is_some())
     });
     absorbed.and_then(|next| next.output.first().cloned()).unwrap_or(output)
 }

@@ -24,7 +24,8 @@ pub(super) fn quantize(graph: &mut Graph, float: &BTreeSet<String>) -> Result<us
         };
         // A table that something else reads too would be there twice.
         let alone = graph.readers(table.name()).count() == 1 && !graph.is_output(table.name());
-        if alone && !float.contains(&output) {
+        let whole = lookup.input.len() == 2 && !output.is_empty();
+        if alone && whole && !float.contains(&output) {
             look_up(graph, id, &table)?;
             quantized += 1;
         }

@@ -112,6 +112,15 @@ impl Journal {
         self.rankings.iter().find(|(of, _)| of == recipe).map(|(_, ranking)| ranking)
     }
 
+    /// All rankings.
+    pub(super) fn rankings(&self) -> Vec<super::Ranked> {
+        let of = |(recipe, layers): &(Recipe, Ranking)| super::Ranked {
+            build: recipe.describe(),
+            layers: layers.clone(),
+        };
+        self.rankings.iter().map(of).collect()
+    }
+
     /// How long the trials took that are in it.
     pub fn seconds(&self) -> f64 {
         self.trials.iter().map(|trial| trial.seconds).sum()
@@ -137,7 +146,9 @@ impl Journal {
     /// # Errors
     /// [`CompressError::Io`].
     pub fn add_ranking(&mut self, recipe: &Recipe, ranking: &Ranking) -> Result<(), CompressError> {
-        self.write(&Line::Ranking { recipe: recipe.clone(), ranking: ranking.clone() })
+        self.write(&Line::Ranking { recipe: recipe.clone(), ranking: ranking.clone() })?;
+        self.rankings.push((recipe.clone(), ranking.clone()));
+        Ok(())
     }
 
     fn write(&mut self, line: &Line) -> Result<(), CompressError> {

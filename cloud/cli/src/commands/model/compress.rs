@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use compress::measure::Quality;
+use compress::report::{FACTS_FILE, PAGE_FILE, page};
 use compress::search::{Goal, Options, Outcome, Search, Trial};
 use indicatif::{ProgressBar, ProgressStyle};
 use models::authoring::dataset::Dataset;
@@ -12,9 +13,6 @@ use std::time::Duration;
 
 use crate::errors::hinted;
 use crate::output;
-
-/// The report's name in the output folder.
-const REPORT_FILE: &str = "report.json";
 
 /// Arguments of `model compress`.
 #[derive(clap::Args)]
@@ -51,7 +49,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-fn percent(text: &str) -> Result<f64, String> {
+pub(super) fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
     let share = number.ok().map(|number| number / 100.0).filter(|s| (0.0..=1.0).contains(s));
     share.ok_or_else(|| "write a percentage from 0% to 100%, for example 0.5%".to_owned())
@@ -105,15 +103,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let what = format!("cannot compress {}", args.onnx.display());
         anyhow::Error::from(error).context(what)
     })?;
-    let path = args.out.join(REPORT_FILE);
     let report = json!({ "options": options, "outcome": outcome });
-    std::fs::write(&path, format!("{report:#}\n"))
-        .map_err(|e| hinted(format!("cannot write {}: {e}", path.display()), "make room for it"))?;
+    write(&args.out.join(FACTS_FILE), &format!("{report:#}\n"))?;
+    write(&args.out.join(PAGE_FILE), &page(&outcome, &options))?;
     match args.json {
         true => output::json(&report),
         false => show(&outcome),
     }
     Ok(())
+}
+
+fn write(path: &std::path::Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text)
+        .map_err(|e| hinted(format!("cannot write {}: {e}", path.display()), "make room for it"))
 }
 
 /// Shows how many trials there were, and the best so far.
@@ -157,7 +159,7 @@ fn show(outcome: &Outcome) {
     let folded = outcome.folded;
     output::line(&format!(
         "\nfloat   {}, folded {} ({} constants, {} normalizations, {} paddings)",
-        output::size(outcome.original_bytes),
+        output::size(outcome.original.size_bytes),
         output::size(outcome.folded_bytes),
         folded.constants,
         folded.normalizations,
@@ -171,6 +173,7 @@ fn show(outcome: &Outcome) {
         figures(&evaluation.chosen)
     ));
     output::line(&format!("model   {}", outcome.model.display()));
+    output::line(&format!("report  {}", outcome.model.with_file_name(PAGE_FILE).display()));
     if outcome.out_of_time {
         eprintln!(
             "the time was over before all trials were made; the same command with more goes on"
@@ -178,7 +181,7 @@ fn show(outcome: &Outcome) {
     }
 }
 
-fn figures(quality: &Quality) -> String {
+pub(super) fn figures(quality: &Quality) -> String {
     let mut words = vec![format!("cosine {:.4}", quality.cosine)];
     let shares = [("agreement", quality.agreement), ("accuracy", quality.accuracy)];
     let known = shares.iter().filter(|(_, share)| share.is_some());
