@@ -14,6 +14,7 @@ use fleet::admission::{Ask, ModelSlot};
 use models::backend::Backend;
 use models::bundle::{Bundle, BundleError};
 use models::model::{ModelError, ProbeError};
+use models::providers::{Choice, ChooseError};
 use models::worker::Job;
 use protocol::id::{ContentHash, ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse, Placement, Reason, Timing, Verdict};
@@ -23,12 +24,13 @@ use protocol::versions::VersionPolicy;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use crate::access::Identity;
 use crate::blobs::Blobs;
 
+pub mod accelerators;
 pub mod door;
 mod family;
 pub mod lane;
@@ -68,6 +70,9 @@ pub enum ServeError {
     /// The model does not answer its probes as expected.
     #[error(transparent)]
     Probes(#[from] ProbeError),
+    /// It does not work on the CPU, which is asked before any accelerator.
+    #[error(transparent)]
+    Choose(#[from] ChooseError),
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
@@ -152,6 +157,8 @@ pub struct Serving {
     settings: ServingSettings,
     door: Arc<Door>,
     families: RwLock<BTreeMap<ModelName, Family>>,
+    /// Who computes which bundle, once that was found out here.
+    choices: Mutex<BTreeMap<ContentHash, Choice>>,
     uses: AtomicU64,
     slots: AtomicU32,
 }
@@ -172,6 +179,7 @@ impl Serving {
             door: Arc::new(Door::new(settings.admission.clone())),
             settings,
             families: RwLock::default(),
+            choices: Mutex::default(),
             uses: AtomicU64::new(0),
             slots: AtomicU32::new(0),
         }
@@ -188,6 +196,10 @@ impl Serving {
 
     fn families_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<ModelName, Family>> {
         self.families.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn choices(&self) -> MutexGuard<'_, BTreeMap<ContentHash, Choice>> {
+        self.choices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number at the gate of a variant to come.
@@ -406,18 +418,26 @@ impl Serving {
     fn load_blocking(
         &self,
         number: ModelSlot,
-        bundle: ContentHash,
+        hash: ContentHash,
         manifest: Manifest,
     ) -> Result<Arc<Lane>, ServeError> {
         let backend = self.backend.clone().ok_or(ServeError::NoRuntime)?;
-        let folder = self.folder.join(bundle.to_string());
+        let folder = self.folder.join(hash.to_string());
         self.blobs.lay_out(&manifest, &folder).map_err(ServeError::LayOut)?;
         let settings = self.settings.of(&manifest.model).clone();
-        let needs = lane::Needs { backend, settings, door: self.door.clone(), slot: number };
+        let needs = lane::Needs {
+            backend,
+            settings,
+            door: self.door.clone(),
+            slot: number,
+            accelerators: self.settings.accelerators.clone(),
+            choice: self.choices().get(&hash).cloned(),
+        };
         let opened = Bundle::open(&folder, manifest).map_err(ServeError::from);
         let result = opened.and_then(|bundle| Lane::open(needs, bundle));
-        if result.is_err() {
-            let _ = std::fs::remove_dir_all(&folder); // laid out anew at the next attempt
+        match &result {
+            Ok(lane) => drop(self.choices().insert(hash, lane.choice().clone())),
+            Err(_) => drop(std::fs::remove_dir_all(&folder)), // laid out anew at the next attempt
         }
         result
     }

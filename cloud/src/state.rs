@@ -7,10 +7,11 @@ use protocol::carrier::Carrier;
 use protocol::id::DeviceId;
 use protocol::problem::ProblemCode;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::access::Access;
 use crate::access_log::AccessLog;
@@ -139,7 +140,7 @@ impl Cloud {
     /// Why new requests should not come here; nothing where they should.
     pub fn unready(&self) -> Vec<Unready> {
         let reasons = [
-            (Unready::Warming, !self.warm.load(Ordering::Acquire)),
+            (Unready::Warming, !self.warm.load(Acquire)),
             (Unready::Draining, *self.draining.borrow()),
             (Unready::NoRuntime, !self.serving.can_run()),
             (Unready::NoWorker, !self.engine.is_ready()),
@@ -224,24 +225,24 @@ impl Default for Control {
 impl Control {
     /// Whether the control node is another than this.
     pub fn is_elsewhere(&self) -> bool {
-        self.elsewhere.load(Ordering::Relaxed)
+        self.elsewhere.load(Relaxed)
     }
 
     /// The control node is another, and was heard last at this moment.
     pub(crate) fn away_since(&self, heard_s: i64) {
-        self.elsewhere.store(true, Ordering::Relaxed);
-        self.heard_s.store(heard_s, Ordering::Relaxed);
+        self.elsewhere.store(true, Relaxed);
+        self.heard_s.store(heard_s, Relaxed);
     }
 
     /// The control node is there.
     pub(crate) fn back(&self) {
-        self.heard_s.store(HERE, Ordering::Relaxed);
+        self.heard_s.store(HERE, Relaxed);
     }
 
     /// The moment at which devices' certificates are judged: now; while the control node is away, when
     /// it was heard last, for no device could renew since.
     pub fn judged_at_s(&self) -> i64 {
-        now_s().min(self.heard_s.load(Ordering::Relaxed))
+        now_s().min(self.heard_s.load(Relaxed))
     }
 }
 
@@ -340,9 +341,13 @@ impl Online {
     }
 }
 
-/// Counts the requests in flight, so that a stopping server can wait for them.
+/// Counts the requests in flight, so that a stopping server can wait for them. Only the last one's end
+/// is told to anybody.
 #[derive(Debug, Default)]
-pub struct InFlight(watch::Sender<usize>);
+pub struct InFlight {
+    count: AtomicUsize,
+    ended: Notify,
+}
 
 /// One request in flight.
 #[derive(Debug)]
@@ -350,30 +355,52 @@ pub struct Flying<'a>(&'a InFlight);
 
 impl InFlight {
     pub(crate) fn enter(&self) -> Flying<'_> {
-        self.0.send_modify(|count| *count += 1);
+        self.count.fetch_add(1, Relaxed);
         Flying(self)
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        *self.0.borrow()
+        self.count.load(Acquire)
     }
 
     pub(crate) async fn none(&self) {
-        // The sender lives in self, so waiting cannot fail.
-        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+        loop {
+            let ended = self.ended.notified(); // hears what ends from here on
+            if self.count() == 0 {
+                return;
+            }
+            ended.await;
+        }
     }
 }
 
 impl Drop for Flying<'_> {
     fn drop(&mut self) {
-        self.0.0.send_modify(|count| *count -= 1);
+        if self.0.count.fetch_sub(1, AcqRel) == 1 {
+            self.0.ended.notify_waiters();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn who_waits_hears_of_the_last_end() {
+        let in_flight = InFlight::default();
+        in_flight.none().await;
+        let (one, two) = (in_flight.enter(), in_flight.enter());
+        let mut waits = Box::pin(in_flight.none());
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(one);
+        assert!(waits.as_mut().now_or_never().is_none());
+        assert_eq!(in_flight.count(), 1);
+        drop(two);
+        waits.await;
+    }
 
     #[test]
     fn without_its_control_node_a_node_judges_as_of_the_last_word() {

@@ -24,11 +24,13 @@ pub use child::run;
 pub use events::WorkerCounters;
 pub use process::SUBCOMMAND;
 
+use confine::Accelerator;
 use fleet::restarts::{End, Next, Restarts};
 use models::backend::{Backend, LoadError, Session, SessionOptions};
-use models::ort_backend::library_identity;
-use models::providers::{Provider, Reason};
+use models::ort_backend::{library_identity, provider_library};
+use models::providers::{DriverAbsent, Processor, Provider, Reason, nvidia_driver};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -81,11 +83,14 @@ pub struct Workers {
     known: Mutex<Known>,
 }
 
+/// A model, and how it is run: on each device by a worker of its own.
+type Key = (PathBuf, SessionOptions);
+
 #[derive(Default)]
 struct Known {
-    workers: HashMap<PathBuf, Weak<Worker>>,
+    workers: HashMap<Key, Weak<Worker>>,
     /// Models that did not load.
-    failed: HashMap<PathBuf, FailedLoads>,
+    failed: HashMap<Key, FailedLoads>,
 }
 
 #[derive(Default)]
@@ -136,37 +141,42 @@ impl Workers {
         self.limits.memory_bytes
     }
 
-    fn worker(&self, model: &Path, options: &SessionOptions) -> Result<Arc<Worker>, LoadError> {
+    fn worker(&self, key: &Key) -> Result<Arc<Worker>, LoadError> {
+        let (model, options) = key;
         let mut known = self.known();
         known.workers.retain(|_, worker| worker.strong_count() > 0);
-        let living = known.workers.get(model).and_then(Weak::upgrade);
-        if let Some(worker) = living.filter(|worker| worker.launch().job.options == *options) {
+        if let Some(worker) = known.workers.get(key).and_then(Weak::upgrade) {
             self.check_size(model, worker.sessions() + 1)?;
             return Ok(worker);
         }
-        known.check_held_back(model)?;
+        known.check_held_back(key)?;
         self.check_size(model, 1)?;
-        let worker = Worker::start(self.launch(model, options), self.events.clone());
+        let worker = Worker::start(self.launch(model, options)?, self.events.clone());
         let worker = worker.map_err(|source| unstarted(model, &source))?;
         let worker = Arc::new(worker);
-        known.workers.insert(model.to_owned(), Arc::downgrade(&worker));
+        known.workers.insert(key.clone(), Arc::downgrade(&worker));
         Ok(worker)
     }
 
-    fn launch(&self, model: &Path, options: &SessionOptions) -> Launch {
+    fn launch(&self, model: &Path, options: &SessionOptions) -> Result<Launch, LoadError> {
         let folder = model.parent().unwrap_or(Path::new("/")).to_owned();
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let label = name.chars().take(12).collect();
+        let (accelerator, environment, options) = match options.provider.processor() {
+            Processor::Gpu => on_gpu(options)?,
+            Processor::Cpu | Processor::Auto => (None, Vec::new(), options.clone()),
+        };
         let limits = confine::Limits { memory_bytes: self.limits.memory_bytes, cpu_s: None };
         let job = Job {
             parent: std::process::id(),
             library: self.library.clone(),
             folder,
             model: model.to_owned(),
-            options: options.clone(),
+            options,
+            accelerator,
             limits,
         };
-        Launch { job, label, load_limit: self.limits.load, environment: Vec::new() }
+        Ok(Launch { job, label, load_limit: self.limits.load, environment })
     }
 
     /// Every session holds the weights.
@@ -182,23 +192,23 @@ impl Workers {
 }
 
 impl Known {
-    fn check_held_back(&self, model: &Path) -> Result<(), LoadError> {
-        let failed = self.failed.get(model).and_then(|failed| failed.held_back.as_ref());
+    fn check_held_back(&self, key: &Key) -> Result<(), LoadError> {
+        let failed = self.failed.get(key).and_then(|failed| failed.held_back.as_ref());
         let Some((until, why)) = failed else { return Ok(()) };
         let rest = until.saturating_duration_since(Instant::now());
         if rest.is_zero() {
             return Ok(());
         }
         let message = format!("{why}; it is not tried again for {} s", rest.as_secs());
-        Err(LoadError::Worker { path: model.to_owned(), message })
+        Err(LoadError::Worker { path: key.0.clone(), message })
     }
 
     /// Remembers a load that ended its worker.
-    fn failed(&mut self, model: &Path, why: &str, lived: Duration) {
-        if self.failed.len() >= REMEMBERED_MAX && !self.failed.contains_key(model) {
+    fn failed(&mut self, key: &Key, why: &str, lived: Duration) {
+        if self.failed.len() >= REMEMBERED_MAX && !self.failed.contains_key(key) {
             self.failed.clear(); // no more than a chance to be tried again
         }
-        let failed = self.failed.entry(model.to_owned()).or_default();
+        let failed = self.failed.entry(key.clone()).or_default();
         let now = Instant::now();
         let wait = match failed.restarts.handle_end(End::Own, lived, now) {
             Next::Restart(wait) | Next::HoldBack(wait) => wait,
@@ -210,30 +220,37 @@ impl Known {
 impl Backend for Workers {
     fn load(&self, model: &Path, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
         let model = model.canonicalize().map_err(|source| unread(model, source))?;
+        let key = (model, options.clone());
         let began = Instant::now();
-        let worker = self.worker(&model, options)?;
+        let worker = self.worker(&key)?;
         match worker.open() {
             Ok((index, opened)) => {
-                self.known().failed.remove(&model);
+                self.known().failed.remove(&key);
                 Ok(Box::new(RemoteSession::new(worker, index, opened, self.limits.run)))
             }
-            Err(NotOpened::Said(failure)) => Err(failure.into_error(&model, options)),
+            Err(NotOpened::Said(failure)) => Err(failure.into_error(&key.0, options)),
             Err(NotOpened::Ended(why)) => {
-                self.known().failed(&model, &why, began.elapsed());
-                Err(LoadError::Worker { path: model, message: why })
+                self.known().failed(&key, &why, began.elapsed());
+                Err(LoadError::Worker { path: key.0, message: why })
             }
             Err(NotOpened::Full) => {
                 let message = "has as many sessions as it can have".into();
-                Err(LoadError::Worker { path: model, message })
+                Err(LoadError::Worker { path: key.0, message })
             }
         }
     }
 
-    /// Whether the library has a provider is found out where it is loaded: in a worker.
+    /// What the library has is known where it is loaded, in a worker. Here only what is plain to see:
+    /// providers are libraries of their own beside it, and NVIDIA's want a driver.
     fn offers(&self, provider: Provider) -> Result<(), Reason> {
-        match provider {
-            Provider::Cpu => Ok(()),
-            _ => Err(Reason::NotBuiltIn),
+        if provider == Provider::Cpu {
+            return Ok(());
+        }
+        provider_library(&self.library, provider).ok_or(Reason::NotBuiltIn)?;
+        match provider.processor() {
+            Processor::Gpu => nvidia_driver()
+                .map_err(|_| Reason::DriverAbsent { looked_for: DriverAbsent::looked_for() }),
+            Processor::Cpu | Processor::Auto => Ok(()),
         }
     }
 
@@ -241,6 +258,30 @@ impl Backend for Workers {
         self.identity.clone()
     }
 }
+
+/// A worker on a GPU sees that one alone, as the first.
+fn on_gpu(options: &SessionOptions) -> Result<OnGpu, LoadError> {
+    let index = options.device;
+    let mut accelerator =
+        Accelerator::nvidia(index as usize).ok_or_else(|| LoadError::Provider {
+            provider: options.provider,
+            message: format!("there is no GPU {index}"),
+        })?;
+    let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default(); // CUDA's, and cuDNN's
+    accelerator
+        .readable
+        .extend(std::env::split_paths(&libraries).filter(|path| path.is_absolute()));
+    let set = |name: &str, value: String| (OsString::from(name), OsString::from(value));
+    let environment = vec![
+        set("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into()),
+        set("CUDA_VISIBLE_DEVICES", index.to_string()),
+        set("CUDA_CACHE_DISABLE", "1".into()), // it could not be written
+    ];
+    Ok((Some(accelerator), environment, SessionOptions { device: 0, ..options.clone() }))
+}
+
+/// The device, what CUDA is told by the environment, and what the session is opened with.
+type OnGpu = (Option<Accelerator>, Vec<(OsString, OsString)>, SessionOptions);
 
 fn unread(model: &Path, source: io::Error) -> LoadError {
     LoadError::Read { path: model.to_owned(), source }

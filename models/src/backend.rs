@@ -83,7 +83,7 @@ pub trait Session: Send {
 }
 
 /// How a session uses the machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionOptions {
     /// Threads that share one operator's work. Two sessions of one thread serve more than one
     /// session of two.
@@ -100,6 +100,8 @@ pub struct SessionOptions {
     pub device_memory_bytes: Option<u64>,
     /// Who computes the nodes; those that it does not take are left to the CPU.
     pub provider: Provider,
+    /// Which of several devices of that kind, from 0: of CUDA and TensorRT.
+    pub device: u32,
 }
 
 impl Default for SessionOptions {
@@ -111,6 +113,7 @@ impl Default for SessionOptions {
             arena: true,
             device_memory_bytes: None,
             provider: Provider::Cpu,
+            device: 0,
         }
     }
 }

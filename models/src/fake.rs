@@ -36,6 +36,7 @@ use crate::providers::{NodeCount, Provider, Reason};
 pub struct FakeBackend {
     gate: Option<Gate>,
     providers: Vec<Provider>,
+    loads: Arc<Mutex<Vec<SessionOptions>>>,
 }
 
 impl FakeBackend {
@@ -48,11 +49,17 @@ impl FakeBackend {
     pub fn offering(providers: &[Provider]) -> Self {
         Self { providers: providers.to_vec(), ..Self::default() }
     }
+
+    /// How every session was opened so far, those too that were refused.
+    pub fn loads(&self) -> Vec<SessionOptions> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Backend for FakeBackend {
     fn load(&self, onnx: &Path, options: &SessionOptions) -> Result<Box<dyn Session>, LoadError> {
         let path: PathBuf = onnx.to_owned();
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner).push(options.clone());
         let text = std::fs::read_to_string(onnx)
             .map_err(|source| LoadError::Read { path: path.clone(), source })?;
         let script = Script::parse(&text, options.provider)

@@ -28,7 +28,7 @@ mod providers;
 mod toolchain;
 mod value;
 
-pub use library::{LIBRARY_ENV, LibraryNotFound, find_library, library_identity};
+pub use library::{LIBRARY_ENV, LibraryNotFound, find_library, library_identity, provider_library};
 pub use on_demand::OnDemand;
 
 /// What this process has loaded. The library is kept even if its environment could not be made,

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use protocol::wire::inference::model_instance_group::Kind;
 use serde::{Deserialize, Deserializer, Serialize};
 
 mod choose;
@@ -63,6 +64,17 @@ pub enum Processor {
     Gpu,
     /// Whichever the provider itself chooses, or another kind.
     Auto,
+}
+
+impl Processor {
+    /// The standard's own name for it.
+    pub fn instance_kind(self) -> Kind {
+        match self {
+            Self::Cpu => Kind::Cpu,
+            Self::Gpu => Kind::Gpu,
+            Self::Auto => Kind::Auto,
+        }
+    }
 }
 
 impl Provider {

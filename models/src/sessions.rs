@@ -5,6 +5,7 @@
 //! requests become questions, questions are asked of a [`Runner`], and what it gives becomes a reply.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use protocol::manifest::Manifest;
 use protocol::tensor::DataType;
@@ -22,6 +23,8 @@ pub struct Sessions {
     bundle: Bundle,
     pipelines: Pipelines,
     options: SessionOptions,
+    devices: Vec<u32>,
+    opened: AtomicUsize,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -31,7 +34,8 @@ impl std::fmt::Debug for Sessions {
 }
 
 impl Sessions {
-    /// Checks what stands around the model. Nothing is loaded yet.
+    /// Checks what stands around the model. Nothing is loaded yet. Sessions are opened on these devices
+    /// of the options' provider by turns; on the one that the options name where there are none.
     ///
     /// # Errors
     /// [`ModelError`].
@@ -39,9 +43,10 @@ impl Sessions {
         backend: Arc<dyn Backend>,
         bundle: Bundle,
         options: SessionOptions,
+        devices: Vec<u32>,
     ) -> Result<Self, ModelError> {
         let pipelines = pipelines(&bundle)?;
-        Ok(Self { backend, bundle, pipelines, options })
+        Ok(Self { backend, bundle, pipelines, options, devices, opened: AtomicUsize::new(0) })
     }
 
     /// Loads the model into one more session.
@@ -49,7 +54,10 @@ impl Sessions {
     /// # Errors
     /// [`ModelError`].
     pub fn open(&self) -> Result<Runner, ModelError> {
-        let session = open_session(&*self.backend, &self.bundle, &self.options)?;
+        let turn = self.opened.fetch_add(1, Relaxed) % self.devices.len().max(1);
+        let device = self.devices.get(turn).copied().unwrap_or(self.options.device);
+        let options = SessionOptions { device, ..self.options.clone() };
+        let session = open_session(&*self.backend, &self.bundle, &options)?;
         Ok(Runner::new(session, self.pipelines.clone()))
     }
 

@@ -73,6 +73,8 @@ pictures = random.standard_normal((8, 3, 224, 224)).astype("<f4")
 logits = "logits"
 [variants.edge]
 onnx = "model.onnx"
+[variants.cloud]
+onnx = "model.onnx"
 [probes]
 tolerance = 1e-3
 [[probes.inputs]]

@@ -152,7 +152,19 @@ impl HttpClient {
     /// # Errors
     /// The connection breaks.
     pub fn get(&mut self, path: &str) -> anyhow::Result<HttpResponse> {
-        self.send("GET", path, &[], &[])
+        self.get_with(path, &[])
+    }
+
+    /// `GET path` with more headers.
+    ///
+    /// # Errors
+    /// No answer, or none that can be read.
+    pub fn get_with(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<HttpResponse> {
+        self.send("GET", path, headers, &[])
     }
 
     /// `POST path` with more headers and a body.

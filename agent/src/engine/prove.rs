@@ -9,11 +9,10 @@ use edge::residency::TooLarge;
 use edge::update::Target;
 use models::bundle::{Bundle, BundleError};
 use models::model::ModelOptions;
-use models::providers::{self, Choice, ChooseError, Processor, Provider, Reason, choose};
+use models::providers::{self, Choice, ChooseError, Provider, Reason, choose};
 use protocol::manifest::Manifest;
 use protocol::oip::ModelDescription;
 use protocol::problem::Problem;
-use protocol::wire::inference::model_instance_group::Kind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -219,11 +218,7 @@ impl Engine {
         choice: Choice,
         seen: Seen,
     ) -> ActiveModel {
-        let kind = match choice.provider.processor() {
-            Processor::Cpu => Kind::Cpu,
-            Processor::Gpu => Kind::Gpu,
-            Processor::Auto => Kind::Auto,
-        };
+        let kind = choice.provider.processor().instance_kind();
         let place = (bundled.folder.to_owned(), bundle);
         let source = Source::new(membership.id, place, options, self.backend.clone(), seen);
         let bundle = source.bundle();

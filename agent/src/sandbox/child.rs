@@ -36,7 +36,7 @@ pub(crate) fn run() -> io::Result<()> {
     say(&Message::Stage(Stage::Starting))?;
     only_thread()?;
     let memory = File::open("/proc/self/status").ok(); // not to be opened any more afterwards
-    let confinement = confine(&readable(&job), job.limits);
+    let confinement = confine(&readable(&job), None, job.limits);
     let outcome = if job.require_full && !confinement.is_full() {
         refused(RefusalKind::Confinement, format!("this system cannot confine it: {confinement}"))
     } else {

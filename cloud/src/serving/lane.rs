@@ -21,11 +21,13 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::ServeError;
+use super::accelerators::Accelerators;
 use super::door::Door;
 use super::memory;
 use super::settings::ModelSettings;
 use fleet::admission::ModelSlot;
 use models::backend::{Backend, SessionOptions};
+use models::providers::{Choice, Processor, Provider};
 
 mod book;
 mod drive;
@@ -40,6 +42,7 @@ const LONG_ANSWER_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Lane {
     sessions: Arc<Sessions>,
+    choice: Choice,
     together: Together,
     book: Mutex<Book>,
     door: Arc<Door>,
@@ -56,6 +59,9 @@ pub(super) struct Needs {
     pub(super) settings: ModelSettings,
     pub(super) door: Arc<Door>,
     pub(super) slot: ModelSlot,
+    pub(super) accelerators: Accelerators,
+    /// Who computes it, where that was found out before.
+    pub(super) choice: Option<Choice>,
 }
 
 /// What the permit of a request says of it.
@@ -120,10 +126,17 @@ impl Lane {
     /// # Errors
     /// [`ServeError`]; nothing is left behind.
     pub(super) fn open(needs: Needs, bundle: Bundle) -> Result<Arc<Self>, ServeError> {
-        let Needs { backend, settings, door, slot } = needs;
+        let Needs { backend, settings, door, slot, accelerators, choice } = needs;
         let threads = settings.threads.max(1) as usize;
         let options = SessionOptions { threads, ..SessionOptions::default() };
-        let sessions = Sessions::new(backend, bundle, options)?;
+        let choice = match choice {
+            Some(known) => known,
+            None => accelerators.choose(&*backend, &bundle, &options)?,
+        };
+        let provider = choice.provider;
+        let devices = accelerators.devices(provider);
+        let options = SessionOptions { provider, ..options };
+        let sessions = Sessions::new(backend, bundle, options, devices.to_vec())?;
         let mut first = sessions.open()?;
         sessions.check_probes(&mut first)?;
         let sizes = if settings.batching { settings.max_batch_size } else { 1 };
@@ -133,7 +146,7 @@ impl Lane {
             None => tracing::debug!(%model, runs = ?together.runs, "requests may share a run"),
             Some(why) => tracing::info!(%model, %why, "requests do not share a run"),
         }
-        let mut book = Book::new(&settings, &together, Instant::now());
+        let mut book = Book::new(&settings, own(provider, devices), &together, Instant::now());
         book.seat(first);
         while book.wants_sessions() {
             book.seat(sessions.open()?);
@@ -141,6 +154,7 @@ impl Lane {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let lane = Arc::new(Self {
             sessions: Arc::new(sessions),
+            choice,
             together,
             book: Mutex::new(book),
             door,
@@ -156,6 +170,11 @@ impl Lane {
     /// What the bundle says, and its sessions.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// Who computes it, and why nobody else does.
+    pub fn choice(&self) -> &Choice {
+        &self.choice
     }
 
     /// Whether requests may share a run, and what was measured.
@@ -242,6 +261,12 @@ impl Lane {
         }
         Ok(id)
     }
+}
+
+/// How many devices a model has for itself: sessions are not counted by cores then.
+fn own(provider: Provider, devices: &[u32]) -> Option<u32> {
+    let is_gpu = provider.processor() == Processor::Gpu;
+    is_gpu.then(|| u32::try_from(devices.len()).unwrap_or(u32::MAX))
 }
 
 /// Work that would hold up others, on another thread.

@@ -9,6 +9,8 @@ use protocol::limits::CALLER_REQUESTS_MAX;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::accelerators::Accelerators;
+
 /// Sessions of one model at most, unless its settings say otherwise; fewer on fewer cores.
 const SESSIONS_MAX: u32 = 4;
 
@@ -21,6 +23,8 @@ pub struct ServingSettings {
     pub model: ModelSettings,
     /// Of these models.
     pub models: BTreeMap<ModelName, ModelSettings>,
+    /// On what they run.
+    pub accelerators: Accelerators,
 }
 
 impl ServingSettings {
@@ -108,12 +112,18 @@ impl ModelSettings {
         }
     }
 
-    pub(super) fn scaling(&self) -> ScalingPolicy {
+    /// How many sessions: for the cores; or for so many devices, each of which has one at least, and
+    /// another that brings data while the first one computes.
+    pub(super) fn scaling(&self, devices: Option<u32>) -> ScalingPolicy {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let cores = u32::try_from(cores).unwrap_or(u32::MAX);
-        let fits = ScalingPolicy::for_cores(cores, self.threads);
-        let max = self.sessions_max.unwrap_or(fits.max.min(SESSIONS_MAX)).max(1);
-        let min = self.sessions_min.clamp(1, max);
+        let fits = match devices {
+            None => ScalingPolicy::for_cores(cores, self.threads),
+            Some(devices) => ScalingPolicy::for_devices(devices),
+        };
+        let most = if devices.is_none() { fits.max.min(SESSIONS_MAX) } else { fits.max };
+        let max = self.sessions_max.unwrap_or(most).max(1);
+        let min = self.sessions_min.max(fits.min).clamp(1, max);
         ScalingPolicy { min, max, start: fits.start.clamp(min, max), ..fits }
     }
 }

@@ -64,7 +64,9 @@ impl Slot {
 
     pub(super) fn describe_loaded(&self, model: &Lane) {
         let of = model.sessions();
-        let described = || ModelDescription::new(of.manifest(), of.labels(), model.instances());
+        let kind = model.choice().provider.processor().instance_kind();
+        let described =
+            || ModelDescription::new(of.manifest(), of.labels(), model.instances()).on(kind);
         self.description.get_or_init(described);
         *self.failure() = None;
     }

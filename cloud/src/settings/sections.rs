@@ -1,5 +1,7 @@
 //! The sections that belong to the process as a whole.
 
+use confine::nvidia_gpus;
+use models::providers::Order;
 use rustls_pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -62,6 +64,10 @@ impl Server {
 pub struct Runtime {
     /// ONNX Runtime's shared library; found by itself when empty.
     pub library: PathBuf,
+    /// The execution providers that are tried, first choice first; none for the CPU alone.
+    pub providers: Order,
+    /// The GPUs that models run on, by number; all that there are when empty.
+    pub gpus: Vec<u32>,
     /// Whether each model runs in a child process, or all of them in the server itself.
     pub workers: bool,
     /// What all models may take together, in MB; 0 for half of what the machine or the server's
@@ -78,6 +84,8 @@ impl Default for Runtime {
         let workers = cfg!(target_os = "linux");
         Self {
             library: PathBuf::new(),
+            providers: Order::default(),
+            gpus: Vec::new(),
             workers,
             memory_budget_mb: 0,
             load_limit_s: 120,
@@ -90,6 +98,12 @@ impl Runtime {
     /// The library that was named.
     pub fn named_library(&self) -> Option<&Path> {
         Some(self.library.as_path()).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// The GPUs that models run on: those that are named, or all that this machine has.
+    pub fn gpus(&self) -> Vec<u32> {
+        let all = || (0..).zip(nvidia_gpus()).map(|(number, _)| number).collect();
+        if self.gpus.is_empty() { all() } else { self.gpus.clone() }
     }
 
     /// What all models may take together, in bytes.
@@ -105,6 +119,12 @@ impl Runtime {
             let error = format!("{} is no file", path.display());
             let hint = "leave it out to have ONNX Runtime found by itself";
             found.push(Objection::new("runtime.library", error, hint));
+        }
+        let has = nvidia_gpus().len();
+        if let Some(absent) = self.gpus.iter().find(|gpu| **gpu as usize >= has) {
+            let error = format!("there is no GPU {absent}: the NVIDIA driver shows {has}");
+            let hint = "they are numbered from 0 in the order of /dev/nvidia*";
+            found.push(Objection::new("runtime.gpus", error, hint));
         }
     }
 }

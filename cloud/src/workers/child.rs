@@ -42,7 +42,7 @@ pub fn run() -> io::Result<()> {
         return Err(io::Error::other("the server that started this worker has ended"));
     }
     only_thread()?;
-    let confinement = confine(&readable(&job), job.limits);
+    let confinement = confine(&readable(&job), job.accelerator.as_ref(), job.limits);
     log_plainly();
     let backend = match OrtBackend::open(&job.library) {
         Ok(backend) => backend,

@@ -2,7 +2,7 @@
 //! is the worker's stdin. Both ends are one program, so the shape may change freely; but the worker
 //! runs a model that nobody trusts, so what it says is bounded and typed.
 
-use confine::{Confinement, Limits};
+use confine::{Accelerator, Confinement, Limits};
 use models::backend::{LoadError, SessionOptions};
 use models::providers::NodeCount;
 use protocol::manifest::TensorSpec;
@@ -25,6 +25,8 @@ pub(super) struct Job {
     pub(super) folder: PathBuf,
     pub(super) model: PathBuf,
     pub(super) options: SessionOptions,
+    /// The device that it may use.
+    pub(super) accelerator: Option<Accelerator>,
     pub(super) limits: Limits,
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
+mod accelerators;
 mod access;
 mod enrol;
 mod garbage;

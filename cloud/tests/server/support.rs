@@ -11,6 +11,7 @@ use link::pki::DeviceKey;
 use link::tls::{self, Identity};
 use models::fake::{FakeBackend, Gate};
 use outrigger_cloud::server::{Config, Engine, Server};
+use outrigger_cloud::serving::accelerators::Accelerators;
 use outrigger_cloud::serving::settings::{AdmissionSettings, ModelSettings, ServingSettings};
 use outrigger_cloud::settings::Settings;
 use prost::Message;
@@ -71,6 +72,12 @@ pub(crate) fn start_narrow(admission: AdmissionSettings) -> (Cloud, Gate) {
     let model = ModelSettings { sessions_max: Some(1), ..ModelSettings::default() };
     let settings = ServingSettings { admission, model, ..ServingSettings::default() };
     (start_whole(FakeBackend::gated(gate.clone()), |_| (), settings), gate)
+}
+
+/// A server whose models may run on accelerators.
+pub(crate) fn start_accelerated(backend: FakeBackend, accelerators: Accelerators) -> Cloud {
+    let settings = ServingSettings { accelerators, ..ServingSettings::default() };
+    start_whole(backend, |_| (), settings)
 }
 
 fn start_whole(

@@ -1,6 +1,7 @@
-//! Landlock: the child may read what it is told, and write, create, run and connect to nothing.
+//! Landlock: the child may read what it is told, use the devices that it is told, and write, create, run
+//! and connect to nothing else.
 
-use super::Layer;
+use super::{Accelerator, Layer};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
@@ -27,8 +28,8 @@ const SYSTEM: [&str; 11] = [
     "/dev/urandom",
 ];
 
-pub(super) fn confine(readable: &[PathBuf]) -> Layer {
-    match restrict(readable) {
+pub(super) fn confine(readable: &[PathBuf], accelerator: Option<&Accelerator>) -> Layer {
+    match restrict(readable, accelerator) {
         Ok((status, landlock)) => layer(&status, landlock),
         Err(error) => Layer::None(protocol::problem::chain(&error)),
     }
@@ -48,16 +49,28 @@ fn layer(status: &RulesetStatus, landlock: LandlockStatus) -> Layer {
     }
 }
 
-fn restrict(readable: &[PathBuf]) -> Result<(RulesetStatus, LandlockStatus), RulesetError> {
+fn restrict(
+    readable: &[PathBuf],
+    accelerator: Option<&Accelerator>,
+) -> Result<(RulesetStatus, LandlockStatus), RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+    let operate = read | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let name = read | AccessFs::WriteFile | AccessFs::Truncate;
     let system = SYSTEM.iter().map(PathBuf::from);
+    let none = Accelerator::default();
+    // A driver names its threads, and gives up where it cannot: by files, not by a system call.
+    let own_threads: &[&str] = if accelerator.is_some() { &["/proc/self/task"] } else { &[] };
+    let accelerator = accelerator.unwrap_or(&none);
+    let readable = readable.iter().chain(&accelerator.readable).cloned();
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(WANTED))?
         .handle_access(AccessNet::from_all(WANTED))?
         .scope(Scope::from_all(WANTED))?
         .create()?
-        .add_rules(path_beneath_rules(system.chain(readable.iter().cloned()), read))?
+        .add_rules(path_beneath_rules(system.chain(readable), read))?
+        .add_rules(path_beneath_rules(&accelerator.devices, operate))?
+        .add_rules(path_beneath_rules(own_threads, name))?
         .restrict_self()?;
     Ok((status.ruleset, status.landlock))
 }

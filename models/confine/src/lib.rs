@@ -6,6 +6,7 @@
 //! Resource limits hold on every Unix. Files, network and system calls are confined on Linux only;
 //! elsewhere the process still isolates crashes, and says what it lacks.
 
+mod accelerator;
 #[cfg(target_os = "linux")]
 mod files;
 mod layers;
@@ -14,6 +15,7 @@ mod linux;
 #[cfg(target_os = "linux")]
 mod system_calls;
 
+pub use accelerator::{Accelerator, nvidia_gpus};
 pub use layers::{Confinement, Layer};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -25,6 +27,8 @@ use std::path::{Path, PathBuf};
 const LIBRARIES_MAX: usize = 64;
 /// Open files at a time; a bundle has at most 64, and one is open at a time.
 const FILES: u64 = 128;
+/// A GPU's driver opens its devices for every purpose anew.
+const FILES_WITH_ACCELERATOR: u64 = 4096;
 /// What is mapped but not writable beside the model's memory: libraries, and models mapped from
 /// their files.
 const MAPPED_BYTES: u64 = 8 << 30;
@@ -84,12 +88,17 @@ fn is_library(path: &Path) -> bool {
     name.is_some_and(|name| name.ends_with(ending) || name.contains(&format!("{ending}.")))
 }
 
-/// Confines this process, as far as the system can: it may read these files and folders, and nothing
-/// else. What could not be done is in the answer.
-pub fn confine(readable: &[PathBuf], limits: Limits) -> Confinement {
-    let resources = limit(limits);
+/// Confines this process, as far as the system can: it may read these files and folders, use the
+/// accelerator if it has one, and nothing else. What could not be done is in the answer.
+pub fn confine(
+    readable: &[PathBuf],
+    accelerator: Option<&Accelerator>,
+    limits: Limits,
+) -> Confinement {
+    let resources = limit(limits, accelerator.is_some());
     #[cfg(target_os = "linux")]
-    let (files, system_calls) = (files::confine(readable), system_calls::confine());
+    let (files, system_calls) =
+        (files::confine(readable, accelerator), system_calls::confine(accelerator.is_some()));
     #[cfg(not(target_os = "linux"))]
     let (files, system_calls) = {
         let _ = readable; // nobody asks
@@ -103,16 +112,19 @@ pub fn confine(readable: &[PathBuf], limits: Limits) -> Confinement {
 /// writable memory): what an allocator merely reserves, and read-only mappings of weights, do not
 /// count. The address space is limited well above it, for memory that is shared with nobody but
 /// called so. There is no limit of processes: it would count all of the user's threads, not the
-/// child's; seccomp lets it start threads only, and those are bounded by their stacks.
-fn limit(limits: Limits) -> Layer {
+/// child's; seccomp lets it start threads only, and those are bounded by their stacks. A GPU's driver
+/// reserves addresses for the memory of all devices and of the machine, so with one there is no limit
+/// of addresses.
+fn limit(limits: Limits, has_accelerator: bool) -> Layer {
+    let files = if has_accelerator { FILES_WITH_ACCELERATOR } else { FILES };
     let mut wanted = vec![
         ("core files", Resource::Core, 0),
         ("written files", Resource::Fsize, 0),
-        ("open files", Resource::Nofile, FILES),
+        ("open files", Resource::Nofile, files),
         ("memory", Resource::Data, limits.memory_bytes),
     ];
     wanted.extend(limits.cpu_s.map(|cpu_s| ("processor time", Resource::Cpu, cpu_s.max(1))));
-    if cfg!(target_os = "linux") {
+    if cfg!(target_os = "linux") && !has_accelerator {
         let space = limits.memory_bytes.saturating_add(MAPPED_BYTES);
         wanted.push(("address space", Resource::As, space));
     }

@@ -92,6 +92,38 @@ const ALLOWED_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_HERE: &[libc::c_long] = &[];
 
+/// What a GPU's driver asks for beside: its devices' own calls, waiting for them, memory that stays near
+/// to them; and a local socket on which it listens for other processes that share the device's memory,
+/// without which it does not start. It can connect to none.
+const ALLOWED_WITH_ACCELERATOR: &[libc::c_long] = &[
+    libc::SYS_accept4,
+    libc::SYS_bind,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_eventfd2,
+    libc::SYS_get_mempolicy,
+    libc::SYS_ioctl,
+    libc::SYS_listen,
+    libc::SYS_mbind,
+    libc::SYS_mlock,
+    libc::SYS_munlock,
+    libc::SYS_pipe2,
+    libc::SYS_sched_get_priority_max,
+    libc::SYS_sched_get_priority_min,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_set_mempolicy,
+    libc::SYS_setsockopt,
+];
+
+/// CUDA removes the name of its socket, which has none, and does not start unless it hears that there is
+/// no such file. Whatever else is to be removed: that is the answer.
+#[cfg(target_arch = "x86_64")]
+const REMOVES: &[libc::c_long] = &[libc::SYS_unlink, libc::SYS_unlinkat];
+#[cfg(not(target_arch = "x86_64"))]
+const REMOVES: &[libc::c_long] = &[libc::SYS_unlinkat];
+
 /// Other programs, other processes, other file systems, other kernels, other keys.
 const FATAL: &[libc::c_long] = &[
     libc::SYS_add_key,
@@ -122,8 +154,8 @@ const FATAL: &[libc::c_long] = &[
     libc::SYS_unshare,
 ];
 
-pub(super) fn confine() -> Layer {
-    match programs().and_then(|programs| {
+pub(super) fn confine(has_accelerator: bool) -> Layer {
+    match programs(has_accelerator).and_then(|programs| {
         programs.iter().try_for_each(|program| apply_filter(program)).map_err(|e| e.to_string())
     }) {
         Ok(()) => Layer::Full,
@@ -133,23 +165,36 @@ pub(super) fn confine() -> Layer {
 
 /// Of several filters the kernel takes the strictest answer. The list of what is fatal comes first,
 /// because installing a filter is itself not on the list of what is allowed.
-fn programs() -> Result<[BpfProgram; 2], String> {
+fn programs(has_accelerator: bool) -> Result<Vec<BpfProgram>, String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| e.to_string())?;
     let any = |number: &libc::c_long| (*number, Vec::new());
     let fatal: BTreeMap<i64, Vec<SeccompRule>> = FATAL.iter().map(any).collect();
     let mut allowed: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().chain(ALLOWED_HERE).map(any).collect();
+    if has_accelerator {
+        allowed.extend(ALLOWED_WITH_ACCELERATOR.iter().chain(REMOVES).map(any));
+        allowed.extend(local_sockets().map_err(|e| e.to_string())?);
+    }
     allowed.extend(only_some().map_err(|e| e.to_string())?);
     let compile = |rules, otherwise, matched| {
         SeccompFilter::new(rules, otherwise, matched, arch)
             .and_then(BpfProgram::try_from)
             .map_err(|e| e.to_string())
     };
-    let no = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    Ok([
+    let error = |number: i32| SeccompAction::Errno(number.unsigned_abs());
+    let absent = REMOVES.iter().map(any).collect();
+    Ok(vec![
         compile(fatal, SeccompAction::Allow, SeccompAction::KillProcess)?,
-        compile(allowed, no, SeccompAction::Allow)?,
+        compile(absent, SeccompAction::Allow, error(libc::ENOENT))?,
+        compile(allowed, error(libc::ENOSYS), SeccompAction::Allow)?,
     ])
+}
+
+/// No other kind of socket.
+fn local_sockets() -> Result<Rules, seccompiler::BackendError> {
+    let local = libc::AF_UNIX.unsigned_abs().into();
+    let domain = SeccompCondition::new(0, Length::Dword, Is::Eq, local)?;
+    Ok(vec![(libc::SYS_socket, vec![SeccompRule::new(vec![domain])?])])
 }
 
 type Rules = Vec<(i64, Vec<SeccompRule>)>;

@@ -3,13 +3,15 @@
 
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
-use super::{Layer, Limits, Standing, confine, detach};
+use super::{Accelerator, Layer, Limits, Standing, confine, detach};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::Command;
 
 const ATTEMPT: &str = "OUTRIGGER_TEST_ATTEMPT";
+/// Before an attempt that is made with what an accelerator needs.
+const ACCELERATED: &str = "accelerated ";
 const FOLDER: &str = "OUTRIGGER_TEST_FOLDER";
 const MEMORY_BYTES: u64 = 256 << 20;
 
@@ -66,9 +68,13 @@ fn attempt() {
     let folder = std::path::PathBuf::from(std::env::var_os(FOLDER).unwrap());
     detach(Standing { oom_score: 1000, niceness: 10 });
     let limits = Limits { memory_bytes: MEMORY_BYTES, cpu_s: Some(20) };
-    let confinement = confine(std::slice::from_ref(&folder), limits);
+    let (attempt, accelerator) = match attempt.strip_prefix(ACCELERATED) {
+        Some(attempt) => (attempt, Some(Accelerator::default())),
+        None => (&*attempt, None),
+    };
+    let confinement = confine(std::slice::from_ref(&folder), accelerator.as_ref(), limits);
     println!("confinement={}", serde_json::to_string(&confinement).unwrap());
-    println!("outcome={}", make(&attempt, &folder));
+    println!("outcome={}", make(attempt, &folder));
 }
 
 /// What came of it: the words, or the signal.
@@ -134,6 +140,26 @@ fn the_kernel_answers_no_more_than_needed() {
         ("exec", "signal 31"),
         ("ptrace", "signal 31"),
         ("abort", "signal 6"),
+    ];
+    check(&cases, |c| &c.system_calls);
+}
+
+#[test]
+fn an_accelerator_opens_no_other_door() {
+    let (denied, unknown) = ("PermissionDenied", "Unsupported");
+    let cases = [
+        ("accelerated read-allowed", "done"),
+        ("accelerated read-passwd", denied),
+        ("accelerated write", denied),
+    ];
+    check(&cases, |c| &c.files);
+    let cases = [
+        ("accelerated remove", "NotFound"),
+        ("accelerated tcp", unknown),
+        ("accelerated udp", unknown),
+        ("accelerated unix", unknown),
+        ("accelerated spawn", unknown),
+        ("accelerated exec", "signal 31"),
     ];
     check(&cases, |c| &c.system_calls);
 }

@@ -1,5 +1,6 @@
 //! Where ONNX Runtime's shared library is.
 
+use crate::providers::Provider;
 use protocol::id::Hasher;
 use std::env;
 use std::ffi::OsString;
@@ -48,6 +49,18 @@ pub fn find_library(explicit: Option<&Path>) -> Result<PathBuf, LibraryNotFound>
         }
     }
     Err(LibraryNotFound { looked_at })
+}
+
+/// Where ONNX Runtime would find the code of a provider that is a library of its own, beside it;
+/// `None` for those that are compiled in, or absent.
+pub fn provider_library(library: &Path, provider: Provider) -> Option<PathBuf> {
+    let own = match provider {
+        Provider::Cuda | Provider::TensorRt | Provider::OpenVino => provider.as_str(),
+        _ => return None,
+    };
+    let (prefix, suffix) = (env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
+    let path = library.with_file_name(format!("{prefix}onnxruntime_providers_{own}{suffix}"));
+    path.is_file().then_some(path)
 }
 
 /// A library in one line, by its content: another line is another program. The library is read, not

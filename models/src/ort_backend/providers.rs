@@ -45,16 +45,19 @@ pub(super) fn register(
 ) -> Result<(), ort::Error> {
     let limit = options.device_memory_bytes.map(|b| usize::try_from(b).unwrap_or(usize::MAX));
     let threads = NonZeroUsize::new(options.threads).unwrap_or(NonZeroUsize::MIN);
+    let device = i32::try_from(options.device).unwrap_or(i32::MAX);
+    let tensor_rt = || ep::TensorRT::default().with_device_id(device);
+    let cuda = || ep::CUDA::default().with_device_id(device);
     match options.provider {
         Provider::Cpu => Ok(()),
         Provider::TensorRt => match limit {
-            Some(bytes) => ep::TensorRT::default().with_max_workspace_size(bytes),
-            None => ep::TensorRT::default(),
+            Some(bytes) => tensor_rt().with_max_workspace_size(bytes),
+            None => tensor_rt(),
         }
         .register(builder),
         Provider::Cuda => match limit {
-            Some(bytes) => ep::CUDA::default().with_memory_limit(bytes),
-            None => ep::CUDA::default(),
+            Some(bytes) => cuda().with_memory_limit(bytes),
+            None => cuda(),
         }
         .register(builder),
         Provider::OpenVino => {

@@ -70,6 +70,13 @@ impl ScalingPolicy {
             hold: Duration::from_secs(300),
         }
     }
+
+    /// For accelerators of which each computes one run at a time: a session for each, and where that
+    /// pays off a second one, which moves tensors meanwhile.
+    pub fn for_devices(devices: u32) -> Self {
+        let devices = devices.max(1);
+        Self { min: devices, max: 2 * devices, start: devices, ..Self::for_cores(1, 1) }
+    }
 }
 
 /// One finished batch.

@@ -1,5 +1,5 @@
-//! An NVIDIA GPU under the agent: CUDA is chosen by itself, computes what the CPU computes, and is as
-//! fast as in Python's ONNX Runtime. Where there is no such GPU, everything up to the missing driver is
+//! An NVIDIA GPU under the agent, and under the confined workers of the cloud: CUDA is chosen by itself,
+//! computes what the CPU computes, and is as fast as in Python's ONNX Runtime. Where there is no such GPU, everything up to the missing driver is
 //! shown, and why it ends there.
 //!
 //! The library is that of the PyPI wheel `onnxruntime-gpu`, checked by its SHA-256; with a driver, the
@@ -34,6 +34,8 @@ const CUDA_PROVIDER: (&str, &[&str]) = (
     ],
 );
 const BATCHES: [usize; 2] = [1, 32];
+/// Callers of the cloud, with one image each: what they send together runs together.
+const CALLERS: usize = 64;
 
 /// Measures; nothing, with the reason printed, where there is no GPU or no registry.
 ///
@@ -50,7 +52,10 @@ pub fn run(short: bool) -> anyhow::Result<Option<BenchReport>> {
         find_cuda_libraries(&site)?;
     }
     let library = pinned_library(&site)?;
-    let world = World::start()?;
+    let world = World::start_in(&[
+        ("OUTRIGGER_CLOUD_RUNTIME_LIBRARY", library.clone().into_os_string()),
+        ("RUST_LOG", "info,ort=warn,outrigger_cloud=debug".into()),
+    ])?;
     let recipe = world.folder().join("recipe");
     python.run("gpu_model.py", &[&recipe.to_string_lossy()])?;
     world.operator.run(&["model", "push", &recipe.to_string_lossy()])?;
@@ -81,6 +86,12 @@ pub fn run(short: bool) -> anyhow::Result<Option<BenchReport>> {
             ("python_images_per_s", json!(rounded(theirs))),
         ]));
     }
+    cloud_is_on_gpu(&world)?;
+    let together = through_the_cloud(&world, CALLERS, seconds)?;
+    rows.push(Row(vec![
+        ("callers_of_the_cloud", json!(CALLERS)),
+        ("cloud_images_per_s", json!(rounded(together))),
+    ]));
     let timing = |field: &str| choice["timing"][field].as_f64().unwrap_or(f64::MAX) / 1000.0;
     let goals = vec![
         Goal::at_most("one image on CUDA (ms)", timing("cpu_us"), timing("provider_us")),
@@ -168,6 +179,49 @@ fn ask(client: &mut HttpClient, (head_bytes, body): &(String, Vec<u8>)) -> anyho
         bail!("{}: {}", response.status, response.json()?);
     }
     Ok(())
+}
+
+/// The cloud's workers use the GPU, or say why not.
+fn cloud_is_on_gpu(world: &World) -> anyhow::Result<()> {
+    let mut client = world.cloud.client()?;
+    let admin = world.cloud.admin()?;
+    let headers = [("Authorization", admin.as_str())];
+    let config = client.get_with("/v2/models/residual/config", &headers)?.json()?;
+    let log = std::fs::read_to_string(world.cloud.data_dir().with_extension("log"))?;
+    let told = |line: &&str| {
+        ["passed over", "accelerated", "share a run"].iter().any(|w| line.contains(w))
+    };
+    log.lines().filter(told).for_each(|line| println!("cloud: {line}"));
+    ensure!(
+        config["instance_group"][0]["kind"] == "KIND_GPU",
+        "the cloud's worker runs on something else; the reasons are above: {config}"
+    );
+    Ok(())
+}
+
+/// Callers with one image each at a time, over TLS.
+fn through_the_cloud(world: &World, callers: usize, seconds: f64) -> anyhow::Result<f64> {
+    let (head_bytes, body) = body(1);
+    let admin = world.cloud.admin()?;
+    let headers =
+        [("Inference-Header-Content-Length", head_bytes.as_str()), ("Authorization", &admin)];
+    let work = |end: Instant| -> anyhow::Result<usize> {
+        let (mut client, mut count) = (world.cloud.client()?, 0);
+        while Instant::now() < end {
+            let response = client.post("/v2/models/residual/infer", &headers, &body)?;
+            ensure!(response.status == 200, "{}: {}", response.status, response.json()?);
+            count += 1;
+        }
+        Ok(count)
+    };
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs_f64(seconds);
+    let count = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..callers).map(|_| scope.spawn(|| work(end))).collect();
+        let counts = threads.into_iter().map(|t| t.join().unwrap_or_else(|_| bail!("a panic")));
+        counts.sum::<anyhow::Result<usize>>()
+    })?;
+    Ok(count as f64 / begin.elapsed().as_secs_f64())
 }
 
 /// Two applications at a time, so that the next batch is there when one is done.

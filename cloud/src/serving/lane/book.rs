@@ -87,10 +87,15 @@ impl std::fmt::Debug for Book {
 }
 
 impl Book {
-    pub(super) fn new(settings: &ModelSettings, together: &Together, now: Instant) -> Self {
+    pub(super) fn new(
+        settings: &ModelSettings,
+        devices: Option<u32>,
+        together: &Together,
+        now: Instant,
+    ) -> Self {
         let mut batcher = Batcher::new(settings.batches(together.objection.is_none()));
         together.runs.iter().for_each(|(items, ran)| batcher.learn(*items, *ran));
-        let scaling = settings.scaling();
+        let scaling = settings.scaling(devices);
         Self {
             batcher,
             scaler: Scaler::new(scaling, now),
