@@ -436,7 +436,11 @@ impl Serving {
         let opened = Bundle::open(&folder, manifest).map_err(ServeError::from);
         let result = opened.and_then(|bundle| Lane::open(needs, bundle));
         match &result {
-            Ok(lane) => drop(self.choices().insert(hash, lane.choice().clone())),
+            // Where nothing was tried, nothing is saved.
+            Ok(lane) if lane.choice().timing.is_some() => {
+                self.choices().insert(hash, lane.choice().clone());
+            }
+            Ok(_) => {}
             Err(_) => drop(std::fs::remove_dir_all(&folder)), // laid out anew at the next attempt
         }
         result
@@ -484,7 +488,7 @@ impl Serving {
             let unwanted = |(version, slot): &(Version, &Arc<Slot>)| {
                 !answering.contains(version) && !slot.devices_want()
             };
-            family.slots().filter(unwanted).for_each(|(_, slot)| slot.try_release());
+            family.slots().filter(unwanted).for_each(|(_, slot)| slot.retire());
         }
         self.release_oldest();
     }

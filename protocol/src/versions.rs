@@ -28,11 +28,10 @@ impl Default for VersionPolicy {
 impl VersionPolicy {
     /// Whether a version answers, of all that are there.
     pub fn includes(&self, version: Version, all: &BTreeSet<Version>) -> bool {
-        let newer = || all.range(version..).count().saturating_sub(1);
         match self {
             Self::All => all.contains(&version),
             Self::Listed(listed) => all.contains(&version) && listed.contains(&version),
-            Self::Latest(count) => all.contains(&version) && newer() < *count as usize,
+            Self::Latest(count) => all.iter().rev().take(*count as usize).any(|v| *v == version),
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum Asker {
 pub(super) struct Family {
     versions: BTreeMap<Version, Arc<Slot>>,
     policy: VersionPolicy,
+    /// What the policy names of them: every request asks.
+    answering: BTreeSet<Version>,
     unloaded: bool,
 }
 
@@ -34,10 +36,18 @@ impl Family {
     pub(super) fn add(&mut self, version: Version, slot: Slot) {
         self.versions.entry(version).or_insert_with(|| Arc::new(slot));
         self.unloaded = false;
+        self.apply_policy();
     }
 
     pub(super) fn set_policy(&mut self, policy: VersionPolicy) {
         self.policy = policy;
+        self.apply_policy();
+    }
+
+    fn apply_policy(&mut self) {
+        let all: BTreeSet<_> = self.versions.keys().copied().collect();
+        let named = |version: &Version| self.policy.includes(*version, &all);
+        self.answering = all.iter().copied().filter(named).collect();
     }
 
     pub(super) fn set_unloaded(&mut self, unloaded: bool) {
@@ -53,9 +63,8 @@ impl Family {
     }
 
     /// The versions that the policy names, in order.
-    pub(super) fn answering(&self) -> BTreeSet<Version> {
-        let all: BTreeSet<_> = self.versions.keys().copied().collect();
-        all.iter().copied().filter(|version| self.policy.includes(*version, &all)).collect()
+    pub(super) fn answering(&self) -> &BTreeSet<Version> {
+        &self.answering
     }
 
     /// The slot that a request means.
@@ -73,11 +82,11 @@ impl Family {
         let wanted = version.or(answering.last().copied());
         let offered = |version: &Version| asker == Asker::Device || answering.contains(version);
         let found = wanted.filter(offered).and_then(|v| Some((v, self.versions.get(&v)?)));
-        found.ok_or_else(|| absent(model, version, &answering))
+        found.ok_or_else(|| absent(model, version, answering))
     }
 
     pub(super) fn describe(&self, slot: &Slot) -> ModelDescription {
-        let versions = self.answering().into_iter().collect();
+        let versions = self.answering.iter().copied().collect();
         ModelDescription { versions, policy: self.policy.clone(), ..slot.description() }
     }
 }

@@ -6,7 +6,7 @@ use protocol::id::ContentHash;
 use protocol::manifest::Manifest;
 use protocol::oip::ModelDescription;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lane::Lane;
@@ -25,8 +25,8 @@ pub(super) struct Slot {
     /// The number of its last use, among those of all slots.
     pub(super) used: AtomicU64,
     pub(super) statistics: Statistics,
-    /// With the labels; known from the first load on.
-    description: OnceLock<ModelDescription>,
+    /// With the labels; from the first load on, until nobody wants this version any more.
+    description: Mutex<Option<ModelDescription>>,
     device_asked: Mutex<Option<Instant>>,
     failure: Mutex<Option<String>>,
 }
@@ -45,7 +45,7 @@ impl Slot {
             loaded: tokio::sync::Mutex::default(),
             used: AtomicU64::new(0),
             statistics: Statistics::default(),
-            description: OnceLock::new(),
+            description: Mutex::default(),
             device_asked: Mutex::default(),
             failure: Mutex::default(),
         };
@@ -55,19 +55,22 @@ impl Slot {
         Self { loaded: tokio::sync::Mutex::new(loaded), ..slot }
     }
 
+    fn described(&self) -> MutexGuard<'_, Option<ModelDescription>> {
+        self.description.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What is said about it; the labels of its classes only once it was loaded.
     pub(super) fn description(&self) -> ModelDescription {
         let unloaded = || ModelDescription::new(&self.manifest, &[], 0);
-        let described = self.description.get().cloned().unwrap_or_else(unloaded);
+        let described = self.described().clone().unwrap_or_else(unloaded);
         ModelDescription { takes_sequences: false, ..described } // only agents keep state
     }
 
     pub(super) fn describe_loaded(&self, model: &Lane) {
         let of = model.sessions();
         let kind = model.choice().provider.processor().instance_kind();
-        let described =
-            || ModelDescription::new(of.manifest(), of.labels(), model.instances()).on(kind);
-        self.description.get_or_init(described);
+        let description = ModelDescription::new(of.manifest(), of.labels(), model.instances());
+        *self.described() = Some(description.on(kind));
         *self.failure() = None;
     }
 
@@ -111,6 +114,13 @@ impl Slot {
         if let Ok(mut loaded) = self.loaded.try_lock() {
             *loaded = None;
         }
+    }
+
+    /// Lets go of the model, and of what is not needed to know of a version that nobody wants: there
+    /// may be thousands.
+    pub(super) fn retire(&self) {
+        self.try_release();
+        *self.described() = None;
     }
 
     pub(super) fn last_use(&self) -> u64 {
