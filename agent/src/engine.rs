@@ -14,11 +14,11 @@ pub(crate) use prove::{Bundled, ProveError};
 
 use crate::config::{ModelRuntimes, Runtime};
 use crate::counters::Counters;
-use edge::residency::Standing;
 use edge::update::Target;
 use models::backend::Backend;
 use protocol::id::{ModelName, Version};
 use protocol::problem::{Problem, ProblemCode};
+use protocol::residency::Standing;
 use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
 use shelf::Shelf;

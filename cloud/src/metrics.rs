@@ -5,6 +5,7 @@
 //! counted in [`crate::events`] and requests in [`Observed`]; here they are only shown.
 
 mod listener;
+mod models;
 mod observed;
 
 pub(crate) use listener::serve;
@@ -22,7 +23,7 @@ pub fn render(cloud: &Cloud) -> String {
     let mut out = Exposition::default();
     standing(cloud, &mut out);
     load(cloud, &mut out);
-    models(cloud, &mut out);
+    models::render(cloud, &mut out);
     door(cloud, &mut out);
     cloud.observed.render(&mut out);
     events(cloud, &mut out);
@@ -65,15 +66,6 @@ fn load(cloud: &Cloud, out: &mut Exposition) {
     let help = "Keys that can be used.";
     out.family("outrigger_cloud_keys_live", help, Kind::Gauge)
         .sample(&[], cloud.access.live_keys());
-}
-
-fn models(cloud: &Cloud, out: &mut Exposition) {
-    let help = "Whether each version of each model is in memory.";
-    let mut family = out.family("outrigger_cloud_model_loaded", help, Kind::Gauge);
-    for (model, version, loaded) in cloud.serving.loaded() {
-        let labels = [("model", model.as_str()), ("version", &version.to_string())];
-        family.sample(&labels, u8::from(loaded));
-    }
 }
 
 /// What the gate let in, and what became of runs.

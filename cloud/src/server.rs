@@ -87,6 +87,15 @@ impl Engine {
         }
     }
 
+    /// The child processes, where models run in some.
+    #[cfg(target_os = "linux")]
+    pub fn workers(&self) -> Option<&Workers> {
+        match self {
+            Self::Workers(workers) => Some(workers),
+            Self::None | Self::Here(_) => None,
+        }
+    }
+
     /// Whether every loaded model can answer now.
     pub fn is_ready(&self) -> bool {
         match self {
@@ -449,7 +458,12 @@ async fn release_idle(cloud: Arc<Cloud>) {
     while !*stopping.borrow_and_update() {
         tokio::select! {
             _ = stopping.changed() => return,
-            () = tokio::time::sleep(RELEASE_EVERY) => cloud.serving.release_unwanted(),
+            () = tokio::time::sleep(RELEASE_EVERY) => {
+                cloud.serving.release_unwanted();
+                let measured = cloud.clone();
+                let measure = move || measured.serving.measure_memory();
+                let _ = tokio::task::spawn_blocking(measure).await; // the next one measures again
+            }
         }
     }
 }

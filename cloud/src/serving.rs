@@ -12,7 +12,7 @@
 
 use fleet::admission::{Ask, ModelSlot};
 use models::backend::Backend;
-use models::bundle::{Bundle, BundleError};
+use models::bundle::BundleError;
 use models::model::{ModelError, ProbeError};
 use models::providers::{Choice, ChooseError};
 use models::worker::Job;
@@ -20,6 +20,7 @@ use protocol::id::{ContentHash, ModelName, Version};
 use protocol::infer::{InferRequest, InferResponse, Placement, Reason, Timing, Verdict};
 use protocol::manifest::{InvalidManifest, Manifest, SignedManifest};
 use protocol::problem::{Problem, ProblemCode};
+use protocol::residency::{CannotBegin, TooLarge};
 use protocol::versions::VersionPolicy;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,7 +36,9 @@ pub mod door;
 mod family;
 pub mod lane;
 mod listing;
+mod loading;
 mod memory;
+mod rooms;
 pub mod settings;
 mod slot;
 
@@ -43,6 +46,10 @@ use door::{Door, Place};
 pub use family::Asker;
 use family::Family;
 use lane::{Answered, Lane, Standing};
+pub use listing::Residence;
+pub use loading::Newcomer;
+pub use rooms::Moves;
+use rooms::{Rooms, Use};
 use settings::ServingSettings;
 use slot::Slot;
 
@@ -73,10 +80,34 @@ pub enum ServeError {
     /// It does not work on the CPU, which is asked before any accelerator.
     #[error(transparent)]
     Choose(#[from] ChooseError),
+    /// It takes more than there is for all models.
+    #[error("the model needs {needs_mb} MB at least, and the memory for models is {has_mb} MB")]
+    TooLarge {
+        /// What it takes.
+        needs_mb: u64,
+        /// The budget.
+        has_mb: u64,
+    },
+    /// The models in use take all memory.
+    #[error("there is no room for the model now")]
+    NoRoom(#[from] CannotBegin),
+    /// It was tried a moment ago.
+    #[error("{0}")]
+    NotLoaded(String),
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
 }
+
+impl From<TooLarge> for ServeError {
+    fn from(TooLarge { size_bytes, budget_bytes }: TooLarge) -> Self {
+        Self::TooLarge { needs_mb: size_bytes.div_ceil(MB), has_mb: budget_bytes / MB }
+    }
+}
+
+const MB: u64 = 1_000_000;
+/// When there may be room again.
+const NO_ROOM_RETRY_MS: u32 = 1000;
 
 /// What is known of a request when it is taken.
 #[derive(Debug)]
@@ -119,6 +150,7 @@ pub struct Admitted {
     /// Held from here on: a version that is exchanged meanwhile is not loaded again for it.
     lane: Option<Arc<Lane>>,
     place: Place,
+    _use: Use,
 }
 
 impl Admitted {
@@ -156,6 +188,7 @@ pub struct Serving {
     folder: PathBuf,
     settings: ServingSettings,
     door: Arc<Door>,
+    rooms: Arc<Rooms>,
     families: RwLock<BTreeMap<ModelName, Family>>,
     /// Who computes which bundle, once that was found out here.
     choices: Mutex<BTreeMap<ContentHash, Choice>>,
@@ -177,6 +210,7 @@ impl Serving {
             blobs,
             folder,
             door: Arc::new(Door::new(settings.admission.clone())),
+            rooms: Arc::new(Rooms::new(settings.memory_bytes)),
             settings,
             families: RwLock::default(),
             choices: Mutex::default(),
@@ -214,17 +248,24 @@ impl Serving {
     ///
     /// # Errors
     /// [`ServeError::Manifest`].
-    pub fn add(
-        &self,
-        signed: &SignedManifest,
-        loaded: Option<Arc<Lane>>,
-    ) -> Result<(), ServeError> {
+    pub fn add(&self, signed: &SignedManifest, loaded: Option<Newcomer>) -> Result<(), ServeError> {
         let manifest = Manifest::from_json(signed.manifest.as_bytes())?;
         let (model, version) = (manifest.model.clone(), manifest.version);
-        let number = loaded.as_ref().map_or_else(|| self.number(&model), |lane| lane.number());
-        let slot = Slot::new(signed.bundle(), manifest, number, loaded);
+        let number = loaded.as_ref().map_or_else(|| self.number(&model), Newcomer::number);
+        let fits = match loaded {
+            Some(_) => Ok(()),
+            None => self.rooms.add(number, loading::guess_bytes(&manifest)),
+        };
+        let (lane, _used) = loaded.map(Newcomer::settle).unwrap_or_default();
+        let slot = Arc::new(Slot::new(signed.bundle(), manifest, number, lane));
+        if let Err(too_large) = fits {
+            slot.failed(ServeError::from(too_large).to_string());
+        }
         slot.used.store(self.next_use(), Relaxed);
-        self.families_mut().entry(model).or_default().add(version, slot);
+        self.rooms.belongs_to(number, &slot);
+        if !self.families_mut().entry(model).or_default().add(version, slot) {
+            self.rooms.remove(number); // it was known already
+        }
         self.release_unwanted();
         Ok(())
     }
@@ -253,8 +294,9 @@ impl Serving {
             slot.device_asks();
         }
         let place = self.door.admit(who, &knock.size.ask(slot.number))?;
+        let used = self.rooms.enter(slot.number); // first, so that it is not taken away in between
         let lane = slot.lane();
-        Ok(Admitted { slot, version, lane, place })
+        Ok(Admitted { slot, version, lane, place, _use: used })
     }
 
     fn find(
@@ -320,156 +362,6 @@ impl Serving {
         Ok(Inferred { response, compute, began, requests })
     }
 
-    /// Loads a version that devices will ask for soon; nothing where there is no such variant.
-    ///
-    /// # Errors
-    /// [`ServeError`].
-    pub async fn preload(
-        self: &Arc<Self>,
-        model: &ModelName,
-        version: Version,
-    ) -> Result<(), ServeError> {
-        match self.find(Asker::Device, model, Some(version)) {
-            Ok((_, slot)) if self.backend.is_some() => {
-                slot.device_asks();
-                self.load_slot(&slot).await.map(drop)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Loads the versions of every model that answer clients, as many as fit. One that does not
-    /// load says so in the index, and is no reason for the others to wait.
-    pub async fn preload_answering(self: &Arc<Self>) {
-        if self.backend.is_none() {
-            return;
-        }
-        for slot in self.wanted().into_iter().take(LOADED_MAX) {
-            if let Err(error) = self.load_slot(&slot).await {
-                tracing::warn!(model = %slot.manifest.model, %error, "a model does not load");
-            }
-        }
-    }
-
-    /// What the policies name, the newest of each model first.
-    fn wanted(&self) -> Vec<Arc<Slot>> {
-        let families = self.families();
-        let mut wanted = Vec::new();
-        for family in families.values().filter(|family| !family.is_unloaded()) {
-            let answering = family.answering();
-            let slots = family.slots().filter(|(version, _)| answering.contains(version));
-            let slots: Vec<_> = slots.map(|(_, slot)| slot.clone()).collect();
-            wanted.extend(slots.into_iter().rev().enumerate());
-        }
-        wanted.sort_by_key(|(age, _)| *age);
-        wanted.into_iter().map(|(_, slot)| slot).collect()
-    }
-
-    async fn lane(self: &Arc<Self>, admitted: &Admitted) -> Result<Arc<Lane>, ServeError> {
-        match &admitted.lane {
-            Some(lane) => {
-                admitted.slot.used.store(self.next_use(), Relaxed);
-                Ok(lane.clone())
-            }
-            None => self.load_slot(&admitted.slot).await,
-        }
-    }
-
-    async fn load_slot(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Lane>, ServeError> {
-        slot.used.store(self.next_use(), Relaxed);
-        let mut loaded = slot.loaded.lock().await;
-        if let Some(model) = &*loaded {
-            return Ok(model.clone());
-        }
-        let model = self.load_as(slot.number, slot.bundle, slot.manifest.clone()).await;
-        let model = model.inspect_err(|error| slot.failed(protocol::problem::chain(error)))?;
-        slot.describe_loaded(&model);
-        *loaded = Some(model.clone());
-        drop(loaded);
-        self.release_oldest();
-        Ok(model)
-    }
-
-    /// Lays a new bundle out, loads it, and checks its probes, so that it is warm when it is known.
-    ///
-    /// # Errors
-    /// [`ServeError`]; nothing is left behind.
-    pub async fn load(
-        self: &Arc<Self>,
-        bundle: ContentHash,
-        manifest: Manifest,
-    ) -> Result<Arc<Lane>, ServeError> {
-        let number = self.number(&manifest.model);
-        let loaded = self.load_as(number, bundle, manifest).await;
-        loaded.inspect_err(|_| self.door.remove_model(number))
-    }
-
-    async fn load_as(
-        self: &Arc<Self>,
-        number: ModelSlot,
-        bundle: ContentHash,
-        manifest: Manifest,
-    ) -> Result<Arc<Lane>, ServeError> {
-        let this = self.clone();
-        let load = move || this.load_blocking(number, bundle, manifest);
-        tokio::task::spawn_blocking(load).await.unwrap_or(Err(ServeError::Stopping))
-    }
-
-    fn load_blocking(
-        &self,
-        number: ModelSlot,
-        hash: ContentHash,
-        manifest: Manifest,
-    ) -> Result<Arc<Lane>, ServeError> {
-        let backend = self.backend.clone().ok_or(ServeError::NoRuntime)?;
-        let folder = self.folder.join(hash.to_string());
-        self.blobs.lay_out(&manifest, &folder).map_err(ServeError::LayOut)?;
-        let settings = self.settings.of(&manifest.model).clone();
-        let needs = lane::Needs {
-            backend,
-            settings,
-            door: self.door.clone(),
-            slot: number,
-            accelerators: self.settings.accelerators.clone(),
-            choice: self.choices().get(&hash).cloned(),
-        };
-        let opened = Bundle::open(&folder, manifest).map_err(ServeError::from);
-        let result = opened.and_then(|bundle| Lane::open(needs, bundle));
-        match &result {
-            // Where nothing was tried, nothing is saved.
-            Ok(lane) if lane.choice().timing.is_some() => {
-                self.choices().insert(hash, lane.choice().clone());
-            }
-            Ok(_) => {}
-            Err(_) => drop(std::fs::remove_dir_all(&folder)), // laid out anew at the next attempt
-        }
-        result
-    }
-
-    /// Lets a model answer again that was unloaded; it is loaded when this returns.
-    ///
-    /// # Errors
-    /// `NotFound`, or why its newest version does not load.
-    pub async fn load_model(self: &Arc<Self>, model: &ModelName) -> Result<(), Problem> {
-        self.set_unloaded(model, false)?;
-        let (_, slot) = self.find(Asker::Client, model, None)?;
-        self.load_slot(&slot).await?;
-        Ok(())
-    }
-
-    /// Stops a model from answering anybody, devices too, and frees its memory once the requests
-    /// in flight have ended.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub async fn unload_model(&self, model: &ModelName) -> Result<(), Problem> {
-        let slots = self.set_unloaded(model, true)?;
-        for slot in slots {
-            *slot.loaded.lock().await = None;
-        }
-        Ok(())
-    }
-
     fn set_unloaded(&self, model: &ModelName, unloaded: bool) -> Result<Vec<Arc<Slot>>, Problem> {
         let mut families = self.families_mut();
         let absent = || {
@@ -479,27 +371,6 @@ impl Serving {
         let family = families.get_mut(model).ok_or_else(absent)?;
         family.set_unloaded(unloaded);
         Ok(family.slots().map(|(_, slot)| slot.clone()).collect())
-    }
-
-    /// Lets go of what no policy names and no device asks, and of what is beyond the limit.
-    pub fn release_unwanted(&self) {
-        for family in self.families().values() {
-            let answering = family.answering();
-            let unwanted = |(version, slot): &(Version, &Arc<Slot>)| {
-                !answering.contains(version) && !slot.devices_want()
-            };
-            family.slots().filter(unwanted).for_each(|(_, slot)| slot.retire());
-        }
-        self.release_oldest();
-    }
-
-    /// Lets go of the least recently used models beyond the limit. One that is being loaded or
-    /// asked at this moment keeps its place.
-    fn release_oldest(&self) {
-        let mut loaded: Vec<_> = self.slots().into_iter().filter(|slot| slot.is_loaded()).collect();
-        loaded.sort_by_key(|slot| slot.last_use());
-        let surplus = loaded.len().saturating_sub(LOADED_MAX);
-        loaded.iter().take(surplus).for_each(|slot| slot.try_release());
     }
 
     fn slots(&self) -> Vec<Arc<Slot>> {
@@ -548,6 +419,11 @@ impl From<ServeError> for Problem {
             ServeError::NoRuntime => Problem::new(ProblemCode::NotFound, text)
                 .hint("the operator can start outrigger-cloud with --runtime"),
             ServeError::Stopping => Problem::new(ProblemCode::GoingAway, text),
+            ServeError::NoRoom(_) => Problem::new(ProblemCode::Overloaded, text)
+                .hint("try again after retry_after_ms")
+                .retry_after_ms(NO_ROOM_RETRY_MS),
+            ServeError::TooLarge { .. } => Problem::new(ProblemCode::InferenceFailed, text)
+                .hint("the operator can raise [runtime] memory_budget_mb"),
             _ => Problem::new(ProblemCode::InferenceFailed, text)
                 .hint("the operator can look into the server's log"),
         }

@@ -13,12 +13,14 @@ mod findings;
 pub mod layers;
 mod node;
 mod sections;
+mod serving;
 
 pub use findings::{Finding, Origin};
 pub use layers::{Flag, Loaded, Sources};
 pub(crate) use node::split_address;
 pub use node::{Node, Role};
 pub use sections::{AccessLog, Drain, Log, LogFormat, Metrics, Runtime, Server};
+pub use serving::{Model, Models, Serving};
 
 /// All sections.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,10 @@ pub struct Settings {
     pub node: Node,
     /// How models run.
     pub runtime: Runtime,
+    /// How they are served.
+    pub serving: Serving,
+    /// How single ones are, where that is otherwise.
+    pub models: Models,
     /// How it ends.
     pub drain: Drain,
     /// What is logged.
@@ -67,6 +73,7 @@ impl Settings {
         self.server.check(&mut found);
         self.node.check(&mut found);
         self.runtime.check(&mut found);
+        self.serving.check(&self.models, &mut found);
         self.log.check(&mut found);
         self.metrics.check(&mut found);
         if let Err(traces::Objection { key, error, hint }) = self.traces.check() {

@@ -149,7 +149,7 @@ impl Inference for Standard {
 
     async fn unload(&self, caller: &Caller, model: &ModelName) -> Result<(), Problem> {
         self.needs_control()?;
-        self.cloud.serving.unload_model(model).await?;
+        self.cloud.serving.unload_model(model)?;
         self.note("model.unload", caller, model).await;
         Ok(())
     }

@@ -257,6 +257,14 @@ impl Backend for Workers {
     fn identity(&self) -> String {
         self.identity.clone()
     }
+
+    /// Of all its workers: there is one on each device.
+    fn memory_bytes(&self, model: &Path) -> Option<u64> {
+        let model = model.canonicalize().ok()?;
+        let of_model = |worker: &Arc<Worker>| worker.launch().job.model == model;
+        let workers: Vec<_> = self.living().into_iter().filter(of_model).collect();
+        workers.iter().filter_map(|worker| status(worker).memory_bytes).reduce(|a, b| a + b)
+    }
 }
 
 /// A worker on a GPU sees that one alone, as the first.

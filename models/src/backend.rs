@@ -38,6 +38,12 @@ pub trait Backend: Send + Sync {
 
     /// What is loaded, in one line: another line is another program, for which nothing is known yet.
     fn identity(&self) -> String;
+
+    /// Memory that all sessions of a model take, in bytes, where that is known by itself.
+    fn memory_bytes(&self, onnx: &Path) -> Option<u64> {
+        let _ = onnx;
+        None
+    }
 }
 
 /// A loaded model that answers one request at a time.

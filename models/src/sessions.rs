@@ -61,6 +61,11 @@ impl Sessions {
         Ok(Runner::new(session, self.pipelines.clone()))
     }
 
+    /// Memory that all of its sessions take, in bytes, where the backend knows. May take a millisecond.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.backend.memory_bytes(&self.bundle.model_path())
+    }
+
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         self.bundle.manifest()

@@ -7,7 +7,8 @@
 //! Read in this order: [`id`], [`tensor`], [`infer`] (a request and its verdict), [`manifest`]
 //! (what a bundle is and who signed it), [`codec`] and [`wire`] (how all of that travels),
 //! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`time`] (how devices hear it),
-//! [`carrier`] and [`mux`] (over what), [`trace`] (where the time of a request went), [`limits`].
+//! [`carrier`] and [`mux`] (over what), [`trace`] (where the time of a request went), [`limits`], and
+//! [`residency`]: which models are in memory, by one rule on a device and in the cloud.
 
 pub mod carrier;
 pub mod codec;
@@ -19,6 +20,7 @@ pub mod mux;
 pub mod oip;
 pub mod pattern;
 pub mod problem;
+pub mod residency;
 pub mod tensor;
 pub mod time;
 pub mod token;

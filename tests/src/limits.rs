@@ -158,18 +158,34 @@ fn items() -> Vec<Row> {
 fn cloud() -> Vec<Row> {
     let LimitPolicy { min, max, .. } = LimitPolicy::default();
     let found = format!("{min} to {}, found by measurement", count(max.into()));
-    let terms = "the terms of its tenant";
     let first = "503, `UNAVAILABLE`, or the one that was idle longest is forgotten";
     vec![
-        row("items of a model in flight on the cloud", found, OVERLOADED, ""),
+        row(
+            "items of a model in flight on the cloud",
+            found,
+            OVERLOADED,
+            "[serving] in_flight_min, in_flight_max",
+        ),
         row(
             "requests of a device or key in flight there",
             count(CALLER_REQUESTS_MAX.into()),
             OVERLOADED,
-            terms,
+            "[serving] caller_requests",
         ),
-        row("priority, and rate, of a caller there", "0, none", "cut; 503", terms),
-        row("tensors in flight there", size(GatePolicy::default().tensor_bytes), OVERLOADED, ""),
+        row("priority of a caller there", "0", "it is cut to that", "[serving] priority_max"),
+        row(
+            "tensors in flight there",
+            size(GatePolicy::default().tensor_bytes),
+            OVERLOADED,
+            "[serving] tensor_memory_mb",
+        ),
+        row(
+            "memory of all models there",
+            "half of what there is",
+            "idle ones make room; 503, or the bundle is refused",
+            "[runtime] memory_budget_mb",
+        ),
+        row("models in memory there", "8", "the least recently used one is unloaded", ""),
         row("requests of a model that wait", count(QUEUE_MAX_REQUESTS as u64), OVERLOADED, ""),
         row(
             "a worker: memory, time to load, time beyond a deadline",

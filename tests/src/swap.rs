@@ -3,17 +3,15 @@
 
 use crate::bench::{BenchReport, Goal, Row, rounded};
 use crate::callers::{Call, Https, KeyHolder};
-use crate::onnx::perceptron;
-use crate::world::{Publisher, Single, World};
+use crate::onnx::{perceptron, perceptron_probes, perceptron_specs};
+use crate::world::{Publisher, Single, World, eventually};
 use anyhow::{Context, bail, ensure};
-use models::backend::{Backend, SessionOptions};
-use models::ort_backend::{OrtBackend, find_library};
 use protocol::id::Variant;
-use protocol::manifest::TensorSpec;
-use protocol::tensor::{DataType, Tensor};
+use protocol::tensor::Tensor;
 use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// How often.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +31,6 @@ impl Amount {
 
 const MODEL: &str = "swapped";
 const CALLERS: usize = 4;
-const PROBES: usize = 8;
 
 /// Two models in turn: the odd versions and the even ones.
 struct Versions {
@@ -44,42 +41,24 @@ struct Versions {
 impl Versions {
     fn make(folder: &Path) -> anyhow::Result<Self> {
         let files = [perceptron(1), perceptron(2)];
-        let probes = files.each_ref().map(|onnx| probes(folder, onnx));
+        let probes = files.each_ref().map(|onnx| perceptron_probes(folder, onnx));
         let [even, odd] = probes;
         Ok(Self { files, probes: [even?, odd?] })
     }
 
     fn publish(&self, publisher: &Publisher, version: u64) -> anyhow::Result<()> {
-        let spec = |name: &str, width| TensorSpec {
-            name: name.into(),
-            datatype: DataType::Fp32,
-            shape: vec![-1, width],
-        };
+        let (input, output) = perceptron_specs();
         let at = usize::from(!version.is_multiple_of(2));
         publisher.publish_single(&Single {
             model: MODEL.into(),
             version,
             variant: Variant::Cloud,
             onnx: self.files[at].clone(),
-            input: spec("x", 64),
-            output: spec("y", 10),
+            input,
+            output,
             probes: self.probes[at].clone(),
         })
     }
-}
-
-fn probes(folder: &Path, onnx: &[u8]) -> anyhow::Result<Vec<(Tensor, Tensor)>> {
-    let file = folder.join("probed.onnx");
-    std::fs::write(&file, onnx)?;
-    let backend = OrtBackend::open(&find_library(None)?)?;
-    let mut session = backend.load(&file, &SessionOptions::default())?;
-    let probe = |seed: usize| {
-        let values: Vec<f32> = (0..64).map(|at| ((seed * 64 + at) as f32).sin()).collect();
-        let input = Tensor::from_f32("x", vec![1, 64], &values)?;
-        let output = session.run(std::slice::from_ref(&input), &[])?.remove(0);
-        anyhow::Ok((input, output))
-    };
-    (0..PROBES).map(probe).collect()
 }
 
 /// What became of the calls.
@@ -149,9 +128,9 @@ pub fn run(amount: Amount) -> anyhow::Result<BenchReport> {
         asking.join().map_err(|_| anyhow::anyhow!("a caller panicked"))??;
         swapped
     })?;
-    let loaded = publisher.stats()?["cloud_variants_loaded"].as_u64().context("no count")?;
-    // The last version, and one that was asked at the very moment of its exchange.
-    ensure!(loaded <= 2, "{loaded} versions are loaded at the end");
+    let loaded = || publisher.stats().ok()?["cloud_variants_loaded"].as_u64();
+    let last_alone = || loaded().filter(|loaded| *loaded == 1).map(drop);
+    eventually("the last version alone is loaded", Duration::from_secs(10), last_alone)?;
     let mb = |kb: u64| json!(rounded(kb as f64 * 1024.0 / 1e6));
     Ok(BenchReport {
         name: "swap",

@@ -5,6 +5,7 @@
 
 use outrigger_tests::fashion::{Images, ask, request_body};
 use outrigger_tests::hostile;
+use outrigger_tests::prometheus::Scrape;
 use outrigger_tests::workers;
 use outrigger_tests::world::{AgentOptions, Api, ApiResponse, Edge, Publisher, World, eventually};
 use protocol::id::Variant;
@@ -42,6 +43,16 @@ fn worker(world: &World) -> u32 {
 
 fn until_ready(api: &Api) {
     eventually("readiness", PATIENCE, || is_ready(api).then_some(())).unwrap();
+}
+
+/// A cloud whose only model is ready.
+fn ready_with_fashion() -> (World, Api) {
+    let world = World::start().unwrap();
+    let folder = outrigger_tests::world::fashion();
+    world.operator.run(&["model", "push", &folder.to_string_lossy()]).unwrap();
+    let api = api(&world);
+    until_ready(&api);
+    (world, api)
 }
 
 fn publish(
@@ -177,13 +188,7 @@ fn a_worker_that_is_killed_under_load_loses_no_request() {
 
 #[test]
 fn readiness_is_false_while_a_model_has_no_worker_and_true_again_afterwards() {
-    let world = World::start().unwrap();
-    world
-        .operator
-        .run(&["model", "push", &outrigger_tests::world::fashion().to_string_lossy()])
-        .unwrap();
-    let api = api(&world);
-    until_ready(&api);
+    let (world, api) = ready_with_fashion();
     let first = worker(&world);
     workers::signal(first, libc::SIGTERM).unwrap();
     workers::signal(first, libc::SIGINT).unwrap();
@@ -291,4 +296,66 @@ fn what_cannot_fit_is_refused_before_it_is_loaded() {
     let refused = refused.to_string();
     assert!(refused.contains("needs 5 MB at least") && refused.contains("is 4 MB"), "{refused}");
     assert!(!world.cloud.process().unwrap().output().contains("worker started"));
+}
+
+fn scrape(api: &Api) -> Scrape {
+    let text = api.accepted("GET", "/metrics", b"").unwrap().body;
+    Scrape::parse(std::str::from_utf8(&text).unwrap()).unwrap()
+}
+
+#[test]
+fn a_killed_worker_is_missed_until_the_next_one_answers() {
+    let (world, api) = ready_with_fashion();
+    let up = |scrape: &Scrape| {
+        let labels = [("model", "fashion"), ("version", "1")];
+        scrape.value("outrigger_cloud_worker_up", &labels)
+    };
+    let before = scrape(&api);
+    assert_eq!(up(&before), Some(1.0));
+    assert_eq!(before.value("outrigger_cloud_worker_starts_total", &[]), Some(1.0));
+    let memory = before
+        .value("outrigger_cloud_worker_memory_bytes", &[("model", "fashion"), ("version", "1")]);
+    assert!(memory.unwrap() > 4e6, "its weights at least");
+
+    // Without its files no successor loads, so that there is time to look.
+    let bundles = world.cloud.data_dir().join("bundles");
+    let away = world.folder().join("away");
+    let victim = worker(&world);
+    std::fs::rename(&bundles, &away).unwrap();
+    workers::signal(victim, libc::SIGKILL).unwrap();
+    eventually("not being ready", PATIENCE, || (!is_ready(&api)).then_some(())).unwrap();
+    assert_eq!(up(&scrape(&api)), Some(0.0));
+    std::fs::rename(&away, &bundles).unwrap();
+    until_ready(&api);
+    assert_eq!(ask_cloud(&api, &[0; 784], 5_000_000).status, 200);
+    let after = scrape(&api);
+    assert_eq!(up(&after), Some(1.0));
+    assert_eq!(after.value("outrigger_cloud_worker_ends_total", &[("how", "killed")]), Some(1.0));
+    assert!(after.value("outrigger_cloud_worker_restarts_total", &[]).unwrap() >= 1.0);
+}
+
+#[test]
+fn what_is_under_way_is_answered_although_everybody_is_told_to_end() {
+    let mut world = World::start().unwrap();
+    publish(&world, "loops", hostile::loops_as_told(), &LOOPED).unwrap();
+    let api = api(&world);
+    until_ready(&api);
+    let began = std::time::Instant::now();
+    assert_eq!(ask_three(&api, "loops", [1e5, 0.0, 0.0], 20_000_000).status, 200);
+    // Long enough that it is under way when the signals come, whatever this machine is.
+    let rounds = 1e5 * (1.0 / began.elapsed().as_secs_f32()).clamp(1.0, 100.0);
+    std::thread::scope(|scope| {
+        let under_way = scope.spawn(|| ask_three(&api, "loops", [rounds, 0.0, 0.0], 20_000_000));
+        let stats = || api_stats(&world, "requests_in_flight").filter(|count| *count == 1);
+        eventually("a request under way", PATIENCE, stats).unwrap();
+        workers::signal(worker(&world), libc::SIGTERM).unwrap();
+        assert_eq!(world.cloud.stop().unwrap(), Some(0));
+        let answer = under_way.join().unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.json());
+    });
+}
+
+fn api_stats(world: &World, name: &str) -> Option<u64> {
+    let stats = api(world).accepted("GET", "/v1/stats", b"").ok()?.json();
+    stats[name].as_u64()
 }

@@ -3,7 +3,6 @@
 use super::shelf::Membership;
 use super::source::Source;
 use edge::offload::{Outlook, Profile};
-use edge::residency::Standing;
 use edge::update::Target;
 use models::providers::{Agreement, Choice};
 use models::stream::{Piece, StreamState};
@@ -13,6 +12,7 @@ use protocol::infer::InferRequest;
 use protocol::manifest::Manifest;
 use protocol::oip::ModelDescription;
 use protocol::problem::{Problem, ProblemCode};
+use protocol::residency::Standing;
 use protocol::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

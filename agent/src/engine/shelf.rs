@@ -1,5 +1,5 @@
 //! The models in memory, and those on their way. What must stay and what may go is decided by
-//! `edge::residency`; here it is carried out, and requests wait for it.
+//! `protocol::residency`; here it is carried out, and requests wait for it.
 //!
 //! All requests for one model share one load, and loads follow each other, so that their memory does
 //! not add up and each can be measured. Whoever waits for a model counts among its users: it cannot
@@ -7,11 +7,11 @@
 
 use super::source::{Loaded, Source};
 use crate::counters::Counters;
-use edge::residency::{CannotBegin, Residency, Standing, TooLarge};
 use models::memory;
 use models::model::LoadedModel;
 use protocol::id::ModelName;
 use protocol::problem::{Problem, ProblemCode};
+use protocol::residency::{CannotBegin, Residency, Standing, TooLarge};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

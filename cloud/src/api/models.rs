@@ -13,8 +13,7 @@ use std::sync::Arc;
 use super::ApiError;
 use super::auth::Caller;
 use super::error::RawBody;
-use crate::serving::ServeError;
-use crate::serving::lane::Lane;
+use crate::serving::{Newcomer, Residence, ServeError};
 use crate::state::Cloud;
 use crate::store::Store;
 use crate::store::models::{BundleRecord, PushError, Pushed};
@@ -28,7 +27,10 @@ pub(super) async fn list(
 ) -> Result<Json<Value>, ApiError> {
     caller.need(Permission::View)?;
     let bundles = cloud.db.call(Store::bundles).await?;
-    let models: Result<Vec<_>, _> = bundles.iter().map(describe).collect();
+    let residences = cloud.serving.residences();
+    let resides = |bundle| residences.iter().find(|residence| residence.bundle == bundle);
+    let models: Result<Vec<_>, _> =
+        bundles.iter().map(|record| describe(record, resides(record.bundle))).collect();
     let policies = cloud.db.call(Store::policies).await?;
     let policies: serde_json::Map<_, _> =
         policies.into_iter().map(|(model, policy)| (model.into(), json!(policy))).collect();
@@ -36,7 +38,10 @@ pub(super) async fn list(
     Ok(Json(json!({ "models": models, "policies": policies })))
 }
 
-fn describe(record: &BundleRecord) -> Result<Value, protocol::manifest::InvalidManifest> {
+fn describe(
+    record: &BundleRecord,
+    residence: Option<&Residence>,
+) -> Result<Value, protocol::manifest::InvalidManifest> {
     let manifest = Manifest::from_json(record.signed.manifest.as_bytes())?;
     let calibration = manifest.calibration.as_ref();
     Ok(json!({
@@ -49,6 +54,8 @@ fn describe(record: &BundleRecord) -> Result<Value, protocol::manifest::InvalidM
         "threshold": calibration.map(|c| c.threshold),
         "deferral_rate": calibration.map(|c| c.deferral_rate),
         "pushed_at_s": record.pushed_at_s,
+        "memory": residence.map(|residence| residence.standing),
+        "memory_bytes": residence.and_then(|residence| residence.memory_bytes),
     }))
 }
 
@@ -124,7 +131,7 @@ async fn try_cloud_variant(
     cloud: &Cloud,
     signed: &SignedManifest,
     manifest: &Manifest,
-) -> Result<Option<Arc<Lane>>, ApiError> {
+) -> Result<Option<Newcomer>, ApiError> {
     if manifest.variant != Variant::Cloud {
         return Ok(None);
     }
@@ -135,6 +142,11 @@ async fn try_cloud_variant(
                 .hint("start outrigger-cloud with --runtime, or push the edge variant only")
         }
         ServeError::LayOut(error) => ApiError::internal(error),
+        ServeError::NoRoom(why) => {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no_room", why.to_string()).hint(
+                "push it when the other models are asked less, or raise [runtime] memory_budget_mb",
+            )
+        }
         error => {
             let text =
                 format!("the cloud variant does not work: {}", protocol::problem::chain(&error));

@@ -36,6 +36,7 @@ pub(super) async fn stats(
 ) -> Result<Json<Value>, ApiError> {
     caller.need(Permission::View)?;
     let (known, loaded) = cloud.serving.counts();
+    let moves = cloud.serving.moves();
     let door = cloud.serving.door();
     let admission = door.counts();
     let refused = RefusalKind::ALL.map(|kind| (kind.as_str(), admission.refused(kind)));
@@ -47,6 +48,8 @@ pub(super) async fn stats(
         "keys_live": cloud.access.live_keys(),
         "cloud_variants": known,
         "cloud_variants_loaded": loaded,
+        "models_loaded": moves.loads,
+        "models_evicted": moves.evictions,
         "counts": cloud.events.counts(),
         "admitted": admission.admitted,
         "refused": BTreeMap::from(refused),

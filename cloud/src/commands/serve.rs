@@ -69,7 +69,9 @@ async fn serve(settings: settings::Settings) -> anyhow::Result<ExitCode> {
     let host = reached_under(&settings.server);
     let accelerators =
         Accelerators { order: settings.runtime.providers.clone(), gpus: settings.runtime.gpus() };
-    let serving = ServingSettings { accelerators, ..ServingSettings::default() };
+    let memory_bytes = settings.runtime.memory_budget_bytes();
+    let serving = settings.serving.settings(&settings.models, memory_bytes);
+    let serving = ServingSettings { accelerators, ..serving };
     let mut server = Server::start(Config { settings, engine, serving }).await?;
     let mut signals = Signals::listen()?; // before it is said that somebody may send one
     say_ready(&server, &host);

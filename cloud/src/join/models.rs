@@ -131,8 +131,12 @@ async fn fetch(
     if !cloud.serving.can_run() {
         return Ok(cloud.serving.add(&record.signed, None)?);
     }
-    let loaded = cloud.serving.load(record.bundle, manifest).await?;
-    Ok(cloud.serving.add(&record.signed, Some(loaded))?)
+    let loaded = match cloud.serving.load(record.bundle, manifest).await {
+        Ok(loaded) => Some(loaded),
+        Err(ServeError::NoRoom(_)) => None, // it is loaded when it is asked
+        Err(error) => return Err(error.into()),
+    };
+    Ok(cloud.serving.add(&record.signed, loaded)?)
 }
 
 async fn fetch_blob(

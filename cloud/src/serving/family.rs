@@ -32,11 +32,14 @@ pub(super) struct Family {
 pub(super) const UNLOADED: &str = "unloaded by an operator; it answers again after a load";
 
 impl Family {
-    /// A newly pushed version answers, also where the model was unloaded before.
-    pub(super) fn add(&mut self, version: Version, slot: Slot) {
-        self.versions.entry(version).or_insert_with(|| Arc::new(slot));
+    /// A newly pushed version answers, also where the model was unloaded before; false where the
+    /// version is known already.
+    pub(super) fn add(&mut self, version: Version, slot: Arc<Slot>) -> bool {
         self.unloaded = false;
+        let is_new = !self.versions.contains_key(&version);
+        self.versions.entry(version).or_insert(slot);
         self.apply_policy();
+        is_new
     }
 
     pub(super) fn set_policy(&mut self, policy: VersionPolicy) {

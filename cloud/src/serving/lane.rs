@@ -182,11 +182,6 @@ impl Lane {
         &self.together
     }
 
-    /// Its number at the gate.
-    pub fn number(&self) -> ModelSlot {
-        self.slot
-    }
-
     /// How many sessions there are.
     pub fn instances(&self) -> usize {
         self.book().seats()

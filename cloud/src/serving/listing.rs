@@ -1,7 +1,7 @@
 //! What is said about the cloud variants.
 
 use oip::state;
-use protocol::id::{ModelName, Version};
+use protocol::id::{ContentHash, ModelName, Version};
 use protocol::oip::ModelDescription;
 use protocol::problem::Problem;
 use protocol::wire::inference::ModelStatistics;
@@ -10,7 +10,25 @@ use std::sync::Arc;
 
 use super::Serving;
 use super::family::{Asker, Family, UNLOADED};
+use super::rooms::Moves;
 use super::slot::Slot;
+
+/// Whether a version is in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Residence {
+    /// The model.
+    pub model: ModelName,
+    /// Its version.
+    pub version: Version,
+    /// Its bundle.
+    pub bundle: ContentHash,
+    /// Whether requests can be answered without a load.
+    pub is_loaded: bool,
+    /// The same in words, with what lies between.
+    pub standing: &'static str,
+    /// What it takes, as it was measured last.
+    pub memory_bytes: Option<u64>,
+}
 
 impl Serving {
     /// Whether there is any variant of a model.
@@ -61,12 +79,32 @@ impl Serving {
     }
 
     /// Every version of every model, and whether it is in memory.
-    pub fn loaded(&self) -> Vec<(ModelName, Version, bool)> {
+    pub fn residences(&self) -> Vec<Residence> {
         let families = self.families();
-        let read = families.iter().flat_map(|(model, family)| {
-            family.slots().map(|(version, slot)| (model.clone(), version, slot.is_loaded()))
-        });
-        read.collect()
+        let all = families.values().flat_map(Family::slots);
+        all.map(|(version, slot)| self.residence(version, slot)).collect()
+    }
+
+    fn residence(&self, version: Version, slot: &Slot) -> Residence {
+        let standing = self.rooms.standing(slot.number);
+        Residence {
+            model: slot.manifest.model.clone(),
+            version,
+            bundle: slot.bundle,
+            is_loaded: slot.is_loaded(),
+            standing: standing.map_or("too large", |(standing, _)| standing.as_str()),
+            memory_bytes: standing.map(|(_, bytes)| bytes).filter(|_| slot.is_loaded()),
+        }
+    }
+
+    /// What all models may take together, in bytes; `None` where that never ends.
+    pub fn memory_budget_bytes(&self) -> Option<u64> {
+        self.rooms.budget_bytes()
+    }
+
+    /// What happened to models so far.
+    pub fn moves(&self) -> Moves {
+        self.rooms.moves()
     }
 
     /// How many requests wait for a session, over all models.

@@ -17,6 +17,8 @@ const SESSIONS_MAX: u32 = 4;
 /// Settings of the part of the server that answers.
 #[derive(Debug, Clone, Default)]
 pub struct ServingSettings {
+    /// Memory of all models together, in bytes; 0 for no end.
+    pub memory_bytes: u64,
     /// Who may ask how much.
     pub admission: AdmissionSettings,
     /// Of every model that is not named below.

@@ -21,7 +21,7 @@ pub(super) struct Slot {
     pub(super) manifest: Manifest,
     /// Its number at the gate.
     pub(super) number: ModelSlot,
-    pub(super) loaded: tokio::sync::Mutex<Option<Arc<Lane>>>,
+    lane: Mutex<Option<Arc<Lane>>>,
     /// The number of its last use, among those of all slots.
     pub(super) used: AtomicU64,
     pub(super) statistics: Statistics,
@@ -42,17 +42,27 @@ impl Slot {
             bundle,
             manifest,
             number,
-            loaded: tokio::sync::Mutex::default(),
+            lane: Mutex::default(),
             used: AtomicU64::new(0),
             statistics: Statistics::default(),
             description: Mutex::default(),
             device_asked: Mutex::default(),
             failure: Mutex::default(),
         };
-        if let Some(model) = &loaded {
-            slot.describe_loaded(model);
+        if let Some(lane) = loaded {
+            slot.put(lane);
         }
-        Self { loaded: tokio::sync::Mutex::new(loaded), ..slot }
+        slot
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Arc<Lane>>> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is in memory from now on.
+    pub(super) fn put(&self, lane: Arc<Lane>) {
+        self.describe_loaded(&lane);
+        *self.place() = Some(lane);
     }
 
     fn described(&self) -> MutexGuard<'_, Option<ModelDescription>> {
@@ -66,7 +76,7 @@ impl Slot {
         ModelDescription { takes_sequences: false, ..described } // only agents keep state
     }
 
-    pub(super) fn describe_loaded(&self, model: &Lane) {
+    fn describe_loaded(&self, model: &Lane) {
         let of = model.sessions();
         let kind = model.choice().provider.processor().instance_kind();
         let description = ModelDescription::new(of.manifest(), of.labels(), model.instances());
@@ -99,27 +109,24 @@ impl Slot {
         asked.is_some_and(|at| at.elapsed() < DEVICE_IDLE)
     }
 
-    /// The model, unless it is being loaded or unloaded at this moment.
+    /// The model, while it is in memory.
     pub(super) fn lane(&self) -> Option<Arc<Lane>> {
-        self.loaded.try_lock().ok()?.clone()
+        self.place().clone()
     }
 
-    /// Whether it is loaded; one that is being loaded or unloaded at this moment counts as not.
+    /// Whether it is in memory.
     pub(super) fn is_loaded(&self) -> bool {
-        self.loaded.try_lock().is_ok_and(|model| model.is_some())
+        self.place().is_some()
     }
 
     /// Lets go of the model. Requests in flight keep it until they end.
-    pub(super) fn try_release(&self) {
-        if let Ok(mut loaded) = self.loaded.try_lock() {
-            *loaded = None;
-        }
+    pub(super) fn release(&self) {
+        let gone = self.place().take();
+        drop(gone); // not under the lock
     }
 
-    /// Lets go of the model, and of what is not needed to know of a version that nobody wants: there
-    /// may be thousands.
+    /// Lets go of what need not be known of a version that nobody wants: there may be thousands.
     pub(super) fn retire(&self) {
-        self.try_release();
         *self.described() = None;
     }
 

@@ -242,12 +242,15 @@ fn value_like(now: &Value, text: &str) -> Value {
     }
 }
 
+/// The section whose tables bear names that a person chose, with dots in them perhaps: it is one value.
+const NAMED: &str = "models";
+
 /// The leaves of a table, by their whole names.
 pub(super) fn flatten(table: &Table) -> BTreeMap<String, Value> {
     let mut leaves = BTreeMap::new();
     for (name, value) in table {
         match value {
-            Value::Table(inner) => {
+            Value::Table(inner) if name != NAMED => {
                 let inner = flatten(inner).into_iter();
                 leaves.extend(inner.map(|(key, value)| (format!("{name}.{key}"), value)));
             }
@@ -259,7 +262,7 @@ pub(super) fn flatten(table: &Table) -> BTreeMap<String, Value> {
 
 fn get<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     match key.split_once('.') {
-        None => table.get(key).filter(|value| !value.is_table()),
+        None => table.get(key).filter(|value| key == NAMED || !value.is_table()),
         Some((section, rest)) => get(table.get(section)?.as_table()?, rest),
     }
 }
@@ -281,7 +284,7 @@ fn lines(text: &str, table: &DeTable<'_>) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for (name, value) in table {
         match value.get_ref() {
-            DeValue::Table(inner) => {
+            DeValue::Table(inner) if name.get_ref() != NAMED => {
                 let inner = lines(text, inner).into_iter();
                 found.extend(inner.map(|(key, line)| (format!("{}.{key}", name.get_ref()), line)));
             }

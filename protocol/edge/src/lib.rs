@@ -3,7 +3,7 @@
 //! node of the cloud is asked ([`balance`]), whether
 //! accepted answers are still as good as was said ([`audit`]), when
 //! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), how a
-//! model gets from wanted to active ([`update`]), which models are in memory ([`residency`]), when a
+//! model gets from wanted to active ([`update`]), when a
 //! certificate is renewed ([`renewal`]), and what time it is where the clock may be wrong ([`time`]).
 //!
 //! Plain values in, plain values out: `now` and entropy are arguments, so that both sides, the
@@ -18,7 +18,6 @@ pub mod offload;
 pub mod paths;
 pub mod quantiles;
 pub mod renewal;
-pub mod residency;
 pub mod sequences;
 pub mod time;
 pub mod update;

@@ -28,11 +28,25 @@ pub(crate) struct Bundle {
     size_bytes: u64,
     threshold: Option<f64>,
     deferral_rate: Option<f64>,
+    memory: Option<String>,
+    memory_bytes: Option<u64>,
 }
 
 /// What [`Bundle::row`] shows.
 const COLUMNS: [&str; 7] =
     ["model", "version", "variant", "bundle", "size", "threshold", "expected deferral"];
+/// What [`Bundle::memory_row`] shows.
+const MEMORY_COLUMNS: [&str; 9] = [
+    "model",
+    "version",
+    "variant",
+    "bundle",
+    "size",
+    "threshold",
+    "expected deferral",
+    "in memory",
+    "takes",
+];
 
 impl Bundle {
     fn row(&self) -> Vec<String> {
@@ -45,6 +59,13 @@ impl Bundle {
             self.threshold.map_or_else(|| "-".to_owned(), |t| format!("{t:.4}")),
             percent(self.deferral_rate),
         ]
+    }
+
+    /// The same, and whether the cloud has it in memory.
+    fn memory_row(&self) -> Vec<String> {
+        let absent = || "-".to_owned();
+        let memory = self.memory.clone().unwrap_or_else(absent);
+        [self.row(), vec![memory, self.memory_bytes.map_or_else(absent, size)]].concat()
     }
 }
 

@@ -117,6 +117,8 @@ fn of_models() -> Value {
         "bundle": reference("ContentHash"), "size_bytes": count(), "signer": text(),
         "threshold": { "type": ["number", "null"] }, "deferral_rate": { "type": ["number", "null"] },
         "pushed_at_s": seconds(),
+        "memory": { "enum": ["resident", "loading", "on demand", "too large", null] },
+        "memory_bytes": { "type": ["integer", "null"], "minimum": 0 },
     });
     let policies = json!({ "type": "object", "additionalProperties": text() });
     json!({

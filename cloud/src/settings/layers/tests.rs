@@ -61,6 +61,22 @@ fn flags_go_before_the_environment_before_the_file_before_the_defaults() {
 }
 
 #[test]
+fn a_model_is_served_as_all_are_where_it_says_nothing_else() {
+    let file = "[serving]\nmax_batch_size = 8\nsessions_max = 2\n\n\
+                [models.\"a.b\"]\nmax_batch_size = 1\nbatching = false\n";
+    let environment = [("OUTRIGGER_CLOUD_SERVING_THREADS", "3")];
+    let settings = check(file, &environment, &[]).unwrap().settings;
+    let serving = settings.serving.settings(&settings.models, 7);
+    let (all, own) = (serving.of(&"c".parse().unwrap()), serving.of(&"a.b".parse().unwrap()));
+    assert_eq!((all.max_batch_size, all.batching, all.threads), (8, true, 3));
+    assert_eq!((own.max_batch_size, own.batching, own.threads), (1, false, 3));
+    assert_eq!((own.sessions_max, serving.memory_bytes), (Some(2), 7));
+    let defaults = Settings::default();
+    let defaults = defaults.serving.settings(&defaults.models, 0);
+    assert_eq!(defaults.model, crate::serving::settings::ModelSettings::default());
+}
+
+#[test]
 fn our_own_variable_goes_before_the_one_that_others_named() {
     let environment = [("OUTRIGGER_CLOUD_LOG_FILTER", "warn"), ("RUST_LOG", "debug")];
     assert_eq!(said(&check("", &environment, &[]), "log.filter").0, "\"warn\"");
@@ -76,6 +92,11 @@ fn mistakes_are_said_with_their_place() {
         ("[drain", None, "cloud.toml:1", "unclosed"),
         ("\n\n[log]\nfilter = \"a=b=c\"", None, "cloud.toml:4", "parsing level filter"),
         ("[server]\nnames = [\"https://a\"]", None, "cloud.toml:2", "neither a host name"),
+        ("[serving]\nthreads = 0", None, "cloud.toml:2", "not between 1 and 256"),
+        ("\n[serving]\nsessions_min = 9\nsessions_max = 3", None, "cloud.toml:3", "1 and 3"),
+        ("[models.a]\nthreads = 999", None, "cloud.toml:1", "a: threads: 999"),
+        ("[models.a]\nthread = 1", None, "cloud.toml:2", "unknown field `thread`"),
+        ("[models.\"a b\"]", None, "cloud.toml:1", "letters"),
         ("\n[metrics]\nlisten = \"0.0.0.0:1\"", None, "cloud.toml:3", "loopback"),
         ("", Some(("OUTRIGGER_CLOUD_DRAIN_GRACE", "1")), "_DRAIN_GRACE", "no setting drain.grace"),
         ("", Some(("OUTRIGGER_CLOUD_DRAIN_GRACE_S", "soon")), "_GRACE_S", "invalid type"),

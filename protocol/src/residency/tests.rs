@@ -45,6 +45,27 @@ fn what_is_in_use_stays_and_the_newcomer_waits() {
 }
 
 #[test]
+fn one_that_grew_takes_the_room_of_the_oldest_idle_one() {
+    let mut residency = resident(10, &[3, 3, 3]);
+    residency.enter(2);
+    assert!(residency.measured(2, 4).is_empty());
+    assert_eq!(residency.measured(2, 7), vec![0]);
+    assert_eq!(residency.measured(2, 1000), vec![1], "in use itself, and held to the budget");
+    assert_eq!(residency.size_bytes(2), Some(10));
+    assert!(residency.leave(2).is_empty());
+}
+
+#[test]
+fn what_its_owner_unloads_leaves_its_room_but_not_while_it_is_loaded() {
+    let mut residency = resident(10, &[6]);
+    residency.unloaded(0);
+    assert_eq!(residency.resident_bytes(), 0);
+    residency.begin(0).unwrap();
+    residency.unloaded(0);
+    assert_eq!(residency.standing(0), Some(Standing::Loading));
+}
+
+#[test]
 fn a_model_larger_than_the_budget_is_refused() {
     let mut residency = Residency::new(10);
     let too_large = TooLarge { size_bytes: 11, budget_bytes: 10 };

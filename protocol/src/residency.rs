@@ -1,4 +1,4 @@
-//! Which installed models are in memory, under a budget.
+//! Which models are in memory, under a budget: agent and cloud serve by the same rule.
 //!
 //! A model in memory (`resident`) answers at once; one that is not (`on demand`) is loaded when a
 //! request comes for it. When the sum would exceed the budget, the least recently used models that
@@ -83,7 +83,7 @@ impl Entry {
     }
 }
 
-/// The models of a device and the room that they share.
+/// The models of a device or node, and the room that they share.
 #[derive(Debug)]
 pub struct Residency<K> {
     budget_bytes: u64,
@@ -181,6 +181,24 @@ impl<K: Ord + Copy> Residency<K> {
     /// A load failed.
     pub fn failed(&mut self, key: K) {
         self.set(key, Standing::OnDemand);
+    }
+
+    /// A model in memory takes another amount by now. What must be unloaded for that is on demand
+    /// already; the model itself may be among it.
+    #[must_use = "these must be unloaded"]
+    pub fn measured(&mut self, key: K, size_bytes: u64) -> Vec<K> {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            // What it takes alone must stay within the budget, or it could never be loaded again.
+            entry.size_bytes = size_bytes.min(self.budget_bytes);
+        }
+        self.free_down_to(self.budget_bytes)
+    }
+
+    /// A model in memory was unloaded for a reason of its owner's.
+    pub fn unloaded(&mut self, key: K) {
+        if self.standing(key) == Some(Standing::Resident) {
+            self.set(key, Standing::OnDemand);
+        }
     }
 
     /// Whether a model is in memory; `None` for one that is not known.

@@ -1,0 +1,100 @@
+//! What is in memory, what it takes, and what became of the workers that have it.
+
+use link::metrics::{Exposition, Kind};
+#[cfg(target_os = "linux")]
+use std::collections::BTreeMap;
+
+use crate::serving::{Moves, Residence};
+use crate::state::Cloud;
+#[cfg(target_os = "linux")]
+use crate::workers::{WorkerStatus, Workers};
+
+pub(super) fn render(cloud: &Cloud, out: &mut Exposition) {
+    let residences = cloud.serving.residences();
+    let labelled = |residence: &Residence| {
+        (residence.model.to_string(), residence.version.to_string(), residence.clone())
+    };
+    let all: Vec<_> = residences.iter().map(labelled).collect();
+    let help = "Whether each version of each model is in memory.";
+    let mut family = out.family("outrigger_cloud_model_loaded", help, Kind::Gauge);
+    for (model, version, residence) in &all {
+        family.sample(&[("model", model), ("version", version)], u8::from(residence.is_loaded));
+    }
+    let help = "What each version in memory was found to take.";
+    let mut family = out.family("outrigger_cloud_model_memory_bytes", help, Kind::Gauge);
+    for (model, version, residence) in &all {
+        if let Some(bytes) = residence.memory_bytes {
+            family.sample(&[("model", model), ("version", version)], bytes);
+        }
+    }
+    let help = "What all models in memory may take together.";
+    let mut family = out.family("outrigger_cloud_memory_budget_bytes", help, Kind::Gauge);
+    if let Some(bytes) = cloud.serving.memory_budget_bytes() {
+        family.sample(&[], bytes);
+    }
+    let Moves { loads, evictions } = cloud.serving.moves();
+    let help = "Models that were loaded into memory.";
+    out.family("outrigger_cloud_model_loads_total", help, Kind::Counter).sample(&[], loads);
+    let help = "Models that were unloaded because others needed their memory.";
+    out.family("outrigger_cloud_model_evictions_total", help, Kind::Counter).sample(&[], evictions);
+    #[cfg(target_os = "linux")]
+    if let Some(workers) = cloud.engine.workers() {
+        of_workers(workers, &residences, out);
+    }
+}
+
+/// Each worker by the model that it has; a model that is being tried is not known yet, and has no name.
+#[cfg(target_os = "linux")]
+fn of_workers(workers: &Workers, residences: &[Residence], out: &mut Exposition) {
+    let counters = workers.counters();
+    let help = "Worker processes that were started.";
+    out.family("outrigger_cloud_worker_starts_total", help, Kind::Counter)
+        .sample(&[], counters.started);
+    let help = "Worker processes that were started in the place of one that had ended.";
+    out.family("outrigger_cloud_worker_restarts_total", help, Kind::Counter)
+        .sample(&[], counters.restarted);
+    let help = "Worker processes that ended before their model was unloaded.";
+    let mut family = out.family("outrigger_cloud_worker_ends_total", help, Kind::Counter);
+    let how = [("killed", counters.killed), ("crashed", counters.crashed), ("hung", counters.hung)];
+    for (how, count) in how {
+        family.sample(&[("how", how)], count);
+    }
+    let help =
+        "Times that a model was left alone for a while because its workers failed too often.";
+    out.family("outrigger_cloud_worker_holds_total", help, Kind::Counter)
+        .sample(&[], counters.held_back);
+    let help = "Runs that were lost with their worker, and asked of the next one.";
+    out.family("outrigger_cloud_worker_lost_runs_total", help, Kind::Counter)
+        .sample(&[], counters.lost_runs);
+
+    let statuses = by_model(workers.statuses(), residences);
+    let mut family = |name: &str, help: &str, of: &dyn Fn(&WorkerStatus) -> Option<u64>| {
+        let mut family = out.family(name, help, Kind::Gauge);
+        for ((model, version), status) in &statuses {
+            if let Some(value) = of(status) {
+                family.sample(&[("model", model), ("version", version)], value);
+            }
+        }
+    };
+    family("outrigger_cloud_worker_up", "Whether each model's worker answers.", &|status| {
+        Some(u64::from(status.process.is_some()))
+    });
+    let help = "Sessions of each model's worker.";
+    family("outrigger_cloud_worker_sessions", help, &|status| Some(status.sessions as u64));
+    let help = "Memory of each model's worker now, shared pages by its share.";
+    family("outrigger_cloud_worker_memory_bytes", help, &|status| status.memory_bytes);
+}
+
+/// A worker's label is the beginning of its bundle's hash.
+#[cfg(target_os = "linux")]
+fn by_model(
+    statuses: Vec<WorkerStatus>,
+    residences: &[Residence],
+) -> BTreeMap<(String, String), WorkerStatus> {
+    let named = |status: WorkerStatus| {
+        let own = |residence: &&Residence| residence.bundle.to_string().starts_with(&status.label);
+        let residence = residences.iter().find(own)?;
+        Some(((residence.model.to_string(), residence.version.to_string()), status))
+    };
+    statuses.into_iter().filter_map(named).collect()
+}
