@@ -407,7 +407,8 @@ fn respond(model: ModelName, id: String, version: Version, answered: Answered) -
     InferResponse { model, id, outputs: reply.outputs, verdict }
 }
 
-fn late() -> Problem {
+/// It was not in time.
+pub(crate) fn late() -> Problem {
     let text = "the deadline passed before the model could answer";
     Problem::new(ProblemCode::DeadlineExceeded, text).hint("allow more time")
 }

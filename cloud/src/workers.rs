@@ -28,7 +28,7 @@ use confine::Accelerator;
 use fleet::restarts::{End, Next, Restarts};
 use models::backend::{Backend, LoadError, Session, SessionOptions};
 use models::ort_backend::{library_identity, provider_library};
-use models::providers::{DriverAbsent, Processor, Provider, Reason, nvidia_driver};
+use models::providers::{Processor, Provider, Reason, nvidia_driver};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
@@ -248,8 +248,7 @@ impl Backend for Workers {
         }
         provider_library(&self.library, provider).ok_or(Reason::NotBuiltIn)?;
         match provider.processor() {
-            Processor::Gpu => nvidia_driver()
-                .map_err(|_| Reason::DriverAbsent { looked_for: DriverAbsent::looked_for() }),
+            Processor::Gpu => Ok(nvidia_driver()?),
             Processor::Cpu | Processor::Auto => Ok(()),
         }
     }

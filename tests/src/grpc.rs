@@ -3,7 +3,9 @@
 
 use anyhow::Context;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h2::RecvStream;
 use h2::client::SendRequest;
+use http::HeaderMap;
 use prost::Message;
 use protocol::tensor::Tensor;
 use protocol::wire::inference::model_infer_request::InferInputTensor;
@@ -11,6 +13,9 @@ use protocol::wire::inference::{ModelInferRequest, ModelInferResponse};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::runtime::Runtime;
+
+/// Compressed or not, and the length of the message.
+pub(crate) const PREFIX_BYTES: usize = 5;
 
 /// One HTTP/2 connection.
 pub struct GrpcClient {
@@ -61,7 +66,7 @@ pub fn request(model: &str, inputs: &[Tensor]) -> ModelInferRequest {
 
 /// A message with the five bytes that stand before it.
 pub fn framed(message: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(message.len() + 5);
+    let mut bytes = BytesMut::with_capacity(message.len() + PREFIX_BYTES);
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     bytes.put_slice(message);
@@ -149,15 +154,24 @@ async fn exchange(
     }
 }
 
-async fn receive(response: h2::client::ResponseFuture) -> anyhow::Result<GrpcAnswer> {
-    let (head, mut body) = response.await?.into_parts();
+/// All data of an answer, and the trailers behind it.
+///
+/// # Errors
+/// The stream breaks off.
+pub(crate) async fn whole(mut body: RecvStream) -> anyhow::Result<(Bytes, Option<HeaderMap>)> {
     let mut bytes = BytesMut::new();
     while let Some(data) = body.data().await {
         let data = data?;
         body.flow_control().release_capacity(data.len())?;
         bytes.put_slice(&data);
     }
-    let trailers = body.trailers().await?.unwrap_or_default();
+    Ok((bytes.freeze(), body.trailers().await?))
+}
+
+async fn receive(response: h2::client::ResponseFuture) -> anyhow::Result<GrpcAnswer> {
+    let (head, body) = response.await?.into_parts();
+    let (bytes, trailers) = whole(body).await?;
+    let trailers = trailers.unwrap_or_default();
     let find = |name: &str| {
         let value = head.headers.get(name).or_else(|| trailers.get(name))?;
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -166,7 +180,11 @@ async fn receive(response: h2::client::ResponseFuture) -> anyhow::Result<GrpcAns
         status: find("grpc-status").context("no grpc-status")?.parse()?,
         text: decoded(&find("grpc-message").unwrap_or_default()),
         code: find("outrigger-code").unwrap_or_default(),
-        message: if bytes.len() > 5 { bytes.freeze().slice(5..) } else { Bytes::new() },
+        message: if bytes.len() > PREFIX_BYTES {
+            bytes.slice(PREFIX_BYTES..)
+        } else {
+            Bytes::new()
+        },
     })
 }
 

@@ -1,30 +1,27 @@
 //! Links between a device and its cloud, by profile: for the simulated world, where a message takes
 //! a computed time, and for the relay, where packets do. Everything is decided by a seed.
 
+use models::calibrate::random;
 use std::time::Duration;
 
-/// Random numbers from a seed (SplitMix64: Steele, Lea and Flood, OOPSLA 2014).
+/// What worlds and links draw from a seed.
 #[derive(Debug, Clone)]
-pub struct Random(u64);
+pub struct Random(random::Random);
 
 impl Random {
     /// The numbers of this seed.
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(random::Random::new(seed))
     }
 
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.bits()
     }
 
     /// From 0 to 1, without 1.
     pub fn share(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+        self.0.share()
     }
 
     /// Whether something of this probability happens.

@@ -116,8 +116,7 @@ impl Keeper {
         sender.send_replace(Some(connection.clone()));
         backoff.reset();
         self.counters.connected(&self.way.address.to_string(), carrier.as_str(), why);
-        let own =
-            || Some(Own { ca: self.identity.ca().ok()?, identity: self.identity.tls().ok()? });
+        let own = || Own::read(&self.identity).ok();
         tokio::select! {
             result = control::serve(&mut stream, &self.desired, &mut reported) => {
                 result?;
@@ -165,7 +164,7 @@ impl Bulk {
         {
             return Ok(used);
         }
-        let own = Own { ca: self.identity.ca()?, identity: self.identity.tls()? };
+        let own = Own::read(&self.identity)?;
         let link = self.way.connect_beside(Carrier::Tcp, own, &self.clock).await?;
         let connection = Arc::new(link.connection);
         *current = (control.stable_id(), Arc::downgrade(&connection));

@@ -5,7 +5,7 @@ use super::deferral::{self, CloudAnswer};
 use super::listed::Listed;
 use super::pulse::{self, Waiting};
 use super::way::Own;
-use super::{Question, UplinkError, Way, explained};
+use super::{Question, Way, explained};
 use crate::clock::Clock;
 use crate::config;
 use crate::counters::Counters;
@@ -311,10 +311,6 @@ impl Nodes {
         Some(way.or_insert_with(|| Way::new(address, &self.policy)).clone())
     }
 
-    fn own(&self) -> Result<Own, UplinkError> {
-        Ok(Own { ca: self.identity.ca()?, identity: self.identity.tls()? })
-    }
-
     /// Connects to a node, and stays until the connection, or the better one after it, has ended.
     async fn connect(self: Arc<Self>, node: NodeId) {
         let peer = Peer::Node(node.clone());
@@ -331,7 +327,7 @@ impl Nodes {
             self.counters.node_connected(&node, &way.address.to_string(), carrier);
             let line = self.attach(&mut self.known(), peer.clone(), connection);
             self.changed.notify_one();
-            let own = || self.own().ok();
+            let own = || Own::read(&self.identity).ok();
             tokio::select! {
                 () = self.watch(&peer, &line) => return,
                 next = way.better_node(&line.connection, &node, own, &self.clock) => connection = next,
@@ -340,7 +336,7 @@ impl Nodes {
     }
 
     async fn reach(&self, node: &NodeId, way: &Way) -> Result<Connection, String> {
-        let own = self.own().map_err(|error| explained(&error))?;
+        let own = Own::read(&self.identity).map_err(|error| explained(&error.into()))?;
         let connecting = way.connect_node(node, own, &self.clock);
         match tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
             Ok(Ok(connection)) => Ok(connection),

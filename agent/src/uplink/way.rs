@@ -5,6 +5,7 @@
 use super::{Link, UplinkError, time};
 use crate::clock::Clock;
 use crate::config;
+use crate::identity::{IdentityError, IdentityFiles};
 use ::link::connection::Connection;
 use ::link::dial::{Dialler, Target};
 use ::link::tls;
@@ -56,6 +57,13 @@ pub(crate) struct Way {
 pub(crate) struct Own {
     pub(crate) ca: CertificateDer<'static>,
     pub(crate) identity: tls::Identity,
+}
+
+impl Own {
+    /// As it is on the disk now: it is renewed while the agent runs.
+    pub(super) fn read(files: &IdentityFiles) -> Result<Self, IdentityError> {
+        Ok(Self { ca: files.ca()?, identity: files.tls()? })
+    }
 }
 
 impl Way {

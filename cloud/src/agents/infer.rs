@@ -12,7 +12,7 @@ use super::answer_problem;
 use super::session::{Session, StreamError};
 use crate::metrics::Transport;
 use crate::requests::Taken;
-use crate::serving::{Asker, Knock, Size};
+use crate::serving::{Asker, Knock, Size, late};
 use crate::state::now_ns;
 
 /// How a request ended without an answer.
@@ -101,11 +101,6 @@ async fn admit(session: &Session, open: wire::InferOpen) -> Result<Admitted, Pro
 /// Whoever asks a stopping server learns it at once, and can go to another.
 fn stopping() -> Problem {
     Problem::new(ProblemCode::GoingAway, "this server is stopping").hint("ask again, or another")
-}
-
-fn late() -> Problem {
-    let text = "the deadline passed before the model could answer";
-    Problem::new(ProblemCode::DeadlineExceeded, text).hint("allow more time")
 }
 
 type Reply = (wire::InferReply, Vec<bytes::Bytes>);

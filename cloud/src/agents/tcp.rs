@@ -62,12 +62,7 @@ pub(crate) fn take(
         return Err(io::Error::other("the server is stopping"));
     }
     tcp::tune(stream.get_ref().0);
-    let session = stream.get_ref().1;
-    let peer = Peer {
-        address,
-        certificates: session.peer_certificates().unwrap_or_default().to_vec(),
-        protocol: session.alpn_protocol().unwrap_or_default().to_vec(),
-    };
+    let peer = Peer::of(address, stream.get_ref().1);
     let connection: Connection =
         tcp::Connection::start(stream, Side::Accepts, peer, round_trip).into();
     cloud.over_tcp.lock().insert(connection.stable_id(), connection.clone());

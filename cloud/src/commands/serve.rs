@@ -3,8 +3,6 @@
 use anyhow::Context;
 use models::ort_backend::{OrtBackend, find_library};
 use outrigger_cloud::server::{Config, Engine, Server};
-use outrigger_cloud::serving::accelerators::Accelerators;
-use outrigger_cloud::serving::settings::ServingSettings;
 use outrigger_cloud::settings::{self, LogFormat, layers};
 #[cfg(target_os = "linux")]
 use outrigger_cloud::workers::{self, Workers};
@@ -67,11 +65,9 @@ async fn serve(settings: settings::Settings) -> anyhow::Result<ExitCode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let engine = open_engine(&settings.runtime)?;
     let host = reached_under(&settings.server);
-    let accelerators =
-        Accelerators { order: settings.runtime.providers.clone(), gpus: settings.runtime.gpus() };
     let memory_bytes = settings.runtime.memory_budget_bytes();
-    let serving = settings.serving.settings(&settings.models, memory_bytes);
-    let serving = ServingSettings { accelerators, ..serving };
+    let mut serving = settings.serving.settings(&settings.models, memory_bytes);
+    serving.accelerators = settings.runtime.accelerators();
     let mut server = Server::start(Config { settings, engine, serving }).await?;
     let mut signals = Signals::listen()?; // before it is said that somebody may send one
     say_ready(&server, &host);

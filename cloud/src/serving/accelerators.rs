@@ -16,12 +16,6 @@ pub struct Accelerators {
 }
 
 impl Accelerators {
-    /// None: models run on the CPU.
-    pub fn none() -> Self {
-        let order = Order::parse::<&str>(&[]).unwrap_or_default();
-        Self { order, gpus: Vec::new() }
-    }
-
     /// Finds out who computes this model. Blocks; loads the model once for the CPU and once for each
     /// provider that is there.
     ///

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::Objection;
+use crate::serving::accelerators::Accelerators;
 
 /// Where the server listens, and what it keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,10 +101,11 @@ impl Runtime {
         Some(self.library.as_path()).filter(|path| !path.as_os_str().is_empty())
     }
 
-    /// The GPUs that models run on: those that are named, or all that this machine has.
-    pub fn gpus(&self) -> Vec<u32> {
+    /// On what models run: the GPUs that are named, or all that this machine has.
+    pub fn accelerators(&self) -> Accelerators {
         let all = || (0..).zip(nvidia_gpus()).map(|(number, _)| number).collect();
-        if self.gpus.is_empty() { all() } else { self.gpus.clone() }
+        let gpus = if self.gpus.is_empty() { all() } else { self.gpus.clone() };
+        Accelerators { order: self.providers.clone(), gpus }
     }
 
     /// What all models may take together, in bytes.

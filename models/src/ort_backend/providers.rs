@@ -10,7 +10,7 @@ use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 
 use crate::backend::SessionOptions;
-use crate::providers::{DriverAbsent, NodeCount, Provider, Reason, nvidia_driver};
+use crate::providers::{NodeCount, Provider, Reason, nvidia_driver};
 
 /// Lets a session tell afterwards which nodes went where.
 pub(super) const RECORD_ASSIGNMENT: &str = "session.record_ep_graph_assignment_info";
@@ -31,8 +31,7 @@ pub(super) fn offers(provider: Provider) -> Result<(), Reason> {
         return Err(Reason::NotBuiltIn);
     }
     match provider {
-        Provider::TensorRt | Provider::Cuda => nvidia_driver()
-            .map_err(|_| Reason::DriverAbsent { looked_for: DriverAbsent::looked_for() }),
+        Provider::TensorRt | Provider::Cuda => Ok(nvidia_driver()?),
         _ => Ok(()),
     }
 }

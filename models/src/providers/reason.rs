@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Provider;
+use super::{DriverAbsent, Provider};
 
 /// Why a provider is not used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,6 +65,12 @@ pub enum Reason {
         /// The CPU's.
         cpu_us: u64,
     },
+}
+
+impl From<DriverAbsent> for Reason {
+    fn from(_: DriverAbsent) -> Self {
+        Self::DriverAbsent { looked_for: DriverAbsent::looked_for() }
+    }
 }
 
 impl Reason {

@@ -272,12 +272,7 @@ async fn over_tcp(
     let connecting = TlsConnector::from(Arc::new(tls)).connect(name, stream);
     let stream = connecting.await.map_err(|error| DialError::Ended(tcp::lost(&error)))?;
     let round_trip = began.elapsed(); // TLS 1.3 takes one
-    let session = stream.get_ref().1;
-    let peer = Peer {
-        address,
-        certificates: session.peer_certificates().unwrap_or_default().to_vec(),
-        protocol: session.alpn_protocol().unwrap_or_default().to_vec(),
-    };
+    let peer = Peer::of(address, stream.get_ref().1);
     if peer.protocol.is_empty() {
         let why = "the server at this port does not speak Outrigger's protocol over TCP";
         return Err(DialError::Ended(Ended::Broken(why.into())));

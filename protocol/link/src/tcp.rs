@@ -49,6 +49,17 @@ pub struct Peer {
     pub protocol: Vec<u8>,
 }
 
+impl Peer {
+    /// As the handshake of this session showed it.
+    pub fn of(address: SocketAddr, session: &rustls::CommonState) -> Self {
+        Self {
+            address,
+            certificates: session.peer_certificates().unwrap_or_default().to_vec(),
+            protocol: session.alpn_protocol().unwrap_or_default().to_vec(),
+        }
+    }
+}
+
 /// What the streams and the driver share.
 #[derive(Debug)]
 struct Shared {

@@ -1,9 +1,9 @@
 //! A caller over gRPC: an HTTP/2 connection of its own, one call after the other.
 
 use super::{KeyHolder, Said};
-use crate::grpc::{framed, request};
+use crate::grpc::{PREFIX_BYTES, framed, request, whole};
 use anyhow::{Context, bail, ensure};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::client::SendRequest;
 use http::HeaderMap;
 use prost::Message;
@@ -16,9 +16,6 @@ use protocol::wire::inference::{InferParameter, ModelInferResponse};
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-
-/// Compressed or not, and the length of the message.
-const PREFIX_BYTES: usize = 5;
 
 /// A connection.
 pub struct Grpc {
@@ -72,15 +69,9 @@ impl Grpc {
         self.send = self.send.clone().ready().await?;
         let (answer, mut body) = self.send.send_request(call, false)?;
         body.send_data(framed(&message.encode_to_vec()), true)?;
-        let (head, mut body) = answer.await?.into_parts();
-        let mut message = BytesMut::new();
-        while let Some(data) = body.data().await {
-            let data = data?;
-            body.flow_control().release_capacity(data.len())?;
-            message.extend_from_slice(&data);
-        }
-        let trailers = body.trailers().await?;
-        said(trailers.as_ref().unwrap_or(&head.headers), &message.freeze())
+        let (head, body) = answer.await?.into_parts();
+        let (message, trailers) = whole(body).await?;
+        said(trailers.as_ref().unwrap_or(&head.headers), &message)
     }
 }
 

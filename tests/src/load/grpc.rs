@@ -1,16 +1,15 @@
 //! A caller over gRPC: one stream of a shared HTTP/2 connection for each call.
 
 use super::{Target, carrier, check_numbers};
+use crate::grpc::{PREFIX_BYTES, framed, whole};
 use anyhow::{Context, ensure};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
 use prost::Message;
 use protocol::wire::inference::ModelInferResponse;
 use std::sync::Arc;
 
-/// Compressed or not, and the length of the message.
-const PREFIX_BYTES: usize = 5;
 /// How servers say that they have too much to do: `RESOURCE_EXHAUSTED`, `UNAVAILABLE`.
 const OVERLOADED: [&str; 2] = ["8", "14"];
 
@@ -32,14 +31,10 @@ impl Caller {
         let stream = carrier(target, b"h2").await?;
         let (connection, driver) = h2::client::handshake(stream).await?;
         tokio::spawn(driver); // an error of it is an error of the calls
-        let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());
-        framed.put_u8(0);
-        framed.put_u32(u32::try_from(message.len())?);
-        framed.extend_from_slice(message);
         let scheme = if target.tls.is_some() { "https" } else { "http" };
         let uri =
             format!("{scheme}://{}/inference.GRPCInferenceService/ModelInfer", target.address);
-        let (message, expected) = (framed.freeze(), target.expected.clone());
+        let (message, expected) = (framed(message), target.expected.clone());
         Ok(Self { connection, uri, authorization, message, expected })
     }
 
@@ -56,14 +51,8 @@ impl Caller {
         self.connection = self.connection.clone().ready().await?;
         let (response, mut send) = self.connection.send_request(request, false)?;
         send.send_data(self.message.clone(), true)?;
-        let (head, mut body) = response.await?.into_parts();
-        let mut message = BytesMut::new();
-        while let Some(data) = body.data().await {
-            let data = data?;
-            body.flow_control().release_capacity(data.len())?;
-            message.extend_from_slice(&data);
-        }
-        let trailers = body.trailers().await?;
+        let (head, body) = response.await?.into_parts();
+        let (message, trailers) = whole(body).await?;
         let status = |headers: &http::HeaderMap| headers.get("grpc-status").cloned();
         let status = trailers.as_ref().and_then(status).or_else(|| status(&head.headers));
         let said = trailers.as_ref().unwrap_or(&head.headers).get("grpc-message");
@@ -71,7 +60,6 @@ impl Caller {
             return Ok(false);
         }
         ensure!(status.is_some_and(|status| status == "0"), "a failed call: {said:?}");
-        let message = message.freeze();
         let message = message.get(PREFIX_BYTES..).context("an empty answer")?;
         let answer = ModelInferResponse::decode(message)?;
         let tensor = answer.raw_output_contents.first().context("no tensor")?;

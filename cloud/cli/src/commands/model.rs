@@ -12,11 +12,19 @@ pub(crate) mod policy;
 pub(crate) mod prune;
 pub(crate) mod push;
 
+use anyhow::Context;
+use models::authoring::dataset::Dataset;
 use protocol::id::{ModelName, Variant, Version};
 use serde::Deserialize;
+use std::path::Path;
 
 use crate::client::Client;
 use crate::output::{percent, short, size};
+
+/// Data that a command names, with the name in the error.
+fn dataset(path: &Path) -> anyhow::Result<Dataset> {
+    Dataset::open(path).with_context(|| format!("cannot read the data {}", path.display()))
+}
 
 /// A bundle as the API lists it.
 #[derive(Debug, Deserialize)]

@@ -1,14 +1,13 @@
 //! `outrigger model calibrate`: from which confidence on an edge answer is accepted, at a stated risk.
 
-use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use models::authoring::dataset::Dataset;
 use models::authoring::{Author, BuildError};
 use models::ort_backend::{OrtBackend, find_library};
 use protocol::manifest::{Bound, Calibration, Truth};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
+use super::dataset;
 use crate::errors::hinted;
 use crate::output;
 
@@ -38,8 +37,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let author = Author::open(&args.folder)?;
-    let data = Dataset::open(&args.data)
-        .with_context(|| format!("cannot read the data {}", args.data.display()))?;
+    let data = dataset(&args.data)?;
     let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
     let bar = ProgressBar::new(data.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} items, {eta} to go")?);

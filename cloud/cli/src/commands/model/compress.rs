@@ -1,16 +1,15 @@
 //! `outrigger model compress`: makes a model small and fast, and says what that cost.
 
-use anyhow::Context;
 use compress::measure::Quality;
 use compress::report::{FACTS_FILE, PAGE_FILE, page};
 use compress::search::{Goal, Options, Outcome, Search, Trial};
 use indicatif::{ProgressBar, ProgressStyle};
-use models::authoring::dataset::Dataset;
 use models::ort_backend::{OrtBackend, find_library};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::dataset;
 use crate::errors::hinted;
 use crate::output;
 
@@ -74,11 +73,8 @@ fn time(text: &str) -> Result<Duration, String> {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
-    let open = |path: &PathBuf| {
-        Dataset::open(path).with_context(|| format!("cannot read the data {}", path.display()))
-    };
-    let calibration = open(&args.calibration)?;
-    let eval = args.eval.as_ref().map(open).transpose()?;
+    let calibration = dataset(&args.calibration)?;
+    let eval = args.eval.as_deref().map(dataset).transpose()?;
     let search = Search {
         onnx: &args.onnx,
         calibration: &calibration,

@@ -4,7 +4,6 @@ use anyhow::Context;
 use compress::distill::{Distilled, Options, Place, Split, distill};
 use compress::fold::fold;
 use compress::measure::{Items, Reference, latency};
-use models::authoring::dataset::Dataset;
 use models::backend::{Backend, SessionOptions};
 use models::onnx::Model;
 use models::ort_backend::{OrtBackend, find_library};
@@ -13,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::compress::{figures, percent};
+use super::dataset;
 use crate::output;
 
 /// Arguments of `model distill-edge`.
@@ -44,8 +44,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let what = || format!("cannot make an edge variant of {}", args.onnx.display());
     let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
-    let dataset = Dataset::open(&args.calibration)
-        .with_context(|| format!("cannot read the data {}", args.calibration.display()))?;
+    let dataset = dataset(&args.calibration)?;
     let mut whole = backend.load(&args.onnx, &SessionOptions::default())?;
     let data = dataset.for_model(whole.inputs())?;
     let items: &Items<'_> = &|item| Ok(data.inputs(item)?);

@@ -2,13 +2,13 @@
 
 use anyhow::Context;
 use compress::evaluate::{Accuracy, Evaluation, evaluate};
-use models::authoring::dataset::Dataset;
 use models::authoring::{Author, RECIPE_FILE};
 use models::ort_backend::{OrtBackend, find_library};
 use protocol::id::Variant;
 use protocol::manifest::MODEL_FILE;
 use std::path::{Path, PathBuf};
 
+use super::dataset;
 use crate::errors::hinted;
 use crate::output;
 
@@ -33,8 +33,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let data = Dataset::open(&args.data)
-        .with_context(|| format!("cannot read the data {}", args.data.display()))?;
+    let data = dataset(&args.data)?;
     let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
     let mut found = Vec::new();
     for onnx in models(&args.bundle)? {

@@ -5,7 +5,7 @@ use compress::fold::fold;
 use compress::measure::{Items, Quality, Reference, latency};
 use compress::prune::{Importance, Options, Pruned, PrunedGroup, prune};
 use indicatif::{ProgressBar, ProgressStyle};
-use models::authoring::dataset::{Dataset, ModelData};
+use models::authoring::dataset::ModelData;
 use models::backend::{Backend, SessionOptions};
 use models::onnx::Model;
 use models::ort_backend::{OrtBackend, find_library};
@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::compress::figures;
+use super::dataset;
 use crate::output;
 
 /// The most items that layers are sampled on.
@@ -72,11 +73,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.keep > 0.0 && args.keep <= 1.0, "--keep is a share above 0, at most 1");
     let what = || format!("cannot prune {}", args.onnx.display());
     let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
-    let open = |path: &PathBuf| {
-        Dataset::open(path).with_context(|| format!("cannot read the data {}", path.display()))
-    };
-    let calibration = open(&args.calibration)?;
-    let eval = args.eval.as_ref().map(open).transpose()?;
+    let calibration = dataset(&args.calibration)?;
+    let eval = args.eval.as_deref().map(dataset).transpose()?;
     let session = backend.load(&args.onnx, &SessionOptions::default())?;
     let data = calibration.for_model(session.inputs())?;
     drop(session);
