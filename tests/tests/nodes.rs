@@ -47,7 +47,7 @@ fn a_busy_node_gets_fewer() {
     let enough = AtomicBool::new(false);
     let (flooded, before) = std::thread::scope(|scope| {
         let flood = || busy.flood("/v2/models/fashion/infer", &key, &body, &enough).unwrap();
-        let callers: Vec<_> = (0..8).map(|_| scope.spawn(flood)).collect();
+        let callers: Vec<_> = (0..32).map(|_| scope.spawn(flood)).collect();
         let under_load = || busy.answered("fashion", &key).ok().filter(|count| *count > 50);
         eventually("load", PATIENCE, under_load).unwrap();
         let before = idle.answered("fashion", &key).unwrap();
