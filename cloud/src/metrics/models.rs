@@ -65,7 +65,8 @@ fn of_workers(workers: &Workers, residences: &[Residence], out: &mut Exposition)
     out.family("outrigger_cloud_worker_lost_runs_total", help, Kind::Counter)
         .sample(&[], counters.lost_runs);
 
-    let statuses = by_model(&workers.statuses(), residences);
+    let statuses = workers.statuses();
+    let statuses = by_model(&statuses, residences);
     let mut family = |name: &str, help: &str, of: &dyn Fn(&WorkerStatus) -> Option<u64>| {
         let mut family = out.family(name, help, Kind::Gauge);
         for NamedWorker { model, version, device, status } in &statuses {
