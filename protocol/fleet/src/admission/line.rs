@@ -3,8 +3,10 @@
 //! Every tenant that is there is guaranteed its share of the limit, by weight, whoever else holds
 //! places; beyond that, free places are for whoever comes. So one tenant alone uses all of them,
 //! and another one that asks for less than its share is not refused because of the first. Requests
-//! come in clusters, so a tenant beside others may hold twice its share, or [`CLUSTER_REQUESTS`] of the
-//! usual size, while what is in flight beyond the limit is less than the limit, or than such a cluster.
+//! come in clusters, so a tenant beside one that holds more may hold twice its share, or
+//! [`CLUSTER_REQUESTS`] of the usual size, while what is in flight, without what the largest holder has, is
+//! beyond the limit by less than the limit, or than such a cluster. So whoever floods has its share and no
+//! cluster, and cannot fill with its own what is there for those of others.
 //! Nothing is kept free in vain, as a threshold on the free places would (Choudhury and Hahne, "Dynamic
 //! Queue Length Thresholds for Shared-Memory Packet Switches", 1998), and nobody who was taken is pushed
 //! out again. The order in which those in line run is `batch`'s (start-time fair queueing).
@@ -95,10 +97,17 @@ impl Line {
         let below_share = limit * weight >= weights && held * weights < limit * weight;
         let small = CLUSTER_REQUESTS * self.request_items();
         let near_share = held < small || held * weights < 2 * limit * weight;
-        let has_room = self.in_flight < limit + limit.max(small);
-        let cluster = weights > weight && near_share && has_room;
-        let guaranteed = below_share || cluster;
-        if guaranteed || self.in_flight < limit {
+        if below_share || self.in_flight < limit {
+            return Ok(());
+        }
+        let others =
+            self.held.iter().filter(|(flow, _)| **flow != claim.flow).map(|(_, held)| held);
+        let more = others.filter(|other| other.items * weight >= held * u64::from(other.weight));
+        let largest = more.map(|other| other.items).max();
+        let has_room = largest.is_some_and(|largest| {
+            self.in_flight.saturating_sub(largest) < limit + limit.max(small)
+        });
+        if near_share && has_room {
             return Ok(());
         }
         let kind = if held > 0 { RefusalKind::TenantShare } else { RefusalKind::ModelBusy };

@@ -24,6 +24,8 @@ use super::{FlowId, RequestId, ShapeKey};
 const ITEM: u64 = 1 << 20;
 /// Items that a flow can be behind its share and still catch up on at once.
 const CREDIT_ITEMS: u64 = 64;
+/// Flows that are looked at for one that is behind and has no run under way.
+const LOOKED_AT: usize = 32;
 /// Virtual time at the beginning of a busy period: later than any credit.
 const BEGIN: u64 = 2 * CREDIT_ITEMS * ITEM;
 
@@ -150,35 +152,58 @@ impl Level {
         }
     }
 
+    /// The flows that are behind, the furthest first, each with the request whose turn it is. No more than
+    /// [`LOOKED_AT`]: those that have a run under way are passed over.
+    pub(super) fn behind(&self) -> impl Iterator<Item = (FlowId, RequestId)> {
+        let behind = self.ready.iter().take(LOOKED_AT).take_while(|(tag, _)| *tag < self.now);
+        behind.filter_map(|(_, flow)| {
+            let (_, id) = self.flows.get(flow)?.all.first()?;
+            Some((*flow, *id))
+        })
+    }
+
+    /// Whether the flow of a request is behind virtual time, and still is with so many items more.
+    pub(super) fn is_behind(&self, ticket: &Ticket, items: u32) -> bool {
+        let flow = self.flows.get(&ticket.flow);
+        flow.is_some_and(|flow| flow.tag.saturating_add(cost(ticket, items)) <= self.now)
+    }
+
     /// A request is served now, before it is removed: its flow pays, and virtual time goes on.
     pub(super) fn serve(&mut self, ticket: &Ticket, items: u32) {
         let Some(flow) = self.flows.get_mut(&ticket.flow) else { return };
         self.now = self.now.max(flow.tag);
         self.ready.remove(&(flow.tag, ticket.flow));
-        let cost = u64::from(items) * ITEM / u64::from(ticket.weight.max(1));
-        flow.tag = flow.tag.saturating_add(cost.max(1));
+        flow.tag = flow.tag.saturating_add(cost(ticket, items));
         self.ready.insert((flow.tag, ticket.flow));
     }
 
     fn forget_passed(&mut self) {
-        // Nobody waits: the busy period is over, and with it all that anybody owes.
-        let all = self.ready.is_empty();
         while let Some((tag, id)) = self.resting.first().copied() {
-            if !all && tag > self.now.saturating_sub(CREDIT_ITEMS * ITEM) {
+            if tag > self.now.saturating_sub(CREDIT_ITEMS * ITEM) {
                 break;
             }
             self.resting.pop_first();
             self.flows.remove(&id);
         }
-        if all {
-            self.now = BEGIN;
+    }
+
+    /// Nobody waits and nothing runs: with the busy period all that anybody owes is over.
+    pub(super) fn end_busy_period(&mut self) {
+        while let Some((_, id)) = self.resting.pop_first() {
+            self.flows.remove(&id);
         }
+        self.now = BEGIN;
     }
 
     /// Flows that are remembered.
     pub(super) fn flows(&self) -> usize {
         self.flows.len()
     }
+}
+
+/// Virtual time of so many items of a flow.
+fn cost(ticket: &Ticket, items: u32) -> u64 {
+    (u64::from(items) * ITEM / u64::from(ticket.weight.max(1))).max(1)
 }
 
 fn unlist(

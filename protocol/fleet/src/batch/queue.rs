@@ -7,7 +7,7 @@ use std::time::Instant;
 use protocol::limits::PRIORITY_MAX;
 
 use super::fair::{Group, Level, Ticket};
-use super::{Request, RequestId};
+use super::{FlowId, Request, RequestId};
 
 /// Runs in a row that may begin with a higher priority while a lower one waits. So a priority with
 /// waiting requests begins at least one of every `PASSED_OVER_MAX + LEVELS` runs.
@@ -98,6 +98,30 @@ impl Queue {
     /// The request of this group whose turn it is, from the highest priority down.
     pub(super) fn first_in(&mut self, group: Group) -> Option<RequestId> {
         self.levels.iter_mut().rev().find_map(|level| level.first_in(group))
+    }
+
+    /// Whether the tenant of a request is behind its share, and still would be with it done.
+    pub(super) fn is_behind(&self, id: RequestId) -> bool {
+        self.requests.get(&id).is_some_and(|waiting| {
+            self.levels[waiting.level()].is_behind(&waiting.ticket(), waiting.request.items)
+        })
+    }
+
+    /// Of this priority and higher ones, the request of the flow that is furthest behind, without those
+    /// that run something.
+    pub(super) fn first_behind(
+        &self,
+        least: u8,
+        runs: impl Fn(FlowId) -> bool,
+    ) -> Option<RequestId> {
+        let levels = self.levels[usize::from(least.min(PRIORITY_MAX))..].iter().rev();
+        let mut flows = levels.flat_map(Level::behind).filter(|(flow, _)| !runs(*flow));
+        flows.find_map(|(_, id)| self.is_behind(id).then_some(id))
+    }
+
+    /// Nothing waits, and nothing runs.
+    pub(super) fn rest(&mut self) {
+        self.levels.iter_mut().for_each(Level::end_busy_period);
     }
 
     /// A run begins with this request: every other priority that waits was passed over.
