@@ -75,7 +75,8 @@ pub struct ModelSettings {
     pub max_queue_delay_ms: u32,
     /// Sessions at least.
     pub sessions_min: u32,
-    /// Sessions at most; as many as the cores allow, and no more than 4, when absent.
+    /// Sessions at most; as many as the cores allow, and no more than 4, when absent. Only then may there be
+    /// an express session beside them.
     pub sessions_max: Option<u32>,
     /// Threads of each session.
     pub threads: u32,

@@ -29,24 +29,22 @@ async fn keep(lane: Weak<Lane>, changed: Arc<Notify>) {
 
 fn scale(lane: &Arc<Lane>) {
     let change = lane.book().poll_change(Instant::now());
+    make(lane, change, open);
+}
+
+/// Opens or closes the session that is kept for tenants which are behind their share.
+pub(super) fn change_express(lane: &Arc<Lane>, change: Option<Change>) {
+    make(lane, change, open_express);
+}
+
+/// A change, on a thread that may block.
+fn make(lane: &Arc<Lane>, change: Option<Change>, open: fn(&Arc<Lane>)) {
     match change {
         None => {}
         Some(Change::Close(runner)) => drop(lane.runtime.spawn_blocking(move || drop(runner))),
         Some(Change::Open) => {
             let lane = lane.clone();
             drop(lane.runtime.clone().spawn_blocking(move || open(&lane)));
-        }
-    }
-}
-
-/// Opens or closes the session that is kept for tenants which are behind their share.
-pub(super) fn change_express(lane: &Arc<Lane>, change: Option<Change>) {
-    match change {
-        None => {}
-        Some(Change::Close(runner)) => drop(lane.runtime.spawn_blocking(move || drop(runner))),
-        Some(Change::Open) => {
-            let lane = lane.clone();
-            drop(lane.runtime.clone().spawn_blocking(move || open_express(&lane)));
         }
     }
 }

@@ -3,10 +3,10 @@
 //! Every tenant that is there is guaranteed its share of the limit, by weight, whoever else holds
 //! places; beyond that, free places are for whoever comes. So one tenant alone uses all of them,
 //! and another one that asks for less than its share is not refused because of the first. Requests
-//! come in clusters, so a tenant beside one that holds more may hold twice its share, or
-//! [`CLUSTER_REQUESTS`] of the usual size, while what is in flight, without what the largest holder has, is
-//! beyond the limit by less than the limit, or than such a cluster. So whoever floods has its share and no
-//! cluster, and cannot fill with its own what is there for those of others.
+//! come in clusters, so a tenant beside others may hold twice its share, or [`CLUSTER_REQUESTS`] of the
+//! usual size, while what is in flight, without what the largest holder has, is beyond the limit by less
+//! than the limit, or than such a cluster. Not so whoever floods: a tenant that was refused lately, and took
+//! more than its share, has its share and no cluster, and cannot fill with its own what is there for others.
 //! Nothing is kept free in vain, as a threshold on the free places would (Choudhury and Hahne, "Dynamic
 //! Queue Length Thresholds for Shared-Memory Packet Switches", 1998), and nobody who was taken is pushed
 //! out again. The order in which those in line run is `batch`'s (start-time fair queueing).
@@ -43,10 +43,19 @@ struct Held {
 }
 
 /// Requests taken and refused in an interval.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Pressure {
     taken: u64,
     refused: u64,
+    items: u64,
+    flows: BTreeMap<FlowId, Lately>,
+}
+
+/// What one tenant took of that.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lately {
+    items: u64,
+    was_refused: bool,
 }
 
 /// One model's line.
@@ -84,6 +93,7 @@ impl Line {
         let checked = self.check_places(claim).and_then(|()| self.check_time(claim));
         if let Err((kind, _)) = checked {
             self.present.refused += 1;
+            self.present.flows.entry(claim.flow).or_default().was_refused = true;
             if kind != RefusalKind::CannotMakeIt {
                 self.limit.hit();
             }
@@ -100,18 +110,24 @@ impl Line {
         if below_share || self.in_flight < limit {
             return Ok(());
         }
-        let others =
-            self.held.iter().filter(|(flow, _)| **flow != claim.flow).map(|(_, held)| held);
-        let more = others.filter(|other| other.items * weight >= held * u64::from(other.weight));
-        let largest = more.map(|other| other.items).max();
-        let has_room = largest.is_some_and(|largest| {
-            self.in_flight.saturating_sub(largest) < limit + limit.max(small)
-        });
-        if near_share && has_room {
-            return Ok(());
+        if weights > weight && near_share && !self.floods(claim.flow, weight, weights) {
+            let others = self.held.iter().filter(|(flow, _)| **flow != claim.flow);
+            let largest = others.map(|(_, other)| other.items).max().unwrap_or(0);
+            if self.in_flight.saturating_sub(largest) < limit + limit.max(small) {
+                return Ok(());
+            }
         }
         let kind = if held > 0 { RefusalKind::TenantShare } else { RefusalKind::ModelBusy };
         Err((kind, self.retry_after()))
+    }
+
+    /// Whether a tenant was refused lately, and took more than its share of what was taken.
+    fn floods(&self, flow: FlowId, weight: u64, weights: u64) -> bool {
+        let of = |pressure: &Pressure| pressure.flows.get(&flow).copied().unwrap_or_default();
+        let (last, present) = (of(&self.last), of(&self.present));
+        let took = last.items + present.items;
+        let all = self.last.items + self.present.items;
+        (last.was_refused || present.was_refused) && took * weights > all * weight
     }
 
     /// Items that the tenant holds, its weight, and the weight of all tenants with it.
@@ -161,7 +177,7 @@ impl Line {
     pub(super) fn retry_after(&self) -> Duration {
         let places = u64::from(self.limit.get()).saturating_sub(self.load.running_items.into());
         let drained = self.load.time_for(places.max(1)) + self.load.batch_time;
-        let Pressure { taken, refused } = self.last;
+        let Pressure { taken, refused, .. } = self.last;
         let pressure = ((refused + taken) / taken.max(1)).clamp(1, PRESSURE_MAX);
         drained * u32::try_from(pressure).unwrap_or(1)
     }
@@ -169,6 +185,8 @@ impl Line {
     pub(super) fn enter(&mut self, claim: &Claim) {
         let items = u64::from(claim.items);
         self.present.taken += 1;
+        self.present.items += items;
+        self.present.flows.entry(claim.flow).or_default().items += items;
         self.in_flight += items;
         self.requests += 1;
         self.by_priority[usize::from(claim.priority.min(PRIORITY_MAX))] += items;

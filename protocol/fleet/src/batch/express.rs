@@ -8,16 +8,16 @@
 //! no run with who is not.
 //!
 //! Nobody gets more than a share by it. Behind is who would still be behind with this request done (by the
-//! tags of `fair`), and has nothing under way on the other sessions. A request that runs alone may cost
-//! more than it would in a batch: that is summed, and no more than [`WASTE_SHARE`] of the time of all
+//! tags of `fair`). A request that runs by itself may cost
+//! more than it would in a larger batch: that is summed, and no more than [`WASTE_SHARE`] of the time of all
 //! sessions goes into it. So what is done in all stays at least 95 % of what it would be.
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Batcher, FlowId, Member, RequestId, Running, SessionId};
+use super::{Action, Batcher, Member, RequestId, Running, SessionId, ShapeKey};
 
 /// Of the sessions' time, one part in so many may be lost because requests run alone.
-const WASTE_SHARE: u32 = 20;
+const WASTE_SHARE: u32 = 25;
 /// What may be lost at once.
 const WASTE_BURST: Duration = Duration::from_millis(50);
 /// It is closed when nobody has needed it for so long.
@@ -124,10 +124,17 @@ impl Batcher {
         self.express.session().is_some_and(|express| express != session)
     }
 
-    /// Whether a request must not share a run that began with one of a tenant that is behind its share, or
-    /// of one that is not: the one would wait for the other's items, and could not be preferred to them.
-    pub(super) fn keeps_apart(&self, id: RequestId, of_heavy: bool) -> bool {
-        self.express.session().is_some() && self.queue.is_behind(id) == of_heavy
+    /// Whether who is behind its share must not share a run with who is not: it would wait for the other's
+    /// items, and could not be preferred to them.
+    pub(super) fn keeps_apart(&mut self, now: Instant) -> bool {
+        let sessions = self.sessions();
+        self.express.session().is_some() && self.express.may_waste(sessions, now)
+    }
+
+    /// So many items run by themselves for that reason.
+    pub(super) fn account_waste(&mut self, shape: ShapeKey, items: u32) {
+        let alone = self.curves.of(shape).typical(items).unwrap_or_default();
+        self.express.waste += alone.saturating_sub(self.load().item_time * items);
     }
 
     /// One request on the express session, if somebody waits who is behind.
@@ -151,8 +158,7 @@ impl Batcher {
             }
             let waiting = self.queue.serve(id)?;
             let (shape, items) = (waiting.request.shape, waiting.request.items);
-            let alone = self.curves.of(shape).typical(items).unwrap_or_default();
-            self.express.waste += alone.saturating_sub(self.load().item_time * items);
+            self.account_waste(shape, items);
             self.express.used_at = Some(now);
             self.running.values_mut().for_each(|run| run.disturbed = true);
             self.running_on.insert(id, session);
@@ -174,17 +180,21 @@ impl Batcher {
         self.policy.express && is_of_use && self.first_behind().is_some()
     }
 
-    /// Of those who have no run under way, the request of the one furthest behind; where others hold the
-    /// sessions who are not behind, and whose priority is no higher.
+    /// The request of who is furthest behind; where others hold the sessions who are not behind, and whose
+    /// priority is no higher.
     fn first_behind(&self) -> Option<RequestId> {
         let priority =
             |run: &Running| run.members.first().map(|first| first.waiting.request.priority);
         let heavy = self.running.values().filter(|run| run.of_heavy);
-        let least = heavy.filter_map(priority).min()?;
-        let runs = |flow: FlowId| {
-            let members = self.running.values().flat_map(|run| &run.members);
-            members.into_iter().any(|member| member.waiting.request.flow == flow)
-        };
-        self.queue.first_behind(least, runs)
+        self.queue.first_behind(heavy.filter_map(priority).min()?)
+    }
+
+    /// Another request to begin with, where this one is better left to the express session: for as long as
+    /// a run takes.
+    pub(super) fn instead_of(&mut self, id: RequestId, now: Instant) -> Option<RequestId> {
+        let request = self.queue.get(id).map(|waiting| waiting.request)?;
+        let patient_until = request.arrived + self.curves.of(request.shape).safe(request.items);
+        let is_left = now < patient_until && self.queue.is_behind(id) && self.keeps_apart(now);
+        self.queue.first_besides(id).filter(|_| is_left)
     }
 }

@@ -24,8 +24,6 @@ use super::{FlowId, RequestId, ShapeKey};
 const ITEM: u64 = 1 << 20;
 /// Items that a flow can be behind its share and still catch up on at once.
 const CREDIT_ITEMS: u64 = 64;
-/// Flows that are looked at for one that is behind and has no run under way.
-const LOOKED_AT: usize = 32;
 /// Virtual time at the beginning of a busy period: later than any credit.
 const BEGIN: u64 = 2 * CREDIT_ITEMS * ITEM;
 
@@ -152,14 +150,10 @@ impl Level {
         }
     }
 
-    /// The flows that are behind, the furthest first, each with the request whose turn it is. No more than
-    /// [`LOOKED_AT`]: those that have a run under way are passed over.
-    pub(super) fn behind(&self) -> impl Iterator<Item = (FlowId, RequestId)> {
-        let behind = self.ready.iter().take(LOOKED_AT).take_while(|(tag, _)| *tag < self.now);
-        behind.filter_map(|(_, flow)| {
-            let (_, id) = self.flows.get(flow)?.all.first()?;
-            Some((*flow, *id))
-        })
+    /// The request whose turn it is where this flow is passed over.
+    pub(super) fn first_besides(&self, flow: FlowId) -> Option<RequestId> {
+        let (_, other) = self.ready.iter().find(|(_, other)| *other != flow)?;
+        self.flows.get(other)?.all.first().map(|(_, id)| *id)
     }
 
     /// Whether the flow of a request is behind virtual time, and still is with so many items more.

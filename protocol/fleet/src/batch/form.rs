@@ -36,6 +36,9 @@ impl Batcher {
         let group = batch.members.first()?.group();
         if self.policy.batch_invariant && matches!(group, Group::Shape(_)) {
             self.fill(&mut batch, group, of_heavy, now);
+            if !of_heavy && !batch.skipped.is_empty() {
+                self.account_waste(batch.members[0].request.shape, batch.items);
+            }
         }
         for waiting in batch.skipped.drain(..) {
             self.queue.insert(waiting);
@@ -56,6 +59,7 @@ impl Batcher {
     fn begin(&mut self, now: Instant) -> Option<(Open, bool)> {
         loop {
             let id = self.queue.first()?;
+            let id = self.instead_of(id, now).unwrap_or(id);
             if self.is_hopeless(id, now) {
                 self.drop_hopeless(id, now);
                 continue;
@@ -72,9 +76,10 @@ impl Batcher {
     fn fill(&mut self, batch: &mut Open, group: Group, of_heavy: bool, now: Instant) {
         let Group::Shape(shape) = group else { return };
         let room = self.curves.of(shape).best_size(self.policy.max_batch_size);
+        let apart = self.keeps_apart(now);
         while batch.items < room && batch.skipped.len() < SKIPS_MAX {
             let Some(id) = self.queue.first_in(group) else { return };
-            let fit = match self.keeps_apart(id, of_heavy) {
+            let fit = match apart && self.queue.is_behind(id) == of_heavy {
                 true => Fit::Skipped,
                 false => self.fits(id, batch, room, now),
             };

@@ -7,7 +7,7 @@ use std::time::Instant;
 use protocol::limits::PRIORITY_MAX;
 
 use super::fair::{Group, Level, Ticket};
-use super::{FlowId, Request, RequestId};
+use super::{Request, RequestId};
 
 /// Runs in a row that may begin with a higher priority while a lower one waits. So a priority with
 /// waiting requests begins at least one of every `PASSED_OVER_MAX + LEVELS` runs.
@@ -107,16 +107,16 @@ impl Queue {
         })
     }
 
-    /// Of this priority and higher ones, the request of the flow that is furthest behind, without those
-    /// that run something.
-    pub(super) fn first_behind(
-        &self,
-        least: u8,
-        runs: impl Fn(FlowId) -> bool,
-    ) -> Option<RequestId> {
+    /// Of this priority and higher ones, the request of the flow that is furthest behind.
+    pub(super) fn first_behind(&self, least: u8) -> Option<RequestId> {
         let levels = self.levels[usize::from(least.min(PRIORITY_MAX))..].iter().rev();
-        let mut flows = levels.flat_map(Level::behind).filter(|(flow, _)| !runs(*flow));
-        flows.find_map(|(_, id)| self.is_behind(id).then_some(id))
+        levels.filter_map(Level::first).find(|id| self.is_behind(*id))
+    }
+
+    /// The request of the same priority that is next where the flow of this one is passed over.
+    pub(super) fn first_besides(&self, id: RequestId) -> Option<RequestId> {
+        let waiting = self.requests.get(&id)?;
+        self.levels[waiting.level()].first_besides(waiting.request.flow)
     }
 
     /// Nothing waits, and nothing runs.

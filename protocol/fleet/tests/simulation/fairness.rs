@@ -71,8 +71,10 @@ fn a_flood_costs_a_rare_request_one_run_at_most() {
 /// a flood: none is refused, hardly any waits for the rest of a run, and as much is done in all.
 #[test]
 fn with_an_express_session_a_flood_is_hardly_noticed() {
-    for ((model, policy), sizes) in [(single(), &[1]), (batching(), &[8])] {
+    for ((model, policy), sizes) in [(single(), &[1]), (batching(), &[16])] {
         let model = Model { cores: 1, ..model };
+        let max_batch_size = if policy.batch_invariant { 2 * sizes[0] } else { 1 };
+        let policy = Policy { max_batch_size, ..policy };
         let per_s = model.capacity(1, policy.max_batch_size) / f64::from(sizes[0]);
         let asks = |tenant, load: f64| Source { items: sizes, ..Source::new(tenant, load * per_s) };
         let both = || vec![asks("quiet", 0.2), asks("flood", 3.0)];
