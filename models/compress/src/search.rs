@@ -13,15 +13,16 @@ use std::time::{Duration, Instant};
 
 use models::authoring::dataset::Dataset;
 use models::backend::{Backend, SessionOptions};
+use models::machine;
 use models::onnx::Model;
 use models::ort_backend::OrtBackend;
 use protocol::id::ContentHash;
+use protocol::measurement::Machine;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CompressError, io_error};
 use crate::evaluate::{Accuracy, by_class};
 use crate::fold::{self, Folded};
-use crate::machine::Machine;
 use crate::measure::{Latency, Quality, Reference};
 use crate::quantize::Recipe;
 
@@ -233,7 +234,7 @@ impl Search<'_> {
             original: File::of(self.onnx)?,
             compressed: File::of(&path)?,
             rankings: journal.rankings(),
-            machine: Machine::own(self.backend),
+            machine: machine::own(&self.backend.identity(), 1),
             folded_bytes: float.to_bytes().map_or(0, |bytes| bytes.len() as u64),
             folded,
             folding_difference,
