@@ -27,11 +27,13 @@ use crate::measure::{Latency, Quality, Reference};
 use crate::quantize::Recipe;
 
 mod choice;
+mod elsewhere;
 pub mod journal;
 mod parts;
 mod trials;
 
 pub use choice::{Choice, front};
+pub use elsewhere::Elsewhere;
 use journal::{Heading, Journal};
 use parts::Parts;
 use trials::Bench;
@@ -77,12 +79,22 @@ pub struct Trial {
     pub quality: Quality,
     /// What was lost, on the same items.
     pub drop: f64,
-    /// How fast it is.
+    /// How fast it is here.
     pub latency: Latency,
+    /// How fast it is on the device where the search had it timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Latency>,
     /// What ONNX Runtime fused.
     pub fused: crate::fused::Fused,
     /// How long the trial took.
     pub seconds: f64,
+}
+
+impl Trial {
+    /// The times that decide: of the device, where it was timed there.
+    pub fn decisive(&self) -> &Latency {
+        self.elsewhere.as_ref().unwrap_or(&self.latency)
+    }
 }
 
 /// What a search found.
@@ -116,6 +128,8 @@ pub struct Outcome {
     pub rankings: Vec<Ranked>,
     /// On what all of this was measured.
     pub machine: Machine,
+    /// On what the speeds were measured that decided, where that is another machine.
+    pub elsewhere: Option<Machine>,
     /// The chosen model.
     pub model: PathBuf,
 }
@@ -183,6 +197,8 @@ pub struct Search<'s> {
     pub out: &'s Path,
     /// ONNX Runtime.
     pub backend: &'s OrtBackend,
+    /// The device whose times decide, where it is not this machine.
+    pub elsewhere: Option<&'s Elsewhere<'s>>,
 }
 
 /// The chosen model's name in the output folder.
@@ -222,6 +238,8 @@ impl Search<'_> {
             Bench::new(&float, (&items, self.calibration.labels()), &parts, self.backend)?;
         let out_of_time = trials::run(&mut bench, options, begin, &mut journal, progress)?;
 
+        let ask = self.elsewhere.map(|ask| elsewhere::time(&mut bench, options, ask));
+        let elsewhere = ask.transpose()?.flatten();
         let choice = choice::choose(&bench.trials, options);
         let chosen = match choice.trial {
             Some(trial) => bench.build(&bench.trials[trial].recipe)?.model,
@@ -235,6 +253,7 @@ impl Search<'_> {
             compressed: File::of(&path)?,
             rankings: journal.rankings(),
             machine: machine::own(&self.backend.identity(), 1),
+            elsewhere,
             folded_bytes: float.to_bytes().map_or(0, |bytes| bytes.len() as u64),
             folded,
             folding_difference,
