@@ -119,3 +119,24 @@ fn only_delegated_labs_and_only_where_the_owner_allows_it() {
     let answer = measuring.ask(&lab).unwrap();
     assert_eq!(answer["measured"]["models"][0]["times"]["speedup"], 1.0);
 }
+
+#[test]
+fn the_times_of_the_device_decide_what_a_search_chooses() {
+    let world = World::start().unwrap();
+    let agent = world.agent("device", &allowing()).unwrap();
+    agent.wait_until("connected", |status| status["connected"] == true).unwrap();
+    world.operator.run(&["lab", "delegate"]).unwrap();
+    let out = world.folder().join("small");
+    let (onnx, data) = (fashion().join("cloud.onnx"), fashion());
+    let (onnx, data) = (onnx.to_str().unwrap(), data.to_str().unwrap());
+    let (out, device) = (out.to_str().unwrap(), id(&world));
+    let compress = ["model", "compress", onnx, "--calibration", data, "--device", &device];
+    let search = ["--target-drop", "5%", "--time-budget", "2s", "-o", out];
+    let report = world.operator.json(&[&compress[..], &search[..]].concat()).unwrap();
+    let outcome = &report["outcome"];
+    assert_eq!(outcome["elsewhere"]["runtime"], outcome["machine"]["runtime"], "{outcome:#}");
+    let reason = outcome["choice"]["reason"].as_str().unwrap();
+    assert!(reason.contains("on the device"), "{reason}");
+    let page = std::fs::read_to_string(world.folder().join("small/report.html")).unwrap();
+    assert!(page.contains("instructions of the device"), "{page}");
+}

@@ -128,7 +128,7 @@ fn inputs_are_read_as_they_were_written() {
     ];
     let bytes = encode_inputs(&inputs);
     let again = decode_inputs(&bytes).unwrap();
-    assert_eq!(again.iter().map(|t| t.name()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(again.iter().map(Tensor::name).collect::<Vec<_>>(), ["a", "b"]);
     assert!(again.iter().zip(&inputs).all(|(a, b)| a.data() == b.data() && a.shape() == b.shape()));
     for bad in [&bytes[..bytes.len() - 1], b"", b"\xff\xff\xff\xff"] {
         assert!(decode_inputs(bad).is_err());
