@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Goal, Options, Trial};
-use crate::quantize::Recipe;
+use crate::quantize::{Recipe, Scheme};
 
 /// Speeds and sizes that are nearer than this are alike: the better answers decide then, which are the same in every
 /// run, and not the noise of a clock.
@@ -71,9 +71,13 @@ pub(super) fn merit(trials: &[Trial], trial: usize, goal: Goal) -> f64 {
     }
 }
 
-/// Whether two builds differ by the numbers in their scales alone: a runtime does the same work for both.
+/// Whether two builds differ by the numbers in their weights and scales alone: a runtime does the same work for
+/// both. Channels of convolutions are evened out without a node more.
 pub(super) fn same_graph(a: &Trial, b: &Trial) -> bool {
-    Recipe { method: a.recipe.method, ..b.recipe.clone() } == a.recipe && a.fused == b.fused
+    let own = &a.recipe;
+    let even = if own.scheme == Scheme::Static { own.even } else { b.recipe.even };
+    let alike = Recipe { method: own.method, rounding: own.rounding, even, ..b.recipe.clone() };
+    alike == *own && a.fused == b.fused
 }
 
 /// The median speed of all builds that are the same graph, measured in the same place: what they differ in
