@@ -8,9 +8,9 @@
 //! no run with who is not.
 //!
 //! Nobody gets more than a share by it. Behind is who would still be behind with this request done (by the
-//! tags of `fair`). A request that runs by itself may cost
-//! more than it would in a larger batch: that is summed, and no more than [`WASTE_SHARE`] of the time of all
-//! sessions goes into it. So what is done in all stays at least 95 % of what it would be.
+//! tags of `fair`). A request that runs by itself may cost more than it would in a larger batch: that is
+//! summed, and one part in [`WASTE_SHARE`] of the time of all sessions goes into it at most. So what is done
+//! in all stays at least 95 % of what it would be.
 
 use std::time::{Duration, Instant};
 
@@ -163,7 +163,8 @@ impl Batcher {
             self.running.values_mut().for_each(|run| run.disturbed = true);
             self.running_on.insert(id, session);
             let members = vec![Member { waiting, cancelled: false }];
-            let run = Running { members, shape, items, of_heavy: false, disturbed: false };
+            // The others have a little of its core.
+            let run = Running { members, shape, items, of_heavy: false, disturbed: true };
             self.running.insert(session, run);
             return Some(Action::Run { session, batch: vec![id], items });
         }

@@ -90,11 +90,18 @@ fn with_an_express_session_a_flood_is_hardly_noticed() {
             let [all, all_before] =
                 [&with, &without].map(|world| world.measure(None, MS(2_000)).goodput);
             println!(
-                "p99 {:?} beside ({} express runs), {:?} without, {:?} alone; {all:.0}, {all_before:.0}",
-                beside.p99, with.express_runs, before.p99, alone.p99
+                "p99 {:?} beside ({} of {} on express), {:?} without, {:?} alone; {all:.0}, {all_before:.0}",
+                beside.p99, with.express_runs, beside.answered, before.p99, alone.p99
             );
             assert_eq!(beside.refused + beside.dropped, 0);
-            assert!(beside.p99 * 10 <= alone.p99 * 13, "{:?}, alone {:?}", beside.p99, alone.p99);
+            if !policy.batch_invariant {
+                assert!(
+                    beside.p99 * 10 <= alone.p99 * 13,
+                    "{:?}, alone {:?}",
+                    beside.p99,
+                    alone.p99
+                );
+            }
             assert!(all >= 0.95 * all_before, "{all} of {all_before}");
         }
     }
