@@ -242,9 +242,9 @@ fn telling(first: DialError, second: DialError) -> DialError {
 
 async fn over_quic(target: &Target, tls: rustls::ClientConfig) -> Result<Connection, DialError> {
     let address = target.resolve().await?;
-    let local = quic::local_address_for(address);
-    let endpoint = quic::endpoint(local).map_err(DialError::Socket)?;
-    let connecting = endpoint.connect_with(quic::client(tls)?, address, &target.server_name)?;
+    let endpoint = quic::endpoint(address).map_err(DialError::Socket)?;
+    let config = quic::client(tls, address)?;
+    let connecting = endpoint.connect_with(config, address, &target.server_name)?;
     let connection = connecting.await.map_err(|ended| DialError::Ended(ended.into()))?;
     Ok(Connection::of_client(connection, endpoint))
 }
