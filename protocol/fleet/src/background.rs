@@ -25,18 +25,15 @@ const SEARCH: f64 = 1.5;
 const FALL: f64 = 0.7;
 /// ...and where it stays then: this much of what was too much, from where it grows slowly.
 const ROOM: f64 = 0.85;
-/// By how much it grows in a round below that, and beyond.
+/// By how much it grows in a round below that.
 const RETURN: f64 = 1.1;
-const GROWTH: f64 = 1.01;
+/// By how much it grows in the first round beyond, by twice that in the second, and so on: what was too much
+/// is approached slowly, and soon left behind where it no longer is.
+const GROWTH: f64 = 0.005;
 /// What a round took is believed for so long: the way may have become another.
 const MEMORY: Duration = Duration::from_secs(10);
 /// A wait that was missed is made up for at most so far.
 const BURST: Duration = Duration::from_millis(2);
-
-#[allow(clippy::all, clippy::disallowed_methods)]
-fn knob(name: &str, or: f64) -> f64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(or)
-}
 
 /// All that is sent in the background on one connection.
 #[derive(Debug, Clone)]
@@ -45,6 +42,8 @@ pub struct Background {
     rate: f64,
     /// What is known to leave room for others; nothing before the target was passed once.
     ceiling: Option<f64>,
+    /// Rounds beyond it.
+    beyond: u32,
     /// The rate is judged again from then on.
     judged_next: Instant,
     due: Instant,
@@ -72,23 +71,17 @@ impl Background {
     /// Nothing is known yet.
     pub fn new(now: Instant) -> Self {
         let shortest = Shortest { before: Duration::MAX, now: Duration::MAX, since: now };
-        Self { shortest, rate: RATE_FIRST, ceiling: None, judged_next: now, due: now }
+        Self { shortest, rate: RATE_FIRST, ceiling: None, beyond: 0, judged_next: now, due: now }
     }
 
     /// So many bytes were handed over, and a round takes so long; when the next may follow.
     pub fn handle_sent(&mut self, bytes: usize, round_trip: Duration, now: Instant) -> Instant {
         let shortest = self.shortest.read(round_trip, now);
         if now >= self.judged_next {
-            let target = Duration::from_micros(knob("T_TARGET_US", 0.0) as u64).max(
-                if knob("T_TARGET_US", 0.0) > 0.0 {
-                    Duration::ZERO
-                } else {
-                    TARGET_MIN.max(shortest / TARGET_SHARE)
-                },
-            );
+            let target = TARGET_MIN.max(shortest / TARGET_SHARE);
             let rounds =
                 if round_trip - shortest > target { self.step_back() } else { self.grow() };
-            self.rate = self.rate.clamp(RATE_MIN, RATE_MAX).min(knob("T_CAP", 1e12));
+            self.rate = self.rate.clamp(RATE_MIN, RATE_MAX);
             self.judged_next = now + round_trip * rounds;
         }
         let earliest = now.checked_sub(BURST).unwrap_or(now);
@@ -98,16 +91,20 @@ impl Background {
 
     /// What was sent until now stands in the queue for another round, before the fall shows.
     fn step_back(&mut self) -> u32 {
-        self.ceiling = Some(self.rate * knob("T_ROOM", ROOM));
-        self.rate *= knob("T_FALL", FALL);
+        self.ceiling = Some(self.rate * ROOM);
+        self.rate *= FALL;
+        self.beyond = 0;
         2
     }
 
     fn grow(&mut self) -> u32 {
         self.rate *= match self.ceiling {
-            None => knob("T_SEARCH", SEARCH),
+            None => SEARCH,
             Some(ceiling) if self.rate < ceiling => (ceiling / self.rate).min(RETURN),
-            Some(_) => knob("T_GROWTH", GROWTH),
+            Some(_) => {
+                self.beyond += 1;
+                1.0 + GROWTH * f64::from(self.beyond)
+            }
         };
         1
     }
@@ -148,6 +145,24 @@ mod tests {
             assert!(rate > 0.6 * (way - others), "{rate} of {way} - {others}");
             assert!(queue < MS(10), "{queue:?} at {way} - {others}");
         }
+    }
+
+    #[test]
+    fn a_longer_way_is_no_queue_for_ever() {
+        let start = Instant::now();
+        let mut background = Background::new(start);
+        let mut now = start;
+        let mut send_until = |end: Instant, round_trip| {
+            while now < end {
+                now = background.handle_sent(PIECE, round_trip, now).max(now + MS(1));
+            }
+            background.rate
+        };
+        let before = send_until(start + MS(1_000), MS(40));
+        let moved = send_until(start + MS(15_000), MS(300));
+        assert!(moved < before, "it looks like a queue at first");
+        let found_out = send_until(start + MS(60_000), MS(300));
+        assert!(found_out > 10.0 * moved, "{found_out} after {moved}");
     }
 
     #[test]
