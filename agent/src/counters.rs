@@ -50,6 +50,8 @@ struct Refusals {
 #[derive(Debug, Default, Serialize)]
 struct Link {
     uplink_bytes: Counter,
+    /// That need not go up, because inputs were packed.
+    saved_bytes: Counter,
     downlink_bytes: Counter,
     connects: Counter,
     /// Of them, and of those to nodes, over TCP.
@@ -194,9 +196,10 @@ impl Counters {
         self.sequences.displaced.add(forgotten.displaced);
     }
 
-    /// Tensor bytes went to the cloud.
-    pub(crate) fn sent(&self, bytes: u64) {
+    /// Tensor bytes go to the cloud, and packing saved others.
+    pub(crate) fn sent(&self, bytes: u64, saved_bytes: u64) {
         self.link.uplink_bytes.add(bytes);
+        self.link.saved_bytes.add(saved_bytes);
     }
 
     /// Blob or tensor bytes came from the cloud.

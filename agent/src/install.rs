@@ -16,19 +16,21 @@ use library::{Library, LibraryError};
 use protocol::id::{ContentHash, ModelName};
 use protocol::manifest::{InvalidSignature, Manifest, SignedManifest, SignerKey};
 use protocol::problem::{Problem, ProblemCode, chain};
+use protocol::transport::Allowances;
 use protocol::wire::inference::repository_index_response::ModelIndex;
-use protocol::wire::{DesiredModel, DesiredState, ReportedModel, ReportedState};
+use protocol::wire::{DesiredModel, DesiredState, ReportedModel, ReportedState, allowances};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// What one model should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Wanted {
     target: Target,
     signed: SignedManifest,
     cloud_variant: bool,
+    transports: Arc<Allowances>,
 }
 
 /// At an installation or a load, or after a restart.
@@ -256,7 +258,8 @@ impl Installer {
             let version =
                 model.version.try_into().map_err(|e: protocol::id::InvalidName| e.to_string())?;
             let target = Target { version, bundle: signed.bundle() };
-            Ok(Wanted { target, signed, cloud_variant: model.cloud_variant })
+            let transports = Arc::new(allowances(&model.transports));
+            Ok(Wanted { target, signed, cloud_variant: model.cloud_variant, transports })
         };
         match parse() {
             Ok(wanted) => Some((name, wanted)),

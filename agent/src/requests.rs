@@ -191,7 +191,8 @@ impl Requests {
         let mut outlook = model.outlook();
         let (cloud, fill) = if profile.can_defer() {
             let standing = self.standing(now);
-            let estimate = outlook.cloud.estimate(size_bytes(request), standing.link);
+            let bytes = self.sent_bytes(model, request, standing.link);
+            let estimate = outlook.cloud.estimate(bytes, standing.link);
             (standing.closed.map_or(Ok(estimate), Err), standing.fill)
         } else {
             (Err(Reason::EdgeOnlyModel), 0.0) // nobody looks

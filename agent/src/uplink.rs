@@ -41,6 +41,7 @@ use nodes::Nodes;
 use protocol::id::Version;
 use protocol::infer::InferRequest;
 use protocol::problem::{Problem, ProblemCode};
+use protocol::transport::Parcel;
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::sync::Arc;
@@ -127,6 +128,8 @@ pub(crate) struct Link {
 /// What is asked of the cloud.
 pub(crate) struct Question<'a> {
     pub(crate) request: &'a InferRequest,
+    /// Its inputs as they travel.
+    pub(crate) parcel: &'a Parcel,
     /// The one whose edge answer was deferred.
     pub(crate) version: Version,
     /// Nobody waits for the answer: it goes behind everything else.

@@ -443,6 +443,7 @@ fn respond(model: ModelName, id: String, version: Version, answered: Answered) -
         label: reply.reading.label,
         timing,
         attempts: 1,
+        saved_bytes: 0,
     };
     InferResponse { model, id, outputs: reply.outputs, verdict }
 }

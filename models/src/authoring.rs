@@ -30,11 +30,13 @@ mod data;
 pub mod dataset;
 pub mod recipe;
 mod steps;
+mod thrift;
 
 pub use calibration::CALIBRATION_FILE;
 use data::Batch;
 use recipe::{Recipe, Source};
 use steps::StepFile;
+pub use thrift::ThriftError;
 
 /// The file that describes an authoring folder.
 pub const RECIPE_FILE: &str = "model.toml";
@@ -120,6 +122,9 @@ pub enum BuildError {
     /// No threshold with a bound can be chosen.
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
+    /// Inputs that must not travel packed.
+    #[error(transparent)]
+    Thrift(#[from] ThriftError),
     /// The parts contradict each other.
     #[error(transparent)]
     Manifest(#[from] InvalidManifest),
@@ -183,9 +188,13 @@ impl Author {
             Variant::Edge => self.calibration(version, backend)?,
             Variant::Cloud => None,
         };
+        let thrift = match variant {
+            Variant::Edge => None,
+            Variant::Cloud => self.thrift(&mut model)?,
+        };
         prepare_folder(out)?;
         let files = self.write_files(variant, &probes, &model.steps, out)?;
-        let manifest = Manifest { files, calibration, ..model.draft };
+        let manifest = Manifest { files, calibration, thrift, ..model.draft };
         manifest.check()?;
         Ok(manifest)
     }
@@ -292,6 +301,7 @@ impl Author {
             default_outputs: recipe.default_outputs,
             classes: recipe.classes.map(bundled),
             calibration: None,
+            thrift: None,
             probes: Probes { file: PROBES_FILE.to_owned(), tolerance: recipe.probes.tolerance },
             never_leaves_device: recipe.never_leaves_device,
             provenance: recipe.provenance,

@@ -268,6 +268,8 @@ pub struct Verdict {
     /// How many nodes of the cloud were asked for it: two where the first died or drained before it
     /// answered.
     pub attempts: u32,
+    /// Bytes of inputs that need not go to the cloud, because they travelled packed.
+    pub saved_bytes: u64,
 }
 
 /// Where the time of one request went, in microseconds.

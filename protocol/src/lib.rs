@@ -28,6 +28,7 @@ pub mod time;
 pub mod token;
 pub mod trace;
 pub mod transfer;
+pub mod transport;
 pub mod versions;
 pub mod wire;
 

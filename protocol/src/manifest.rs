@@ -17,6 +17,7 @@ mod calibration;
 mod check;
 mod pipeline;
 mod sign;
+mod thrift;
 pub use answers::{
     Classes, Constant, LABEL_OUTPUT, PROBABILITY_OUTPUT, PostStep, Postprocess, StateLoop,
 };
@@ -26,6 +27,7 @@ pub use calibration::{
 };
 pub use pipeline::{Color, Filter, Layout, Log, LogMel, MelOrder, MelScale, Part, Pipeline, Step};
 pub use sign::{InvalidSignature, SignedManifest, SignerKey, SigningKey};
+pub use thrift::{Thrift, ThriftEffect, ThriftTolerance};
 
 /// The only manifest format so far.
 pub const FORMAT: u32 = 1;
@@ -71,6 +73,10 @@ pub struct Manifest {
     /// When an edge answer is accepted; without it every one is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// Which inputs may travel in fewer bytes; of cloud variants. Programs that do not know of it refuse
+    /// the bundle, so that whoever holds one can unpack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thrift: Option<Thrift>,
     /// Inputs with expected outputs, answered before activation.
     pub probes: Probes,
     /// True forbids deferral, checking and sampling.

@@ -5,10 +5,15 @@ use std::collections::BTreeMap;
 
 use crate::id::{ModelName, Version};
 use crate::infer::{InferRequest, InferResponse, PlacementHint};
-use crate::limits::{DEADLINE_MAX_MS, NAME_MAX_BYTES, PARAMETERS_MAX_COUNT};
+use crate::limits::{DEADLINE_MAX_MS, NAME_MAX_BYTES, PARAMETERS_MAX_COUNT, TENSORS_MAX_COUNT};
 use crate::problem::{Problem as Failure, ProblemCode};
 use crate::tensor::{InvalidTensor, Tensor, TensorMeta, check_totals};
 use crate::trace::TraceContext as Traced;
+use crate::transport::{Parcel, Transport as Form};
+
+mod transports;
+use transports::forms;
+pub use transports::{allowances, input_transports};
 
 /// The Open Inference Protocol's own messages.
 #[allow(missing_docs, clippy::all, unused_qualifications)]
@@ -77,8 +82,15 @@ fn raw_sizes(tensors: &[Tensor]) -> Vec<u64> {
     tensors.iter().map(|t| t.data().len() as u64).collect()
 }
 
-/// The header of a deferral; the tensors' bytes follow it raw, in order.
-pub fn infer_open(request: &InferRequest, version: Version, deadline_ms: u32) -> InferOpen {
+/// The header of a deferral; the parcel's pieces follow it, in order.
+pub fn infer_open(
+    request: &InferRequest,
+    parcel: &Parcel,
+    version: Version,
+    deadline_ms: u32,
+) -> InferOpen {
+    let packed = parcel.transports().any(|form| form != Form::Raw);
+    let transports = parcel.transports().filter(|_| packed).map(|f| Transport::from(f).into());
     let input = |t: &Tensor| InferInputTensor {
         name: t.name().to_owned(),
         datatype: t.datatype().to_string(),
@@ -98,11 +110,12 @@ pub fn infer_open(request: &InferRequest, version: Version, deadline_ms: u32) ->
             outputs: request.outputs.iter().map(output).collect(),
             ..Default::default()
         }),
-        tensor_sizes: raw_sizes(&request.inputs),
+        tensor_sizes: parcel.pieces().map(|piece| piece.len() as u64).collect(),
         deadline_ms,
         priority: request.priority.into(),
         trace: None, // whoever sends it knows
         background: false,
+        transports: transports.collect(), // none at all is what older clouds know
     }
 }
 
@@ -112,7 +125,8 @@ pub struct PendingRequest {
     request: InferRequest,
     version: Version,
     metas: Vec<TensorMeta>,
-    /// The length of each tensor, in the order in which they follow; their sum is bounded.
+    transports: Vec<Form>,
+    /// The length of each tensor as it travels, in the order in which they follow; their sum is bounded.
     pub tensor_sizes: Vec<u64>,
     /// The asker's place in a trace.
     pub trace: Option<Traced>,
@@ -134,12 +148,18 @@ impl PendingRequest {
         if message.inputs.len() != open.tensor_sizes.len() {
             return Err(Failure::new(ProblemCode::Protocol, "one size per input is needed"));
         }
+        let transports = forms(&open.transports, &message.inputs)?;
         let mut metas = Vec::with_capacity(message.inputs.len());
-        for (input, size) in message.inputs.iter().zip(&open.tensor_sizes) {
+        for ((input, size), form) in message.inputs.iter().zip(&open.tensor_sizes).zip(&transports)
+        {
             let meta = TensorMeta::new(&input.name, input.datatype.parse()?, input.shape.clone())?;
-            meta.check_size(*size)?;
+            match form {
+                Form::Raw => meta.check_size(*size)?,
+                packed => packed.check_size(&meta, *size)?,
+            }
             metas.push(meta);
         }
+        check_totals(held_sizes(&metas, &open.tensor_sizes))?;
         let invalid =
             |e: crate::id::InvalidName| Failure::new(ProblemCode::InvalidRequest, e.to_string());
         let version = message.model_version.parse().map_err(invalid)?;
@@ -158,6 +178,7 @@ impl PendingRequest {
             request,
             version,
             metas,
+            transports,
             tensor_sizes: open.tensor_sizes,
             trace: open.trace.as_ref().and_then(Traced::from_wire),
             background: open.background,
@@ -180,6 +201,16 @@ impl PendingRequest {
         first.and_then(|items| u32::try_from(*items).ok()).unwrap_or(1)
     }
 
+    /// Bytes of its tensors once they are unpacked.
+    pub fn held_bytes(&self) -> u64 {
+        held_sizes(&self.metas, &self.tensor_sizes).sum()
+    }
+
+    /// Whether any of its inputs travels packed.
+    pub fn is_packed(&self) -> bool {
+        self.transports.iter().any(|form| *form != Form::Raw)
+    }
+
     /// How urgent it is.
     pub fn priority(&self) -> u8 {
         self.request.priority
@@ -190,14 +221,22 @@ impl PendingRequest {
         self.request.deadline_ms.unwrap_or(0)
     }
 
-    /// The whole request, once the bytes of every tensor arrived.
+    /// The whole request, once the bytes of every tensor arrived: unpacked, whatever they travelled as.
     ///
     /// # Errors
-    /// BYTES data whose inner lengths do not add up.
+    /// BYTES data whose inner lengths do not add up; numbers that cannot have been packed.
     pub fn with_data(mut self, data: Vec<Bytes>) -> Result<InferRequest, Failure> {
-        self.request.inputs = zip_tensors(self.metas, data)?;
+        let sent = self.metas.iter().zip(&self.transports).zip(data);
+        let unpacked = sent.map(|((meta, form), bytes)| form.unpack(meta, &bytes));
+        let unpacked = unpacked.collect::<Result<_, _>>()?;
+        self.request.inputs = zip_tensors(self.metas, unpacked)?;
         Ok(self.request)
     }
+}
+
+/// What tensors take in memory: what their shapes ask for, or `BYTES` what came.
+fn held_sizes(metas: &[TensorMeta], sent: &[u64]) -> impl ExactSizeIterator<Item = u64> {
+    metas.iter().zip(sent).map(|(meta, sent)| meta.size_bytes().unwrap_or(*sent))
 }
 
 fn zip_tensors(metas: Vec<TensorMeta>, data: Vec<Bytes>) -> Result<Vec<Tensor>, Failure> {
@@ -212,7 +251,7 @@ pub(crate) fn check_request_bounds(message: &ModelInferRequest) -> Result<(), Fa
         let text = format!("at most {PARAMETERS_MAX_COUNT} parameters are taken");
         return Err(Failure::new(ProblemCode::TooLarge, text));
     }
-    if message.outputs.len() > crate::limits::TENSORS_MAX_COUNT {
+    if message.outputs.len() > TENSORS_MAX_COUNT {
         return Err(InvalidTensor::Count(message.outputs.len()).into());
     }
     if message.id.len() > NAME_MAX_BYTES {

@@ -11,6 +11,7 @@ use outrigger_protocol::infer::{
 };
 use outrigger_protocol::tensor::{DataType, Tensor, TensorMeta};
 use outrigger_protocol::trace::TraceContext;
+use outrigger_protocol::transport::{Allowance, Allowances, Parcel, Transport};
 use outrigger_protocol::wire::{self, PendingReply, PendingRequest};
 use proptest::prelude::*;
 use prost::Message as _;
@@ -37,7 +38,12 @@ fn request(inputs: Vec<Tensor>) -> InferRequest {
 fn golden_frames() {
     let image = Tensor::from_f32("image", vec![1, 2], &[0.5, 1.0]).unwrap();
     let frames = [
-        encode(&wire::infer_open(&request(vec![image]), Version::FIRST, 250)),
+        encode(&wire::infer_open(
+            &request(vec![image.clone()]),
+            &Parcel::raw(&[image]),
+            Version::FIRST,
+            250,
+        )),
         encode(&wire::BlobRequest { sha256: "ab".into(), offset: 300 }),
         encode(&wire::Problem {
             code: 6,
@@ -77,7 +83,7 @@ fn without_nodes_the_desired_state_is_what_older_programs_send_and_read() {
 
 #[test]
 fn a_trace_and_background_ride_along_and_older_programs_see_nothing_of_them() {
-    let plain = wire::infer_open(&request(Vec::new()), Version::FIRST, 250);
+    let plain = wire::infer_open(&request(Vec::new()), &Parcel::default(), Version::FIRST, 250);
     let parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let trace = TraceContext::from_headers([&parent[..]], [&b"a=1"[..]]).unwrap();
     let traced =
@@ -94,6 +100,85 @@ fn a_trace_and_background_ride_along_and_older_programs_see_nothing_of_them() {
     let garbled = wire::TraceContext { span_id: Bytes::from_static(b"short"), ..trace_of(&traced) };
     let garbled = wire::InferOpen { trace: Some(garbled), ..traced };
     assert_eq!(PendingRequest::from_open(garbled).unwrap().trace, None, "no reason to refuse");
+}
+
+fn floats() -> Tensor {
+    Tensor::from_f32("image", vec![1, 16], &[0.0, 0.5, 1.0, 0.25].repeat(4)).unwrap()
+}
+
+/// A request that travels in this form, and what follows its header.
+fn packed(transport: Transport) -> (wire::InferOpen, Vec<Bytes>) {
+    let allowed = Allowances::from([("image".into(), Allowance { transport, extent_max: 1.0 })]);
+    let parcel = Parcel::packed(&[floats()], &allowed);
+    let open = wire::infer_open(&request(vec![floats()]), &parcel, Version::FIRST, 250);
+    (open, parcel.pieces().collect())
+}
+
+#[test]
+fn packed_inputs_arrive_as_what_they_were_and_raw_ones_say_nothing_new() {
+    let (raw, _) = packed(Transport::Raw);
+    let plain =
+        wire::infer_open(&request(vec![floats()]), &Parcel::raw(&[floats()]), Version::FIRST, 250);
+    assert_eq!(raw, plain);
+    let mut frames = Vec::new();
+    for transport in [Transport::Float16, Transport::Int8] {
+        let (open, pieces) = packed(transport);
+        frames.push(hex::encode(encode(&open).unwrap()));
+        let pending = PendingRequest::from_open(open).unwrap();
+        assert!(pending.is_packed());
+        assert_eq!((pending.tensor_sizes[0] as usize, pending.held_bytes()), (pieces[0].len(), 64));
+        let arrived = pending.with_data(pieces).unwrap().inputs.remove(0);
+        let (sent, got) = (floats().to_f32().unwrap(), arrived.to_f32().unwrap());
+        assert!(sent.iter().zip(&got).all(|(a, b)| (a - b).abs() < 0.002), "{transport}: {got:?}");
+    }
+    insta::assert_snapshot!(frames.join("\n"));
+}
+
+#[test]
+fn what_a_device_is_told_of_transports_is_skipped_by_older_ones() {
+    let allowed = Allowances::from([(
+        "image".into(),
+        Allowance { transport: Transport::Int8, extent_max: 1.5 },
+    )]);
+    let mut told = wire::input_transports(&allowed);
+    assert_eq!(wire::allowances(&told), allowed);
+    let model = wire::DesiredModel { name: "m".into(), version: 3, ..Default::default() };
+    let older = model.encode_to_vec();
+    let newer = wire::DesiredModel { transports: told.clone(), ..model }.encode_to_vec();
+    assert_eq!(newer[..older.len()], older);
+    assert_eq!(hex::encode(&newer[older.len()..]), "2a0e0a05696d61676510021d0000c03f");
+    // A form that comes later than this build.
+    told.push(wire::InputTransport { input: "y".into(), transport: 9, extent_max: 1.0 });
+    assert_eq!(wire::allowances(&told), allowed);
+}
+
+#[test]
+fn forms_that_do_not_fit_are_refused_before_a_byte_is_read() {
+    let (open, _) = packed(Transport::Int8);
+    let refused = |open: wire::InferOpen| PendingRequest::from_open(open).unwrap_err().to_string();
+    let check = |open: wire::InferOpen, words: &str| {
+        let said = refused(open);
+        assert!(said.contains(words), "{said}");
+    };
+    check(wire::InferOpen { transports: vec![9], ..open.clone() }, "form (9) that is unknown here");
+    check(wire::InferOpen { transports: vec![1, 1], ..open.clone() }, "2 forms for 1 inputs");
+    check(
+        wire::InferOpen { transports: vec![1], ..open.clone() },
+        "32 bytes as float16 but carries 24",
+    );
+    check(wire::InferOpen { transports: vec![], ..open.clone() }, "needs 64 bytes but carries 24");
+    let bytes = Tensor::from_byte_strings("image", vec![1], &[b"x"]).unwrap();
+    let parcel = Parcel::raw(std::slice::from_ref(&bytes));
+    let text = wire::infer_open(&request(vec![bytes]), &parcel, Version::FIRST, 250);
+    check(wire::InferOpen { transports: vec![2], ..text }, "only FP32 travels as int8");
+    // Sixteen times 16 MiB of halves are little to send and too much to hold.
+    let mut many = packed(Transport::Int8).0;
+    let request = many.request.as_mut().unwrap();
+    request.inputs[0].shape = vec![1, 4 << 20];
+    request.inputs = vec![request.inputs[0].clone(); 6];
+    many.tensor_sizes = vec![(4 << 20) + 8; 6];
+    many.transports = vec![2; 6];
+    check(many, "at most 67108864 are served");
 }
 
 fn trace_of(open: &wire::InferOpen) -> wire::TraceContext {
@@ -151,6 +236,7 @@ fn response(outputs: Vec<Tensor>) -> InferResponse {
         label: None,
         timing: Timing::default(),
         attempts: 1,
+        saved_bytes: 0,
     };
     InferResponse { model: "m".parse().unwrap(), id: "1".into(), outputs, verdict }
 }
@@ -160,7 +246,7 @@ proptest! {
     fn requests_round_trip(inputs in tensors(), deadline_ms in 0u32..600_000) {
         let mut sent = request(inputs);
         sent.deadline_ms = Some(deadline_ms);
-        let frame = encode(&wire::infer_open(&sent, Version::FIRST, deadline_ms)).unwrap().freeze();
+        let frame = encode(&wire::infer_open(&sent, &Parcel::raw(&sent.inputs), Version::FIRST, deadline_ms)).unwrap().freeze();
         let open = decode(header_of(&frame).unwrap(), frame.slice(5..)).unwrap();
         let pending = PendingRequest::from_open(open).unwrap();
         let data = sent.inputs.iter().map(|t| t.data().clone()).collect();
@@ -193,7 +279,7 @@ proptest! {
     #[test]
     fn a_flipped_bit_in_a_header_is_refused_or_changes_the_request(position in 0usize..60, bit in 0u8..8) {
         let image = Tensor::from_f32("image", vec![1, 2], &[0.5, 1.0]).unwrap();
-        let frame = encode(&wire::infer_open(&request(vec![image]), Version::FIRST, 250)).unwrap();
+        let frame = encode(&wire::infer_open(&request(vec![image.clone()]), &Parcel::raw(&[image]), Version::FIRST, 250)).unwrap();
         let mut body = frame[5..].to_vec();
         let position = position % body.len();
         body[position] ^= 1 << bit;

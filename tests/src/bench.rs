@@ -10,6 +10,7 @@ pub mod gpu;
 pub mod link;
 pub mod plot;
 pub mod serve;
+pub mod thrift;
 #[cfg(target_os = "linux")]
 pub mod wan;
 

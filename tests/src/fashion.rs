@@ -58,17 +58,21 @@ impl Images {
 
 /// The body of a request about one image of bytes, answered in binary.
 pub fn request_body(pixels: &[u8], parameters: &Value) -> (usize, Vec<u8>) {
+    body("UINT8", &[1, 28, 28], pixels, parameters)
+}
+
+fn body(datatype: &str, shape: &[i64], data: &[u8], parameters: &Value) -> (usize, Vec<u8>) {
     let head = json!({
         "parameters": parameters,
         "inputs": [{
-            "name": "image", "datatype": "UINT8", "shape": [1, 28, 28],
-            "parameters": { "binary_data_size": pixels.len() },
+            "name": "image", "datatype": datatype, "shape": shape,
+            "parameters": { "binary_data_size": data.len() },
         }],
         "outputs": [{ "name": "logits", "parameters": { "binary_data": true } }],
     });
     let mut body = head.to_string().into_bytes();
     let len = body.len();
-    body.extend_from_slice(pixels);
+    body.extend_from_slice(data);
     (len, body)
 }
 
@@ -81,7 +85,23 @@ pub fn ask(
     pixels: &[u8],
     parameters: &Value,
 ) -> anyhow::Result<HttpResponse> {
-    let (len, body) = request_body(pixels, parameters);
+    send(client, request_body(pixels, parameters))
+}
+
+/// Sends one request about one image as the model takes it.
+///
+/// # Errors
+/// The connection breaks.
+pub fn ask_floats(
+    client: &mut HttpClient,
+    floats: &[f32],
+    parameters: &Value,
+) -> anyhow::Result<HttpResponse> {
+    let data: Vec<u8> = floats.iter().flat_map(|float| float.to_le_bytes()).collect();
+    send(client, body("FP32", &[1, 1, 28, 28], &data, parameters))
+}
+
+fn send(client: &mut HttpClient, (len, body): (usize, Vec<u8>)) -> anyhow::Result<HttpResponse> {
     let len = len.to_string();
     let headers = [("Inference-Header-Content-Length", len.as_str())];
     client.post("/v2/models/fashion/infer", &headers, &body)

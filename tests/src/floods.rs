@@ -155,9 +155,10 @@ pub fn quic_initials(count: usize) -> anyhow::Result<Vec<Vec<u8>>> {
     let _entered = runtime.enter();
     let mut initials = Vec::with_capacity(count);
     for _ in 0..count {
-        let endpoint = quic::endpoint(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let endpoint = quic::endpoint(address)?;
         let tls = tls::pinned_client(ContentHash::of(b"nobody"), protocol::ALPN_AGENT)?;
-        let connecting = endpoint.connect_with(quic::client(tls)?, address, "localhost")?;
+        let connecting =
+            endpoint.connect_with(quic::client(tls, address)?, address, "localhost")?;
         let mut datagram = vec![0; 2048];
         let bytes = nowhere.recv(&mut datagram).context("the client sent nothing")?;
         datagram.truncate(bytes);

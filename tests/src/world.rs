@@ -35,6 +35,26 @@ pub fn fashion() -> PathBuf {
     repository().join("models/zoo/fashion")
 }
 
+/// The demo pair in a folder that may be changed, as it is even where there was one.
+///
+/// # Errors
+/// A file cannot be copied.
+pub fn copy_of_fashion(to: &Path) -> std::io::Result<PathBuf> {
+    let folder = to.join("fashion");
+    std::fs::create_dir_all(folder.join("data"))?;
+    for file in [
+        "model.toml",
+        "labels.json",
+        "edge.onnx",
+        "cloud.onnx",
+        "data/calibration-images.u8",
+        "data/calibration-labels.u8",
+    ] {
+        std::fs::copy(fashion().join(file), folder.join(file))?;
+    }
+    Ok(folder)
+}
+
 /// A cloud, an operator who is signed in, and a folder for agents.
 pub struct World {
     folder: tempfile::TempDir,

@@ -3,31 +3,13 @@
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
 use outrigger_tests::fashion::{Images, ask};
-use outrigger_tests::world::{AgentOptions, World, fashion};
+use outrigger_tests::world::{AgentOptions, World, copy_of_fashion};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-
-/// The demo pair in a folder that may be changed.
-fn copy_of_fashion(to: &Path) -> PathBuf {
-    let folder = to.join("fashion");
-    std::fs::create_dir_all(folder.join("data")).unwrap();
-    for file in [
-        "model.toml",
-        "labels.json",
-        "edge.onnx",
-        "cloud.onnx",
-        "data/calibration-images.u8",
-        "data/calibration-labels.u8",
-    ] {
-        std::fs::copy(fashion().join(file), folder.join(file)).unwrap();
-    }
-    folder
-}
 
 #[test]
 fn a_bound_travels_from_data_to_answers() {
     let world = World::start().unwrap();
-    let folder = copy_of_fashion(world.folder());
+    let folder = copy_of_fashion(world.folder()).unwrap();
     let path = folder.to_str().unwrap();
     let calibrate = |risk: &str| {
         let data = ["--data", path, "--risk", risk];

@@ -4,6 +4,7 @@ use edge::audit::AuditPolicy;
 use edge::breaker::BreakerPolicy;
 use edge::budget::BudgetPolicy;
 use edge::offload::Rules;
+use edge::thrift::Thrift;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub(crate) struct Offload {
     pub(crate) calls_per_day: u64,
     /// Bytes of tensors to the cloud in 24 hours; 0 for no limit.
     pub(crate) bytes_per_day: u64,
+    /// When inputs are sent packed that a bundle allows to: `auto`, `always` or `never`.
+    pub(crate) thrift: Thrift,
     /// Of so many calls one is checked, if its edge answer is accepted; at least 100, 0 for none.
     pub(crate) calls_per_check: u32,
     /// The share of accepted answers that may differ from the cloud's, where a bundle states none.
@@ -52,6 +55,7 @@ impl Default for Offload {
             hedge_share: rules.hedge_share,
             calls_per_day: 0,
             bytes_per_day: 0,
+            thrift: Thrift::default(),
             calls_per_check: checks.calls_per_check,
             check_disagreement: checks.disagreement,
             check_false_alarm: checks.false_alarm,

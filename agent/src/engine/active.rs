@@ -14,6 +14,7 @@ use protocol::oip::ModelDescription;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::residency::Standing;
 use protocol::tensor::Tensor;
+use protocol::transport::Allowances;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,8 @@ pub(crate) struct ActiveModel {
     pub(super) description: Arc<ModelDescription>,
     pub(super) statistics: Arc<Statistics>,
     pub(super) cloud_variant: AtomicBool,
+    /// What may be sent to it packed.
+    pub(super) transports: Mutex<Arc<Allowances>>,
     /// What its requests have taught.
     pub(super) outlook: Mutex<Outlook>,
 }
@@ -109,6 +112,16 @@ impl ActiveModel {
     /// The cloud says whether it holds the larger variant.
     pub(crate) fn set_cloud_variant(&self, there: bool) {
         self.cloud_variant.store(there, Relaxed);
+    }
+
+    /// The cloud says what may be sent to it packed.
+    pub(crate) fn set_transports(&self, allowed: Arc<Allowances>) {
+        *self.transports.lock().unwrap_or_else(PoisonError::into_inner) = allowed;
+    }
+
+    /// What may be sent to the cloud packed.
+    pub(crate) fn transports(&self) -> Arc<Allowances> {
+        self.transports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What its requests have taught so far.

@@ -14,8 +14,8 @@ use protocol::oip::ModelDescription;
 use protocol::problem::Problem;
 use protocol::residency::TooLarge;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -232,6 +232,7 @@ impl Engine {
             choice,
             statistics: Arc::default(),
             cloud_variant: AtomicBool::new(bundled.cloud_variant),
+            transports: Mutex::default(), // the cloud says so anew on each connection
             outlook: <_>::default(),
         }
     }

@@ -84,6 +84,7 @@ impl Task {
             && active.target() == wanted.target
         {
             active.set_cloud_variant(wanted.cloud_variant);
+            active.set_transports(wanted.transports.clone());
         }
         let next = self.update.want(wanted.as_ref().map(|w| w.target))?;
         self.wanted = wanted;
@@ -163,11 +164,12 @@ impl Task {
 
     async fn check(&mut self) -> Result<(), Failure> {
         let (manifest, wanted) = self.manifest()?;
-        let Wanted { target, cloud_variant, .. } = wanted;
+        let Wanted { target, cloud_variant, transports, .. } = wanted;
         let (installer, name) = (self.installer.clone(), self.name.clone());
         let prove = move || installer.prove(&name, target, manifest, cloud_variant, Engine::prove);
         let failure = match tokio::task::spawn_blocking(prove).await {
             Ok(Ok(model)) => {
+                model.set_transports(transports);
                 self.proven = Some(Arc::new(model));
                 return Ok(());
             }

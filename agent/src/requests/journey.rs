@@ -38,6 +38,7 @@ pub(super) struct Arrival {
     label: Option<String>,
     timing: Timing,
     attempts: u32,
+    saved_bytes: u64,
     /// Where its sequence stands now, for a piece of one.
     pub(super) stream: Option<StreamState>,
 }
@@ -113,8 +114,13 @@ impl<'a> Journey<'a> {
         let keep =
             if machine.keeps_time_for_edge() { self.model.high_run() } else { <_>::default() };
         let (remaining, doubt) = (remaining(self.terms.cutoff), hand.doubt.unwrap_or(1.0));
-        let ask = self.requests.ask_for(self.request, remaining, keep, doubt);
-        Some(Box::pin(self.requests.ask_cloud(self.model, self.request, self.trace, ask)))
+        let (requests, model, request, trace) =
+            (self.requests, self.model, self.request, self.trace);
+        Some(Box::pin(async move {
+            let parcel = requests.pack(model, request);
+            let ask = requests.ask_for(request, &parcel, remaining, keep, doubt);
+            requests.ask_cloud(model, (request, &parcel), trace, ask).await
+        }))
     }
 
     fn edge_event(&self, end: EdgeEnd, hand: &mut Hand) -> Event {
@@ -178,6 +184,7 @@ impl<'a> Journey<'a> {
             risk: self.terms.profile.promise(placement, reason),
             label: answer.label,
             attempts: 0,
+            saved_bytes: 0,
             timing: Timing { queue_us: answer.queue_us, infer_us: answer.infer_us, network_us: 0 },
             stream: answer.stream,
         }
@@ -216,6 +223,7 @@ fn cloud_arrival(answer: CloudAnswer, reason: Reason) -> Arrival {
         label: answer.label,
         timing: answer.timing,
         attempts: answer.attempts,
+        saved_bytes: answer.saved_bytes,
         stream: None,
     }
 }
@@ -252,6 +260,7 @@ impl Arrival {
             label: self.label,
             timing: self.timing,
             attempts: self.attempts,
+            saved_bytes: self.saved_bytes,
         };
         InferResponse { model: request.model, id: request.id, outputs: self.outputs, verdict }
     }

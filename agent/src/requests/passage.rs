@@ -12,8 +12,10 @@ use ::link::traces::Trace;
 use edge::breaker::Breaker;
 use edge::budget::{Budget, SavedBudget};
 use edge::offload::{Ask, Grant, Passage, Standing};
+use edge::paths::LinkState;
 use protocol::infer::{InferRequest, Reason};
 use protocol::problem::{Problem, ProblemCode, chain};
+use protocol::transport::{PACKED_AT_ONCE_BYTES, Parcel, packed_bytes};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,17 +53,44 @@ impl Requests {
         passage.standing(connected, now)
     }
 
-    /// A call for an answer to this request.
+    /// How many bytes this request would send on this link.
+    pub(super) fn sent_bytes(
+        &self,
+        model: &ActiveModel,
+        request: &InferRequest,
+        link: LinkState,
+    ) -> u64 {
+        let (raw, policy) = (size_bytes(request), self.policy());
+        let packed = packed_bytes(&request.inputs, &model.transports());
+        match policy.thrift.pays(raw, packed, link, policy.bytes_per_day > 0) {
+            true => packed,
+            false => raw,
+        }
+    }
+
+    /// The inputs of this request as they are to travel now.
+    pub(super) fn pack(&self, model: &ActiveModel, request: &InferRequest) -> Parcel {
+        let (raw, allowed) = (size_bytes(request), model.transports());
+        let link = || self.standing(Instant::now()).link;
+        if allowed.is_empty() || self.sent_bytes(model, request, link()) == raw {
+            return Parcel::raw(&request.inputs);
+        }
+        let pack = || Parcel::packed(&request.inputs, &allowed);
+        if raw > PACKED_AT_ONCE_BYTES { aside(pack) } else { pack() }
+    }
+
+    /// A call for an answer to a request of so many bytes.
     pub(super) fn ask_for(
         &self,
         request: &InferRequest,
+        parcel: &Parcel,
         remaining: Duration,
         keep: Duration,
         doubt: f64,
     ) -> Ask {
         Ask {
             connected: true,
-            bytes: size_bytes(request),
+            bytes: parcel.sent_bytes(),
             priority: request.priority,
             doubt,
             check: false,
@@ -74,15 +103,15 @@ impl Requests {
     pub(super) async fn ask_cloud(
         &self,
         model: &ActiveModel,
-        request: &InferRequest,
+        (request, parcel): (&InferRequest, &Parcel),
         trace: &Trace,
         ask: Ask,
     ) -> Result<CloudAnswer, (Reason, Problem)> {
         let grant = self.granted(ask).map_err(|reason| (reason, absent(reason)))?;
-        self.counters.sent(ask.bytes);
+        self.counters.sent(ask.bytes, parcel.saved_bytes());
         let began = Instant::now();
         let (version, check) = (model.target().version, ask.check);
-        let question = Question { request, version, check, trace };
+        let question = Question { request, parcel, version, check, trace };
         let result = self.uplink.ask(&question, grant).await;
         self.judge(model, &ask, began.elapsed(), result)
     }

@@ -79,6 +79,7 @@ fn manifest() -> Manifest {
         default_outputs: vec![],
         classes: None,
         calibration: None,
+        thrift: None,
         probes: Probes { file: "probes.pb".into(), tolerance: 0.0 },
         never_leaves_device: false,
         provenance: Default::default(),

@@ -1,5 +1,5 @@
 //! One deferral on one connection: a stream of its own, header first, then the application's own
-//! tensors as they are. Dropping the future resets the stream, which cancels the request in the cloud.
+//! tensors, as they are or packed. Dropping the future resets the stream, which cancels the request in the cloud.
 //! Who keeps the connection, and who is asked, is not decided here.
 
 use super::Question;
@@ -28,6 +28,8 @@ pub(crate) struct CloudAnswer {
     pub(crate) wait: Duration,
     /// Tensor bytes that came back.
     pub(crate) received_bytes: u64,
+    /// Tensor bytes that need not go there.
+    pub(crate) saved_bytes: u64,
 }
 
 /// Resets the request's stream unless the answer arrived whole.
@@ -65,7 +67,7 @@ async fn exchange(
     context: Option<&TraceContext>,
 ) -> Result<Result<CloudAnswer, Problem>, LinkError> {
     let started = Instant::now();
-    let Question { request, version, check, .. } = *question;
+    let Question { request, parcel, version, check, .. } = *question;
     let (send, mut receive) = connection.open_bi().await?;
     if check {
         send.set_priority(Priority::Check);
@@ -73,10 +75,9 @@ async fn exchange(
     let mut stream = Cancel { send, receive: &mut receive, done: false };
     let deadline_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX);
     let trace = context.map(TraceContext::to_wire);
-    let open = wire::infer_open(request, version, deadline_ms);
+    let open = wire::infer_open(request, parcel, version, deadline_ms);
     let open = wire::InferOpen { trace, background: check, ..open };
-    let tensors = request.inputs.iter().map(|t| t.data().clone());
-    match frames::send_last(&mut stream.send, &open, tensors).await {
+    match frames::send_last(&mut stream.send, &open, parcel.pieces()).await {
         // A refusal is decided on the header: the cloud stops reading and says why.
         Ok(()) | Err(LinkError::Reset(_)) => {}
         Err(error) => return Err(error),
@@ -88,7 +89,8 @@ async fn exchange(
     };
     let data = frames::receive_raw(stream.receive, &pending.tensor_sizes).await?;
     stream.done = true;
-    Ok(whole_answer(pending, data, started.elapsed()))
+    let answer = whole_answer(pending, data, started.elapsed());
+    Ok(answer.map(|answer| CloudAnswer { saved_bytes: parcel.saved_bytes(), ..answer }))
 }
 
 fn whole_answer(
@@ -104,6 +106,7 @@ fn whole_answer(
         attempts: 1,
         wait: Duration::from_micros(wait_us),
         received_bytes: pending.tensor_sizes.iter().sum(),
+        saved_bytes: 0,
         outputs: pending.with_data(data)?,
         confidence: confidence.filter(|confidence| confidence.is_finite()),
         label: Some(label).filter(|l| !l.is_empty()),

@@ -11,6 +11,7 @@ use protocol::mux::Priority;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire;
 use std::io::SeekFrom;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -21,6 +22,31 @@ use crate::state::Cloud;
 
 /// Read from the disk, and sent, at a time: little that stands together before an answer.
 const CHUNK_BYTES: usize = 16 << 10;
+
+/// How fast blobs go on one connection, all of them together: what the first has found out of the way,
+/// the next need not.
+pub(crate) struct Pace(Mutex<Background>);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(Mutex::new(Background::new(Instant::now())))
+    }
+}
+
+impl Pace {
+    /// So many bytes were handed to this connection; when more may follow.
+    fn sent(&self, bytes: usize, connection: &Connection) -> Instant {
+        let mut background = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        background.handle_sent(bytes, connection.rtt(), Instant::now())
+    }
+}
+
+/// Who gets blobs, and over what.
+pub(crate) struct Asker<'a> {
+    pub(crate) name: &'a (dyn std::fmt::Display + Sync),
+    pub(crate) connection: &'a Connection,
+    pub(crate) pace: &'a Pace,
+}
 
 /// Serves one blob stream.
 pub(super) async fn serve(
@@ -33,8 +59,8 @@ pub(super) async fn serve(
     send.set_priority(Priority::Blob);
     match open(session, &request).await {
         Ok(blob) => {
-            let to = (&session.connection, &session.device as &(dyn std::fmt::Display + Sync));
-            Ok(pour(&session.cloud, to, &mut send, blob).await?)
+            let Session { cloud, device, connection, pace, .. } = session;
+            Ok(pour(cloud, &Asker { name: device, connection, pace }, &mut send, blob).await?)
         }
         Err(problem) => {
             session.cloud.events.blob_refused(&session.device, &problem);
@@ -90,20 +116,19 @@ pub(crate) async fn open_at(
 /// Sends what was opened, to its end, no faster than the connection takes without a queue.
 pub(crate) async fn pour(
     cloud: &Cloud,
-    (connection, asker): (&Connection, &(dyn std::fmt::Display + Sync)),
+    asker: &Asker<'_>,
     send: &mut SendStream,
     mut blob: Open,
 ) -> Result<(), LinkError> {
     let header = wire::BlobHeader { size_bytes: blob.size_bytes, offset: blob.offset };
     frames::send(send, &header).await?;
-    let mut pace = Background::new(Instant::now());
     loop {
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
         match blob.file.read_buf(&mut chunk).await {
             Ok(0) => break,
             Ok(bytes) => {
                 send.write_chunk(chunk.freeze()).await?;
-                let next = pace.handle_sent(bytes, connection.rtt(), Instant::now());
+                let next = asker.pace.sent(bytes, asker.connection);
                 tokio::time::sleep_until(next.into()).await;
             }
             Err(error) => {
@@ -114,6 +139,6 @@ pub(crate) async fn pour(
         }
     }
     send.finish()?;
-    cloud.events.blob_sent(asker, blob.hash, blob.size_bytes - blob.offset);
+    cloud.events.blob_sent(asker.name, blob.hash, blob.size_bytes - blob.offset);
     Ok(())
 }

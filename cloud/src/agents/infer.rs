@@ -1,10 +1,12 @@
 //! One request: admitted on its header, then read, run, and answered on the same stream.
 
 use link::connection::{RecvStream, SendStream};
+use link::durable::aside;
 use link::frames;
 use protocol::codec::FrameHeader;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::trace::{Origin, Via};
+use protocol::transport::PACKED_AT_ONCE_BYTES;
 use protocol::wire::{self, PendingRequest};
 use std::time::{Duration, Instant};
 
@@ -84,7 +86,7 @@ async fn admit(session: &Session, open: wire::InferOpen) -> Result<Admitted, Pro
     let pending = PendingRequest::from_open(open)?;
     let size = Size {
         items: pending.items(),
-        bytes: pending.tensor_sizes.iter().sum(),
+        bytes: pending.held_bytes(),
         priority: pending.priority(),
         remaining: Duration::from_millis(pending.deadline_ms().into()),
     };
@@ -121,7 +123,9 @@ async fn answer(
         frames::LinkError::Reset(_) => Unanswered::Cancelled,
         other => Unanswered::Stream(other.into()),
     })?;
-    let request = match pending.with_data(raw) {
+    let large = pending.is_packed() && pending.held_bytes() > PACKED_AT_ONCE_BYTES;
+    let unpack = || pending.with_data(raw);
+    let request = match if large { aside(unpack) } else { unpack() } {
         Ok(request) => request,
         Err(problem) => {
             taken.spoilt(&problem);

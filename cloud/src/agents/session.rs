@@ -25,6 +25,7 @@ pub(super) struct Session {
     pub(super) identity: Identity,
     scope: Scope,
     pub(super) times: time::Allowance,
+    pub(super) pace: blob::Pace,
 }
 
 /// Why a stream ended otherwise than it should.
@@ -62,7 +63,8 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let times = time::Allowance::default();
     let identity = Identity { tenant, caller: format!("device {device}").into() };
     let scope = Scope::default();
-    let session = Session { cloud, device, connection, has_control, times, identity, scope };
+    let pace = blob::Pace::default();
+    let session = Session { cloud, device, connection, has_control, times, identity, scope, pace };
     let session = Arc::new(session);
     let ended = session.run().await;
     let Session { cloud, device, connection, .. } = &*session;

@@ -14,7 +14,8 @@ use protocol::wire;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-use crate::agents::{answer_problem, blob, clip, once, violation};
+use crate::agents::blob::{self, Asker, Pace};
+use crate::agents::{answer_problem, clip, once, violation};
 use crate::state::{Cloud, now_s};
 use crate::store::nodes::NodeRecord;
 use crate::store::{Store, StoreError};
@@ -30,6 +31,7 @@ struct Session {
     node: NodeRecord,
     certificate: DeviceCertificate,
     connection: Connection,
+    pace: Pace,
 }
 
 /// Why a stream ended otherwise than it should.
@@ -56,7 +58,7 @@ pub(crate) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     };
     cloud.events.node_connected(&node.id, connection.remote_address());
     cloud.nodes.enter(&node.id, &connection);
-    let session = Arc::new(Session { cloud, node, certificate, connection });
+    let session = Arc::new(Session { cloud, node, certificate, connection, pace: Pace::default() });
     let mut streams = JoinSet::new();
     let ended = loop {
         tokio::select! {
@@ -231,8 +233,9 @@ impl Session {
         };
         match opened {
             Ok(open) => {
-                blob::pour(&self.cloud, (&self.connection, &self.node.id), &mut send, open).await?;
-                Ok(())
+                let Self { cloud, node, connection, pace, .. } = self;
+                let asker = Asker { name: &node.id, connection, pace };
+                Ok(blob::pour(cloud, &asker, &mut send, open).await?)
             }
             Err(problem) => {
                 self.cloud.events.blob_refused(&self.node.id, &problem);

@@ -2,6 +2,7 @@
 
 use fleet::desired::{Assignment, desired_for};
 use protocol::id::{ContentHash, DeviceId, ModelName, Variant, Version};
+use protocol::manifest::{Manifest, SignedManifest};
 use protocol::wire;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -99,14 +100,15 @@ impl Store {
             };
             for (model, version) in desired_for(device, &all(connection)?) {
                 let edge = find(connection, &model, version, Variant::Edge)?;
-                let cloud_variant = find(connection, &model, version, Variant::Cloud)?.is_some();
+                let cloud = find(connection, &model, version, Variant::Cloud)?;
                 let Some(edge) = edge else { continue };
                 desired.bundles.push(edge.bundle);
                 desired.state.models.push(wire::DesiredModel {
                     name: model.to_string(),
                     version: version.get(),
                     signed_manifest: edge.signed.to_json().into(),
-                    cloud_variant,
+                    cloud_variant: cloud.is_some(),
+                    transports: cloud.map(|cloud| transports(&cloud.signed)).unwrap_or_default(),
                 });
             }
             Ok(desired)
@@ -138,6 +140,13 @@ impl Store {
             Ok(super::measurements::file_size(connection, device, blob)?)
         })
     }
+}
+
+/// What may be sent packed to a cloud variant, whose manifest was verified when it was pushed.
+fn transports(signed: &SignedManifest) -> Vec<wire::InputTransport> {
+    let manifest = Manifest::from_json(signed.manifest.as_bytes()).ok();
+    let thrift = manifest.and_then(|manifest| manifest.thrift);
+    thrift.map(|thrift| wire::input_transports(&thrift.inputs)).unwrap_or_default()
 }
 
 fn check(transaction: &Transaction<'_>, assignment: &Assignment) -> Result<(), AssignError> {

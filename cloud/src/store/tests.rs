@@ -113,6 +113,7 @@ fn manifest(version: u64, variant: Variant, tolerance: f32) -> Manifest {
         default_outputs: vec![],
         classes: None,
         calibration: None,
+        thrift: None,
         probes: Probes { file: "probes.pb".into(), tolerance },
         never_leaves_device: false,
         provenance: Default::default(),

@@ -8,6 +8,7 @@ use protocol::id::{ContentHash, Variant, Version};
 use protocol::infer::InferRequest;
 use protocol::manifest::{SignedManifest, SigningKey};
 use protocol::problem::ProblemCode;
+use protocol::transport::Parcel;
 use protocol::wire;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -169,7 +170,7 @@ fn a_late_or_cancelled_request_gives_its_place_back() {
     cloud.runtime.block_on(async {
         let (mut send, mut recv) = connection.open_bi().await.unwrap();
         let request = request(&[0.0; 3]);
-        let open = wire::infer_open(&request, Version::FIRST, 5000);
+        let open = wire::infer_open(&request, &Parcel::raw(&request.inputs), Version::FIRST, 5000);
         frames::send_last(&mut send, &open, request.inputs.iter().map(|i| i.data().clone()))
             .await
             .unwrap();
@@ -202,7 +203,8 @@ fn a_cancelled_request_never_runs() {
     cloud.runtime.block_on(async {
         let (mut send, mut recv) = connection.open_bi().await.unwrap();
         let request = request(&[0.0; 3]);
-        let open = wire::infer_open(&request, Version::FIRST, 60_000);
+        let open =
+            wire::infer_open(&request, &Parcel::raw(&request.inputs), Version::FIRST, 60_000);
         let raw = request.inputs.iter().map(|i| i.data().clone());
         frames::send_last(&mut send, &open, raw).await.unwrap();
         let events = &cloud.server.cloud().events;
@@ -215,6 +217,57 @@ fn a_cancelled_request_never_runs() {
     cloud.runtime.block_on(running).unwrap();
     cloud.runtime.block_on(ask()); // behind it: when this is answered, it was passed over
     assert_eq!(gate.arrivals(), before + 2);
+}
+
+/// What a device sends packed is unpacked before it reaches the model, and what cannot have been packed
+/// is refused with its reason.
+#[test]
+fn packed_inputs_reach_the_model_as_numbers() {
+    let (cloud, gate) = start_gated();
+    gate.open();
+    assert_eq!(cloud.push(&bundle(1, Variant::Cloud, MODEL)).0, 201);
+    let connection = cloud.agent(&cloud.device_with_model());
+    let halves = |bits: [u16; 3]| Bytes::from(bits.map(u16::to_le_bytes).concat());
+    let ask = |transport: wire::Transport, sent: Bytes| {
+        let connection = connection.clone();
+        cloud.runtime.block_on(async move {
+            let (mut send, mut recv) = connection.open_bi().await.unwrap();
+            let request = request(&[0.0; 3]);
+            let raw = Parcel::raw(&request.inputs);
+            let open = wire::InferOpen {
+                tensor_sizes: vec![sent.len() as u64],
+                transports: vec![transport.into()],
+                ..wire::infer_open(&request, &raw, Version::FIRST, 5000)
+            };
+            let _ = frames::send_last(&mut send, &open, [sent]).await;
+            let reply: wire::InferReply = frames::receive(&mut recv).await?;
+            let pending = wire::PendingReply::from_reply(reply).unwrap();
+            let data = frames::receive_raw(&mut recv, &pending.tensor_sizes).await?;
+            Ok::<_, LinkError>(pending.with_data(data).unwrap()[0].to_f32().unwrap())
+        })
+    };
+    let [one, two, nan] = [0x3c00, 0x4000, 0x7e00];
+    let logits = ask(wire::Transport::Float16, halves([one, two, one])).unwrap();
+    assert_eq!(logits, [2.0, 4.0, 2.0]);
+    let item = |scale: f32| [&[0; 4][..], &scale.to_le_bytes(), &[1, 2, 0]].concat().into();
+    assert_eq!(ask(wire::Transport::Int8, item(0.5)).unwrap(), [1.0, 2.0, 0.0]);
+    for (transport, sent, words) in [
+        (
+            wire::Transport::Float16,
+            halves([one, nan, one]),
+            "element 1 of input \"x\" is no number",
+        ),
+        (
+            wire::Transport::Float16,
+            Bytes::from_static(&[0; 5]),
+            "needs 6 bytes as float16 but carries 5",
+        ),
+        (wire::Transport::Int8, item(f32::INFINITY), "has an offset or a scale that is no number"),
+    ] {
+        let problem = ask(transport, sent).unwrap_err().into_problem();
+        assert_eq!(problem.code, ProblemCode::Protocol);
+        assert!(problem.to_string().contains(words), "{problem}");
+    }
 }
 
 async fn until(condition: impl Fn() -> bool) {

@@ -24,6 +24,7 @@ use protocol::manifest::{
 use protocol::problem::ProblemCode;
 use protocol::tensor::{DataType, Tensor};
 use protocol::token::Token;
+use protocol::transport::Parcel;
 use protocol::wire;
 use protocol::{ALPN_AGENT, ALPN_ENROL};
 use rustls_pki_types::CertificateDer;
@@ -266,6 +267,7 @@ pub(crate) fn bundle(version: u64, variant: Variant, model: &str) -> Bundle {
             top_k: None,
         }),
         calibration: None,
+        thrift: None,
         probes: Probes { file: "probes.pb".into(), tolerance: 1e-3 },
         never_leaves_device: false,
         provenance: BTreeMap::new(),
@@ -355,7 +357,12 @@ pub(crate) async fn infer(
     deadline_ms: u32,
 ) -> Result<(wire::InferReply, Vec<Tensor>), frames::LinkError> {
     let (mut send, mut recv) = connection.open_bi().await?;
-    let open = wire::infer_open(request, Version::new(version).unwrap(), deadline_ms);
+    let open = wire::infer_open(
+        request,
+        &Parcel::raw(&request.inputs),
+        Version::new(version).unwrap(),
+        deadline_ms,
+    );
     let raw = request.inputs.iter().map(|input| input.data().clone());
     // A refusal may come before everything was taken.
     let _ = frames::send_last(&mut send, &open, raw).await;

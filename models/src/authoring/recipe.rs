@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use protocol::id::{ModelName, Variant};
 use protocol::manifest::{Classes, Constant, Pipeline, Postprocess, StateLoop};
 use protocol::tensor::DataType;
+use protocol::transport::Transport;
 use serde::Deserialize;
 
 /// The whole file.
@@ -42,6 +43,21 @@ pub struct Recipe {
     pub probes: ProbesRecipe,
     /// `[calibration]`; without it every edge answer is accepted.
     pub calibration: Option<CalibrationRecipe>,
+    /// `[thrift]`; without it inputs are sent to the cloud as they are.
+    pub thrift: Option<ThriftRecipe>,
+}
+
+/// What may travel to the cloud in fewer bytes, measured on the data of `[calibration]` (of `[probes]` where
+/// there are none): inputs with their forms, `inputs = { image = "int8" }`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ThriftRecipe {
+    /// `float16` (a half of the bytes) or `int8` (a quarter) for each input.
+    pub inputs: BTreeMap<String, Transport>,
+    /// The share of answers whose class may change, for a classifier: no more than that with 95 % confidence.
+    pub max_changed: Option<f64>,
+    /// How far a number of an output may lie from what it would be, `|a - b| <= max_difference * (1 + |b|)`.
+    pub max_difference: Option<f32>,
 }
 
 /// The builds of the model.

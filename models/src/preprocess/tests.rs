@@ -25,6 +25,7 @@ fn manifest(rank: usize, preprocess: Vec<Pipeline>) -> Manifest {
         default_outputs: Vec::new(),
         classes: None,
         calibration: None,
+        thrift: None,
         probes: Probes { file: "probes.pb".into(), tolerance: 0.0 },
         never_leaves_device: false,
         provenance: BTreeMap::new(),

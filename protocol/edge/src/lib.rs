@@ -1,6 +1,6 @@
 //! What a device decides, without doing any of it: where a request is placed ([`offload`], from how
 //! long the two ways take ([`paths`], [`quantiles`])), what that may cost in a day ([`budget`]), which
-//! node of the cloud is asked ([`balance`]), whether
+//! node of the cloud is asked ([`balance`]), what is packed on the way ([`thrift`]), whether
 //! accepted answers are still as good as was said ([`audit`]), when
 //! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), how a
 //! model gets from wanted to active ([`update`]), when a
@@ -19,6 +19,7 @@ pub mod paths;
 pub mod quantiles;
 pub mod renewal;
 pub mod sequences;
+pub mod thrift;
 pub mod time;
 pub mod update;
 

@@ -2,9 +2,10 @@
 //! allows without a queue. Priorities order what this end has not sent yet; they do not help an answer that
 //! stands behind a download at the narrowest place on its way.
 //!
-//! What stands there shows in the time of a round, beyond the shortest one seen (the idea of LEDBAT,
+//! What stands there shows in the time of a round, beyond the shortest one seen lately (the idea of LEDBAT,
 //! RFC 6817, with a smaller target). Below the target the rate grows, quickly until the target was passed
-//! once, slowly afterwards; beyond it, it falls. It is judged once a round.
+//! once, slowly afterwards; beyond it, it falls, and returns to somewhat less than was too much: there is
+//! no queue at all most of the time. It is judged once a round.
 
 use std::time::{Duration, Instant};
 
@@ -18,52 +19,94 @@ const RATE_MAX: f64 = 1e10;
 const TARGET_SHARE: u32 = 16;
 /// ...but no less than this, which is within the noise of a round.
 const TARGET_MIN: Duration = Duration::from_millis(3);
-/// By how much the rate grows in a round before, and after, the target was passed once; and falls.
+/// By how much the rate grows in a round before the target was passed once.
 const SEARCH: f64 = 1.5;
-const GROWTH: f64 = 1.05;
+/// What the rate falls to where the target is passed, so that the queue drains...
 const FALL: f64 = 0.7;
+/// ...and where it stays then: this much of what was too much, from where it grows slowly.
+const ROOM: f64 = 0.85;
+/// By how much it grows in a round below that.
+const RETURN: f64 = 1.1;
+/// By how much it grows in the first round beyond, by twice that in the second, and so on: what was too much
+/// is approached slowly, and soon left behind where it no longer is.
+const GROWTH: f64 = 0.005;
+/// What a round took is believed for so long: the way may have become another.
+const MEMORY: Duration = Duration::from_secs(10);
 /// A wait that was missed is made up for at most so far.
 const BURST: Duration = Duration::from_millis(2);
 
-/// One thing that is being sent.
+/// All that is sent in the background on one connection.
 #[derive(Debug, Clone)]
 pub struct Background {
-    shortest: Duration,
+    shortest: Shortest,
     rate: f64,
-    searching: bool,
-    judged: Instant,
+    /// What is known to leave room for others; nothing before the target was passed once.
+    ceiling: Option<f64>,
+    /// Rounds beyond it.
+    beyond: u32,
+    /// The rate is judged again from then on.
+    judged_next: Instant,
     due: Instant,
 }
 
+/// The shortest round of the last one or two [`MEMORY`].
+#[derive(Debug, Clone)]
+struct Shortest {
+    before: Duration,
+    now: Duration,
+    since: Instant,
+}
+
+impl Shortest {
+    fn read(&mut self, round_trip: Duration, now: Instant) -> Duration {
+        if now.saturating_duration_since(self.since) >= MEMORY {
+            *self = Self { before: self.now, now: Duration::MAX, since: now };
+        }
+        self.now = self.now.min(round_trip);
+        self.now.min(self.before)
+    }
+}
+
 impl Background {
-    /// It begins now.
+    /// Nothing is known yet.
     pub fn new(now: Instant) -> Self {
-        Self { shortest: Duration::MAX, rate: RATE_FIRST, searching: true, judged: now, due: now }
+        let shortest = Shortest { before: Duration::MAX, now: Duration::MAX, since: now };
+        Self { shortest, rate: RATE_FIRST, ceiling: None, beyond: 0, judged_next: now, due: now }
     }
 
     /// So many bytes were handed over, and a round takes so long; when the next may follow.
     pub fn handle_sent(&mut self, bytes: usize, round_trip: Duration, now: Instant) -> Instant {
-        self.shortest = self.shortest.min(round_trip);
-        if now.saturating_duration_since(self.judged) >= round_trip {
-            self.judged = now;
-            self.judge(round_trip);
+        let shortest = self.shortest.read(round_trip, now);
+        if now >= self.judged_next {
+            let target = TARGET_MIN.max(shortest / TARGET_SHARE);
+            let rounds =
+                if round_trip - shortest > target { self.step_back() } else { self.grow() };
+            self.rate = self.rate.clamp(RATE_MIN, RATE_MAX);
+            self.judged_next = now + round_trip * rounds;
         }
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         self.due = self.due.max(earliest) + Duration::from_secs_f64(bytes as f64 / self.rate);
         self.due
     }
 
-    fn judge(&mut self, round_trip: Duration) {
-        let target = TARGET_MIN.max(self.shortest / TARGET_SHARE);
-        let factor = if round_trip.saturating_sub(self.shortest) > target {
-            self.searching = false;
-            FALL
-        } else if self.searching {
-            SEARCH
-        } else {
-            GROWTH
+    /// What was sent until now stands in the queue for another round, before the fall shows.
+    fn step_back(&mut self) -> u32 {
+        self.ceiling = Some(self.rate * ROOM);
+        self.rate *= FALL;
+        self.beyond = 0;
+        2
+    }
+
+    fn grow(&mut self) -> u32 {
+        self.rate *= match self.ceiling {
+            None => SEARCH,
+            Some(ceiling) if self.rate < ceiling => (ceiling / self.rate).min(RETURN),
+            Some(_) => {
+                self.beyond += 1;
+                1.0 + GROWTH * f64::from(self.beyond)
+            }
         };
-        self.rate = (self.rate * factor).clamp(RATE_MIN, RATE_MAX);
+        1
     }
 }
 
@@ -102,6 +145,24 @@ mod tests {
             assert!(rate > 0.6 * (way - others), "{rate} of {way} - {others}");
             assert!(queue < MS(10), "{queue:?} at {way} - {others}");
         }
+    }
+
+    #[test]
+    fn a_longer_way_is_no_queue_for_ever() {
+        let start = Instant::now();
+        let mut background = Background::new(start);
+        let mut now = start;
+        let mut send_until = |end: Instant, round_trip| {
+            while now < end {
+                now = background.handle_sent(PIECE, round_trip, now).max(now + MS(1));
+            }
+            background.rate
+        };
+        let before = send_until(start + MS(1_000), MS(40));
+        let moved = send_until(start + MS(15_000), MS(300));
+        assert!(moved < before, "it looks like a queue at first");
+        let found_out = send_until(start + MS(60_000), MS(300));
+        assert!(found_out > 10.0 * moved, "{found_out} after {moved}");
     }
 
     #[test]

@@ -84,10 +84,19 @@ impl Target {
     /// # Errors
     /// [`DialError::Resolve`] or [`DialError::NoAddress`].
     pub async fn resolve(&self) -> Result<SocketAddr, DialError> {
+        Ok(self.addresses().await?[0])
+    }
+
+    /// All of its addresses, at least one.
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, DialError> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        let mut found =
+        let found =
             found.map_err(|source| DialError::Resolve { host: self.host.clone(), source })?;
-        found.next().ok_or_else(|| DialError::NoAddress(self.host.clone()))
+        let found: Vec<SocketAddr> = found.collect();
+        if found.is_empty() {
+            return Err(DialError::NoAddress(self.host.clone()));
+        }
+        Ok(found)
     }
 }
 
@@ -242,9 +251,9 @@ fn telling(first: DialError, second: DialError) -> DialError {
 
 async fn over_quic(target: &Target, tls: rustls::ClientConfig) -> Result<Connection, DialError> {
     let address = target.resolve().await?;
-    let local = quic::local_address_for(address);
-    let endpoint = quic::endpoint(local).map_err(DialError::Socket)?;
-    let connecting = endpoint.connect_with(quic::client(tls)?, address, &target.server_name)?;
+    let endpoint = quic::endpoint(address).map_err(DialError::Socket)?;
+    let config = quic::client(tls, address)?;
+    let connecting = endpoint.connect_with(config, address, &target.server_name)?;
     let connection = connecting.await.map_err(|ended| DialError::Ended(ended.into()))?;
     Ok(Connection::of_client(connection, endpoint))
 }
@@ -261,9 +270,8 @@ async fn over_tcp(
     let stream = match proxy {
         Some(proxy) => proxy.connect(&target.host, target.port).await?,
         None => {
-            target.resolve().await?; // so that a wrong name is told from a closed port
-            let connecting = TcpStream::connect((target.host.as_str(), target.port));
-            connecting.await.map_err(DialError::Tcp)?
+            let addresses = target.addresses().await?; // a wrong name is told from a closed port
+            TcpStream::connect(addresses.as_slice()).await.map_err(DialError::Tcp)?
         }
     };
     tcp::tune(&stream);

@@ -48,6 +48,7 @@ impl Manifest {
         self.check_postprocess()?;
         self.check_classes()?;
         self.check_default_outputs()?;
+        self.check_thrift()?;
         self.check_numbers()
     }
 

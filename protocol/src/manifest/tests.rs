@@ -1,4 +1,5 @@
 use super::*;
+use crate::transport::{Allowance, Transport};
 
 fn file(text: &str) -> FileRef {
     FileRef { sha256: ContentHash::of(text.as_bytes()), size_bytes: text.len() as u64 }
@@ -40,6 +41,7 @@ fn manifest() -> Manifest {
             top_k: None,
         }),
         calibration: Some(Calibration::bare(0.8, "fixed", 1000, 0.1)),
+        thrift: None,
         probes: Probes { file: "probes.pb".into(), tolerance: 1e-3 },
         never_leaves_device: false,
         provenance: BTreeMap::new(),
@@ -227,4 +229,52 @@ fn any_size_goes_where_the_dimension_is_open() {
     ] {
         assert!(!spec.accepts(datatype, &shape));
     }
+}
+
+fn thrifty() -> Manifest {
+    let allowance = Allowance { transport: Transport::Int8, extent_max: 1.0 };
+    let thrift = Thrift {
+        inputs: [("image".to_owned(), allowance)].into(),
+        tolerance: ThriftTolerance { max_changed: Some(0.01), max_difference: None },
+        measured: ThriftEffect {
+            items: 1000,
+            changed: Some(1),
+            changed_at_most: Some(0.0047),
+            difference: 0.02,
+            raw_bytes: 3136,
+            sent_bytes: 792,
+        },
+    };
+    Manifest { variant: Variant::Cloud, calibration: None, thrift: Some(thrift), ..manifest() }
+}
+
+#[test]
+fn what_may_travel_packed_comes_back() {
+    let text = thrifty().to_json();
+    assert_eq!(Manifest::from_json(&text), Ok(thrifty()));
+    insta::assert_snapshot!(serde_json::to_string_pretty(&thrifty().thrift).unwrap());
+}
+
+#[test]
+fn thrift_that_makes_no_sense_is_refused() {
+    let check = |words: &str, spoil: &dyn Fn(&mut Manifest, &mut Thrift)| {
+        let mut m = thrifty();
+        let mut thrift = m.thrift.take().unwrap();
+        spoil(&mut m, &mut thrift);
+        m.thrift = Some(thrift);
+        let said = m.check().unwrap_err().to_string();
+        assert!(said.contains(words), "{said}");
+    };
+    fn allowance(thrift: &mut Thrift) -> &mut Allowance {
+        thrift.inputs.get_mut("image").unwrap()
+    }
+    check("for what the cloud variant is sent", &|m, _| m.variant = Variant::Edge);
+    check("no FP32 input", &|m, _| m.inputs[0].datatype = DataType::Int32);
+    check("samples of sound", &|m, _| m.preprocess[0].steps = vec![Step::Fit { samples: 8 }]);
+    check("needs a form", &|_, t| allowance(t).transport = Transport::Raw);
+    check("needs a form", &|_, t| allowance(t).extent_max = f32::NAN);
+    check("max_changed", &|_, t| t.tolerance.max_changed = None);
+    check("max_changed", &|_, t| t.tolerance.max_changed = Some(1.5));
+    check("max_difference", &|_, t| t.tolerance.max_difference = Some(f32::NAN));
+    check("max_difference", &|m, _| m.classes = None);
 }

@@ -112,6 +112,8 @@ struct Parameters<'a> {
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     risk: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved_bytes: Option<u64>,
 }
 
 impl<'a> Parameters<'a> {
@@ -128,6 +130,7 @@ impl<'a> Parameters<'a> {
             queue_us: verdict.timing.queue_us,
             reason: verdict.reason.as_str(),
             risk: verdict.risk.map(risk),
+            saved_bytes: some(verdict.saved_bytes),
         }
     }
 }
@@ -162,12 +165,20 @@ pub(super) fn verdict_parameters(verdict: &Verdict) -> Map<String, Value> {
     if let Some(attempts) = several(verdict.attempts) {
         put("attempts", attempts.into());
     }
+    if let Some(saved_bytes) = some(verdict.saved_bytes) {
+        put("saved_bytes", saved_bytes.into());
+    }
     parameters
 }
 
 /// One attempt is the rule and goes without saying.
 fn several(attempts: u32) -> Option<u32> {
     (attempts > 1).then_some(attempts)
+}
+
+/// Nothing is saved as a rule, which goes without saying either.
+fn some(saved_bytes: u64) -> Option<u64> {
+    (saved_bytes > 0).then_some(saved_bytes)
 }
 
 /// The standard's error body, with the code and the hint beside it.

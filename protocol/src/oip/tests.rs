@@ -108,6 +108,7 @@ pub(super) fn response(value: f32) -> InferResponse {
             label: Some("Bag".into()),
             timing: Timing { queue_us: 1, infer_us: 2, network_us: 3 },
             attempts: 1,
+            saved_bytes: 0,
         },
     }
 }

@@ -1,7 +1,8 @@
 //! Deferrals over a wide area network that is emulated beneath UDP and TCP alike ([`crate::lab`]): the
 //! agent over QUIC and over its fallback, beside gRPC over one TCP connection and HTTPS over many, all
 //! asking the same cloud for the same model, in turn over the same link. Then a download beside deferrals,
-//! and a device whose address changes under load.
+//! and a device whose address changes under load. The whole takes a quarter of an hour; each part, a link, the
+//! download or the changes of address, can be measured alone.
 
 mod download;
 mod moving;
@@ -72,6 +73,10 @@ const LINKS: [(&str, Link); 4] = [
     ),
 ];
 
+/// The parts beside links, which have their names.
+const DOWNLOAD: &str = "download";
+const MOVING: &str = "moving";
+
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
 struct Amount {
@@ -81,15 +86,30 @@ struct Amount {
     moves: usize,
 }
 
-/// Measures; `None` where this machine cannot have such a network.
+/// What has been measured.
+#[derive(Default)]
+struct Figures {
+    rows: Vec<Row>,
+    goals: Vec<Goal>,
+}
+
+impl Figures {
+    fn extend(&mut self, (rows, goals): (Vec<Row>, Vec<Goal>)) {
+        self.rows.extend(rows);
+        self.goals.extend(goals);
+    }
+}
+
+/// Measures, or only the parts whose name holds `only`; `None` where this machine cannot have such a network.
 ///
 /// # Errors
 /// A program that does not do its part.
-pub fn run(short: bool) -> anyhow::Result<Option<BenchReport>> {
+pub fn run(only: Option<&str>, short: bool) -> anyhow::Result<Option<BenchReport>> {
     let amount = match short {
         true => Amount { links: 1, rounds: 2, time: ms(2500), moves: 3 },
-        false => Amount { links: LINKS.len(), rounds: 5, time: ms(6000), moves: 10 },
+        false => Amount { links: LINKS.len(), rounds: 5, time: ms(4000), moves: 10 },
     };
+    let wanted = |part: &str| only.is_none_or(|only| part.contains(only));
     let lab = match Lab::build(PERFECT, SEED) {
         Ok(lab) => lab,
         Err(error) if error.downcast_ref::<Unavailable>().is_some() => {
@@ -112,27 +132,58 @@ pub fn run(short: bool) -> anyhow::Result<Option<BenchReport>> {
         anyhow::Ok((world, subjects))
     };
     let (world, subjects) = lab.cloud.inside(start)??;
-    let mut ways = Ways::open(&lab, &world, &subjects[0])?;
-    let (mut rows, mut goals) = (Vec::new(), Vec::new());
-    for (index, (name, link)) in LINKS[..amount.links].iter().enumerate() {
+    let links: Vec<_> = LINKS[..amount.links].iter().filter(|(name, _)| wanted(name)).collect();
+    let mut figures = Figures::default();
+    if !links.is_empty() {
+        figures.extend(ask_over(&lab, &world, &subjects[0], &links, amount)?);
+    }
+    lab.set(LINKS[0].1);
+    if wanted(DOWNLOAD) {
+        figures.extend(download::measure(&lab, &world, &subjects, amount.rounds, amount.time)?);
+    }
+    if wanted(MOVING) {
+        figures.extend(moving::measure(&lab, &world, &subjects[0], amount.moves)?);
+    }
+    let Figures { rows, goals } = figures;
+    Ok(Some(BenchReport { name: "wan", rows, goals }))
+}
+
+/// All ways over these links.
+fn ask_over(
+    lab: &Lab,
+    world: &World,
+    subject: &Subject,
+    links: &[&(&str, Link)],
+    amount: Amount,
+) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
+    let mut ways = Ways::open(lab, world, subject)?;
+    let (mut rows, mut packets, mut goals) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, link) in links {
         lab.set(*link);
+        let before = lab.counts();
         let measured = ways.measure(amount.rounds, amount.time)?;
+        packets.push(packets_row(name, before, lab.counts()));
         rows.extend(measured.iter().map(|(way, rounds)| row(name, *way, rounds)));
-        if index == 0 {
+        if *name == LINKS[0].0 {
             goals.push(beside_grpc(&measured));
-            let beside = download::measure(&lab, &world, &subjects, amount.rounds, amount.time)?;
-            rows.extend(beside.0);
-            goals.extend(beside.1);
         }
     }
-    let degraded = ways.degraded(&lab)? as f64;
+    let degraded = ways.degraded(lab)? as f64;
     goals.push(Goal::at_most("deferrals that the device had to answer itself", 0.0, degraded));
-    lab.set(LINKS[0].1);
-    drop(ways);
-    let (row, moved) = moving::measure(&lab, &world, &subjects[0], amount.moves)?;
-    rows.push(row);
-    goals.extend(moved);
-    Ok(Some(BenchReport { name: "wan", rows, goals }))
+    rows.extend(packets);
+    Ok((rows, goals))
+}
+
+/// What the link did, of all ways together: that it is as it was meant to be.
+fn packets_row(link: &str, before: [u64; 3], after: [u64; 3]) -> Row {
+    let [passed, lost, dropped] = [0, 1, 2].map(|index| (after[index] - before[index]) as f64);
+    let percent = |packets: f64| json!(rounded(packets * 100.0 / (passed + lost + dropped)));
+    Row(vec![
+        ("link", json!(link)),
+        ("packets", json!(passed + lost + dropped)),
+        ("lost_percent", percent(lost)),
+        ("found_no_room_percent", percent(dropped)),
+    ])
 }
 
 /// How long answers took, round by round.

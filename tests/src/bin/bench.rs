@@ -26,7 +26,7 @@ struct Args {
     /// For `compress`: the folder with PP-OCRv4.
     #[arg(long, value_name = "DIR")]
     ocr: Option<PathBuf>,
-    /// For `compress`: only models whose name holds this.
+    /// For `compress`: only models whose name holds this; for `wan`: only such links, `download` or `moving`.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
 }
@@ -51,6 +51,8 @@ enum Name {
     Wan,
     /// The cloud beside other servers; with `--json FILE`, a plot beside it as SVG.
     Serve,
+    /// Inputs that travel in fewer bytes: what that saves, and what it costs in accuracy.
+    Thrift,
     /// Three inference nodes that are killed, hang and stop under load; fails where a request is lost.
     Nodes,
     /// Thousands of calls, after which nothing has grown; fails where something has.
@@ -84,13 +86,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
         Name::Link => bench::link::run(args.short)?,
         #[cfg(target_os = "linux")]
-        Name::Wan => match bench::wan::run(args.short)? {
+        Name::Wan => match bench::wan::run(args.only.as_deref(), args.short)? {
             Some(report) => report,
             None => return Ok(()),
         },
         #[cfg(not(target_os = "linux"))]
         Name::Wan => anyhow::bail!("network namespaces are Linux's"),
         Name::Serve => serve(args)?,
+        Name::Thrift => bench::thrift::run(args.short)?,
         Name::Nodes if args.short => nodes::run(nodes::Amount::SHORT)?,
         Name::Nodes => nodes::run(nodes::Amount::WHOLE)?,
         Name::Soak if args.short => soak::run(soak::Amount::SHORT)?,

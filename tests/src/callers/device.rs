@@ -10,6 +10,7 @@ use link::{pki, tls};
 use protocol::carrier::Wanted;
 use protocol::id::Version;
 use protocol::infer::InferRequest;
+use protocol::transport::Parcel;
 use protocol::wire;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -71,9 +72,9 @@ impl Device {
         deadline_ms: u32,
     ) -> anyhow::Result<Said> {
         let (mut send, mut recv) = self.connection.open_bi().await?;
-        let open = wire::infer_open(request, version, deadline_ms);
-        let raw = request.inputs.iter().map(|input| input.data().clone());
-        let _ = frames::send_last(&mut send, &open, raw).await; // refused before all was taken
+        let parcel = Parcel::raw(&request.inputs);
+        let open = wire::infer_open(request, &parcel, version, deadline_ms);
+        let _ = frames::send_last(&mut send, &open, parcel.pieces()).await; // refused before all was taken
         let reply = match frames::receive::<wire::InferReply>(&mut recv).await {
             Ok(reply) => reply,
             Err(LinkError::Refused(problem)) => return Ok(Err(problem)),

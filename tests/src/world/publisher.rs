@@ -161,6 +161,7 @@ fn manifest(edge: &Edge<'_>, files: &[(&str, Vec<u8>)]) -> anyhow::Result<Manife
         default_outputs: vec![],
         classes: None,
         calibration: None,
+        thrift: None,
         probes: Probes { file: PROBES_FILE.into(), tolerance: 1e-4 },
         never_leaves_device: false,
         provenance: BTreeMap::new(),

@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// with the float models. That of OUTRIGGER_BENCH_MODELS when absent.
     #[arg(long, value_name = "DIR")]
     models: Option<PathBuf>,
-    /// For `compress`: only models whose name holds this.
+    /// For `compress`: only models whose name holds this; for `wan`: only such links, `download` or `moving`.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// For `cascade`: a pair of your own in place of the two tasks, a folder with model.toml.
@@ -58,6 +58,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.name == "compress" {
         options.extend(compress(args)?);
     }
+    options.extend(args.only.iter().flat_map(|only| ["--only".to_owned(), only.clone()]));
     options.extend(programs::json_args(args.json.as_deref()));
     Ok(programs::exec(command.args(options))?)
 }
@@ -80,13 +81,11 @@ fn cascade(args: &Args) -> anyhow::Result<Vec<String>> {
 /// What the compression bench works on.
 fn compress(args: &Args) -> anyhow::Result<Vec<String>> {
     let cache = onnxruntime::cache_folder()?;
-    let mut options = options_of(vec![
+    Ok(options_of(vec![
         ("--lines", datasets::lines(&cache)),
         ("--ocr", datasets::ocr(&cache)),
         ("--models", models(args)),
-    ]);
-    options.extend(args.only.iter().flat_map(|only| ["--only".to_owned(), only.clone()]));
-    Ok(options)
+    ]))
 }
 
 fn models(args: &Args) -> Option<PathBuf> {

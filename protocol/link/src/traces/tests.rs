@@ -66,6 +66,7 @@ fn verdict() -> Verdict {
         label: None,
         timing: Timing::default(),
         attempts: 0,
+        saved_bytes: 0,
     }
 }
 

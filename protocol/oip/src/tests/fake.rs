@@ -123,6 +123,7 @@ impl Inference for Fake {
                 label: None,
                 timing: Timing::default(),
                 attempts: 0,
+                saved_bytes: 0,
             },
         })
     }

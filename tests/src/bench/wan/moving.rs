@@ -22,7 +22,7 @@ pub(super) fn measure(
     world: &World,
     subject: &Subject,
     moves: usize,
-) -> anyhow::Result<(Row, [Goal; 2])> {
+) -> anyhow::Result<(Vec<Row>, Vec<Goal>)> {
     let agent = agent(lab, world, "moving", "[link]\ncarrier = \"quic\"\n", subject.model)?;
     let target = deferral(&agent, subject, TIMEOUT_US);
     let mut callers = lab.device.inside(|| Callers::connect(&target, IN_FLIGHT))??;
@@ -56,15 +56,10 @@ pub(super) fn measure(
     ]);
     let round_trip_ms = LINKS[0].1.one_way.as_secs_f64() * 2000.0;
     let lost = f64::from(u8::from(!lost.is_empty() || degraded > 0 || connects != 1));
-    Ok((
-        row,
-        [
-            Goal::at_most("requests, or connections, lost by a change of address", 0.0, lost),
-            Goal::at_most(
-                "longest answer over a change of address, ms",
-                round_trip_ms + 1000.0,
-                longest_ms,
-            ),
-        ],
-    ))
+    let longest = "longest answer over a change of address, ms";
+    let goals = vec![
+        Goal::at_most("requests, or connections, lost by a change of address", 0.0, lost),
+        Goal::at_most(longest, round_trip_ms + 1000.0, longest_ms),
+    ];
+    Ok((vec![row], goals))
 }

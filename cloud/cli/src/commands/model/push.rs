@@ -6,7 +6,7 @@ use models::authoring::Author;
 use models::backend::Backend;
 use models::ort_backend::{OrtBackend, find_library};
 use protocol::id::{ContentHash, ModelName, Variant, Version};
-use protocol::manifest::{Manifest, SigningKey};
+use protocol::manifest::{Manifest, SigningKey, Thrift, ThriftEffect};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -97,9 +97,34 @@ fn build(
         let manifest = author.build(*variant, version, backend, &folder);
         spinner.finish_and_clear();
         let what = || format!("cannot build the {variant} variant of {name}");
-        built.push(Built { manifest: manifest.with_context(what)?, folder });
+        let manifest = manifest.with_context(what)?;
+        manifest.thrift.iter().for_each(tell_thrift);
+        built.push(Built { manifest, folder });
     }
     Ok(built)
+}
+
+/// What it saves and costs that inputs travel packed.
+#[allow(clippy::cast_precision_loss)] // shares
+fn tell_thrift(thrift: &Thrift) {
+    let forms =
+        thrift.inputs.iter().map(|(input, allowed)| format!("{input} as {}", allowed.transport));
+    let ThriftEffect { items, changed, changed_at_most, difference, raw_bytes, sent_bytes } =
+        thrift.measured;
+    let classes = match (changed, changed_at_most) {
+        (Some(changed), Some(most)) => {
+            format!(
+                "{changed} of {items} answers change class (at most {:.2} % of all), ",
+                most * 100.0
+            )
+        }
+        _ => String::new(),
+    };
+    eprintln!(
+        "{}: {classes}numbers move by {difference:.4} at most, {:.1} times fewer bytes",
+        forms.collect::<Vec<_>>().join(", "),
+        raw_bytes as f64 / sent_bytes.max(1) as f64,
+    );
 }
 
 /// Uploads the files that the cloud lacks.
@@ -138,6 +163,7 @@ fn publish(client: &Client, key: &SigningKey, built: &Built) -> anyhow::Result<V
         "size_bytes": manifest.size_bytes(),
         "threshold": calibration.map(|c| c.threshold),
         "deferral_rate": calibration.map(|c| c.deferral_rate),
+        "thrift": manifest.thrift,
     }))
 }
 
