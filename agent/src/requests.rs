@@ -192,7 +192,8 @@ impl Requests {
         let (cloud, fill) = if profile.can_defer() {
             let standing = self.standing(now);
             let estimate = outlook.cloud.estimate(size_bytes(request), standing.link);
-            (standing.closed.map_or(Ok(estimate), Err), standing.fill)
+            let busy = outlook.is_busy(now).then_some(Reason::CloudBusy);
+            (standing.closed.or(busy).map_or(Ok(estimate), Err), standing.fill)
         } else {
             (Err(Reason::EdgeOnlyModel), 0.0) // nobody looks
         };

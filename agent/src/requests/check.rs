@@ -56,7 +56,7 @@ impl Requests {
 
     /// Whether the cloud's answer differs, 0 to 1; nothing where it cannot be told.
     async fn compare(&self, check: &Check) -> Result<f64, &'static str> {
-        let mut ask = self.ask_for(&check.request, PATIENCE, Duration::ZERO, 1.0);
+        let mut ask = self.ask_for(&check.model, &check.request, PATIENCE, Duration::ZERO, 1.0);
         ask.check = true;
         let answer = self.ask_cloud(&check.model, &check.request, &Trace::default(), ask).await;
         let answer = answer.map_err(|(reason, _)| reason.as_str())?;

@@ -113,7 +113,7 @@ impl<'a> Journey<'a> {
         let keep =
             if machine.keeps_time_for_edge() { self.model.high_run() } else { <_>::default() };
         let (remaining, doubt) = (remaining(self.terms.cutoff), hand.doubt.unwrap_or(1.0));
-        let ask = self.requests.ask_for(self.request, remaining, keep, doubt);
+        let ask = self.requests.ask_for(self.model, self.request, remaining, keep, doubt);
         Some(Box::pin(self.requests.ask_cloud(self.model, self.request, self.trace, ask)))
     }
 

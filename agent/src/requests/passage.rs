@@ -54,13 +54,15 @@ impl Requests {
     /// A call for an answer to this request.
     pub(super) fn ask_for(
         &self,
+        model: &ActiveModel,
         request: &InferRequest,
         remaining: Duration,
         keep: Duration,
         doubt: f64,
     ) -> Ask {
         Ask {
-            connected: true,
+            connected: self.uplink.can_ask(),
+            busy: model.outlook().is_busy(Instant::now()),
             bytes: size_bytes(request),
             priority: request.priority,
             doubt,
@@ -90,7 +92,6 @@ impl Requests {
     fn granted(&self, ask: Ask) -> Result<Grant, Reason> {
         let now = Instant::now();
         let link = self.uplink.link();
-        let ask = Ask { connected: self.uplink.can_ask(), ..ask };
         let mut passage = self.passage();
         link.map(|link| passage.link.read(link));
         let grant = passage.ask(&ask, now);
@@ -117,11 +118,13 @@ impl Requests {
         result: Result<CloudAnswer, Problem>,
     ) -> Result<CloudAnswer, (Reason, Problem)> {
         let now = Instant::now();
-        let reason = result.as_ref().err().map(reason_of);
+        let failure = result.as_ref().err();
+        let reason = failure.map(reason_of);
+        let retry_after = failure.and_then(retry_after);
         let mut passage = self.passage();
         // Nobody waits for a check, so that a busy cloud leaves it aside: its end says nothing.
         if !ask.check {
-            let works = result.as_ref().map_or_else(is_the_askers_fault, |_| true);
+            let works = failure.is_none_or(|p| is_the_askers_fault(p) || retry_after.is_some());
             passage.ended(works, now);
         }
         let link = passage.link.state();
@@ -129,6 +132,9 @@ impl Requests {
         // One that is late would have taken longer still.
         if !ask.check && matches!(reason, None | Some(Reason::CloudLate)) {
             model.outlook().cloud.took(ask.bytes, link, took, now);
+        }
+        if let Some(wait) = retry_after.filter(|_| !ask.check) {
+            model.outlook().refused(wait, now);
         }
         match result {
             Ok(answer) => {
@@ -144,8 +150,15 @@ fn reason_of(problem: &Problem) -> Reason {
     match problem.code {
         ProblemCode::DeadlineExceeded => Reason::CloudLate,
         ProblemCode::Unreachable | ProblemCode::GoingAway => Reason::CloudUnreachable,
+        ProblemCode::Overloaded if problem.retry_after_ms > 0 => Reason::CloudBusy,
         _ => Reason::CloudFailed,
     }
+}
+
+/// When a cloud that has too much to do wants to be asked again.
+fn retry_after(problem: &Problem) -> Option<Duration> {
+    let wait = Duration::from_millis(problem.retry_after_ms.into());
+    (problem.code == ProblemCode::Overloaded && !wait.is_zero()).then_some(wait)
 }
 
 fn absent(reason: Reason) -> Problem {
@@ -162,6 +175,10 @@ fn absent(reason: Reason) -> Problem {
         .hint(
             "[offload] calls_per_day and bytes_per_day in agent.toml; higher priorities go first",
         ),
+        Reason::CloudBusy => {
+            Problem::new(ProblemCode::Overloaded, "the cloud has too much to do, and is not asked now")
+                .hint("ask again soon; the operator can give the model more sessions, or add a node")
+        }
         _ => Problem::new(ProblemCode::Unreachable, "the cloud cannot be reached now")
             .hint("outrigger-agent status tells why"),
     }
