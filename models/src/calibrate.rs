@@ -2,14 +2,16 @@
 //!
 //! [`calibrate`] cuts its examples into three splits, and no example serves twice: on the first it fits
 //! the temperature and each score's map to a confidence (`fit`), on the second it chooses the score
-//! and the thresholds to be tested (`select`, `sequence`), on the third it tests them
-//! ([`learn_then_test`], [`binomial`]). So with the stated probability over the draw of the examples, of
+//! (`select`), on the third it tests thresholds ([`learn_then_test`], [`binomial`]), from a start that
+//! the others have chosen (`sequence`). So with the stated probability over the draw of the examples, of
 //! the answers that the rule accepts at most a share `risk` are wrong where the cloud's are right. That
-//! holds for inputs like the examples, whatever the models are.
+//! holds for inputs like the examples, whatever the models are. How many accepted answers *differ* from
+//! the cloud's, all that a device can see, is bounded from the same items (`disagreement`).
 //!
-//! A fortieth of the examples fits, a fortieth chooses, the rest is for the bound: scores of one model
-//! order its answers nearly alike, so that choosing among them gains less than the bound loses with
-//! fewer items. [`empirical`] is the rule without a bound.
+//! Scores of one model order its answers nearly alike, so that choosing among them gains less than the
+//! bound loses with fewer items. So with fewer than [`CHOICE_MIN`] examples nothing is chosen: the score
+//! is `select::STANDARD`, a fiftieth fits its map, and the rest is for the bound. From there on a
+//! fortieth fits, and a fortieth chooses. [`empirical`] is the rule without a bound.
 
 use protocol::manifest::{
     Bound, Calibration, ConfidenceRule, Reliability, Score, SplitCounts, Truth,
@@ -18,6 +20,7 @@ use protocol::manifest::{
 use crate::confidence::{confidence, largest, top};
 
 pub mod binomial;
+mod disagreement;
 pub mod empirical;
 mod fit;
 pub mod learn_then_test;
@@ -32,6 +35,9 @@ use random::Random;
 /// How a bounded threshold was chosen, as manifests record it.
 pub const METHOD: &str = "learn then test over a fixed sequence of thresholds (arXiv:2110.01052) with \
                           exact randomised binomial tests (Stevens 1950)";
+
+/// With fewer examples the score is not chosen.
+pub const CHOICE_MIN: usize = 8000;
 
 /// One item, answered by both variants.
 #[derive(Debug, Clone, PartialEq)]
@@ -161,11 +167,14 @@ struct Splits<'e> {
 }
 
 impl<'e> Splits<'e> {
-    /// A fortieth each for fit and selection; 100 to 1,000, but not more than an eighth.
+    /// A fiftieth for the fit, or a fortieth each for fit and selection; 100 to 1,000, but not more
+    /// than an eighth.
     fn cut(examples: &'e [&'e Example]) -> Self {
-        let small = (examples.len() / 40).max(100.min(examples.len() / 8)).min(1000);
+        let chooses = examples.len() >= CHOICE_MIN;
+        let share = examples.len() / if chooses { 40 } else { 50 };
+        let small = share.max(100.min(examples.len() / 8)).min(1000);
         let (fit, rest) = examples.split_at(small);
-        let (selection, bound) = rest.split_at(small);
+        let (selection, bound) = rest.split_at(if chooses { small } else { 0 });
         Self { fit, selection, bound }
     }
 }
@@ -186,24 +195,32 @@ pub fn calibrate(examples: &[&Example], options: &Options) -> Result<Calibration
     let rule = select::rule(splits.fit, splits.selection);
     let known = outcomes(&rule, splits.fit.iter().chain(splits.selection));
     let measured = outcomes(&rule, splits.bound.iter());
-    let find = |risk: f64| {
-        let wanted = (risk, options.confidence);
-        let thresholds = sequence::thresholds(&known, splits.bound.len(), wanted);
-        let found = fixed_sequence(&measured, &thresholds, test, wanted);
-        found.ok_or_else(|| refuted(&measured, &thresholds, risk))
+    let sequence =
+        |risk: f64| sequence::thresholds(&known, splits.bound.len(), (risk, options.confidence));
+    let find = |risk: f64, thresholds: &[f32]| {
+        let found = fixed_sequence(&measured, thresholds, test, (risk, options.confidence));
+        found.ok_or_else(|| refuted(&measured, thresholds, risk))
     };
-    let found = find(options.risk)?;
-    let strict = find(options.risk / 2.0).ok().map(|t| t.threshold.max(found.threshold));
+    let thresholds = sequence(options.risk);
+    let found = find(options.risk, &thresholds)?;
+    let half = options.risk / 2.0;
+    let strict = find(half, &sequence(half)).ok().map(|t| t.threshold.max(found.threshold));
+    let differing = disagreement::bound(&rule, splits.bound, &thresholds, found, options);
     Ok(Calibration {
         deferral_rate: 1.0 - binomial::as_f64(found.accepted) / splits.bound.len() as f64,
-        bound: Some(bound(options, &splits, found, strict)),
+        bound: Some(bound(options, &splits, found, (strict, differing))),
         reliability: Some(reliability_of(&rule, splits.bound)),
         rule: Some(rule),
         ..Calibration::bare(found.threshold, METHOD, examples.len() as u64, 0.0)
     })
 }
 
-fn bound(options: &Options, splits: &Splits<'_>, found: Tested, strict: Option<f32>) -> Bound {
+fn bound(
+    options: &Options,
+    splits: &Splits<'_>,
+    found: Tested,
+    (strict_threshold, disagreement): (Option<f32>, f64),
+) -> Bound {
     let items = SplitCounts {
         fit: splits.fit.len() as u64,
         selection: splits.selection.len() as u64,
@@ -212,7 +229,8 @@ fn bound(options: &Options, splits: &Splits<'_>, found: Tested, strict: Option<f
         errors: found.errors,
     };
     let Options { risk, confidence, truth, seed } = *options;
-    Bound { risk, confidence, truth, strict_threshold: strict, items, seed }
+    let disagreement = Some(disagreement);
+    Bound { risk, confidence, truth, strict_threshold, disagreement, items, seed }
 }
 
 fn check(examples: &[&Example], options: &Options) -> Result<(), CalibrateError> {

@@ -175,10 +175,11 @@ fn absent(reason: Reason) -> Problem {
         .hint(
             "[offload] calls_per_day and bytes_per_day in agent.toml; higher priorities go first",
         ),
-        Reason::CloudBusy => {
-            Problem::new(ProblemCode::Overloaded, "the cloud has too much to do, and is not asked now")
-                .hint("ask again soon; the operator can give the model more sessions, or add a node")
-        }
+        Reason::CloudBusy => Problem::new(
+            ProblemCode::Overloaded,
+            "the cloud has too much to do, and is not asked now",
+        )
+        .hint("ask again soon; the operator can give the model more sessions, or add a node"),
         _ => Problem::new(ProblemCode::Unreachable, "the cloud cannot be reached now")
             .hint("outrigger-agent status tells why"),
     }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use fleet::access::Permission;
 use protocol::id::Variant;
-use protocol::manifest::{InvalidSignature, Manifest, SignedManifest};
+use protocol::manifest::{Bound, InvalidSignature, Manifest, SignedManifest};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -44,6 +44,7 @@ fn describe(
 ) -> Result<Value, protocol::manifest::InvalidManifest> {
     let manifest = Manifest::from_json(record.signed.manifest.as_bytes())?;
     let calibration = manifest.calibration.as_ref();
+    let bound = calibration.and_then(|calibration| calibration.bound.as_ref());
     Ok(json!({
         "model": record.model,
         "version": record.version,
@@ -53,6 +54,8 @@ fn describe(
         "signer": record.signed.key_id,
         "threshold": calibration.map(|c| c.threshold),
         "deferral_rate": calibration.map(|c| c.deferral_rate),
+        "risk": bound.map(|bound| bound.risk),
+        "disagreement": bound.and_then(Bound::disagreement),
         "pushed_at_s": record.pushed_at_s,
         "memory": residence.map(|residence| residence.standing),
         "memory_bytes": residence.and_then(|residence| residence.memory_bytes),

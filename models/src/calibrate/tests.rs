@@ -30,7 +30,7 @@ fn the_record_says_what_was_measured() {
     let data = examples(4000, 1);
     let calibration = run(&data, &options(0.05)).unwrap();
     let bound = calibration.bound.as_ref().unwrap();
-    assert_eq!((bound.items.fit, bound.items.selection, bound.items.bound), (100, 100, 3800));
+    assert_eq!((bound.items.fit, bound.items.selection, bound.items.bound), (100, 0, 3900));
     assert_eq!((bound.risk, bound.confidence, bound.truth), (0.05, 0.95, Truth::Labels));
     let share = bound.items.accepted as f64 / bound.items.bound as f64;
     assert!((calibration.deferral_rate - (1.0 - share)).abs() < 1e-12);
@@ -41,8 +41,34 @@ fn the_record_says_what_was_measured() {
     assert!((1.3..3.0).contains(&heat), "logits were twice too large: {rule:?}");
     let reliability = calibration.reliability.as_ref().unwrap();
     assert!(reliability.ece_after < reliability.ece_before, "{reliability:?}");
-    assert_eq!(reliability.bins.iter().map(|bin| bin.items).sum::<u64>(), 3800);
+    assert_eq!(reliability.bins.iter().map(|bin| bin.items).sum::<u64>(), 3900);
     assert_eq!(run(&data, &options(0.05)), Ok(calibration), "the same data, the same rule");
+}
+
+#[test]
+fn what_differs_is_bounded_beside_what_is_wrong() {
+    let data = examples(4000, 1);
+    let calibration = run(&data, &options(0.05)).unwrap();
+    let bound = calibration.bound.unwrap();
+    let rule = calibration.rule.unwrap();
+    let accepted = data.iter().filter(|e| {
+        confidence(&rule, &e.logits).is_some_and(|confidence| confidence >= calibration.threshold)
+    });
+    let differing: Vec<bool> = accepted.map(|e| e.edge() != e.cloud).collect();
+    let share = differing.iter().filter(|d| **d).count() as f64 / differing.len() as f64;
+    let differs = bound.disagreement().unwrap();
+    assert!(share > 0.1 && differs > share && differs < share + 0.04, "{share} {differs}");
+    let by_cloud = Options { truth: Truth::Cloud, ..options(0.05) };
+    let own: Vec<Example> = data.into_iter().map(|e| Example { truth: e.cloud, ..e }).collect();
+    let bound = run(&own, &Options { risk: 0.2, ..by_cloud }).unwrap().bound.unwrap();
+    assert_eq!(bound.disagreement(), Some(0.2));
+}
+
+#[test]
+fn with_enough_examples_the_score_is_chosen_by_those_that_do_nothing_else() {
+    let calibration = run(&examples(8000, 1), &options(0.05)).unwrap();
+    let items = calibration.bound.unwrap().items;
+    assert_eq!((items.fit, items.selection, items.bound), (200, 200, 7600));
 }
 
 /// The true risk of the law behind `examples` from a margin on: the mean of `0.9 / (1 + exp(m))`.
