@@ -8,7 +8,7 @@ use crate::confidence::score;
 
 /// The score that is taken where none is chosen, at a temperature of 1: on the tasks of `cargo xtask
 /// bench cascade` no other defers clearly less.
-pub const STANDARD: Score = Score::ProbabilityMargin;
+const STANDARD: Score = Score::ProbabilityMargin;
 /// Items of one most probable class from which on it may have a temperature of its own.
 const CLASS_ITEMS: usize = 100;
 /// How many standard errors another score must be better than the standard.
