@@ -17,7 +17,7 @@ use protocol::manifest::{
     Bound, Calibration, ConfidenceRule, Reliability, Score, SplitCounts, Truth,
 };
 
-use crate::confidence::{confidence, largest, top};
+use crate::confidence::{confidence_of, largest, top};
 
 pub mod binomial;
 mod disagreement;
@@ -42,12 +42,23 @@ pub const CHOICE_MIN: usize = 8000;
 /// One item, answered by both variants.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
-    /// The edge's logits.
+    /// The edge's logits; of a sequence those of each token in turn.
     pub logits: Vec<f64>,
+    /// Absent for an item of one class.
+    pub sequence: Option<Sequence>,
     /// The class that counts as right: the label, or the cloud's for [`Truth::Cloud`].
     pub truth: usize,
-    /// The cloud's class.
+    /// The cloud's class; of a sequence the number of what the cloud spells.
     pub cloud: usize,
+}
+
+/// What makes a sequence of tokens an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sequence {
+    /// Classes of each token.
+    pub classes: usize,
+    /// The number of what the edge spells: the same for the same text, whoever spells it.
+    pub spells: usize,
 }
 
 /// What is wanted.
@@ -138,9 +149,26 @@ fn percent(share: f64) -> String {
 }
 
 impl Example {
-    /// The edge's class.
+    /// The edge's class, or the number of what it spells.
     pub fn edge(&self) -> usize {
-        largest(&self.logits).map_or(0, |(class, _)| class)
+        let class = || largest(&self.logits).map_or(0, |(class, _)| class);
+        self.sequence.map_or_else(class, |sequence| sequence.spells)
+    }
+
+    /// Classes of the item, or of each token.
+    fn classes(&self) -> usize {
+        self.sequence.map_or(self.logits.len(), |sequence| sequence.classes)
+    }
+
+    /// How sure a rule is of it.
+    fn confidence(&self, rule: &ConfidenceRule) -> f32 {
+        confidence_of(rule, &self.logits, self.classes()).unwrap_or(0.0)
+    }
+
+    fn is_readable(&self) -> bool {
+        let known = self.sequence.is_some() || self.logits.len() > self.truth.max(self.cloud);
+        let mut tokens = self.logits.chunks(self.classes().max(1));
+        known && !self.logits.is_empty() && tokens.all(|token| largest(token).is_some())
     }
 
     /// Whether the edge is right.
@@ -148,8 +176,11 @@ impl Example {
         self.edge() == self.truth
     }
 
-    /// The softmax of the edge's class.
+    /// The softmax of the edge's class; of a sequence the geometric mean over its tokens.
     pub fn plain_confidence(&self) -> f32 {
+        if self.sequence.is_some() {
+            return self.confidence(&plain(Score::MeanToken));
+        }
         top(&self.logits).map_or(f32::NAN, |top| top.confidence)
     }
 
@@ -239,9 +270,7 @@ fn check(examples: &[&Example], options: &Options) -> Result<(), CalibrateError>
     if !(open(risk) && open(confidence)) {
         return Err(CalibrateError::Options { risk, confidence });
     }
-    let readable =
-        |e: &&Example| largest(&e.logits).is_some() && e.logits.len() > e.truth.max(e.cloud);
-    if let Some(item) = examples.iter().position(|e| !readable(e)) {
+    if let Some(item) = examples.iter().position(|e| !e.is_readable()) {
         return Err(CalibrateError::Logits { item });
     }
     check_enough(examples.len(), options)?;
@@ -270,13 +299,11 @@ fn outcomes<'e>(
     rule: &ConfidenceRule,
     examples: impl Iterator<Item = &'e &'e Example>,
 ) -> Outcomes {
-    Outcomes::new(examples.map(|e| (confidence(rule, &e.logits).unwrap_or(0.0), e.is_error())))
+    Outcomes::new(examples.map(|e| (e.confidence(rule), e.is_error())))
 }
 
 fn reliability_of(rule: &ConfidenceRule, examples: &[&Example]) -> Reliability {
-    let read = |rule: &ConfidenceRule, e: &Example| confidence(rule, &e.logits).unwrap_or(0.0);
-    let plain = plain(Score::MaxSoftmax);
-    let item = |e: &&Example| (read(&plain, e), read(rule, e), e.is_right());
+    let item = |e: &&Example| (e.plain_confidence(), e.confidence(rule), e.is_right());
     reliability::reliability(&examples.iter().map(item).collect::<Vec<_>>())
 }
 

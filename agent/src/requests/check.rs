@@ -65,7 +65,8 @@ impl Requests {
         }
         let cloud = logits(&check.model, &answer.outputs);
         let both = check.logits.as_ref().zip(cloud);
-        let share = both.and_then(|(edge, cloud)| disagreement(edge, cloud));
+        let blank = check.model.manifest().classes.as_ref().and_then(|classes| classes.blank);
+        let share = both.and_then(|(edge, cloud)| disagreement(edge, cloud, blank));
         share.ok_or("the two answers cannot be compared")
     }
 }

@@ -264,6 +264,7 @@ pub(crate) fn bundle(version: u64, variant: Variant, model: &str) -> Bundle {
             logits: "logits".into(),
             labels: Some("labels.json".into()),
             top_k: None,
+            blank: None,
         }),
         calibration: None,
         probes: Probes { file: "probes.pb".into(), tolerance: 1e-3 },

@@ -10,7 +10,6 @@ use protocol::manifest::{ConfidenceRule, Truth};
 use super::binomial::clopper_pearson_upper;
 use super::learn_then_test::{Outcomes, Tested};
 use super::{Example, Options};
-use crate::confidence::confidence;
 
 /// With the stated probability no larger share of what `found` accepts differs.
 pub(super) fn bound(
@@ -23,7 +22,7 @@ pub(super) fn bound(
     if options.truth == Truth::Cloud {
         return options.risk; // an error is nothing else then
     }
-    let read = |e: &&Example| (confidence(rule, &e.logits).unwrap_or(0.0), e.edge() != e.cloud);
+    let read = |e: &&Example| (e.confidence(rule), e.edge() != e.cloud);
     let differing = Outcomes::new(examples.iter().map(read)).at(found.threshold);
     let error = (1.0 - options.confidence) / thresholds.len() as f64;
     clopper_pearson_upper(differing.errors, differing.accepted, 1.0 - error)

@@ -4,11 +4,13 @@ use protocol::manifest::{ConfidenceRule, Score};
 
 use super::fit::{self, Logistic};
 use super::{Example, plain};
-use crate::confidence::score;
+use crate::confidence::score_of;
 
 /// The score that is taken where none is chosen, at a temperature of 1: on the tasks of `cargo xtask
 /// bench cascade` no other defers clearly less.
 const STANDARD: Score = Score::ProbabilityMargin;
+/// The same for sequences.
+const STANDARD_OF_SEQUENCES: Score = Score::MeanToken;
 /// Items of one most probable class from which on it may have a temperature of its own.
 const CLASS_ITEMS: usize = 100;
 /// How many standard errors another score must be better than the standard.
@@ -17,8 +19,9 @@ const CLEARLY: f64 = 2.0;
 /// The rule. What is fitted to choose comes from `fitted`, the choice from `selection`; then all is
 /// fitted anew to both. Without a selection nothing is chosen.
 pub(super) fn rule(fitted: &[&Example], selection: &[&Example]) -> ConfidenceRule {
+    let standard = standard(fitted);
     if selection.is_empty() {
-        return mapped(STANDARD, vec![1.0], fitted);
+        return mapped(standard, vec![1.0], fitted);
     }
     let by_class = temperatures_by_class(fitted)
         .is_some_and(|each| loss(&each, selection) < loss(&one_temperature(fitted), selection));
@@ -29,8 +32,16 @@ pub(super) fn rule(fitted: &[&Example], selection: &[&Example]) -> ConfidenceRul
     let both = [fitted, selection].concat();
     match choose(&fit(fitted), fitted, selection) {
         Some(chosen) => mapped(chosen, fit(&both), &both),
-        None => mapped(STANDARD, vec![1.0], &both),
+        None => mapped(standard, vec![1.0], &both),
     }
+}
+
+fn are_sequences(examples: &[&Example]) -> bool {
+    examples.first().is_some_and(|e| e.sequence.is_some())
+}
+
+fn standard(examples: &[&Example]) -> Score {
+    if are_sequences(examples) { STANDARD_OF_SEQUENCES } else { STANDARD }
 }
 
 /// A score with its map; with none where that would turn it round.
@@ -48,10 +59,14 @@ fn choose(temperatures: &[f32], fitted: &[&Example], selection: &[&Example]) -> 
     let read = |score, temperatures: &[f32]| -> Vec<f64> {
         selection.iter().map(|e| raw(score, temperatures, e)).collect()
     };
-    let standard = read(STANDARD, &[1.0]);
+    let scores = match are_sequences(fitted) {
+        true => &Score::OF_SEQUENCES[..],
+        false => &Score::OF_ITEMS[..],
+    };
+    let standard = read(standard(fitted), &[1.0]);
     let usable = |score: &Score| map(*score, temperatures, fitted).slope > 0.0;
-    let scores = Score::OF_ITEMS.into_iter().filter(usable);
-    let gains = scores.map(|score| (gain(&standard, &read(score, temperatures), &errors), score));
+    let usable = scores.iter().copied().filter(usable);
+    let gains = usable.map(|score| (gain(&standard, &read(score, temperatures), &errors), score));
     let best = gains.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
     (best.0 > CLEARLY).then_some(best.1)
 }
@@ -61,13 +76,15 @@ fn temperature(examples: &[&Example]) -> f32 {
     fit::temperature(examples.iter().map(|e| (e.logits.as_slice(), e.truth))) as f32
 }
 
+/// Of a sequence no token's true class is known, so that nothing can be fitted.
 fn one_temperature(examples: &[&Example]) -> Vec<f32> {
-    vec![temperature(examples)]
+    if are_sequences(examples) { vec![1.0] } else { vec![temperature(examples)] }
 }
 
 /// One for each most probable class, if there are enough items of each.
 fn temperatures_by_class(examples: &[&Example]) -> Option<Vec<f32>> {
-    let classes = examples.first().map_or(0, |e| e.logits.len());
+    let first = examples.first().filter(|e| e.sequence.is_none());
+    let classes = first.map_or(0, |e| e.logits.len());
     let of_class = |class| {
         let own: Vec<&Example> = examples.iter().filter(|e| e.edge() == class).copied().collect();
         (own.len() >= CLASS_ITEMS).then(|| temperature(&own))
@@ -86,7 +103,8 @@ fn loss(temperatures: &[f32], examples: &[&Example]) -> f64 {
 
 fn raw(kind: Score, temperatures: &[f32], example: &Example) -> f64 {
     let own = temperatures.get(example.edge()).or(temperatures.first()).copied().unwrap_or(1.0);
-    score(kind, &example.logits, f64::from(own)).unwrap_or(f64::NEG_INFINITY)
+    let score = score_of(kind, &example.logits, example.classes(), f64::from(own));
+    score.unwrap_or(f64::NEG_INFINITY)
 }
 
 /// A score with its map to the probability that the edge is right.

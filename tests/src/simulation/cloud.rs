@@ -34,6 +34,7 @@ pub(super) struct Knock {
     pub(super) may_take: Duration,
     pub(super) bytes: u64,
     pub(super) priority: u8,
+    pub(super) background: bool,
 }
 
 /// What the cloud does next.
@@ -101,6 +102,7 @@ impl Cloud {
             bytes: knock.bytes,
             priority: knock.priority,
             remaining: Some(knock.may_take),
+            background: knock.background,
         };
         let permit = match self.gate.admit(&identity, &ask, now, self.random.bits()) {
             Ok(permit) => permit,
@@ -114,6 +116,7 @@ impl Cloud {
             items: 1,
             shape: ShapeKey(0),
             priority: permit.priority(),
+            background: permit.is_background(),
             deadline: now + permit.remaining(),
             arrived: now,
         };

@@ -310,7 +310,8 @@ impl Device {
                     flight.cloud = Some((now, grant));
                 }
                 let Wish { bytes, priority, .. } = wish;
-                let knock = Knock { number, may_take: grant.cloud, bytes, priority };
+                let knock =
+                    Knock { number, may_take: grant.cloud, bytes, priority, background: false };
                 self.wanted.push_back(Wanted::Cloud(knock, now + grant.wait));
                 None
             }
@@ -415,7 +416,8 @@ impl Device {
         let Ok(grant) = self.asked(&ask, now) else { return };
         self.checks_asked += 1;
         self.checks.insert(number, CheckFlight { level, wrong: wish.wrong });
-        let knock = Knock { number, may_take: grant.cloud, bytes: wish.bytes, priority: 0 };
+        let (bytes, may_take) = (wish.bytes, grant.cloud);
+        let knock = Knock { number, may_take, bytes, priority: 0, background: true };
         self.wanted.push_back(Wanted::Cloud(knock, now + grant.wait));
     }
 }

@@ -53,6 +53,9 @@ impl Batcher {
     fn begin(&mut self, now: Instant) -> Option<Open> {
         loop {
             let id = self.queue.first()?;
+            if self.queue.get(id)?.request.background && !self.has_a_session_to_spare() {
+                return None;
+            }
             if self.is_hopeless(id, now) {
                 self.drop_hopeless(id, now);
                 continue;
@@ -62,6 +65,12 @@ impl Batcher {
             let (items, deadline) = (first.request.items, first.request.deadline);
             return Some(Open { members: vec![first], items, deadline, skipped: Vec::new() });
         }
+    }
+
+    /// Whether a run that cannot be interrupted leaves a session for whoever comes next, if there are
+    /// several.
+    fn has_a_session_to_spare(&self) -> bool {
+        self.idle.len() > 1 || self.running.is_empty()
     }
 
     fn fill(&mut self, batch: &mut Open, group: Group, now: Instant) {
