@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn a_rule_reads_the_confidence_and_the_label_stays() {
         let rule = ConfidenceRule {
-            score: protocol::manifest::Score::Margin,
+            score: Score::Margin,
             temperatures: vec![2.0],
             slope: 1.0,
             offset: 0.5,
@@ -322,7 +322,8 @@ mod tests {
         assert_eq!(reading.label.as_deref(), Some("ab"));
         assert!((reading.confidence.unwrap() - 0.6).abs() < 1e-6, "{reading:?}");
         let text = reader.label_tensor(&logits).unwrap();
-        assert_eq!((text.shape(), text.byte_elements().next()), (&[1, 1][..], Some(&b"ab"[..])));
+        let texts: Vec<Vec<u8>> = text.byte_elements().map(|text| text.to_vec()).collect();
+        assert_eq!((text.shape(), texts), (&[1, 1][..], vec![b"ab".to_vec()]));
         let share = reader.probability_tensor(&logits).unwrap().to_f32().unwrap();
         assert!((share[0] - 0.6).abs() < 1e-6, "{share:?}");
         let shorter = [token(1), token(2)].concat();
