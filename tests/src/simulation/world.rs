@@ -6,7 +6,7 @@ use super::flight::Wish;
 use super::{Random, Terms};
 use edge::audit::CALLS_PER_CHECK;
 use fleet::batch::SessionId;
-use protocol::infer::PlacementHint;
+use protocol::infer::{Placement, PlacementHint, Reason};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A silent peer is given up after this.
 const SILENCE: Duration = Duration::from_secs(10);
 /// All that ask at once when the cloud is back have its answer after this.
-const HERD_PATIENCE: Duration = Duration::from_secs(30);
+const HERD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What broke, and in which world.
 #[derive(Debug, thiserror::Error)]
@@ -382,7 +382,7 @@ impl World {
     }
 
     fn ended(&mut self, device: usize, ended: &Ended) -> Result<(), Broken> {
-        let Ended { number, wish, answer, retry_after } = ended;
+        let Ended { number, wish, answer, .. } = ended;
         if self.waiting.remove(number).is_none() {
             return Err(self.broken(&format!("request {number} was answered twice")));
         }
@@ -396,7 +396,7 @@ impl World {
             None => "deadline_exceeded".to_owned(),
         };
         if self.mended.is_some() {
-            self.ended_in_order(device, &end, *retry_after)?;
+            self.ended_in_order(device, ended, &end)?;
         }
         *self.report.ends.entry(end).or_default() += 1;
         Ok(())
@@ -428,21 +428,17 @@ impl World {
     /// Where nothing is wrong any more, whoever asks for the cloud gets its answer, unless the budget
     /// forbids. So many at once that the cloud says no, which it does at once, ask again when it told
     /// them to; before long each of them has its answer.
-    fn ended_in_order(
-        &mut self,
-        device: usize,
-        end: &str,
-        retry_after: Option<Duration>,
-    ) -> Result<(), Broken> {
+    fn ended_in_order(&mut self, device: usize, ended: &Ended, end: &str) -> Result<(), Broken> {
         let since = self.now - self.mended.unwrap_or(self.now);
-        let again = retry_after.filter(|_| end.ends_with("cloud_busy") && since < HERD_PATIENCE);
-        if let Some(wait) = again {
-            self.report.asked_again += 1;
-            self.at(self.now + wait, Happens::AsksAgain(device));
-        } else if !end.starts_with("cloud") && !end.ends_with("budget") {
-            return Err(self.broken(&format!("mended {since:?} ago, and yet: {end}")));
-        } else {
-            self.report.herd = since; // time only goes on
+        match (ended.answer, ended.retry_after) {
+            (Some((Placement::Cloud, _) | (_, Reason::Budget)), _) => {
+                self.report.herd = since; // time only goes on
+            }
+            (Some((_, Reason::CloudBusy)), Some(wait)) if since < HERD_PATIENCE => {
+                self.report.asked_again += 1;
+                self.at(self.now + wait, Happens::AsksAgain(device));
+            }
+            _ => return Err(self.broken(&format!("mended {since:?} ago, and yet: {end}"))),
         }
         Ok(())
     }
