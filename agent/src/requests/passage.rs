@@ -184,3 +184,22 @@ fn absent(reason: Reason) -> Problem {
             .hint("outrigger-agent status tells why"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_names_a_time_is_no_failure() {
+        let busy = Problem::new(ProblemCode::Overloaded, "").retry_after_ms(30);
+        let lost = Problem::new(ProblemCode::Overloaded, "");
+        let late = Problem::new(ProblemCode::DeadlineExceeded, "").retry_after_ms(30);
+        for (problem, reason, wait) in [
+            (busy, Reason::CloudBusy, Some(Duration::from_millis(30))),
+            (lost, Reason::CloudFailed, None),
+            (late, Reason::CloudLate, None),
+        ] {
+            assert_eq!((reason_of(&problem), retry_after(&problem)), (reason, wait));
+        }
+    }
+}
