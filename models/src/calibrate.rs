@@ -10,8 +10,8 @@
 //!
 //! Scores of one model order its answers nearly alike, so that choosing among them gains less than the
 //! bound loses with fewer items. So with fewer than [`CHOICE_MIN`] examples nothing is chosen: the score
-//! is `select::STANDARD`, a fiftieth fits its map, and the rest is for the bound. From there on a
-//! fortieth fits, and a fortieth chooses. [`empirical`] is the rule without a bound.
+//! is `select::STANDARD`, a twentieth fits its map and chooses the start, and the rest is for the bound.
+//! From there on a fortieth fits, and a fortieth chooses. [`empirical`] is the rule without a bound.
 
 use protocol::manifest::{
     Bound, Calibration, ConfidenceRule, Reliability, Score, SplitCounts, Truth,
@@ -198,11 +198,11 @@ struct Splits<'e> {
 }
 
 impl<'e> Splits<'e> {
-    /// A fiftieth for the fit, or a fortieth each for fit and selection; 100 to 1,000, but not more
+    /// A twentieth for the fit, or a fortieth each for fit and selection; 100 to 1,000, but not more
     /// than an eighth.
     fn cut(examples: &'e [&'e Example]) -> Self {
         let chooses = examples.len() >= CHOICE_MIN;
-        let share = examples.len() / if chooses { 40 } else { 50 };
+        let share = examples.len() / if chooses { 40 } else { 20 };
         let small = share.max(100.min(examples.len() / 8)).min(1000);
         let (fit, rest) = examples.split_at(small);
         let (selection, bound) = rest.split_at(if chooses { small } else { 0 });

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const THRESHOLD: f32 = 0.74;
 const MARGIN: Duration = Duration::from_millis(5);
 const QUEUE_MAX: usize = 64;
+/// The check of a request is another one for the cloud, which may have been asked for the request too.
+const CHECKS: Number = 1 << 63;
 const CHECK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the world has to do for a device.
@@ -415,6 +417,7 @@ impl Device {
         };
         let Ok(grant) = self.asked(&ask, now) else { return };
         self.checks_asked += 1;
+        let number = number | CHECKS;
         self.checks.insert(number, CheckFlight { level, wrong: wish.wrong });
         let (bytes, may_take) = (wish.bytes, grant.cloud);
         let knock = Knock { number, may_take, bytes, priority: 0, background: true };
