@@ -1,9 +1,10 @@
 //! How near a model's answers are to another's, and how long they take.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use models::backend::Session;
 use models::numbers;
+use models::timing;
 use protocol::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,7 @@ pub struct Quality {
 
 /// The float model's answers to some items, kept to compare others with them.
 pub struct Reference {
-    answers: Vec<Vec<Vec<f64>>>,
+    answers: Vec<Vec<Vec<f32>>>,
     classes: Vec<Option<usize>>,
     labels: Option<Vec<usize>>,
 }
@@ -40,11 +41,14 @@ fn run(
     session: &mut dyn Session,
     items: &Items<'_>,
     item: usize,
-) -> Result<(Vec<Vec<f64>>, Option<usize>), CompressError> {
+) -> Result<(Vec<Vec<f32>>, Option<usize>), CompressError> {
     let outputs = session.run(&items(item)?, &[]);
     let outputs = outputs.map_err(|source| CompressError::Run { item, source })?;
     let classes = outputs.first().and_then(most_probable);
-    Ok((outputs.iter().filter_map(numbers::to_f64).collect(), classes))
+    // Answers to hundreds of items are kept: f32 takes half the memory.
+    #[allow(clippy::cast_possible_truncation)]
+    let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect();
+    Ok((outputs.iter().filter_map(numbers::to_f64).map(narrow).collect(), classes))
 }
 
 /// The most probable class, if the first output is one row of scores.
@@ -81,6 +85,11 @@ impl Reference {
         }
         let labels = labels.map(|labels| chosen.iter().map(|item| labels[*item]).collect());
         Ok(Self { answers, classes, labels })
+    }
+
+    /// How much memory the answers take.
+    pub fn size_bytes(&self) -> usize {
+        self.answers.iter().flatten().map(|answer| answer.len() * size_of::<f32>()).sum()
     }
 
     /// Compares another model's answers to the same items.
@@ -186,11 +195,13 @@ fn margin(values: &[f64]) -> f64 {
     1.96 * (variance / count).sqrt()
 }
 
-fn cosine(a: &[f64], b: &[f64]) -> f64 {
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {
         return 0.0;
     }
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+    };
     let lengths = (dot(a, a) * dot(b, b)).sqrt();
     match lengths > 0.0 {
         true => dot(a, b) / lengths,
@@ -219,45 +230,12 @@ pub fn latency(
     inputs: &[Tensor],
     budget: Duration,
 ) -> Result<Latency, CompressError> {
-    const PAIRS: usize = 200;
-    let (mut floats, mut owns, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let begin = Instant::now();
-    for pair in 0..PAIRS + 2 {
-        // The second of a pair finds warm caches: they swap places each time.
-        let (float_us, own_us) = match pair % 2 {
-            0 => {
-                let first = time(float, inputs)?;
-                (first, time(own, inputs)?)
-            }
-            _ => {
-                let first = time(own, inputs)?;
-                (time(float, inputs)?, first)
-            }
-        };
-        if pair < 2 {
-            continue; // warming up
-        }
-        floats.push(float_us);
-        owns.push(own_us);
-        ratios.push(float_us / own_us.max(1e-3));
-        if begin.elapsed() > budget && ratios.len() >= 5 {
-            break;
-        }
-    }
+    let times = timing::in_turn(&mut [float, own], inputs, budget);
+    let times = times.map_err(|failed| CompressError::Run { item: 0, source: failed.source })?;
+    let (mut float_us, mut own_us) = (times[0].clone(), times[1].clone());
     Ok(Latency {
-        float_us: median(&mut floats),
-        own_us: median(&mut owns),
-        speedup: median(&mut ratios),
+        speedup: timing::speedup(&float_us, &own_us),
+        float_us: timing::quantile(&mut float_us, 0.5),
+        own_us: timing::quantile(&mut own_us, 0.5),
     })
-}
-
-fn time(session: &mut dyn Session, inputs: &[Tensor]) -> Result<f64, CompressError> {
-    let begin = Instant::now();
-    session.run(inputs, &[]).map_err(|source| CompressError::Run { item: 0, source })?;
-    Ok(begin.elapsed().as_secs_f64() * 1e6)
-}
-
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

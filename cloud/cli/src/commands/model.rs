@@ -6,6 +6,7 @@ pub(crate) mod compress;
 pub(crate) mod diff;
 pub(crate) mod distill_edge;
 pub(crate) mod evaluate;
+pub(crate) mod float16;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod policy;
@@ -22,7 +23,7 @@ use crate::client::Client;
 use crate::output::{exact_percent, percent, short, size};
 
 /// Data that a command names, with the name in the error.
-fn dataset(path: &Path) -> anyhow::Result<Dataset> {
+pub(crate) fn dataset(path: &Path) -> anyhow::Result<Dataset> {
     Dataset::open(path).with_context(|| format!("cannot read the data {}", path.display()))
 }
 
