@@ -7,7 +7,7 @@ use crate::state::State;
 use ::link::durable::aside;
 use edge::audit::{Audit, AuditPolicy};
 use protocol::id::{ContentHash, ModelName};
-use protocol::manifest::{Calibration, Truth};
+use protocol::manifest::Calibration;
 use protocol::problem::chain;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -51,11 +51,10 @@ pub(crate) struct Audits {
     watched: Mutex<BTreeMap<ModelName, Watched>>,
 }
 
-/// What a bundle promises of disagreement. A bound that was judged by labels says how many accepted
-/// answers are wrong where the cloud's are right, not how many differ, which is all that is seen here.
+/// What a bundle promises of disagreement: all that is seen here. Its risk is of answers that are wrong
+/// where the cloud's are right, which takes a label to see.
 fn bound(calibration: &Calibration) -> Option<f64> {
-    let bound = calibration.bound.as_ref()?;
-    (bound.truth == Truth::Cloud).then_some(bound.risk)
+    calibration.bound.as_ref()?.disagreement()
 }
 
 /// What a call's answer is judged by.

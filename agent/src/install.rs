@@ -273,12 +273,13 @@ impl Installer {
     /// Tells the cloud, and whoever asks for the status, how one model stands.
     fn report(&self, name: &ModelName, update: &Update) {
         let active = update.active();
-        let threshold = self.engine.get(name, None).ok().and_then(|m| m.profile().threshold);
+        let profile = self.engine.get(name, None).ok().map(|model| model.profile());
         let status = ModelStatus {
             name: name.to_string(),
             active_version: active.map(|t| t.version.get()),
             active_bundle: active.map(|t| t.bundle.to_string()),
-            threshold,
+            threshold: profile.and_then(|profile| profile.threshold),
+            risk: profile.and_then(|profile| profile.risk?.at_most()),
             target_version: update.target().map(|t| t.version.get()),
             phase: update.phase().as_str().into(),
             running: None,
@@ -323,6 +324,8 @@ impl Installer {
             let Ok(name) = model.name.parse() else { continue };
             model.running = self.engine.running(&name);
             model.checks = self.audits.status(&name);
+            let alarmed = model.checks.as_ref().is_some_and(|checks| checks.alarms > 0);
+            model.risk = model.risk.filter(|_| !alarmed);
         }
         let unloaded = |entry: &&ModelIndex| entry.state != ::oip::state::READY;
         for entry in self.engine.index().iter().filter(unloaded) {

@@ -103,6 +103,14 @@ fn gauges(out: &mut Exposition, report: &StatusReport) {
 
 /// How accepted answers do, by model.
 fn checks(out: &mut Exposition, report: &StatusReport) {
+    let help = "The largest share of accepted answers that is wrong where the cloud's would be right, \
+                as promised; absent where nothing is.";
+    let mut family = out.family("outrigger_model_risk", help, Kind::Gauge);
+    for model in &report.models {
+        if let Some(risk) = model.risk {
+            family.sample(&[("model", &model.name)], risk);
+        }
+    }
     let watched =
         || report.models.iter().filter_map(|model| Some((&model.name, model.checks.as_ref()?)));
     let help = "Alarms about accepted answers that differ from the cloud's too often.";

@@ -193,7 +193,8 @@ impl Requests {
             let standing = self.standing(now);
             let bytes = self.sent_bytes(model, request, standing.link);
             let estimate = outlook.cloud.estimate(bytes, standing.link);
-            (standing.closed.map_or(Ok(estimate), Err), standing.fill)
+            let busy = outlook.is_busy(now).then_some(Reason::CloudBusy);
+            (standing.closed.or(busy).map_or(Ok(estimate), Err), standing.fill)
         } else {
             (Err(Reason::EdgeOnlyModel), 0.0) // nobody looks
         };

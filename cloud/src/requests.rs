@@ -53,6 +53,7 @@ impl Taken {
             bytes: size_bytes(&request.inputs),
             priority: request.priority,
             remaining: (self.arrived + wait).saturating_duration_since(now),
+            background: false,
         };
         let specified = self.admitted.specify(size);
         specified.inspect_err(|problem| self.charge.failed(problem))?;
@@ -75,6 +76,9 @@ impl Cloud {
         let arrived = Instant::now();
         let known = self.serving.knows(knock.model).then(|| knock.model.clone());
         let mut charge = Charge::new(self, identity, known, trace);
+        if knock.size.background {
+            charge.count_apart();
+        }
         let admitted = self.serving.admit(identity, knock);
         let admitted = admitted.inspect_err(|problem| charge.failed(problem))?;
         let deadline = arrived + admitted.remaining();

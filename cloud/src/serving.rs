@@ -141,12 +141,14 @@ pub struct Size {
     pub priority: u8,
     /// Time until the answer is of no use.
     pub remaining: Duration,
+    /// Nobody waits for the answer.
+    pub background: bool,
 }
 
 impl Size {
     fn ask(self, model: ModelSlot) -> Ask {
-        let Self { items, bytes, priority, remaining } = self;
-        Ask { model, items, bytes, priority, remaining: Some(remaining) }
+        let Self { items, bytes, priority, remaining, background } = self;
+        Ask { model, items, bytes, priority, remaining: Some(remaining), background }
     }
 }
 
@@ -393,7 +395,8 @@ impl Serving {
         let InferRequest { inputs, outputs, model: name, id, .. } = request;
         let Some(permit) = admitted.place.permit() else { return Err(late()) };
         let (flow, weight, priority) = (permit.flow(), permit.weight(), permit.priority());
-        let standing = Standing { flow, weight, priority, deadline };
+        let background = permit.is_background();
+        let standing = Standing { flow, weight, priority, background, deadline };
         let answered =
             lane.answer(Job { inputs, outputs, deadline: Some(deadline) }, standing).await?;
         let timing = timing(&answered);

@@ -108,7 +108,7 @@ impl Inference for Standard {
             // stands in the body: no request is late yet, or larger than one item.
             let bytes = ask.body_bytes.unwrap_or(0);
             let remaining = Duration::from_millis(DEADLINE_MAX_MS.into());
-            let size = Size { items: 1, bytes, priority: 0, remaining };
+            let size = Size { items: 1, bytes, priority: 0, remaining, background: false };
             let Ask { model, version, .. } = *ask;
             let knock = Knock { asker: Asker::Client, model, version, size };
             let trace = self.cloud.traces.serve(ask.origin.clone(), "https", model, now_ns);

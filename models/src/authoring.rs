@@ -102,6 +102,9 @@ pub enum BuildError {
     /// A threshold needs the logits of `[classes]`.
     #[error("[calibration] needs [classes], to read a confidence from")]
     NoClasses,
+    /// Labels are classes, which what a recogniser spells is not.
+    #[error("a recogniser is calibrated by what the cloud spells; leave the labels out")]
+    LabelledSequences,
     /// Two goals.
     #[error("[calibration] wants max_drop and risk; leave one out")]
     TwoGoals,

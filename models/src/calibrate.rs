@@ -2,22 +2,25 @@
 //!
 //! [`calibrate`] cuts its examples into three splits, and no example serves twice: on the first it fits
 //! the temperature and each score's map to a confidence (`fit`), on the second it chooses the score
-//! and the thresholds to be tested (`select`, `sequence`), on the third it tests them
-//! ([`learn_then_test`], [`binomial`]). So with the stated probability over the draw of the examples, of
+//! (`select`), on the third it tests thresholds ([`learn_then_test`], [`binomial`]), from a start that
+//! the others have chosen (`sequence`). So with the stated probability over the draw of the examples, of
 //! the answers that the rule accepts at most a share `risk` are wrong where the cloud's are right. That
-//! holds for inputs like the examples, whatever the models are.
+//! holds for inputs like the examples, whatever the models are. How many accepted answers *differ* from
+//! the cloud's, all that a device can see, is bounded from the same items (`disagreement`).
 //!
-//! A fortieth of the examples fits, a fortieth chooses, the rest is for the bound: scores of one model
-//! order its answers nearly alike, so that choosing among them gains less than the bound loses with
-//! fewer items. [`empirical`] is the rule without a bound.
+//! Scores of one model order its answers nearly alike, so that choosing among them gains less than the
+//! bound loses with fewer items. So with fewer than [`CHOICE_MIN`] examples nothing is chosen: the score
+//! is `select::STANDARD`, a twentieth fits its map and chooses the start, and the rest is for the bound.
+//! From there on a fortieth fits, and a fortieth chooses. [`empirical`] is the rule without a bound.
 
 use protocol::manifest::{
     Bound, Calibration, ConfidenceRule, Reliability, Score, SplitCounts, Truth,
 };
 
-use crate::confidence::{confidence, largest, top};
+use crate::confidence::{confidence_of, largest, top};
 
 pub mod binomial;
+mod disagreement;
 pub mod empirical;
 mod fit;
 pub mod learn_then_test;
@@ -33,15 +36,29 @@ use random::Random;
 pub const METHOD: &str = "learn then test over a fixed sequence of thresholds (arXiv:2110.01052) with \
                           exact randomised binomial tests (Stevens 1950)";
 
+/// With fewer examples the score is not chosen.
+pub const CHOICE_MIN: usize = 8000;
+
 /// One item, answered by both variants.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
-    /// The edge's logits.
+    /// The edge's logits; of a sequence those of each token in turn.
     pub logits: Vec<f64>,
+    /// Absent for an item of one class.
+    pub sequence: Option<Sequence>,
     /// The class that counts as right: the label, or the cloud's for [`Truth::Cloud`].
     pub truth: usize,
-    /// The cloud's class.
+    /// The cloud's class; of a sequence the number of what the cloud spells.
     pub cloud: usize,
+}
+
+/// What makes a sequence of tokens an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sequence {
+    /// Classes of each token.
+    pub classes: usize,
+    /// The number of what the edge spells: the same for the same text, whoever spells it.
+    pub spells: usize,
 }
 
 /// What is wanted.
@@ -132,9 +149,26 @@ fn percent(share: f64) -> String {
 }
 
 impl Example {
-    /// The edge's class.
+    /// The edge's class, or the number of what it spells.
     pub fn edge(&self) -> usize {
-        largest(&self.logits).map_or(0, |(class, _)| class)
+        let class = || largest(&self.logits).map_or(0, |(class, _)| class);
+        self.sequence.map_or_else(class, |sequence| sequence.spells)
+    }
+
+    /// Classes of the item, or of each token.
+    fn classes(&self) -> usize {
+        self.sequence.map_or(self.logits.len(), |sequence| sequence.classes)
+    }
+
+    /// How sure a rule is of it.
+    fn confidence(&self, rule: &ConfidenceRule) -> f32 {
+        confidence_of(rule, &self.logits, self.classes()).unwrap_or(0.0)
+    }
+
+    fn is_readable(&self) -> bool {
+        let known = self.sequence.is_some() || self.logits.len() > self.truth.max(self.cloud);
+        let mut tokens = self.logits.chunks(self.classes().max(1));
+        known && !self.logits.is_empty() && tokens.all(|token| largest(token).is_some())
     }
 
     /// Whether the edge is right.
@@ -142,8 +176,11 @@ impl Example {
         self.edge() == self.truth
     }
 
-    /// The softmax of the edge's class.
+    /// The softmax of the edge's class; of a sequence the geometric mean over its tokens.
     pub fn plain_confidence(&self) -> f32 {
+        if self.sequence.is_some() {
+            return self.confidence(&plain(Score::MeanToken));
+        }
         top(&self.logits).map_or(f32::NAN, |top| top.confidence)
     }
 
@@ -161,11 +198,14 @@ struct Splits<'e> {
 }
 
 impl<'e> Splits<'e> {
-    /// A fortieth each for fit and selection; 100 to 1,000, but not more than an eighth.
+    /// A twentieth for the fit, or a fortieth each for fit and selection; 100 to 1,000, but not more
+    /// than an eighth.
     fn cut(examples: &'e [&'e Example]) -> Self {
-        let small = (examples.len() / 40).max(100.min(examples.len() / 8)).min(1000);
+        let chooses = examples.len() >= CHOICE_MIN;
+        let share = examples.len() / if chooses { 40 } else { 20 };
+        let small = share.max(100.min(examples.len() / 8)).min(1000);
         let (fit, rest) = examples.split_at(small);
-        let (selection, bound) = rest.split_at(small);
+        let (selection, bound) = rest.split_at(if chooses { small } else { 0 });
         Self { fit, selection, bound }
     }
 }
@@ -186,24 +226,32 @@ pub fn calibrate(examples: &[&Example], options: &Options) -> Result<Calibration
     let rule = select::rule(splits.fit, splits.selection);
     let known = outcomes(&rule, splits.fit.iter().chain(splits.selection));
     let measured = outcomes(&rule, splits.bound.iter());
-    let find = |risk: f64| {
-        let wanted = (risk, options.confidence);
-        let thresholds = sequence::thresholds(&known, splits.bound.len(), wanted);
-        let found = fixed_sequence(&measured, &thresholds, test, wanted);
-        found.ok_or_else(|| refuted(&measured, &thresholds, risk))
+    let sequence =
+        |risk: f64| sequence::thresholds(&known, splits.bound.len(), (risk, options.confidence));
+    let find = |risk: f64, thresholds: &[f32]| {
+        let found = fixed_sequence(&measured, thresholds, test, (risk, options.confidence));
+        found.ok_or_else(|| refuted(&measured, thresholds, risk))
     };
-    let found = find(options.risk)?;
-    let strict = find(options.risk / 2.0).ok().map(|t| t.threshold.max(found.threshold));
+    let thresholds = sequence(options.risk);
+    let found = find(options.risk, &thresholds)?;
+    let half = options.risk / 2.0;
+    let strict = find(half, &sequence(half)).ok().map(|t| t.threshold.max(found.threshold));
+    let differing = disagreement::bound(&rule, splits.bound, &thresholds, found, options);
     Ok(Calibration {
         deferral_rate: 1.0 - binomial::as_f64(found.accepted) / splits.bound.len() as f64,
-        bound: Some(bound(options, &splits, found, strict)),
+        bound: Some(bound(options, &splits, found, (strict, differing))),
         reliability: Some(reliability_of(&rule, splits.bound)),
         rule: Some(rule),
         ..Calibration::bare(found.threshold, METHOD, examples.len() as u64, 0.0)
     })
 }
 
-fn bound(options: &Options, splits: &Splits<'_>, found: Tested, strict: Option<f32>) -> Bound {
+fn bound(
+    options: &Options,
+    splits: &Splits<'_>,
+    found: Tested,
+    (strict_threshold, disagreement): (Option<f32>, f64),
+) -> Bound {
     let items = SplitCounts {
         fit: splits.fit.len() as u64,
         selection: splits.selection.len() as u64,
@@ -212,7 +260,8 @@ fn bound(options: &Options, splits: &Splits<'_>, found: Tested, strict: Option<f
         errors: found.errors,
     };
     let Options { risk, confidence, truth, seed } = *options;
-    Bound { risk, confidence, truth, strict_threshold: strict, items, seed }
+    let disagreement = Some(disagreement);
+    Bound { risk, confidence, truth, strict_threshold, disagreement, items, seed }
 }
 
 fn check(examples: &[&Example], options: &Options) -> Result<(), CalibrateError> {
@@ -221,9 +270,7 @@ fn check(examples: &[&Example], options: &Options) -> Result<(), CalibrateError>
     if !(open(risk) && open(confidence)) {
         return Err(CalibrateError::Options { risk, confidence });
     }
-    let readable =
-        |e: &&Example| largest(&e.logits).is_some() && e.logits.len() > e.truth.max(e.cloud);
-    if let Some(item) = examples.iter().position(|e| !readable(e)) {
+    if let Some(item) = examples.iter().position(|e| !e.is_readable()) {
         return Err(CalibrateError::Logits { item });
     }
     check_enough(examples.len(), options)?;
@@ -252,13 +299,11 @@ fn outcomes<'e>(
     rule: &ConfidenceRule,
     examples: impl Iterator<Item = &'e &'e Example>,
 ) -> Outcomes {
-    Outcomes::new(examples.map(|e| (confidence(rule, &e.logits).unwrap_or(0.0), e.is_error())))
+    Outcomes::new(examples.map(|e| (e.confidence(rule), e.is_error())))
 }
 
 fn reliability_of(rule: &ConfidenceRule, examples: &[&Example]) -> Reliability {
-    let read = |rule: &ConfidenceRule, e: &Example| confidence(rule, &e.logits).unwrap_or(0.0);
-    let plain = plain(Score::MaxSoftmax);
-    let item = |e: &&Example| (read(&plain, e), read(rule, e), e.is_right());
+    let item = |e: &&Example| (e.plain_confidence(), e.confidence(rule), e.is_right());
     reliability::reliability(&examples.iter().map(item).collect::<Vec<_>>())
 }
 

@@ -1,27 +1,33 @@
 //! How sure a classifier is: what its calibration's rule reads from the logits, or the softmax of its
-//! most probable class; and which its most probable classes are.
+//! most probable class; and which its most probable classes are. A recogniser has such logits for each
+//! token: its classes spell a text, and it is as sure as its tokens are.
 
-use protocol::manifest::{Classes, ConfidenceRule, LABEL_OUTPUT, PROBABILITY_OUTPUT};
+use protocol::manifest::{Classes, ConfidenceRule, LABEL_OUTPUT, PROBABILITY_OUTPUT, Score};
 use protocol::tensor::{InvalidTensor, Tensor};
 
 use crate::error::RunError;
-use crate::numbers;
 
 mod score;
-pub(crate) use score::logistic;
-pub use score::{confidence, score, sequence_score};
+mod spelling;
+pub use score::{confidence, confidence_of, score, sequence_score};
+pub(crate) use score::{logistic, score_of};
+use spelling::Items;
+pub use spelling::spelled;
 
 /// Reads the confidence and the label from a classifier's logits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassReader {
-    /// The output `[n, classes]` with the logits.
+    /// The output `[n, classes]` or `[n, tokens, classes]` with the logits.
     pub logits: String,
     /// The labels in class order; empty when there are none.
     pub labels: Vec<String>,
     /// How many classes the labels and probabilities tell, at least 1.
     pub top_k: usize,
-    /// How the confidence is read; the softmax of the most probable class when absent.
+    /// How the confidence is read; the softmax of the most probable class when absent, for a recogniser
+    /// the geometric mean of that of its tokens.
     pub rule: Option<ConfidenceRule>,
+    /// The class that stands for no token.
+    pub blank: Option<u32>,
 }
 
 /// What a classifier said.
@@ -29,7 +35,8 @@ pub struct ClassReader {
 pub struct Reading {
     /// The lowest confidence over the items, 0 to 1; `None` for a batch of none.
     pub confidence: Option<f32>,
-    /// The most probable class's label, for a batch of one and a labelled model.
+    /// The most probable class's label, or the labels that the tokens spell, for a batch of one and a
+    /// labelled model.
     pub label: Option<String>,
 }
 
@@ -46,7 +53,7 @@ impl ClassReader {
     /// A reader for a manifest's classes.
     pub fn new(classes: &Classes, labels: Vec<String>, rule: Option<ConfidenceRule>) -> Self {
         let top_k = classes.top_k.unwrap_or(1).max(1) as usize;
-        Self { logits: classes.logits.clone(), labels, top_k, rule }
+        Self { logits: classes.logits.clone(), labels, top_k, rule, blank: classes.blank }
     }
 
     /// Reads a batch.
@@ -54,6 +61,10 @@ impl ClassReader {
     /// # Errors
     /// As [`top_classes`].
     pub fn read(&self, logits: &Tensor) -> Result<Reading, RunError> {
+        let items = Items::of(logits)?;
+        if items.tokens.is_some() {
+            return self.read_texts(&items, logits);
+        }
         let tops = top_classes_by(logits, self.rule.as_ref())?;
         let label = match tops.as_slice() {
             [only] => self.labels.get(only.class).cloned(),
@@ -62,12 +73,50 @@ impl ClassReader {
         Ok(Reading { confidence: tops.iter().map(|t| t.confidence).reduce(f32::min), label })
     }
 
+    /// Reads a batch of sequences.
+    fn read_texts(&self, items: &Items, logits: &Tensor) -> Result<Reading, RunError> {
+        let texts = self.texts(items, logits)?;
+        let label = match texts.as_slice() {
+            [(text, _)] if !self.labels.is_empty() => Some(text.clone()),
+            _ => None,
+        };
+        Ok(Reading { confidence: texts.iter().map(|(_, c)| *c).reduce(f32::min), label })
+    }
+
+    /// What the tokens of each item spell, and how sure that is.
+    fn texts(&self, items: &Items, logits: &Tensor) -> Result<Vec<(String, f32)>, RunError> {
+        let plain = plain_sequence_rule();
+        let rule = self.rule.as_ref().unwrap_or(&plain);
+        let read = |item: &[f64]| {
+            let text = self.text(&items.spelled(item, self.blank)?);
+            Some((text, confidence_of(rule, item, items.classes)?))
+        };
+        let texts: Option<Vec<_>> = items.iter().map(read).collect();
+        texts.ok_or_else(|| RunError::NotANumber(logits.name().to_owned()))
+    }
+
+    /// Labels one after the other; numbers, with spaces between, where there are none.
+    fn text(&self, classes: &[usize]) -> String {
+        if self.labels.is_empty() {
+            let numbers: Vec<String> = classes.iter().map(usize::to_string).collect();
+            return numbers.join(" ");
+        }
+        classes.iter().filter_map(|class| self.labels.get(*class)).map(String::as_str).collect()
+    }
+
     /// The labels of the `k` most probable classes of each item, `BYTES` `[n,k]`, most probable
-    /// first; a class without a label is its number.
+    /// first; a class without a label is its number. Of a recogniser what it spells, `[n,1]`.
     ///
     /// # Errors
     /// As [`top_classes`].
     pub fn label_tensor(&self, logits: &Tensor) -> Result<Tensor, RunError> {
+        let items = Items::of(logits)?;
+        if items.tokens.is_some() {
+            let texts = self.texts(&items, logits)?.into_iter().map(|(text, _)| text);
+            let shape = vec![logits.shape()[0], 1];
+            return Tensor::from_byte_strings(LABEL_OUTPUT, shape, &texts.collect::<Vec<_>>())
+                .map_err(|e| failed(&e));
+        }
         let (shape, best) = self.best(logits)?;
         let label = |top: &Top| match self.labels.get(top.class) {
             Some(label) => label.clone(),
@@ -77,11 +126,18 @@ impl ClassReader {
         Tensor::from_byte_strings(LABEL_OUTPUT, shape, &labels).map_err(|e| failed(&e))
     }
 
-    /// The probabilities of those classes, `FP32` `[n,k]`.
+    /// The probabilities of those classes, `FP32` `[n,k]`; of a recogniser its confidence, `[n,1]`.
     ///
     /// # Errors
     /// As [`top_classes`].
     pub fn probability_tensor(&self, logits: &Tensor) -> Result<Tensor, RunError> {
+        let items = Items::of(logits)?;
+        if items.tokens.is_some() {
+            let sure = self.texts(&items, logits)?.into_iter().map(|(_, confidence)| confidence);
+            let shape = vec![logits.shape()[0], 1];
+            return Tensor::from_f32(PROBABILITY_OUTPUT, shape, &sure.collect::<Vec<_>>())
+                .map_err(|e| failed(&e));
+        }
         let (shape, best) = self.best(logits)?;
         let values: Vec<f32> = best.iter().map(|top| top.confidence).collect();
         Tensor::from_f32(PROBABILITY_OUTPUT, shape, &values).map_err(|e| failed(&e))
@@ -89,11 +145,11 @@ impl ClassReader {
 
     /// `[n,k]` and the most probable classes of each item, one item after the other.
     fn best(&self, logits: &Tensor) -> Result<(Vec<i64>, Vec<Top>), RunError> {
-        let (classes, items) = items_of(logits)?;
-        let k = self.top_k.min(classes);
+        let items = Items::of(logits)?;
+        let k = self.top_k.min(items.classes);
         let not_a_number = || RunError::NotANumber(logits.name().to_owned());
         let mut best = Vec::new();
-        for item in items.chunks(classes) {
+        for item in items.iter() {
             let mut all = shares(item).ok_or_else(not_a_number)?;
             all.sort_by(|a, b| b.confidence.total_cmp(&a.confidence)); // stable: first of equals
             best.extend_from_slice(&all[..k]);
@@ -116,43 +172,62 @@ pub fn top_classes(logits: &Tensor) -> Result<Vec<Top>, RunError> {
 
 /// The same, with the confidence as a rule reads it.
 fn top_classes_by(logits: &Tensor, rule: Option<&ConfidenceRule>) -> Result<Vec<Top>, RunError> {
-    let (classes, values) = items_of(logits)?;
+    let items = Items::of(logits)?;
     let not_a_number = || RunError::NotANumber(logits.name().to_owned());
     let read = |item: &[f64]| match rule {
         None => top(item),
         Some(rule) => Some(Top { class: largest(item)?.0, confidence: confidence(rule, item)? }),
     };
-    values.chunks(classes).map(|item| read(item).ok_or_else(not_a_number)).collect()
+    items.iter().map(|item| read(item).ok_or_else(not_a_number)).collect()
 }
 
-/// The logits of each item of `[n, classes]`, for whoever calibrates.
+/// What a model said to one item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// Its logits: of its classes, or of each of its tokens in turn.
+    pub logits: Vec<f64>,
+    /// How many classes there are.
+    pub classes: usize,
+    /// Its class, or those that its tokens spell; none for logits without a softmax.
+    pub answer: Vec<usize>,
+    /// Whether it is a sequence of tokens.
+    pub is_sequence: bool,
+}
+
+/// What logits say to each item, for whoever calibrates.
 ///
 /// # Errors
-/// As [`top_classes`].
-pub fn rows(logits: &Tensor) -> Result<Vec<Vec<f64>>, RunError> {
-    let (classes, values) = items_of(logits)?;
-    Ok(values.chunks(classes).map(<[f64]>::to_vec).collect())
+/// [`RunError::Failed`] for another shape.
+pub fn said(logits: &Tensor, blank: Option<u32>) -> Result<Vec<Said>, RunError> {
+    let items = Items::of(logits)?;
+    let read = |item: &[f64]| Said {
+        logits: item.to_vec(),
+        classes: items.classes,
+        answer: items.spelled(item, blank).unwrap_or_default(),
+        is_sequence: items.tokens.is_some(),
+    };
+    Ok(items.iter().map(read).collect())
 }
 
-/// The share of items whose most probable class differs; nothing where the two are no logits of
-/// the same items.
-pub fn disagreement(one: &Tensor, other: &Tensor) -> Option<f64> {
-    let (one, other) = (top_classes(one).ok()?, top_classes(other).ok()?);
+/// The share of items that are answered otherwise; nothing where the two are no logits of the same
+/// items.
+pub fn disagreement(one: &Tensor, other: &Tensor, blank: Option<u32>) -> Option<f64> {
+    let answers = |logits| -> Option<Vec<Vec<usize>>> {
+        let items = Items::of(logits).ok()?;
+        items.iter().map(|item| items.spelled(item, blank)).collect()
+    };
+    let (one, other) = (answers(one)?, answers(other)?);
     if one.len() != other.len() || one.is_empty() {
         return None;
     }
-    let differ = one.iter().zip(&other).filter(|(a, b)| a.class != b.class).count();
+    let differ = one.iter().zip(&other).filter(|(a, b)| a != b).count();
     Some(differ as f64 / one.len() as f64)
 }
 
-/// How many classes there are, and the logits of all items.
-fn items_of(logits: &Tensor) -> Result<(usize, Vec<f64>), RunError> {
-    let values = numbers::to_f64(logits);
-    let (Some(values), &[_, 1..=i64::MAX]) = (values, logits.shape()) else {
-        let text = format!("the logits {:?} are not numbers [n, classes]", logits.name());
-        return Err(RunError::Failed(text));
-    };
-    Ok((usize::try_from(logits.shape()[1]).unwrap_or(usize::MAX), values))
+/// How a recogniser without a rule is read.
+fn plain_sequence_rule() -> ConfidenceRule {
+    let score = Score::MeanToken;
+    ConfidenceRule { score, temperatures: vec![1.0], slope: 1.0, offset: 0.0 }
 }
 
 /// Softmax of the largest logit, `1 / sum(exp(x - max))`, which cannot overflow. A logit of
@@ -194,7 +269,7 @@ mod tests {
 
     fn check(shape: &[i64], values: &[f32]) -> Result<Reading, RunError> {
         let labels = vec!["cat".to_owned(), "dog".to_owned()];
-        let reader = ClassReader { logits: "y".into(), labels, top_k: 1, rule: None };
+        let reader = ClassReader { logits: "y".into(), labels, top_k: 1, rule: None, blank: None };
         reader.read(&Tensor::from_f32("y", shape.to_vec(), values).unwrap())
     }
 
@@ -215,18 +290,49 @@ mod tests {
     #[test]
     fn a_rule_reads_the_confidence_and_the_label_stays() {
         let rule = ConfidenceRule {
-            score: protocol::manifest::Score::Margin,
+            score: Score::Margin,
             temperatures: vec![2.0],
             slope: 1.0,
             offset: 0.5,
         };
         let labels = vec!["cat".to_owned(), "dog".to_owned()];
-        let reader = ClassReader { logits: "y".into(), labels, top_k: 1, rule: Some(rule) };
+        let reader =
+            ClassReader { logits: "y".into(), labels, top_k: 1, rule: Some(rule), blank: None };
         let reading =
             reader.read(&Tensor::from_f32("y", vec![1, 2], &[0.0, 3.0]).unwrap()).unwrap();
         let expected = 1.0 / (1.0 + f64::exp(-2.0));
         assert_eq!(reading.label.as_deref(), Some("dog"));
         assert!((f64::from(reading.confidence.unwrap()) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_recogniser_says_what_its_tokens_spell_and_is_as_sure_as_they_are() {
+        let labels = ["", "a", "b"].map(str::to_owned).to_vec();
+        let rule = None;
+        let reader = ClassReader { logits: "y".into(), labels, top_k: 1, rule, blank: Some(0) };
+        // Tokens a, a, blank, b, each with a share of 3/5.
+        let token = |class: usize| {
+            let mut logits = [0.0; 3];
+            logits[class] = 3f32.ln();
+            logits
+        };
+        let values = [token(1), token(1), token(0), token(2)].concat();
+        let logits = Tensor::from_f32("y", vec![1, 4, 3], &values).unwrap();
+        let reading = reader.read(&logits).unwrap();
+        assert_eq!(reading.label.as_deref(), Some("ab"));
+        assert!((reading.confidence.unwrap() - 0.6).abs() < 1e-6, "{reading:?}");
+        let text = reader.label_tensor(&logits).unwrap();
+        let texts: Vec<Vec<u8>> = text.byte_elements().map(|text| text.to_vec()).collect();
+        assert_eq!((text.shape(), texts), (&[1, 1][..], vec![b"ab".to_vec()]));
+        let share = reader.probability_tensor(&logits).unwrap().to_f32().unwrap();
+        assert!((share[0] - 0.6).abs() < 1e-6, "{share:?}");
+        let shorter = [token(1), token(2)].concat();
+        let shorter = Tensor::from_f32("y", vec![1, 2, 3], &shorter).unwrap();
+        assert_eq!(disagreement(&logits, &shorter, Some(0)), Some(0.0), "the same text");
+        assert_eq!(disagreement(&logits, &shorter, None), Some(1.0));
+        let sure = ConfidenceRule { score: Score::LeastToken, ..plain_sequence_rule() };
+        let reader = ClassReader { rule: Some(sure), ..reader };
+        assert!((reader.read(&logits).unwrap().confidence.unwrap() - 0.6).abs() < 1e-6);
     }
 
     #[test]
@@ -240,7 +346,7 @@ mod tests {
     fn the_most_probable_classes_come_first() {
         let reader = |top_k| {
             let labels = vec!["cat".into()];
-            ClassReader { logits: "y".into(), labels, top_k, rule: None }
+            ClassReader { logits: "y".into(), labels, top_k, rule: None, blank: None }
         };
         let logits = Tensor::from_f32("y", vec![2, 3], &[0.0, 3f32.ln(), 0.0, 5.0, 5.0, -9e9]);
         let logits = logits.unwrap();
@@ -264,7 +370,7 @@ mod tests {
         for values in [[f32::NAN, 1.0], [1.0, f32::NAN], infinite, [f32::NEG_INFINITY; 2]] {
             assert_eq!(check(&[1, 2], &values), Err(RunError::NotANumber("y".into())));
         }
-        for shape in [vec![2], vec![1, 2, 1], vec![2, 0]] {
+        for shape in [vec![2], vec![1, 2, 1, 1], vec![2, 0]] {
             let len = usize::try_from(shape.iter().product::<i64>()).unwrap();
             assert!(matches!(check(&shape, &vec![0.0; len]), Err(RunError::Failed(_))));
         }

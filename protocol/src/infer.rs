@@ -117,6 +117,8 @@ pub enum Reason {
     CloudUnreachable,
     /// Deferral was due, but the cloud failed or refused.
     CloudFailed,
+    /// Deferral was due, but the cloud has too much to do, and said when to ask again.
+    CloudBusy,
     /// Deferral was due, but the deadline came first.
     CloudLate,
     /// Deferral was due, but recent deferrals failed and the next trial is not due yet.
@@ -151,6 +153,7 @@ impl Reason {
             Reason::EdgeFailed => "edge_failed",
             Reason::CloudUnreachable => "cloud_unreachable",
             Reason::CloudFailed => "cloud_failed",
+            Reason::CloudBusy => "cloud_busy",
             Reason::CloudLate => "cloud_late",
             Reason::BreakerOpen => "breaker_open",
             Reason::Budget => "budget",
@@ -165,7 +168,7 @@ impl Reason {
     }
 
     /// Every reason, in the order in which they are documented.
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 19] = [
         Reason::Confident,
         Reason::Deferred,
         Reason::Requested,
@@ -174,6 +177,7 @@ impl Reason {
         Reason::EdgeFailed,
         Reason::CloudUnreachable,
         Reason::CloudFailed,
+        Reason::CloudBusy,
         Reason::CloudLate,
         Reason::BreakerOpen,
         Reason::Budget,

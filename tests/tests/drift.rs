@@ -56,6 +56,15 @@ fn too_many_differences_tighten_the_rule_for_good() {
     let calls = status["counters"]["answers"]["edge"].as_u64().unwrap();
     assert!(counted["disagreed"].as_u64().unwrap() <= calls / 100 + 1, "{counted} of {calls}");
 
+    // What the checks took is on no application's account.
+    let usage = world.operator.run(&["usage", "--by", "key"]).unwrap();
+    assert!(usage.contains("background device d-"), "{usage}");
+    let by_model = world.operator.json(&["usage", "--by", "model"]).unwrap();
+    let of = |name: &str| {
+        let line = by_model.as_array().unwrap().iter().find(|line| line["of"] == name);
+        line.unwrap_or_else(|| panic!("{by_model}"))["requests"].as_u64().unwrap()
+    };
+    assert!(of("fashion (background)") >= 1 && of("fashion") >= 1, "{by_model}");
     let listed = || world.operator.run(&["device", "list"]).unwrap();
     agent.wait_until("the operator knows", |_| listed().contains("drift: 1 alarm")).unwrap();
 

@@ -33,6 +33,7 @@ fn two_thousand_devices() {
     let report = World::new(&Terms::fleet(2_000), 1).run().unwrap_or_else(|e| panic!("{e}"));
     println!("{report:#?}");
     assert!(report.requests >= 20_000);
+    assert!(report.asked_again > 0, "so many at once that the cloud says no");
 }
 
 #[test]

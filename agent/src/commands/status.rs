@@ -103,6 +103,7 @@ fn print(report: &StatusReport) {
         "model",
         "active",
         "threshold",
+        "risk",
         "phase",
         "target",
         "runs on",
@@ -143,19 +144,29 @@ fn dependent(model: &ModelStatus) -> Option<(&str, &Batching)> {
     (!batching.invariant).then_some((&model.name, batching))
 }
 
-fn row(model: &ModelStatus) -> [String; 8] {
+fn row(model: &ModelStatus) -> [String; 9] {
     let running = model.running.as_ref();
     let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
     [
         model.name.clone(),
         number(model.active_version),
         model.threshold.map_or("-".into(), |t| format!("{t:.3}")),
+        risk(model),
         model.phase.clone(),
         number(model.target_version),
         running.map_or("-".into(), |r| r.choice.provider.to_string()),
         running.map_or("-".into(), memory),
         model.reason.clone(),
     ]
+}
+
+/// What is promised of its accepted answers.
+fn risk(model: &ModelStatus) -> String {
+    match (model.threshold, model.risk) {
+        (None, _) => "-".to_owned(),
+        (Some(_), None) => "unverified".to_owned(),
+        (Some(_), Some(risk)) => format!("{} %", (risk * 1e6).round() / 1e4),
+    }
 }
 
 /// In memory, or what it would take there.

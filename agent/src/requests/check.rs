@@ -57,9 +57,9 @@ impl Requests {
     /// Whether the cloud's answer differs, 0 to 1; nothing where it cannot be told.
     async fn compare(&self, check: &Check) -> Result<f64, &'static str> {
         let parcel = self.pack(&check.model, &check.request);
-        let mut ask = self.ask_for(&check.request, &parcel, PATIENCE, Duration::ZERO, 1.0);
-        ask.check = true;
         let asked = (&check.request, &parcel);
+        let mut ask = self.ask_for(&check.model, asked, PATIENCE, Duration::ZERO, 1.0);
+        ask.check = true;
         let answer = self.ask_cloud(&check.model, asked, &Trace::default(), ask).await;
         let answer = answer.map_err(|(reason, _)| reason.as_str())?;
         if let (Some(edge), Some(cloud)) = (&check.label, &answer.label) {
@@ -67,7 +67,8 @@ impl Requests {
         }
         let cloud = logits(&check.model, &answer.outputs);
         let both = check.logits.as_ref().zip(cloud);
-        let share = both.and_then(|(edge, cloud)| disagreement(edge, cloud));
+        let blank = check.model.manifest().classes.as_ref().and_then(|classes| classes.blank);
+        let share = both.and_then(|(edge, cloud)| disagreement(edge, cloud, blank));
         share.ok_or("the two answers cannot be compared")
     }
 }

@@ -118,8 +118,9 @@ impl<'a> Journey<'a> {
             (self.requests, self.model, self.request, self.trace);
         Some(Box::pin(async move {
             let parcel = requests.pack(model, request);
-            let ask = requests.ask_for(request, &parcel, remaining, keep, doubt);
-            requests.ask_cloud(model, (request, &parcel), trace, ask).await
+            let asked = (request, &parcel);
+            let ask = requests.ask_for(model, asked, remaining, keep, doubt);
+            requests.ask_cloud(model, asked, trace, ask).await
         }))
     }
 

@@ -82,14 +82,15 @@ impl Requests {
     /// A call for an answer to a request of so many bytes.
     pub(super) fn ask_for(
         &self,
-        request: &InferRequest,
-        parcel: &Parcel,
+        model: &ActiveModel,
+        (request, parcel): (&InferRequest, &Parcel),
         remaining: Duration,
         keep: Duration,
         doubt: f64,
     ) -> Ask {
         Ask {
-            connected: true,
+            connected: self.uplink.can_ask(),
+            busy: model.outlook().is_busy(Instant::now()),
             bytes: parcel.sent_bytes(),
             priority: request.priority,
             doubt,
@@ -119,7 +120,6 @@ impl Requests {
     fn granted(&self, ask: Ask) -> Result<Grant, Reason> {
         let now = Instant::now();
         let link = self.uplink.link();
-        let ask = Ask { connected: self.uplink.can_ask(), ..ask };
         let mut passage = self.passage();
         link.map(|link| passage.link.read(link));
         let grant = passage.ask(&ask, now);
@@ -146,11 +146,13 @@ impl Requests {
         result: Result<CloudAnswer, Problem>,
     ) -> Result<CloudAnswer, (Reason, Problem)> {
         let now = Instant::now();
-        let reason = result.as_ref().err().map(reason_of);
+        let failure = result.as_ref().err();
+        let reason = failure.map(reason_of);
+        let retry_after = failure.and_then(retry_after);
         let mut passage = self.passage();
         // Nobody waits for a check, so that a busy cloud leaves it aside: its end says nothing.
         if !ask.check {
-            let works = result.as_ref().map_or_else(is_the_askers_fault, |_| true);
+            let works = failure.is_none_or(|p| is_the_askers_fault(p) || retry_after.is_some());
             passage.ended(works, now);
         }
         let link = passage.link.state();
@@ -158,6 +160,9 @@ impl Requests {
         // One that is late would have taken longer still.
         if !ask.check && matches!(reason, None | Some(Reason::CloudLate)) {
             model.outlook().cloud.took(ask.bytes, link, took, now);
+        }
+        if let Some(wait) = retry_after.filter(|_| !ask.check) {
+            model.outlook().refused(wait, now);
         }
         match result {
             Ok(answer) => {
@@ -173,8 +178,15 @@ fn reason_of(problem: &Problem) -> Reason {
     match problem.code {
         ProblemCode::DeadlineExceeded => Reason::CloudLate,
         ProblemCode::Unreachable | ProblemCode::GoingAway => Reason::CloudUnreachable,
+        ProblemCode::Overloaded if problem.retry_after_ms > 0 => Reason::CloudBusy,
         _ => Reason::CloudFailed,
     }
+}
+
+/// When a cloud that has too much to do wants to be asked again.
+fn retry_after(problem: &Problem) -> Option<Duration> {
+    let wait = Duration::from_millis(problem.retry_after_ms.into());
+    (problem.code == ProblemCode::Overloaded && !wait.is_zero()).then_some(wait)
 }
 
 fn absent(reason: Reason) -> Problem {
@@ -191,7 +203,31 @@ fn absent(reason: Reason) -> Problem {
         .hint(
             "[offload] calls_per_day and bytes_per_day in agent.toml; higher priorities go first",
         ),
+        Reason::CloudBusy => Problem::new(
+            ProblemCode::Overloaded,
+            "the cloud has too much to do, and is not asked now",
+        )
+        .hint("ask again soon; the operator can give the model more sessions, or add a node"),
         _ => Problem::new(ProblemCode::Unreachable, "the cloud cannot be reached now")
             .hint("outrigger-agent status tells why"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_names_a_time_is_no_failure() {
+        let busy = Problem::new(ProblemCode::Overloaded, "").retry_after_ms(30);
+        let lost = Problem::new(ProblemCode::Overloaded, "");
+        let late = Problem::new(ProblemCode::DeadlineExceeded, "").retry_after_ms(30);
+        for (problem, reason, wait) in [
+            (busy, Reason::CloudBusy, Some(Duration::from_millis(30))),
+            (lost, Reason::CloudFailed, None),
+            (late, Reason::CloudLate, None),
+        ] {
+            assert_eq!((reason_of(&problem), retry_after(&problem)), (reason, wait));
+        }
     }
 }

@@ -54,6 +54,10 @@ pub(crate) struct ModelStatus {
     pub(crate) active_version: Option<u64>,
     pub(crate) active_bundle: Option<String>,
     pub(crate) threshold: Option<f32>,
+    /// The largest share of its accepted answers that is wrong where the cloud's would be right; absent
+    /// where nothing is promised, or no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) risk: Option<f64>,
     pub(crate) target_version: Option<u64>,
     pub(crate) phase: String,
     /// Why the target is not active.

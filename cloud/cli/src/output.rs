@@ -51,6 +51,11 @@ pub(crate) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
 }
 
+/// A share that somebody chose as a percentage, with all its digits.
+pub(crate) fn exact_percent(share: f64) -> String {
+    format!("{} %", (share * 1e6).round() / 1e4)
+}
+
 /// Unix seconds now.
 pub(crate) fn now_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -82,6 +87,7 @@ mod tests {
             ["just now", "just now", "1 min ago", "2 h ago", "10 days ago"]
         );
         assert_eq!([percent(None), percent(Some(0.1234))], ["-", "12.3 %"]);
+        assert_eq!([0.005, 0.01, 0.1].map(exact_percent), ["0.5 %", "1 %", "10 %"]);
         assert_eq!(short("0123456789abcdef"), "0123456789ab");
     }
 }

@@ -9,6 +9,7 @@ fn ended(outcome: Outcome) -> Ended {
     let identity = Identity { tenant: TenantName::default(), caller: "key k1".into() };
     Ended {
         identity,
+        background: false,
         model: Some("shoes".parse().unwrap()),
         version: Version::new(7),
         outcome,

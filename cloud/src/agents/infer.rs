@@ -89,6 +89,7 @@ async fn admit(session: &Session, open: wire::InferOpen) -> Result<Admitted, Pro
         bytes: pending.held_bytes(),
         priority: pending.priority(),
         remaining: Duration::from_millis(pending.deadline_ms().into()),
+        background: pending.background,
     };
     let (model, version) = (pending.model(), Some(pending.version()));
     let origin = Origin { via: Via::Agent, parent: pending.trace.clone() };

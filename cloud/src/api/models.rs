@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use fleet::access::Permission;
 use protocol::id::Variant;
-use protocol::manifest::{InvalidSignature, Manifest, SignedManifest};
+use protocol::manifest::{Bound, InvalidSignature, Manifest, SignedManifest};
 use protocol::residency::Standing;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -47,6 +47,7 @@ fn describe(
 ) -> Result<Value, protocol::manifest::InvalidManifest> {
     let manifest = Manifest::from_json(record.signed.manifest.as_bytes())?;
     let calibration = manifest.calibration.as_ref();
+    let bound = calibration.and_then(|calibration| calibration.bound.as_ref());
     let on_demand = (record.variant == Variant::Cloud).then_some(Standing::OnDemand.as_str());
     Ok(json!({
         "model": record.model,
@@ -57,6 +58,8 @@ fn describe(
         "signer": record.signed.key_id,
         "threshold": calibration.map(|c| c.threshold),
         "deferral_rate": calibration.map(|c| c.deferral_rate),
+        "risk": bound.map(|bound| bound.risk),
+        "disagreement": bound.and_then(Bound::disagreement),
         "pushed_at_s": record.pushed_at_s,
         "memory": residence.map(|residence| residence.standing).or(on_demand),
         "memory_bytes": residence.and_then(|residence| residence.memory_bytes),

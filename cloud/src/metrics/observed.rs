@@ -95,6 +95,8 @@ pub struct Observed {
     models: RwLock<BTreeMap<ModelName, Arc<OfModel>>>,
     /// Requests for models that are not known here.
     unknown: OfModel,
+    /// Those that nobody waited for.
+    background: OfModel,
     /// In the order of [`Transport::ALL`].
     refusals: [Histogram; 2],
 }
@@ -103,6 +105,7 @@ impl Observed {
     /// A request ended.
     pub fn record(&self, ended: &Ended) {
         match &ended.model {
+            _ if ended.background => self.background.record(ended),
             Some(model) => self.of(model).record(ended),
             None => self.unknown.record(ended),
         }
@@ -131,6 +134,10 @@ impl Observed {
         for (model, of) in models.iter() {
             of.results(&mut family, model.as_str());
         }
+        let help = "Checks of what devices have answered themselves, which nobody waits for.";
+        let mut family =
+            out.family("outrigger_cloud_background_requests_total", help, Kind::Counter);
+        self.background.results(&mut family, "");
         for (part, (name, help)) in PARTS.iter().enumerate() {
             let mut family = out.family(name, help, Kind::Histogram);
             for (model, of) in models.iter() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::access::Identity;
 use crate::state::Cloud;
-use crate::store::usage::Usage;
+use crate::store::usage::{BACKGROUND, Usage};
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +37,10 @@ impl Outcome {
 /// What became of a request.
 #[derive(Debug, Clone)]
 pub struct Ended {
-    /// Who asked.
+    /// Who asked; in the background it is a caller of its own, `background device ID`.
     pub identity: Identity,
+    /// Nobody waited for the answer.
+    pub background: bool,
     /// What was asked; `None` for a model that is not known here.
     pub model: Option<ModelName>,
     /// Which version answered.
@@ -79,6 +81,7 @@ impl Charge {
     ) -> Self {
         let so_far = Ended {
             identity: identity.clone(),
+            background: false,
             model,
             version: None,
             outcome: Outcome::Cancelled,
@@ -91,6 +94,13 @@ impl Charge {
             took: Duration::ZERO,
         };
         Self { cloud: cloud.clone(), opened: Instant::now(), so_far, trace }
+    }
+
+    /// Nobody waits for the answer: it is nothing that the device's applications asked for.
+    pub(super) fn count_apart(&mut self) {
+        let ended = &mut self.so_far;
+        ended.background = true;
+        ended.identity.caller = format!("{BACKGROUND}{}", ended.identity.caller).into();
     }
 
     /// Who asks.

@@ -78,6 +78,8 @@ pub struct Standing {
     pub weight: u32,
     /// How urgent it is.
     pub priority: u8,
+    /// Nobody waits for the answer.
+    pub background: bool,
     /// When the answer is of no use any more.
     pub deadline: Instant,
 }
@@ -251,7 +253,8 @@ impl Lane {
     ) -> Result<RequestId, NotTaken> {
         let now = Instant::now();
         let mut book = self.book();
-        let id = book.enter(Ticket { question, since: now, end }, standing, now)?;
+        let ticket = Ticket { question, since: now, background: standing.background, end };
+        let id = book.enter(ticket, standing, now)?;
         let drive = book.begins_drive(now);
         let earlier = !drive && book.wakes_earlier();
         drop(book);

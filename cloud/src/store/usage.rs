@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use super::{Store, StoreError, to_sql, unsigned};
 
+/// Before the caller, where nobody waited for the answers: checks of what a device has answered itself.
+pub const BACKGROUND: &str = "background ";
+
 /// What one sum is of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UsageOf {
@@ -14,7 +17,7 @@ pub struct UsageOf {
     pub hour_s: i64,
     /// The tenant.
     pub tenant: String,
-    /// `key ID` or `device ID`.
+    /// `key ID` or `device ID`; [`BACKGROUND`] before it for what nobody waited for.
     pub caller: String,
     /// The model; empty for one that is not known here.
     pub model: String,
@@ -85,22 +88,26 @@ impl Store {
         })
     }
 
-    /// Sums of the hours that begin in `from_s..to_s`, the busiest first.
+    /// Sums of the hours that begin in `from_s..to_s`, the busiest first. What nobody waited for has
+    /// lines of its own.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn usage(&self, from_s: i64, to_s: i64, by: UsageBy) -> Result<Vec<UsageLine>, StoreError> {
+        let of = |column| {
+            format!("iif(caller LIKE '{BACKGROUND}%', {column} || ' (background)', {column})")
+        };
         let column = match by {
-            UsageBy::Tenant => "tenant",
-            UsageBy::Caller => "caller",
-            UsageBy::Model => "model",
+            UsageBy::Tenant => of("tenant"),
+            UsageBy::Caller => "caller".to_owned(),
+            UsageBy::Model => of("model"),
         };
         let sql = format!(
             "SELECT {column} AS of, sum(requests) AS requests, sum(refused) AS refused,
                     sum(compute_us) AS compute_us, sum(bytes_in) AS bytes_in,
                     sum(bytes_out) AS bytes_out
              FROM usage WHERE hour_s >= ? AND hour_s < ?
-             GROUP BY {column} ORDER BY requests DESC, {column} LIMIT 10000"
+             GROUP BY of ORDER BY requests DESC, of LIMIT 10000"
         );
         self.read(|connection| {
             let mut statement = connection.prepare_cached(&sql)?;

@@ -265,6 +265,7 @@ pub(crate) fn bundle(version: u64, variant: Variant, model: &str) -> Bundle {
             logits: "logits".into(),
             labels: Some("labels.json".into()),
             top_k: None,
+            blank: None,
         }),
         calibration: None,
         thrift: None,

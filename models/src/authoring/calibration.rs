@@ -3,6 +3,7 @@
 //! `outrigger model calibrate` keeps its record beside `model.toml`, with the hashes of the ONNX files
 //! that it was measured with; a bundle of other files must not carry it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -17,8 +18,8 @@ use super::{Author, BuildError, Model, RECIPE_FILE, io_error};
 use crate::backend::Backend;
 use crate::bundle::file_ref;
 use crate::calibrate::empirical::{Item, choose};
-use crate::calibrate::{Example, Options, calibrate};
-use crate::confidence::{largest, rows};
+use crate::calibrate::{Example, Options, Sequence, calibrate};
+use crate::confidence::{Said, said};
 use crate::error::RunError;
 use crate::runner::Call;
 
@@ -88,33 +89,41 @@ impl Author {
         let mut edge = self.load((Variant::Edge, version), backend)?;
         let mut cloud = self.load((Variant::Cloud, version), backend)?;
         let mut examples = Vec::with_capacity(data.len());
+        let mut numbers = Numbers::default();
         for item in 0..data.len() {
             let inputs = data.item(item)?;
             let run = |source| BuildError::Run { item, source };
-            let logits = self.logits(&mut edge, &inputs)?.map_err(run)?;
-            let said = self.logits(&mut cloud, &inputs)?.map_err(run)?;
-            let cloud = largest(&said).map_or(0, |(class, _)| class);
+            let edge = self.ask(&mut edge, &inputs)?.map_err(run)?;
+            let cloud = numbers.of(&self.ask(&mut cloud, &inputs)?.map_err(run)?);
+            if edge.is_sequence && data.labels().is_some() {
+                return Err(BuildError::LabelledSequences);
+            }
+            let spells = numbers.of(&edge);
+            let sequence = edge.is_sequence.then_some(Sequence { classes: edge.classes, spells });
             let truth = data.labels().map_or(cloud, |labels| labels[item]);
-            examples.push(Example { logits, truth, cloud });
+            examples.push(Example { logits: edge.logits, sequence, truth, cloud });
             progress(item + 1);
         }
         let truth = if data.labels().is_some() { Truth::Labels } else { Truth::Cloud };
         Ok((examples, truth))
     }
 
-    /// The logits of one item, asked alone: batching may change the numbers.
-    fn logits(
+    /// What a variant says to one item, asked alone: batching may change the numbers.
+    fn ask(
         &self,
         model: &mut Model,
         inputs: &[Tensor],
-    ) -> Result<Result<Vec<f64>, RunError>, BuildError> {
+    ) -> Result<Result<Said, RunError>, BuildError> {
         let classes = self.recipe.classes.as_ref().ok_or(BuildError::NoClasses)?;
         let outputs = std::slice::from_ref(&classes.logits);
         let mut ask = || {
             let reply = model.runner.answer(Call { inputs, outputs, ..Call::default() })?;
-            let rows = reply.outputs.first().map_or(Ok(Vec::new()), rows)?;
+            let items = match reply.outputs.first() {
+                Some(logits) => said(logits, classes.blank)?,
+                None => Vec::new(),
+            };
             let none = || RunError::Failed(format!("{:?} is empty", classes.logits));
-            rows.into_iter().next().ok_or_else(none)
+            items.into_iter().next().ok_or_else(none)
         };
         Ok(ask())
     }
@@ -155,6 +164,20 @@ impl Author {
         let onnx = self.recipe.variants.onnx(variant).ok_or(BuildError::NoVariant(variant))?;
         let path = self.folder.join(onnx);
         Ok(file_ref(&path).map_err(io_error(&path))?.sha256)
+    }
+}
+
+/// A number for each answer: the class, or for what is spelled the next one that is free.
+#[derive(Debug, Default)]
+struct Numbers(BTreeMap<Vec<usize>, usize>);
+
+impl Numbers {
+    fn of(&mut self, said: &Said) -> usize {
+        if !said.is_sequence {
+            return said.answer.first().copied().unwrap_or(0);
+        }
+        let next = self.0.len();
+        *self.0.entry(said.answer.clone()).or_insert(next)
     }
 }
 

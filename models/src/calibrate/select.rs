@@ -4,43 +4,71 @@ use protocol::manifest::{ConfidenceRule, Score};
 
 use super::fit::{self, Logistic};
 use super::{Example, plain};
-use crate::confidence::score;
+use crate::confidence::score_of;
 
+/// The score that is taken where none is chosen, at a temperature of 1: on the tasks of `cargo xtask
+/// bench cascade` no other defers clearly less.
+const STANDARD: Score = Score::ProbabilityMargin;
+/// The same for sequences.
+const STANDARD_OF_SEQUENCES: Score = Score::MeanToken;
 /// Items of one most probable class from which on it may have a temperature of its own.
 const CLASS_ITEMS: usize = 100;
-/// How many standard errors another score must be better than the plain softmax.
+/// How many standard errors another score must be better than the standard.
 const CLEARLY: f64 = 2.0;
 
 /// The rule. What is fitted to choose comes from `fitted`, the choice from `selection`; then all is
-/// fitted anew to both.
+/// fitted anew to both. Without a selection nothing is chosen.
 pub(super) fn rule(fitted: &[&Example], selection: &[&Example]) -> ConfidenceRule {
+    let standard = standard(fitted);
+    if selection.is_empty() {
+        return mapped(standard, vec![1.0], fitted);
+    }
     let by_class = temperatures_by_class(fitted)
         .is_some_and(|each| loss(&each, selection) < loss(&one_temperature(fitted), selection));
     let fit = |examples: &[&Example]| match temperatures_by_class(examples) {
         Some(each) if by_class => each,
         _ => one_temperature(examples),
     };
-    let chosen = choose(&fit(fitted), fitted, selection);
     let both = [fitted, selection].concat();
-    let temperatures = fit(&both);
-    let refitted = map(chosen, &temperatures, &both);
-    match refitted.slope > 0.0 {
-        true => refitted,
-        false => ConfidenceRule { temperatures, ..plain(chosen) },
+    match choose(&fit(fitted), fitted, selection) {
+        Some(chosen) => mapped(chosen, fit(&both), &both),
+        None => mapped(standard, vec![1.0], &both),
     }
 }
 
-/// The plain softmax, unless another score is clearly better.
-fn choose(temperatures: &[f32], fitted: &[&Example], selection: &[&Example]) -> Score {
+fn are_sequences(examples: &[&Example]) -> bool {
+    examples.first().is_some_and(|e| e.sequence.is_some())
+}
+
+fn standard(examples: &[&Example]) -> Score {
+    if are_sequences(examples) { STANDARD_OF_SEQUENCES } else { STANDARD }
+}
+
+/// A score with its map; with none where that would turn it round.
+fn mapped(score: Score, temperatures: Vec<f32>, examples: &[&Example]) -> ConfidenceRule {
+    let mapped = map(score, &temperatures, examples);
+    match mapped.slope > 0.0 {
+        true => mapped,
+        false => ConfidenceRule { temperatures, ..plain(score) },
+    }
+}
+
+/// The best score at fitted temperatures, if it is clearly better than the standard.
+fn choose(temperatures: &[f32], fitted: &[&Example], selection: &[&Example]) -> Option<Score> {
     let errors: Vec<bool> = selection.iter().map(|e| e.is_error()).collect();
-    let read =
-        |score| -> Vec<f64> { selection.iter().map(|e| raw(score, temperatures, e)).collect() };
-    let standard = read(Score::MaxSoftmax);
+    let read = |score, temperatures: &[f32]| -> Vec<f64> {
+        selection.iter().map(|e| raw(score, temperatures, e)).collect()
+    };
+    let scores = match are_sequences(fitted) {
+        true => &Score::OF_SEQUENCES[..],
+        false => &Score::OF_ITEMS[..],
+    };
+    let standard = read(standard(fitted), &[1.0]);
     let usable = |score: &Score| map(*score, temperatures, fitted).slope > 0.0;
-    let others = Score::OF_ITEMS.into_iter().skip(1).filter(usable);
-    let gains = others.map(|score| (gain(&standard, &read(score), &errors), score));
-    let best = gains.max_by(|(a, _), (b, _)| a.total_cmp(b));
-    best.filter(|(gain, _)| *gain > CLEARLY).map_or(Score::MaxSoftmax, |(_, score)| score)
+    let usable = scores.iter().copied().filter(usable);
+    let gains = usable.map(|score| (gain(&standard, &read(score, temperatures), &errors), score));
+    let best = gains.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    (best.0 > CLEARLY).then_some(best.1)
 }
 
 #[allow(clippy::cast_possible_truncation)] // a temperature
@@ -48,13 +76,15 @@ fn temperature(examples: &[&Example]) -> f32 {
     fit::temperature(examples.iter().map(|e| (e.logits.as_slice(), e.truth))) as f32
 }
 
+/// Of a sequence no token's true class is known, so that nothing can be fitted.
 fn one_temperature(examples: &[&Example]) -> Vec<f32> {
-    vec![temperature(examples)]
+    if are_sequences(examples) { vec![1.0] } else { vec![temperature(examples)] }
 }
 
 /// One for each most probable class, if there are enough items of each.
 fn temperatures_by_class(examples: &[&Example]) -> Option<Vec<f32>> {
-    let classes = examples.first().map_or(0, |e| e.logits.len());
+    let first = examples.first().filter(|e| e.sequence.is_none());
+    let classes = first.map_or(0, |e| e.logits.len());
     let of_class = |class| {
         let own: Vec<&Example> = examples.iter().filter(|e| e.edge() == class).copied().collect();
         (own.len() >= CLASS_ITEMS).then(|| temperature(&own))
@@ -73,7 +103,8 @@ fn loss(temperatures: &[f32], examples: &[&Example]) -> f64 {
 
 fn raw(kind: Score, temperatures: &[f32], example: &Example) -> f64 {
     let own = temperatures.get(example.edge()).or(temperatures.first()).copied().unwrap_or(1.0);
-    score(kind, &example.logits, f64::from(own)).unwrap_or(f64::NEG_INFINITY)
+    let score = score_of(kind, &example.logits, example.classes(), f64::from(own));
+    score.unwrap_or(f64::NEG_INFINITY)
 }
 
 /// A score with its map to the probability that the edge is right.

@@ -2,15 +2,17 @@
 //!
 //! From the strictest on: that of the known items' confidences at which the test is as good as sure to
 //! succeed, by a smooth estimate of the errors. A stricter one would only be one more test that can
-//! fail by bad luck. Between two known confidences a few steps, because deferral is lost between steps;
-//! at the end, everything is accepted.
+//! fail by bad luck. From there in small equal steps of the log-odds, because deferral is lost between
+//! steps; at the end, everything is accepted.
 
 use super::binomial::{fewest_without_error, lower_tail};
 use super::fit::Logistic;
 use super::learn_then_test::Outcomes;
 
-/// Steps between two known confidences, in log-odds.
-const STEPS: u8 = 4;
+/// From one threshold to the next, in log-odds.
+const STEP: f64 = 0.005;
+/// Below these log-odds (a confidence of a thousandth) only everything is left to accept.
+const LEAST: f64 = -7.0;
 /// How much less likely to succeed than the best start a stricter one may be.
 const SLACK: f64 = 0.002;
 /// How many times the estimated errors there may be, and how many more among the known: the estimate is
@@ -19,18 +21,11 @@ const DOUBT: (f64, f64) = (2.0, 0.5);
 
 /// Thresholds for a test on `items` others, strictest first.
 pub(super) fn thresholds(known: &Outcomes, items: usize, wanted: (f64, f64)) -> Vec<f32> {
-    let start = start(known, items, wanted);
-    let confidences: Vec<f32> = known.items().iter().take(start + 1).map(|(c, _)| *c).collect();
-    let mut thresholds = Vec::new();
-    for pair in confidences.windows(2).rev() {
-        let (low, high) = (log_odds(pair[0]), log_odds(pair[1]));
-        let between = (0..STEPS).map(|i| {
-            let share = f64::from(i) / f64::from(STEPS);
-            from_log_odds(high + (low - high) * share).clamp(pair[0], pair[1])
-        });
-        thresholds.extend(between);
-    }
-    thresholds.extend(confidences.first());
+    let Some((start, _)) = known.items().get(start(known, items, wanted)) else { return vec![0.0] };
+    let first = log_odds(*start);
+    let steps = (0u16..).map(|step| first - f64::from(step) * STEP);
+    let mut thresholds = vec![*start];
+    thresholds.extend(steps.skip(1).take_while(|x| *x > LEAST).map(from_log_odds));
     thresholds.push(0.0);
     thresholds.dedup();
     thresholds

@@ -1,4 +1,5 @@
 use super::*;
+use crate::confidence::confidence;
 
 /// Two classes; the edge's margin is drawn, and it is right as often as the margin says (at another
 /// temperature); the cloud is right nine times of ten.
@@ -12,7 +13,7 @@ fn examples(count: usize, seed: u64) -> Vec<Example> {
         let cloud = if random.share() < 0.9 { truth } else { 1 - truth };
         let mut logits = vec![0.0, 0.0];
         logits[edge] = 2.0 * margin; // twice as sure as it may be
-        Example { logits, truth, cloud }
+        Example { logits, sequence: None, truth, cloud }
     };
     (0..count).map(example).collect()
 }
@@ -30,7 +31,7 @@ fn the_record_says_what_was_measured() {
     let data = examples(4000, 1);
     let calibration = run(&data, &options(0.05)).unwrap();
     let bound = calibration.bound.as_ref().unwrap();
-    assert_eq!((bound.items.fit, bound.items.selection, bound.items.bound), (100, 100, 3800));
+    assert_eq!((bound.items.fit, bound.items.selection, bound.items.bound), (200, 0, 3800));
     assert_eq!((bound.risk, bound.confidence, bound.truth), (0.05, 0.95, Truth::Labels));
     let share = bound.items.accepted as f64 / bound.items.bound as f64;
     assert!((calibration.deferral_rate - (1.0 - share)).abs() < 1e-12);
@@ -43,6 +44,59 @@ fn the_record_says_what_was_measured() {
     assert!(reliability.ece_after < reliability.ece_before, "{reliability:?}");
     assert_eq!(reliability.bins.iter().map(|bin| bin.items).sum::<u64>(), 3800);
     assert_eq!(run(&data, &options(0.05)), Ok(calibration), "the same data, the same rule");
+}
+
+#[test]
+fn what_differs_is_bounded_beside_what_is_wrong() {
+    let data = examples(4000, 1);
+    let calibration = run(&data, &options(0.05)).unwrap();
+    let bound = calibration.bound.unwrap();
+    let rule = calibration.rule.unwrap();
+    let accepted = data.iter().filter(|e| e.confidence(&rule) >= calibration.threshold);
+    let differing: Vec<bool> = accepted.map(|e| e.edge() != e.cloud).collect();
+    let share = differing.iter().filter(|d| **d).count() as f64 / differing.len() as f64;
+    let differs = bound.disagreement().unwrap();
+    assert!(share > 0.1 && differs > share && differs < share + 0.04, "{share} {differs}");
+    let by_cloud = Options { truth: Truth::Cloud, ..options(0.05) };
+    let own: Vec<Example> = data.into_iter().map(|e| Example { truth: e.cloud, ..e }).collect();
+    let bound = run(&own, &Options { risk: 0.2, ..by_cloud }).unwrap().bound.unwrap();
+    assert_eq!(bound.disagreement(), Some(0.2));
+}
+
+/// Sequences of four tokens, each right as often as its margin says; all that is known of them is what the
+/// cloud spells, so that an error is a difference.
+#[test]
+fn what_a_recogniser_spells_is_accepted_by_how_sure_its_tokens_are() {
+    let mut random = Random::new(9);
+    let mut sequence = |_: usize| {
+        let (mut logits, mut all_right) = (Vec::new(), true);
+        for _ in 0..4 {
+            let margin = 8.0 * random.share();
+            all_right &= random.share() < 1.0 / (1.0 + (-margin).exp());
+            logits.extend([margin, 0.0]);
+        }
+        let answer = random.below(50);
+        let truth = if all_right { answer } else { answer + 1 };
+        let sequence = Some(Sequence { classes: 2, spells: answer });
+        Example { logits, sequence, truth, cloud: truth }
+    };
+    let data: Vec<Example> = (0..9000).map(&mut sequence).collect();
+    let found = run(&data, &Options { truth: Truth::Cloud, ..options(0.05) }).unwrap();
+    let rule = found.rule.as_ref().unwrap();
+    assert!(Score::OF_SEQUENCES.contains(&rule.score), "{rule:?}");
+    assert!(found.deferral_rate < 0.8, "{found:?}");
+    let fresh: Vec<Example> = (0..9000).map(&mut sequence).collect();
+    let accepted = fresh.iter().filter(|e| e.confidence(rule) >= found.threshold);
+    let wrong: Vec<bool> = accepted.map(Example::is_error).collect();
+    let share = wrong.iter().filter(|wrong| **wrong).count() as f64 / wrong.len() as f64;
+    assert!(share < 0.06, "{share} of {}", wrong.len());
+}
+
+#[test]
+fn with_enough_examples_the_score_is_chosen_by_those_that_do_nothing_else() {
+    let calibration = run(&examples(8000, 1), &options(0.05)).unwrap();
+    let items = calibration.bound.unwrap().items;
+    assert_eq!((items.fit, items.selection, items.bound), (200, 200, 7600));
 }
 
 /// The true risk of the law behind `examples` from a margin on: the mean of `0.9 / (1 + exp(m))`.

@@ -10,12 +10,30 @@ use protocol::manifest::{ConfidenceRule, Score};
 use super::largest;
 
 /// The calibrated confidence of one item, 0 to 1; `None` where the logits have no softmax.
-#[allow(clippy::cast_possible_truncation)] // thresholds are f32 too
 pub fn confidence(rule: &ConfidenceRule, logits: &[f64]) -> Option<f32> {
+    confidence_of(rule, logits, logits.len())
+}
+
+/// The same of an item, or of a sequence of tokens that have so many classes each.
+#[allow(clippy::cast_possible_truncation)] // thresholds are f32 too
+pub fn confidence_of(rule: &ConfidenceRule, logits: &[f64], classes: usize) -> Option<f32> {
     let (class, _) = largest(logits)?;
     let temperature = temperature(&rule.temperatures, class);
-    let score = score(rule.score, logits, temperature)?;
+    let score = score_of(rule.score, logits, classes, temperature)?;
     Some(logistic(rule.slope * score + rule.offset) as f32)
+}
+
+/// A score of one item, or of a sequence of tokens that have so many classes each.
+pub(crate) fn score_of(
+    kind: Score,
+    logits: &[f64],
+    classes: usize,
+    temperature: f64,
+) -> Option<f64> {
+    match Score::OF_SEQUENCES.contains(&kind) {
+        true => sequence_score(kind, logits.chunks(classes.max(1)), temperature),
+        false => score(kind, logits, temperature),
+    }
 }
 
 /// `1 / (1 + exp(-x))`, for infinite `x` too.

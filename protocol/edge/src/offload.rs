@@ -15,8 +15,8 @@
 //!    the queue, the payload and the link as they are now.
 //! 2. **Whether the edge answer is accepted** ([`Profile::accepts`]): by its score, against the
 //!    threshold of the bundle, or the higher one that an alarm has set ([`crate::audit`]).
-//! 3. **Whether the cloud is asked now** ([`Passage::ask`]): connection, time that is left, the day's
-//!    budgets, breaker. As the budget runs low, the answers that are least in doubt stay on the
+//! 3. **Whether the cloud is asked now** ([`Passage::ask`]): connection, whether it said that it is
+//!    busy, time that is left, the day's budgets, breaker. As the budget runs low, the answers that are least in doubt stay on the
 //!    device first (`edge-degraded`, reason `budget`), and no request is hedged.
 //!
 //! Between them stands the state machine of [`Request`]: the agent carries out each [`Action`] and

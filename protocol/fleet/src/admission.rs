@@ -14,6 +14,10 @@
 //!    line.
 //! 5. Will the answer be in time, by the measured backlog and run time?
 //!
+//! What nobody waits for ([`Ask::background`]) is another matter: one at a time for each model, while
+//! fewer requests are in flight than there are sessions, and half of the memory is free. It takes no
+//! place, no rate and no share from anybody, and `batch` runs it after all others.
+//!
 //! Priority and deadline are clamped to what the identity may ask for. A refusal names its reason,
 //! a hint, and `retry_after`: the time that the backlog takes, stretched by the share of requests
 //! that is refused, and spread over twice that by the entropy given, so that those refused
@@ -36,7 +40,8 @@
 //!
 //! // A header has arrived, from an identity that its certificate or key proves.
 //! let identity = Identity { tenant: "acme", caller: "d-53c65b3f", terms: Terms::default() };
-//! let ask = Ask { model: ModelSlot(0), items: 1, bytes: 3136, priority: 9, remaining: None };
+//! let ask = Ask { model: ModelSlot(0), items: 1, bytes: 3136, priority: 9, remaining: None,
+//!     background: false };
 //! let permit = gate.admit(&identity, &ask, now, 0x5eed)?; // or a Problem::from(refused)
 //! assert_eq!(permit.priority(), 0, "clamped to the terms");
 //!
@@ -151,14 +156,16 @@ pub struct Ask {
     pub priority: u8,
     /// Time until its answer is of no use; the policy's default when absent.
     pub remaining: Option<Duration>,
+    /// Nobody waits for the answer.
+    pub background: bool,
 }
 
 /// A place that was given. It must go back by [`Gate::release`], however the request ends.
 #[derive(Debug)]
 #[must_use = "a permit that is not released holds its place for ever"]
 pub struct Permit {
-    tenant: Arc<str>,
-    caller: Arc<str>,
+    /// Tenant and caller, where it counts for them.
+    who: Option<(Arc<str>, Arc<str>)>,
     model: ModelSlot,
     bytes: u64,
     claim: Claim,
@@ -184,6 +191,11 @@ impl Permit {
     /// Time to the deadline, from the moment of admission, clamped.
     pub fn remaining(&self) -> Duration {
         self.claim.remaining
+    }
+
+    /// Whether nobody waits for the answer.
+    pub fn is_background(&self) -> bool {
+        self.claim.background
     }
 }
 
@@ -249,7 +261,11 @@ impl Gate {
         now: Instant,
         entropy: u64,
     ) -> Result<Permit, Refused> {
-        self.check_identity(identity, now)
+        let identified = match ask.background {
+            true => Ok(()),
+            false => self.check_identity(identity, now),
+        };
+        identified
             .and_then(|()| self.check_bytes(ask))
             .and_then(|()| self.check_model(identity, ask))
             .map(|claim| self.enter(identity, ask, claim, now))
@@ -293,6 +309,7 @@ impl Gate {
                 .remaining
                 .unwrap_or(self.policy.default_deadline)
                 .min(terms.deadline_max),
+            background: ask.background,
         }
     }
 
@@ -301,10 +318,12 @@ impl Gate {
     #[allow(clippy::needless_pass_by_value)]
     pub fn release(&mut self, permit: Permit, now: Instant) {
         self.bytes = self.bytes.saturating_sub(permit.bytes);
-        self.tenants.leave(&permit.tenant, now);
-        self.callers.leave(&permit.caller, now);
+        if let Some((tenant, caller)) = &permit.who {
+            self.tenants.leave(tenant, now);
+            self.callers.leave(caller, now);
+        }
         if let Some(line) = self.lines.get_mut(&permit.model) {
-            line.leave(permit.claim.flow, permit.claim.items, permit.claim.priority);
+            line.leave(&permit.claim);
         }
     }
 
@@ -341,7 +360,8 @@ impl Gate {
     }
 
     fn check_bytes(&self, ask: &Ask) -> Result<(), Refusing> {
-        if self.bytes.saturating_add(ask.bytes) <= self.policy.tensor_bytes {
+        let part = if ask.background { 2 } else { 1 };
+        if self.bytes.saturating_add(ask.bytes) <= self.policy.tensor_bytes / part {
             return Ok(());
         }
         let wait = self.lines.get(&ask.model).map_or(RETRY_MIN, Line::retry_after);
@@ -362,16 +382,19 @@ impl Gate {
         mut claim: Claim,
         now: Instant,
     ) -> Permit {
-        let caller = self.callers.enter(identity.caller, identity.terms.caller, now);
-        let tenant = self.tenants.enter(identity.tenant, identity.terms.tenant, now);
-        claim.flow = self.tenants.number_of(&tenant);
+        let Identity { tenant, caller, terms } = *identity;
+        let who = (!ask.background).then(|| {
+            let caller = self.callers.enter(caller, terms.caller, now);
+            (self.tenants.enter(tenant, terms.tenant, now), caller)
+        });
+        claim.flow = self.tenants.number_of(tenant);
         if let Some(line) = self.lines.get_mut(&ask.model) {
             line.enter(&claim);
         }
         self.bytes += ask.bytes;
         self.counts.admitted += 1;
-        let (model, bytes, terms) = (ask.model, ask.bytes, identity.terms);
-        Permit { tenant, caller, model, bytes, claim, terms }
+        let (model, bytes) = (ask.model, ask.bytes);
+        Permit { who, model, bytes, claim, terms }
     }
 }
 

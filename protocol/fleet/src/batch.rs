@@ -10,6 +10,10 @@
 //! queueing); inside a tenant the earliest deadline is first, except that no request is overtaken
 //! by one that came more than [`Policy::patience`] after it. So nothing starves.
 //!
+//! What nobody waits for ([`Request::background`]) comes after all of that, may starve, runs alone,
+//! and begins only where another session stays idle for whoever comes next; if there is only one, when
+//! that has nothing to do.
+//!
 //! **Deadlines.** How long a run takes is learnt ([`Curve`]). A batch takes in a request only if
 //! the run is expected to end before the deadline of every member; a request that could not make
 //! its deadline even alone is dropped before it costs anything, and as early as that is known.
@@ -49,6 +53,7 @@
 //!         items: 1,
 //!         shape: ShapeKey(0),
 //!         priority: 0,
+//!         background: false,
 //!         deadline: now + Duration::from_secs(1),
 //!         arrived: now,
 //!     };

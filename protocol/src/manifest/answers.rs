@@ -68,7 +68,7 @@ pub enum PostStep {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Classes {
-    /// The output `[n, classes]` that holds the logits.
+    /// The output that holds the logits: `[n, classes]`, or a recogniser's `[n, tokens, classes]`.
     pub logits: String,
     /// The file with the labels, a JSON array in class order. Without it, classes are labelled with
     /// their numbers.
@@ -78,4 +78,8 @@ pub struct Classes {
     /// more than there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
+    /// Of a recogniser: the class that stands for no token, as in models that were trained with CTC;
+    /// repeated classes are one token then. Without it each token counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blank: Option<u32>,
 }

@@ -101,6 +101,10 @@ pub struct Bound {
     /// absent, those accept nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict_threshold: Option<f32>,
+    /// With the same probability, at most this share of the accepted answers differs from the cloud's;
+    /// older records do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disagreement: Option<f64>,
     /// Which items did what.
     pub items: SplitCounts,
     /// Decides which item is in which split, and the test's coin.
@@ -199,11 +203,24 @@ impl Calibration {
         if self.rule.as_ref().is_some_and(|rule| !rule.is_possible()) {
             return refuse("temperatures and slope must be finite and above 0, the offset finite");
         }
-        let open = |x: f64| x > 0.0 && x < 1.0;
-        if self.bound.as_ref().is_some_and(|b| !open(b.risk) || !open(b.confidence)) {
-            return refuse("risk and confidence of a bound must lie between 0 and 1");
+        if self.bound.as_ref().is_some_and(|bound| !bound.is_possible()) {
+            return refuse("risk, confidence and disagreement of a bound must lie between 0 and 1");
         }
         Ok(())
+    }
+}
+
+impl Bound {
+    /// The share of accepted answers that differs from the cloud's, at most.
+    pub fn disagreement(&self) -> Option<f64> {
+        let by_cloud = (self.truth == Truth::Cloud).then_some(self.risk);
+        self.disagreement.or(by_cloud)
+    }
+
+    fn is_possible(&self) -> bool {
+        let open = |x: f64| x > 0.0 && x < 1.0;
+        let differ = self.disagreement.is_none_or(|share| share > 0.0 && share <= 1.0);
+        open(self.risk) && open(self.confidence) && differ
     }
 }
 
@@ -235,6 +252,7 @@ mod tests {
                 confidence: 0.95,
                 truth: Truth::Labels,
                 strict_threshold: Some(0.95),
+                disagreement: Some(0.03),
                 items,
                 seed: 7,
             }),
@@ -266,13 +284,24 @@ mod tests {
     }
 
     #[test]
+    fn answers_differ_no_more_often_than_was_measured_or_than_the_risk_where_the_cloud_judged() {
+        let mut bound = bounded().bound.unwrap();
+        assert_eq!(bound.disagreement(), Some(0.03));
+        bound.disagreement = None;
+        assert_eq!(bound.disagreement(), None, "labels say nothing of it");
+        bound.truth = Truth::Cloud;
+        assert_eq!(bound.disagreement(), Some(0.01));
+    }
+
+    #[test]
     fn impossible_numbers_are_refused() {
         assert_eq!(bounded().check(), Ok(()));
-        let spoilt: [fn(&mut Calibration); 8] = [
+        let spoilt: [fn(&mut Calibration); 9] = [
             |c| c.threshold = f32::NAN,
             |c| c.bound.as_mut().unwrap().strict_threshold = Some(0.5),
             |c| c.bound.as_mut().unwrap().risk = 0.0,
             |c| c.bound.as_mut().unwrap().confidence = 1.0,
+            |c| c.bound.as_mut().unwrap().disagreement = Some(f64::NAN),
             |c| c.rule.as_mut().unwrap().temperatures.clear(),
             |c| c.rule.as_mut().unwrap().temperatures[0] = 0.0,
             |c| c.rule.as_mut().unwrap().slope = -1.0,

@@ -39,6 +39,7 @@ fn manifest() -> Manifest {
             logits: "logits".into(),
             labels: Some("labels.json".into()),
             top_k: None,
+            blank: None,
         }),
         calibration: Some(Calibration::bare(0.8, "fixed", 1000, 0.1)),
         thrift: None,

@@ -40,7 +40,13 @@ fn prove(args: &Args) -> anyhow::Result<()> {
     }
     println!("{sum:#?}");
     let fleet = World::new(&Terms::fleet(5_000), args.first).run()?;
-    println!("5,000 devices in one world: {} requests", fleet.requests);
+    println!(
+        "5,000 devices in one world: {} requests; after an outage all asked at once, {} times were told \
+         to ask again, and each had its answer within {:.1} s",
+        fleet.requests,
+        fleet.asked_again,
+        fleet.herd.as_secs_f64()
+    );
     println!(
         "proven: in {} worlds no answer was late, none came twice, no budget was exceeded, and every \
          breaker recovered",

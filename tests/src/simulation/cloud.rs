@@ -1,8 +1,11 @@
-//! The cloud: the real batcher over two sessions that take time.
+//! The cloud: the real gate and the real batcher over two sessions that take time.
 
 use crate::network::Random;
+use fleet::admission::{
+    Ask, Gate, GatePolicy, Identity, LimitPolicy, ModelSlot, Permit, RefusalKind, Terms,
+};
 use fleet::batch::{
-    Action, Batcher, Cancelled, FlowId, Policy, Request, RequestId, SessionId, ShapeKey,
+    Action, Batcher, Cancelled, DropReason, Policy, Request, RequestId, SessionId, ShapeKey,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,6 +14,28 @@ use std::time::{Duration, Instant};
 pub(super) type Number = u64;
 
 const SESSIONS: u32 = 2;
+const MODEL: ModelSlot = ModelSlot(0);
+
+/// What a device hears of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reply {
+    /// The answer.
+    Answered,
+    /// There is too much to do; when to ask again.
+    Busy(Duration),
+    /// It cannot be answered in time.
+    Late,
+}
+
+/// A request on its way to the cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Knock {
+    pub(super) number: Number,
+    pub(super) may_take: Duration,
+    pub(super) bytes: u64,
+    pub(super) priority: u8,
+    pub(super) background: bool,
+}
 
 /// What the cloud does next.
 #[derive(Debug)]
@@ -18,11 +43,13 @@ pub(super) enum Step {
     /// A run ends then.
     Runs(SessionId, Instant),
     /// A request ends without a run.
-    Refused(Number),
+    Ended(Number, Reply),
 }
 
 pub(super) struct Cloud {
+    gate: Gate,
     batcher: Batcher,
+    permits: BTreeMap<Number, Permit>,
     running: BTreeMap<SessionId, (Vec<Number>, Duration)>,
     given_up: BTreeSet<Number>,
     random: Random,
@@ -33,12 +60,25 @@ pub(super) struct Cloud {
 
 impl Cloud {
     pub(super) fn new(random: Random, run: Duration) -> Self {
-        let batcher = Self::fresh();
-        let running = BTreeMap::new();
-        Self { batcher, running, given_up: BTreeSet::new(), random, run, spared: 0 }
+        Self {
+            gate: Self::fresh_gate(),
+            batcher: Self::fresh_batcher(),
+            permits: BTreeMap::new(),
+            running: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            random,
+            run,
+            spared: 0,
+        }
     }
 
-    fn fresh() -> Batcher {
+    fn fresh_gate() -> Gate {
+        let mut gate = Gate::new(GatePolicy::default());
+        gate.add_model(MODEL, LimitPolicy::default());
+        gate
+    }
+
+    fn fresh_batcher() -> Batcher {
         let mut batcher = Batcher::new(Policy { batch_invariant: true, ..Policy::default() });
         (0..SESSIONS).for_each(|n| batcher.handle_session(SessionId(n)));
         batcher
@@ -46,29 +86,44 @@ impl Cloud {
 
     /// All that it had is gone.
     pub(super) fn crash(&mut self) {
-        self.batcher = Self::fresh();
+        self.gate = Self::fresh_gate();
+        self.batcher = Self::fresh_batcher();
+        self.permits.clear();
         self.running.clear();
     }
 
-    /// A request arrived; whether it was taken.
-    pub(super) fn take(
-        &mut self,
-        number: Number,
-        priority: u8,
-        now: Instant,
-        until: Instant,
-    ) -> bool {
+    /// A request arrived; what its device hears at once, if it was not taken.
+    pub(super) fn take(&mut self, knock: Knock, now: Instant) -> Option<Reply> {
+        let terms = Terms { priority_max: knock.priority, ..Terms::default() };
+        let identity = Identity { tenant: "fleet", caller: "devices", terms };
+        let ask = Ask {
+            model: MODEL,
+            items: 1,
+            bytes: knock.bytes,
+            priority: knock.priority,
+            remaining: Some(knock.may_take),
+            background: knock.background,
+        };
+        let permit = match self.gate.admit(&identity, &ask, now, self.random.bits()) {
+            Ok(permit) => permit,
+            Err(refused) if refused.kind == RefusalKind::CannotMakeIt => return Some(Reply::Late),
+            Err(refused) => return Some(Reply::Busy(refused.retry_after)),
+        };
         let request = Request {
-            id: RequestId(number),
-            flow: FlowId(0),
-            weight: 1,
+            id: RequestId(knock.number),
+            flow: permit.flow(),
+            weight: permit.weight(),
             items: 1,
             shape: ShapeKey(0),
-            priority,
-            deadline: until,
+            priority: permit.priority(),
+            background: permit.is_background(),
+            deadline: now + permit.remaining(),
             arrived: now,
         };
-        self.batcher.handle_request(request, now).is_ok()
+        self.permits.insert(knock.number, permit);
+        let taken = self.batcher.handle_request(request, now);
+        taken.expect("the gate keeps below what the batcher takes");
+        None
     }
 
     /// A stream was reset.
@@ -79,18 +134,31 @@ impl Cloud {
         }
     }
 
+    fn release(&mut self, number: Number, now: Instant) {
+        if let Some(permit) = self.permits.remove(&number) {
+            self.gate.release(permit, now);
+        }
+    }
+
     /// A run ended; whom it answers.
-    pub(super) fn finished(&mut self, session: SessionId) -> Vec<Number> {
+    pub(super) fn finished(&mut self, session: SessionId, now: Instant) -> Vec<Number> {
         let Some((batch, took)) = self.running.remove(&session) else { return Vec::new() };
         self.batcher.handle_finished(session, Some(took));
+        batch.iter().for_each(|number| self.release(*number, now));
         batch
     }
 
     /// The next step, if there is one now; an error for a request that runs although it was given up.
     pub(super) fn poll(&mut self, now: Instant) -> Result<Option<Step>, Number> {
         Ok(match self.batcher.poll_action(now) {
-            None => None,
-            Some(Action::Drop { id, .. }) => Some(Step::Refused(id.0)),
+            None => {
+                self.gate.handle_load(MODEL, self.batcher.load(), now);
+                None
+            }
+            Some(Action::Drop { id, reason }) => {
+                self.release(id.0, now);
+                Some(Step::Ended(id.0, told(reason)))
+            }
             Some(Action::Run { session, batch, items }) => {
                 let batch: Vec<Number> = batch.into_iter().map(|id| id.0).collect();
                 if let Some(number) = batch.iter().find(|number| self.given_up.contains(number)) {
@@ -107,5 +175,13 @@ impl Cloud {
     /// When it wants to be polled again, beside the ends of runs.
     pub(super) fn timeout(&self) -> Option<Instant> {
         self.batcher.poll_timeout()
+    }
+}
+
+/// What the device of a dropped request hears: the same as from the real server.
+fn told(reason: DropReason) -> Reply {
+    match reason {
+        DropReason::QueuedTooLong => Reply::Busy(Duration::from_millis(100)),
+        _ => Reply::Late,
     }
 }

@@ -1,6 +1,6 @@
 //! A device: the decisions of `edge`, carried out as the agent does, over a model that takes time.
 
-use super::cloud::Number;
+use super::cloud::{Knock, Number, Reply};
 use super::flight::{CheckFlight, Flight, Wish};
 use super::{Random, Terms};
 use crate::network::Profile as Link;
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const THRESHOLD: f32 = 0.74;
 const MARGIN: Duration = Duration::from_millis(5);
 const QUEUE_MAX: usize = 64;
+/// The check of a request is another one for the cloud, which may have been asked for the request too.
+const CHECKS: Number = 1 << 63;
 const CHECK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the world has to do for a device.
@@ -27,12 +29,23 @@ pub(super) enum Wanted {
     EdgeRuns(Number, Duration),
     /// The edge run is not waited for any longer than this.
     EdgeUntil(Number, Instant),
-    /// The cloud is asked, which may take so long; waited for until then.
-    Cloud { number: Number, may_take: Duration, until: Instant, bytes: u64, priority: u8 },
+    /// The cloud is asked, and waited for until then.
+    Cloud(Knock, Instant),
     /// The stream is reset.
     Cancel(Number),
     /// A request ended.
-    Ended(Number, Wish, Option<(Placement, Reason)>),
+    Ended(Ended),
+}
+
+/// How a request ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) number: Number,
+    pub(super) wish: Wish,
+    /// From where the answer is, and why; none for a deadline that passed.
+    pub(super) answer: Option<(Placement, Reason)>,
+    /// When a busy cloud wants to be asked again.
+    pub(super) retry_after: Option<Duration>,
 }
 
 pub(super) struct Device {
@@ -139,10 +152,11 @@ impl Device {
         self.read_link();
         let standing = self.passage.standing(connected, now);
         let estimate = self.outlook.cloud.estimate(wish.bytes, standing.link);
+        let busy = self.outlook.is_busy(now).then_some(Reason::CloudBusy);
         let situation = Situation {
             remaining: cutoff.saturating_duration_since(now),
             edge: self.outlook.edge.estimate(1),
-            cloud: standing.closed.map_or(Ok(estimate), Err),
+            cloud: standing.closed.or(busy).map_or(Ok(estimate), Err),
             fill: standing.fill,
             deferred: self.outlook.deferred(),
             explores: self.outlook.explores(),
@@ -157,6 +171,7 @@ impl Device {
             edge: false,
             cloud: None,
             doubt: 1.0,
+            retry_after: None,
             drawn: drawn.then(|| self.audit.level()),
         };
         self.flights.insert(number, flight);
@@ -282,6 +297,7 @@ impl Device {
         let wish = flight.wish;
         let ask = Ask {
             connected,
+            busy: self.outlook.is_busy(now),
             bytes: wish.bytes,
             priority: wish.priority,
             doubt: flight.doubt,
@@ -295,13 +311,10 @@ impl Device {
                 if let Some(flight) = self.flights.get_mut(&number) {
                     flight.cloud = Some((now, grant));
                 }
-                self.wanted.push_back(Wanted::Cloud {
-                    number,
-                    may_take: grant.cloud,
-                    until: now + grant.wait,
-                    bytes: wish.bytes,
-                    priority: wish.priority,
-                });
+                let Wish { bytes, priority, .. } = wish;
+                let knock =
+                    Knock { number, may_take: grant.cloud, bytes, priority, background: false };
+                self.wanted.push_back(Wanted::Cloud(knock, now + grant.wait));
                 None
             }
         }
@@ -327,12 +340,12 @@ impl Device {
     pub(super) fn cloud_ended(
         &mut self,
         number: Number,
-        answered: bool,
+        reply: Reply,
         connected: bool,
         now: Instant,
     ) {
         if let Some(check) = self.checks.remove(&number) {
-            if answered {
+            if reply == Reply::Answered {
                 self.audit.checked(check.level, f64::from(check.wrong));
                 self.findings = Some(self.audit.findings().clone());
             }
@@ -341,11 +354,20 @@ impl Device {
         let Some(flight) = self.flights.get_mut(&number) else { return };
         let Some((since, _)) = flight.cloud.take() else { return };
         let bytes = flight.wish.bytes;
-        self.passage.ended(answered, now);
-        let (link, took) = (self.passage.link.state(), now - since);
-        self.outlook.cloud.took(bytes, link, took, now);
-        let event =
-            if answered { Event::CloudAnswered } else { Event::CloudAbsent(Reason::CloudLate) };
+        if let Reply::Busy(wait) = reply {
+            flight.retry_after = Some(wait);
+            self.outlook.refused(wait, now);
+        }
+        self.passage.ended(reply != Reply::Late, now);
+        let event = match reply {
+            Reply::Answered => Event::CloudAnswered,
+            Reply::Busy(_) => Event::CloudAbsent(Reason::CloudBusy),
+            Reply::Late => Event::CloudAbsent(Reason::CloudLate),
+        };
+        if !matches!(reply, Reply::Busy(_)) {
+            let link = self.passage.link.state();
+            self.outlook.cloud.took(bytes, link, now - since, now);
+        }
         self.handle(number, event, connected, now);
     }
 
@@ -354,7 +376,7 @@ impl Device {
         let waits = self.flights.get(&number).is_some_and(|flight| flight.cloud.is_some());
         if waits || self.checks.contains_key(&number) {
             self.wanted.push_back(Wanted::Cancel(number));
-            self.cloud_ended(number, false, connected, now);
+            self.cloud_ended(number, Reply::Late, connected, now);
         }
     }
 
@@ -378,12 +400,14 @@ impl Device {
                 self.check(number, level, &flight.wish, connected, now);
             }
         }
-        self.wanted.push_back(Wanted::Ended(number, flight.wish, answer));
+        let Flight { wish, retry_after, .. } = flight;
+        self.wanted.push_back(Wanted::Ended(Ended { number, wish, answer, retry_after }));
     }
 
     fn check(&mut self, number: Number, level: u8, wish: &Wish, connected: bool, now: Instant) {
         let ask = Ask {
             connected,
+            busy: self.outlook.is_busy(now),
             bytes: wish.bytes,
             priority: 0,
             doubt: 1.0,
@@ -393,13 +417,10 @@ impl Device {
         };
         let Ok(grant) = self.asked(&ask, now) else { return };
         self.checks_asked += 1;
+        let number = number | CHECKS;
         self.checks.insert(number, CheckFlight { level, wrong: wish.wrong });
-        self.wanted.push_back(Wanted::Cloud {
-            number,
-            may_take: grant.cloud,
-            until: now + grant.wait,
-            bytes: wish.bytes,
-            priority: 0,
-        });
+        let (bytes, may_take) = (wish.bytes, grant.cloud);
+        let knock = Knock { number, may_take, bytes, priority: 0, background: true };
+        self.wanted.push_back(Wanted::Cloud(knock, now + grant.wait));
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Flight {
     /// The cloud was asked and has not ended; when, and with what grant.
     pub(super) cloud: Option<(Instant, Grant)>,
     pub(super) doubt: f64,
+    /// When a busy cloud wants to be asked again.
+    pub(super) retry_after: Option<Duration>,
     /// Its answer is to be checked should it be accepted; by which rule.
     pub(super) drawn: Option<u8>,
 }

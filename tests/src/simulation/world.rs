@@ -1,7 +1,7 @@
 //! The world: time, the links, and what must hold.
 
-use super::cloud::{Cloud, Number, Step};
-use super::device::{Device, Wanted};
+use super::cloud::{Cloud, Knock, Number, Reply, Step};
+use super::device::{Device, Ended, Wanted};
 use super::flight::Wish;
 use super::{Random, Terms};
 use edge::audit::CALLS_PER_CHECK;
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A silent peer is given up after this.
 const SILENCE: Duration = Duration::from_secs(10);
+/// All that ask at once when the cloud is back have its answer after this.
+const HERD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What broke, and in which world.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,10 @@ pub struct Report {
     pub alarms: u64,
     /// Restarts of devices.
     pub restarts: u64,
+    /// Requests that were asked again, because all devices asked at once.
+    pub asked_again: u64,
+    /// The longest time until each of those devices had its answer.
+    pub herd: Duration,
 }
 
 impl Report {
@@ -54,6 +60,8 @@ impl Report {
         self.checks += other.checks;
         self.alarms += other.alarms;
         self.restarts += other.restarts;
+        self.asked_again += other.asked_again;
+        self.herd = self.herd.max(other.herd);
     }
 }
 
@@ -62,14 +70,15 @@ enum Happens {
     Arrives(usize),
     EdgeRan(usize, Number, Duration),
     EdgeLate(usize, Number),
-    AtCloud(usize, Number, Duration, u8),
+    AtCloud(usize, Knock),
     CancelAtCloud(Number),
     RunEnds(SessionId, u64),
     CloudTimeout,
-    Reply(usize, Number, bool),
+    Reply(usize, Number, Reply),
     CloudLate(usize, Number),
     Restarts(usize),
     CloudCrashes,
+    AsksAgain(usize),
 }
 
 /// A world.
@@ -90,7 +99,8 @@ pub struct World {
     waiting: BTreeMap<Number, usize>,
     last: Number,
     left: Vec<u64>,
-    mended: bool,
+    /// Since when nothing is wrong any more.
+    mended: Option<Duration>,
     report: Report,
 }
 
@@ -119,7 +129,7 @@ impl World {
             waiting: BTreeMap::new(),
             last: 0,
             left: vec![terms.requests; terms.devices],
-            mended: false,
+            mended: None,
             report: Report { seeds: 1, ..Report::default() },
             random,
         };
@@ -216,24 +226,24 @@ impl World {
                 self.devices[device].edge_late(number, connected, now);
                 return self.serve(device);
             }
-            Happens::AtCloud(device, number, may_take, priority) => {
+            Happens::AtCloud(device, knock) => {
                 let here = self.now >= self.cloud_back;
-                if here && !self.cloud.take(number, priority, now, now + may_take) {
-                    self.reply(device, number, false);
+                if let Some(reply) = here.then(|| self.cloud.take(knock, now)).flatten() {
+                    self.reply(device, knock.number, reply);
                 }
             }
             Happens::CancelAtCloud(number) => self.cloud.cancel(number),
             Happens::RunEnds(session, life) if life == self.cloud_lives => {
-                for number in self.cloud.finished(session) {
+                for number in self.cloud.finished(session, now) {
                     if let Some(device) = self.asked_by.get(&number).copied() {
-                        self.reply(device, number, true);
+                        self.reply(device, number, Reply::Answered);
                     }
                 }
             }
             Happens::RunEnds(..) | Happens::CloudTimeout => {}
-            Happens::Reply(device, number, answered) => {
+            Happens::Reply(device, number, reply) => {
                 let connected = self.is_connected(device);
-                self.devices[device].cloud_ended(number, answered, connected, now);
+                self.devices[device].cloud_ended(number, reply, connected, now);
                 return self.serve(device);
             }
             Happens::CloudLate(device, number) => {
@@ -251,6 +261,10 @@ impl World {
                 self.cloud.crash();
                 self.cloud_lives += 1;
                 self.cloud_back = self.now + Duration::from_secs(1 + self.random.below(60));
+            }
+            Happens::AsksAgain(device) => {
+                self.ask(device, self.insistent());
+                return self.serve(device);
             }
         }
         Ok(())
@@ -303,12 +317,12 @@ impl World {
         !link.blocked && !cloud_known_gone
     }
 
-    fn reply(&mut self, device: usize, number: Number, answered: bool) {
+    fn reply(&mut self, device: usize, number: Number, reply: Reply) {
         let link = self.devices[device].link;
         let Some(took) = link.message(self.now, &mut self.random) else { return };
-        self.at(self.now + took, Happens::Reply(device, number, answered));
+        self.at(self.now + took, Happens::Reply(device, number, reply));
         if self.random.chance(link.duplicate) {
-            self.at(self.now + took * 2, Happens::Reply(device, number, answered));
+            self.at(self.now + took * 2, Happens::Reply(device, number, reply));
         }
     }
 
@@ -323,9 +337,9 @@ impl World {
                     let life = self.cloud_lives;
                     self.at(until - self.origin, Happens::RunEnds(session, life));
                 }
-                Some(Step::Refused(number)) => {
+                Some(Step::Ended(number, reply)) => {
                     if let Some(device) = self.asked_by.get(&number).copied() {
-                        self.reply(device, number, false);
+                        self.reply(device, number, reply);
                     }
                 }
             }
@@ -347,16 +361,13 @@ impl World {
                 Wanted::EdgeUntil(number, until) => {
                     self.at(until - self.origin, Happens::EdgeLate(device, number));
                 }
-                Wanted::Cloud { number, may_take, until, bytes, priority } => {
-                    self.asked_by.insert(number, device);
-                    self.at(until - self.origin, Happens::CloudLate(device, number));
-                    let windows = u32::try_from(bytes / 14_720).unwrap_or(0);
+                Wanted::Cloud(knock, until) => {
+                    self.asked_by.insert(knock.number, device);
+                    self.at(until - self.origin, Happens::CloudLate(device, knock.number));
+                    let windows = u32::try_from(knock.bytes / 14_720).unwrap_or(0);
                     if let Some(took) = link.message(self.now, &mut self.random) {
                         let took = took + link.one_way * 2 * windows;
-                        self.at(
-                            self.now + took,
-                            Happens::AtCloud(device, number, may_take, priority),
-                        );
+                        self.at(self.now + took, Happens::AtCloud(device, knock));
                     }
                 }
                 Wanted::Cancel(number) => {
@@ -364,19 +375,15 @@ impl World {
                         self.at(self.now + took, Happens::CancelAtCloud(number));
                     }
                 }
-                Wanted::Ended(number, wish, answer) => self.ended(number, &wish, answer)?,
+                Wanted::Ended(ended) => self.ended(device, &ended)?,
             }
         }
         Ok(())
     }
 
-    fn ended(
-        &mut self,
-        number: Number,
-        wish: &Wish,
-        answer: Option<(Placement, Reason)>,
-    ) -> Result<(), Broken> {
-        if self.waiting.remove(&number).is_none() {
+    fn ended(&mut self, device: usize, ended: &Ended) -> Result<(), Broken> {
+        let Ended { number, wish, answer, .. } = ended;
+        if self.waiting.remove(number).is_none() {
             return Err(self.broken(&format!("request {number} was answered twice")));
         }
         let took = self.instant() - wish.arrived;
@@ -388,33 +395,52 @@ impl World {
             Some((placement, reason)) => format!("{} {}", placement.as_str(), reason.as_str()),
             None => "deadline_exceeded".to_owned(),
         };
-        if self.mended && !end.starts_with("cloud") && !end.ends_with("budget") {
-            return Err(self.broken(&format!("mended, and yet: {end}")));
+        if self.mended.is_some() {
+            self.ended_in_order(device, ended, &end)?;
         }
         *self.report.ends.entry(end).or_default() += 1;
         Ok(())
     }
 
-    /// All that was wrong is put right. Whoever asks for the cloud then must get its answer, unless
-    /// the budget forbids.
+    /// All that was wrong is put right, and everybody asks for the cloud in one moment.
     fn mend(&mut self) {
         self.now = self.now.max(self.cloud_back) + SILENCE + Duration::from_secs(10);
-        self.mended = true;
+        self.mended = Some(self.now);
         for device in 0..self.devices.len() {
             self.devices[device].link = crate::network::PROFILES[0];
-            let wish = Wish {
-                arrived: self.instant(),
-                allowed: Duration::from_secs(2),
-                bytes: 784,
-                priority: 3,
-                hint: PlacementHint::Cloud,
-                score: 0.9,
-                wrong: false,
-            };
-            self.ask(device, wish);
-            // The first event of the second act serves what the device wants.
-            self.at(self.now, Happens::EdgeLate(device, 0));
+            self.at(self.now, Happens::AsksAgain(device));
         }
+    }
+
+    /// A request for the cloud, and nobody else.
+    fn insistent(&self) -> Wish {
+        Wish {
+            arrived: self.instant(),
+            allowed: Duration::from_secs(2),
+            bytes: 784,
+            priority: 3,
+            hint: PlacementHint::Cloud,
+            score: 0.9,
+            wrong: false,
+        }
+    }
+
+    /// Where nothing is wrong any more, whoever asks for the cloud gets its answer, unless the budget
+    /// forbids. So many at once that the cloud says no, which it does at once, ask again when it told
+    /// them to; before long each of them has its answer.
+    fn ended_in_order(&mut self, device: usize, ended: &Ended, end: &str) -> Result<(), Broken> {
+        let since = self.now - self.mended.unwrap_or(self.now);
+        match (ended.answer, ended.retry_after) {
+            (Some((Placement::Cloud, _) | (_, Reason::Budget)), _) => {
+                self.report.herd = since; // time only goes on
+            }
+            (Some((_, Reason::CloudBusy)), Some(wait)) if since < HERD_PATIENCE => {
+                self.report.asked_again += 1;
+                self.at(self.now + wait, Happens::AsksAgain(device));
+            }
+            _ => return Err(self.broken(&format!("mended {since:?} ago, and yet: {end}"))),
+        }
+        Ok(())
     }
 
     /// What must hold over the whole time.

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use std::path::Path;
 
 use crate::client::Client;
-use crate::output::{percent, short, size};
+use crate::output::{exact_percent, percent, short, size};
 
 /// Data that a command names, with the name in the error.
 pub(crate) fn dataset(path: &Path) -> anyhow::Result<Dataset> {
@@ -37,6 +37,7 @@ pub(crate) struct Bundle {
     size_bytes: u64,
     threshold: Option<f64>,
     deferral_rate: Option<f64>,
+    risk: Option<f64>,
     memory: Option<String>,
     memory_bytes: Option<u64>,
 }
@@ -44,8 +45,8 @@ pub(crate) struct Bundle {
 /// What [`Bundle::row`] shows.
 const COLUMNS: [&str; 7] =
     ["model", "version", "variant", "bundle", "size", "threshold", "expected deferral"];
-/// What [`Bundle::memory_row`] shows.
-const MEMORY_COLUMNS: [&str; 9] = [
+/// What [`Bundle::listed_row`] shows.
+const LISTED_COLUMNS: [&str; 10] = [
     "model",
     "version",
     "variant",
@@ -53,6 +54,7 @@ const MEMORY_COLUMNS: [&str; 9] = [
     "size",
     "threshold",
     "expected deferral",
+    "risk",
     "in memory",
     "takes",
 ];
@@ -70,11 +72,16 @@ impl Bundle {
         ]
     }
 
-    /// The same, and whether the cloud has it in memory.
-    fn memory_row(&self) -> Vec<String> {
+    /// The same, what is promised of accepted answers, and whether the cloud has it in memory.
+    fn listed_row(&self) -> Vec<String> {
         let absent = || "-".to_owned();
+        let risk = match (self.threshold, self.risk) {
+            (None, _) => absent(),
+            (Some(_), None) => "unverified".to_owned(),
+            (Some(_), Some(risk)) => exact_percent(risk),
+        };
         let memory = self.memory.clone().unwrap_or_else(absent);
-        [self.row(), vec![memory, self.memory_bytes.map_or_else(absent, size)]].concat()
+        [self.row(), vec![risk, memory, self.memory_bytes.map_or_else(absent, size)]].concat()
     }
 }
 

@@ -116,6 +116,7 @@ fn of_models() -> Value {
         "model": reference("Name"), "version": reference("Version"), "variant": variant,
         "bundle": reference("ContentHash"), "size_bytes": count(), "signer": text(),
         "threshold": { "type": ["number", "null"] }, "deferral_rate": { "type": ["number", "null"] },
+        "risk": { "type": ["number", "null"] }, "disagreement": { "type": ["number", "null"] },
         "pushed_at_s": seconds(),
         "memory": { "enum": ["resident", "loading", "on demand", "too large", null] },
         "memory_bytes": { "type": ["integer", "null"], "minimum": 0 },

@@ -19,6 +19,8 @@ pub(super) struct Ticket {
     pub(super) question: Question,
     /// When it was ready to run.
     pub(super) since: Instant,
+    /// Nobody waits for the answer.
+    pub(super) background: bool,
     pub(super) end: oneshot::Sender<Result<Ran, Unanswered>>,
 }
 
@@ -171,6 +173,7 @@ impl Book {
             // One that runs alone is nobody's mate; what a collision would join is told apart later.
             shape: ShapeKey(mates.map_or(!id.0, |mates| mates.key)),
             priority: standing.priority,
+            background: standing.background,
             deadline: standing.deadline,
             arrived: now,
         };

@@ -107,7 +107,8 @@ impl Lane {
             return self.book().lost((session, runner), members, Instant::now());
         };
         let requests = u32::try_from(members.len()).unwrap_or(u32::MAX);
-        let waited = members.iter().map(|(_, ticket)| began - ticket.since).sum();
+        let live = members.iter().filter(|(_, ticket)| !ticket.background);
+        let waited = live.map(|(_, ticket)| began - ticket.since).sum(); // nobody's wait asks for sessions
         let run = scaling::Run { requests, items, waited, ran: asked.ran.unwrap_or(took) };
         let mut book = self.book();
         let surplus = book.finished((session, runner), run, asked.ran.is_some());

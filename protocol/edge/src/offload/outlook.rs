@@ -3,7 +3,7 @@
 use super::choice::EXPLORE_EVERY;
 use crate::paths::{CloudPath, EVIDENCE_MIN, EdgePath};
 use crate::quantiles::Quantiles;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A share of the recent events.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -33,6 +33,9 @@ impl Share {
 /// Scores are compared to a millionth.
 const SCORE_UNITS: f32 = 1e6;
 
+/// A cloud that wants to be left alone for longer is asked all the same: it may be mistaken.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+
 /// What is known of one version of a model on this device. Each version begins anew.
 #[derive(Debug, Clone, Default)]
 pub struct Outlook {
@@ -44,6 +47,7 @@ pub struct Outlook {
     /// How far the scores of doubtful answers lay below the threshold.
     gaps: Quantiles,
     planned: u64,
+    busy_until: Option<Instant>,
 }
 
 impl Outlook {
@@ -56,6 +60,17 @@ impl Outlook {
     pub fn explores(&mut self) -> bool {
         self.planned += 1;
         self.planned.is_multiple_of(EXPLORE_EVERY)
+    }
+
+    /// The cloud refused a request for this model because it has too much to do, and wants to be asked
+    /// again after this time.
+    pub fn refused(&mut self, retry_after: Duration, now: Instant) {
+        self.busy_until = Some(now + retry_after.min(BUSY_MAX));
+    }
+
+    /// Whether the cloud wants to be left alone for now.
+    pub fn is_busy(&self, now: Instant) -> bool {
+        self.busy_until.is_some_and(|until| now < until)
     }
 
     /// An edge answer with this score was accepted.
@@ -103,6 +118,18 @@ mod tests {
         assert!((0.2..0.6).contains(&middle), "{middle}");
         assert_eq!(outlook.doubted(Some(0.8), None, now), 1.0);
         assert!(outlook.doubted(Some(f32::INFINITY), Some(0.9), now) > 0.9);
+    }
+
+    #[test]
+    fn a_busy_cloud_says_when_to_ask_again_but_not_for_ever() {
+        let now = Instant::now();
+        let mut outlook = Outlook::default();
+        assert!(!outlook.is_busy(now));
+        outlook.refused(Duration::from_millis(300), now);
+        assert!(outlook.is_busy(now + Duration::from_millis(299)));
+        assert!(!outlook.is_busy(now + Duration::from_millis(300)));
+        outlook.refused(Duration::MAX, now);
+        assert!(!outlook.is_busy(now + BUSY_MAX));
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Passage {
 pub struct Ask {
     /// Whether there is a connection.
     pub connected: bool,
+    /// Whether the cloud wants to be left alone for now ([`Outlook::is_busy`](super::Outlook::is_busy)).
+    pub busy: bool,
     /// Bytes of its tensors.
     pub bytes: u64,
     /// Its priority.
@@ -98,6 +100,9 @@ impl Passage {
         if !ask.connected {
             return Err(Reason::CloudUnreachable);
         }
+        if ask.busy {
+            return Err(Reason::CloudBusy);
+        }
         let wait = ask.remaining.saturating_sub(ask.keep);
         let cloud = wait.saturating_sub(self.link.state().wire(ask.bytes));
         if cloud < ASK_MIN {
@@ -128,8 +133,10 @@ impl Passage {
         fill > reserve && ask.doubt >= 1.0 - share
     }
 
-    /// A call ended: the cloud works, or it does not. A check's failure says nothing: it is the
-    /// first thing that a busy cloud leaves aside.
+    /// A call ended: the cloud works, or it does not. One that refuses because it is busy works: when to
+    /// ask it again it says itself, to each device another time, where breakers would all let their
+    /// devices through in the same moment. A check's failure says nothing: it is the first thing that a
+    /// busy cloud leaves aside.
     pub fn ended(&mut self, works: bool, now: Instant) {
         if works {
             self.breaker.succeeded();
@@ -160,6 +167,7 @@ mod tests {
     fn ask() -> Ask {
         Ask {
             connected: true,
+            busy: false,
             bytes: 784,
             priority: 0,
             doubt: 1.0,
@@ -181,6 +189,7 @@ mod tests {
         assert_eq!(passage.ask(&late, now), Err(Reason::CloudLate));
         let away = Ask { connected: false, ..ask() };
         assert_eq!(passage.ask(&away, now), Err(Reason::CloudUnreachable));
+        assert_eq!(passage.ask(&Ask { busy: true, ..ask() }, now), Err(Reason::CloudBusy));
         (0..3).for_each(|_| passage.ended(false, now));
         assert_eq!(passage.ask(&ask(), now), Err(Reason::BreakerOpen));
         assert_eq!(passage.standing(true, now).closed, Some(Reason::BreakerOpen));

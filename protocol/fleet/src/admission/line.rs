@@ -33,6 +33,7 @@ pub(super) struct Claim {
     pub(super) items: u32,
     pub(super) priority: u8,
     pub(super) remaining: Duration,
+    pub(super) background: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +66,8 @@ pub(super) struct Line {
     load: Load,
     in_flight: u64,
     requests: u64,
+    /// Items in flight that nobody waits for; in no other sum.
+    background: u64,
     by_priority: [u64; PRIORITY_MAX as usize + 1],
     held: BTreeMap<FlowId, Held>,
     /// Of all tenants in `held`.
@@ -80,6 +83,7 @@ impl Line {
             load: Load::default(),
             in_flight: 0,
             requests: 0,
+            background: 0,
             by_priority: Default::default(),
             held: BTreeMap::new(),
             weights: 0,
@@ -90,6 +94,9 @@ impl Line {
 
     /// Whether there is a place, and time for an answer; changes no place.
     pub(super) fn check(&mut self, claim: &Claim) -> Result<(), (RefusalKind, Duration)> {
+        if claim.background {
+            return self.check_idle().and_then(|()| self.check_time(claim));
+        }
         let checked = self.check_places(claim).and_then(|()| self.check_time(claim));
         if let Err((kind, _)) = checked {
             self.present.refused += 1;
@@ -99,6 +106,15 @@ impl Line {
             }
         }
         checked
+    }
+
+    /// Whether there is a session that nobody in flight needs.
+    fn check_idle(&self) -> Result<(), (RefusalKind, Duration)> {
+        let sessions = u64::from(self.load.sessions.max(1));
+        match self.background == 0 && self.in_flight < sessions {
+            true => Ok(()),
+            false => Err((RefusalKind::ModelBusy, self.retry_after())),
+        }
     }
 
     fn check_places(&self, claim: &Claim) -> Result<(), (RefusalKind, Duration)> {
@@ -157,7 +173,8 @@ impl Line {
         if busy < sessions {
             return own;
         }
-        let waiting = self.in_flight.saturating_sub(running_items.into());
+        let running = u64::from(running_items).saturating_sub(self.background);
+        let waiting = self.in_flight.saturating_sub(running);
         let level = usize::from(claim.priority.min(PRIORITY_MAX));
         let no_lower: u64 = self.by_priority[level..].iter().sum();
         let ahead = waiting.min(no_lower).min(self.fair_ahead(claim));
@@ -184,6 +201,10 @@ impl Line {
 
     pub(super) fn enter(&mut self, claim: &Claim) {
         let items = u64::from(claim.items);
+        if claim.background {
+            self.background += items;
+            return;
+        }
         self.present.taken += 1;
         self.present.items += items;
         self.present.flows.entry(claim.flow).or_default().items += items;
@@ -232,8 +253,13 @@ impl Line {
         checked
     }
 
-    pub(super) fn leave(&mut self, flow: FlowId, items: u32, priority: u8) {
-        let items = u64::from(items);
+    pub(super) fn leave(&mut self, claim: &Claim) {
+        let Claim { flow, priority, .. } = *claim;
+        let items = u64::from(claim.items);
+        if claim.background {
+            self.background = self.background.saturating_sub(items);
+            return;
+        }
         self.in_flight = self.in_flight.saturating_sub(items);
         self.requests = self.requests.saturating_sub(1);
         let level = &mut self.by_priority[usize::from(priority.min(PRIORITY_MAX))];

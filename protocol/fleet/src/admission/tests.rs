@@ -14,7 +14,7 @@ fn gate() -> Gate {
 }
 
 fn ask() -> Ask {
-    Ask { model: MODEL, items: 1, bytes: 1, priority: 0, remaining: None }
+    Ask { model: MODEL, items: 1, bytes: 1, priority: 0, remaining: None, background: false }
 }
 
 fn who<'a>(tenant: &'a str, caller: &'a str, terms: Terms) -> Identity<'a> {
@@ -80,6 +80,29 @@ fn rates_and_concurrency_of_callers_and_tenants() {
         }
         assert!(gate.admit(&who("t", "c", terms), &ask(), now + MS(100), 0).is_ok());
     }
+}
+
+#[test]
+fn what_nobody_waits_for_takes_nothing_from_anybody() {
+    let one = Quota { rate: Some(Rate { per_s: 1, burst: 1 }), concurrency: 1 };
+    let terms = Terms { caller: one, tenant: one, ..Terms::default() };
+    let (mut gate, now, identity) = (gate(), Instant::now(), who("t", "c", terms));
+    let background = Ask { background: true, ..ask() };
+    let refused = |gate: &mut Gate, ask: &Ask| gate.admit(&identity, ask, now, 0).unwrap_err().kind;
+    let check = gate.admit(&identity, &background, now, 0).unwrap();
+    assert!(check.is_background() && gate.places(MODEL).unwrap().in_flight == 0);
+    assert_eq!(refused(&mut gate, &background), RefusalKind::ModelBusy, "one at a time");
+    let live = gate.admit(&identity, &ask(), now, 0).unwrap();
+    assert_eq!(refused(&mut gate, &ask()), RefusalKind::CallerConcurrency);
+    gate.release(check, now);
+    assert_eq!(refused(&mut gate, &background), RefusalKind::ModelBusy, "the session is needed");
+    gate.handle_load(MODEL, Load { busy: 1, ..load(0) }, now);
+    assert_eq!(refused(&mut gate, &Ask { bytes: 501, ..background }), RefusalKind::TensorMemory);
+    let check = gate.admit(&identity, &background, now, 0).unwrap();
+    gate.release(check, now);
+    gate.release(live, now);
+    assert_eq!(refused(&mut gate, &ask()), RefusalKind::CallerRate, "the live one was counted");
+    assert!(gate.admit(&identity, &background, now, 0).is_ok(), "which no check needs");
 }
 
 #[test]

@@ -60,6 +60,9 @@ impl Batcher {
         loop {
             let id = self.queue.first()?;
             let id = self.instead_of(id, now).unwrap_or(id);
+            if self.queue.get(id)?.request.background && !self.has_a_session_to_spare() {
+                return None;
+            }
             if self.is_hopeless(id, now) {
                 self.drop_hopeless(id, now);
                 continue;
@@ -71,6 +74,12 @@ impl Batcher {
             let open = Open { members: vec![first], items, deadline, skipped: Vec::new() };
             return Some((open, of_heavy));
         }
+    }
+
+    /// Whether a run that cannot be interrupted leaves a session for whoever comes next, if there are
+    /// several.
+    fn has_a_session_to_spare(&self) -> bool {
+        self.idle.len() > 1 || self.running.is_empty()
     }
 
     fn fill(&mut self, batch: &mut Open, group: Group, of_heavy: bool, now: Instant) {

@@ -12,8 +12,9 @@ use super::{Request, RequestId};
 /// Runs in a row that may begin with a higher priority while a lower one waits. So a priority with
 /// waiting requests begins at least one of every `PASSED_OVER_MAX + LEVELS` runs.
 pub const PASSED_OVER_MAX: u32 = 8;
-/// Priorities: 0 to [`PRIORITY_MAX`].
-const LEVELS: usize = PRIORITY_MAX as usize + 1;
+/// What nobody waits for, then the priorities 0 to [`PRIORITY_MAX`].
+const LEVELS: usize = PRIORITY_MAX as usize + 2;
+const BACKGROUND: usize = 0;
 
 /// A request that waits.
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub(super) fn group(&self) -> Group {
-        match self.retried {
+        match self.retried || self.request.background {
             true => Group::Alone(self.request.id),
             false => Group::Shape(self.request.shape),
         }
@@ -45,7 +46,10 @@ impl Waiting {
     }
 
     fn level(&self) -> usize {
-        usize::from(self.request.priority.min(PRIORITY_MAX))
+        match self.request.background {
+            true => BACKGROUND,
+            false => usize::from(self.request.priority.min(PRIORITY_MAX)) + 1,
+        }
     }
 }
 
@@ -90,7 +94,8 @@ impl Queue {
     /// The request that the next run begins with.
     pub(super) fn first(&self) -> Option<RequestId> {
         let waiting = || (0..LEVELS).rev().filter(|level| !self.levels[*level].is_empty());
-        let starved = |level: &usize| self.passed_over[*level] >= PASSED_OVER_MAX;
+        let starved =
+            |level: &usize| *level != BACKGROUND && self.passed_over[*level] >= PASSED_OVER_MAX;
         let level = waiting().filter(starved).max_by_key(|level| self.passed_over[*level]);
         self.levels[level.or_else(|| waiting().next())?].first()
     }

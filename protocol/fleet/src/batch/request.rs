@@ -36,6 +36,8 @@ pub struct Request {
     pub shape: ShapeKey,
     /// 0 to [`limits::PRIORITY_MAX`]; higher is served first.
     pub priority: u8,
+    /// Nobody waits for the answer: it runs after all others, whatever its priority.
+    pub background: bool,
     /// When the answer is of no use any more.
     pub deadline: Instant,
     /// When it arrived.

@@ -42,6 +42,7 @@ impl Bench {
             items: 1,
             shape: ShapeKey(0),
             priority: 0,
+            background: false,
             deadline: self.start + MS(1000),
             arrived: self.start,
         };
@@ -112,6 +113,30 @@ fn shapes_do_not_mix() {
     bench.batcher.handle_session(S0);
     bench.batcher.handle_session(SessionId(1));
     assert_eq!(bench.at(0), "0:[1, 3], 1:[2, 4]");
+}
+
+#[test]
+fn what_nobody_waits_for_comes_last_alone_and_leaves_a_session() {
+    let mut bench = Bench::batching();
+    let first = bench.ask(|r| (r.background, r.priority) = (true, 3));
+    for _ in 0..20 {
+        bench.ask(|_| ());
+    }
+    bench.batcher.handle_session(S0);
+    for _ in 0..3 {
+        assert!(!bench.at(0).contains(&format!("[{first}]")), "however long it waits");
+        bench.batcher.handle_finished(S0, Some(MS(10)));
+    }
+    bench.ask(|r| r.background = true);
+    assert_eq!(bench.at(0), "0:[1]", "alone");
+    bench.batcher.handle_session(SessionId(1));
+    assert_eq!(bench.at(1), "", "the other session is for whoever comes");
+    let live = bench.ask(|_| ());
+    assert_eq!(bench.at(1), format!("1:[{live}]"));
+    bench.batcher.handle_finished(S0, Some(MS(3)));
+    assert_eq!(bench.at(3), "");
+    bench.batcher.handle_finished(SessionId(1), Some(MS(3)));
+    assert_eq!(bench.at(4), "0:[22]");
 }
 
 #[test]
@@ -243,6 +268,7 @@ fn the_queue_is_bounded_and_names_are_unique() {
         items: 1,
         shape: ShapeKey(0),
         priority: 0,
+        background: false,
         deadline: bench.start + MS(100),
         arrived: bench.start,
     };

@@ -87,6 +87,7 @@ impl Observer {
                     items,
                     shape: ShapeKey(shape),
                     priority,
+                    background: priority == 0 && flow == 0,
                     deadline: self.now + Duration::from_millis(deadline_ms),
                     arrived: self.now,
                 };
@@ -148,7 +149,8 @@ impl Observer {
         assert_eq!(load.waiting_requests as usize, self.waiting.len());
         let items: u32 = self.waiting.values().map(|request| request.items).sum();
         assert_eq!(load.waiting_items, items);
-        assert!(load.busy == load.sessions || self.waiting.is_empty(), "idle while work waits");
+        let waits = self.waiting.values().any(|request| !request.background);
+        assert!(load.busy == load.sessions || !waits, "idle while work waits");
         assert!(self.batcher.poll_timeout().is_none_or(|at| at > self.now));
     }
 
@@ -160,7 +162,10 @@ impl Observer {
         assert!(members.iter().all(|m| m.shape == members[0].shape && m.deadline >= self.now));
         let alone = !self.policy.batch_invariant
             || batch.iter().any(|id| self.lost.contains_key(&id.0))
+            || members.iter().any(|member| member.background)
             || items > self.policy.max_batch_size;
+        let waits = self.waiting.values().any(|request| !request.background);
+        assert!(!members[0].background || !waits, "it passes somebody who waits");
         assert!(!alone || members.len() == 1, "{members:?}");
         assert!(self.running.insert(session, batch).is_none(), "one batch on a session");
     }

@@ -229,6 +229,7 @@ impl World {
             bytes: 1000,
             priority: source.priority,
             remaining: Some(source.deadline),
+            background: false,
         };
         let entropy = self.random.next();
         match self.gate.admit(&identity, &ask, self.now, entropy) {
@@ -250,6 +251,7 @@ impl World {
             items,
             shape: ShapeKey(self.random.below(source.shapes)),
             priority: permit.priority(),
+            background: false,
             deadline: self.now + permit.remaining(),
             arrived: self.now,
         };

@@ -47,7 +47,12 @@ pub(super) fn task(file: &Path, models: &Path, short: bool) -> anyhow::Result<Ta
     let example = |(line, vector): (&Line, &Vec<f32>)| {
         let score = edge.score(&hashed(&line.text, EDGE.width));
         let cloud = usize::from(head.score(&dense(vector)) > 0.0);
-        Example { logits: vec![0.0, f64::from(score)], truth: usize::from(line.good), cloud }
+        Example {
+            logits: vec![0.0, f64::from(score)],
+            sequence: None,
+            truth: usize::from(line.good),
+            cloud,
+        }
     };
     let examples: Vec<Example> = rest.iter().zip(unknown).map(example).collect();
     let bytes: usize = rest.iter().map(|line| line.text.len()).sum();

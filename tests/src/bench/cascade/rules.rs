@@ -117,7 +117,7 @@ mod tests {
     fn example(margin: f64, right: bool, cloud_right: bool) -> Example {
         let cloud = if cloud_right { 0 } else { 1 };
         let logits = if right { vec![margin, 0.0] } else { vec![0.0, margin] };
-        Example { logits, truth: 0, cloud }
+        Example { logits, sequence: None, truth: 0, cloud }
     }
 
     #[test]

@@ -67,8 +67,8 @@ fn show(calibration: &Calibration, path: &Path) {
             rule.score.as_str().to_owned(),
             format!("{:.4}", calibration.threshold),
             output::percent(Some(calibration.deferral_rate)),
-            format!("{} %", (bound.risk * 1e6).round() / 1e4),
-            format!("{} %", (bound.confidence * 1e6).round() / 1e4),
+            output::exact_percent(bound.risk),
+            output::exact_percent(bound.confidence),
             format!("{} of {}", bound.items.errors, bound.items.accepted),
             bound.strict_threshold.map_or_else(|| "none".to_owned(), |t| format!("{t:.4}")),
         ];
@@ -108,5 +108,11 @@ fn tell_data(bound: &Bound, calibration: &Calibration) {
             "only how often accepted answers differ from the cloud's: the data have no labels"
         }
     };
-    output::line(&format!("bounds    {meaning}\n"));
+    output::line(&format!("bounds    {meaning}"));
+    if let Some(share) = bound.disagreement() {
+        let share = output::percent(Some(share));
+        output::line(&format!(
+            "differ    at most {share} of accepted answers differ from the cloud's\n"
+        ));
+    }
 }

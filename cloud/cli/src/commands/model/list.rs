@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::output;
 
-use super::{Bundle, MEMORY_COLUMNS};
+use super::{Bundle, LISTED_COLUMNS};
 
 /// Arguments of `model list`.
 #[derive(clap::Args)]
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let bundles: Vec<Bundle> = serde_json::from_value(models)?;
-    let rows = bundles.iter().map(Bundle::memory_row).collect();
-    output::table(&MEMORY_COLUMNS, rows, "There are no models yet: outrigger model push FOLDER");
+    let rows = bundles.iter().map(Bundle::listed_row).collect();
+    output::table(&LISTED_COLUMNS, rows, "There are no models yet: outrigger model push FOLDER");
     Ok(())
 }
