@@ -3,6 +3,7 @@
 //! stand-in for tests is the other ([`crate::fake`]).
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Instant;
 
 use protocol::manifest::TensorSpec;
@@ -82,11 +83,31 @@ pub trait Session: Send {
         self.run(inputs, outputs)
     }
 
+    /// The same without holding the thread until the answer is there, where the run is made in another
+    /// process. `None` where a thread has to be held: [`Session::run_until`] does.
+    fn run_elsewhere<'s>(
+        &'s mut self,
+        inputs: &'s [Tensor],
+        outputs: &'s [String],
+        deadline: Option<Instant>,
+    ) -> Option<Coming<'s>> {
+        let _ = (inputs, outputs, deadline);
+        None
+    }
+
     /// Whether a run would begin at once; false for a session that waits for its successor first.
     fn is_ready(&self) -> bool {
         true
     }
+
+    /// Whether runs of the usual size are made elsewhere.
+    fn runs_elsewhere(&self) -> bool {
+        false
+    }
 }
+
+/// An answer on its way from another process.
+pub type Coming<'s> = Pin<Box<dyn Future<Output = Result<Vec<Tensor>, RunError>> + Send + 's>>;
 
 /// How a session uses the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
