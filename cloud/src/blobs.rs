@@ -93,29 +93,37 @@ impl Blobs {
         Ok(size_bytes)
     }
 
-    /// Lays the files of a bundle out in a folder of their own, as hard links where possible.
+    /// Lays the files of a bundle out in a new folder of their own, as hard links where possible. They
+    /// need not survive this process.
     ///
     /// # Errors
-    /// The disk's own; also for a blob that is absent.
-    pub fn lay_out(&self, manifest: &Manifest, folder: &Path) -> io::Result<()> {
-        if folder.is_dir() {
-            return Ok(());
-        }
-        let beside = folder.with_extension("tmp");
-        let _ = std::fs::remove_dir_all(&beside); // left behind by a process that was killed
-        durable::create_private_folder(&beside)?;
+    /// The disk's own; also for a blob that is absent. Nothing is left behind.
+    pub fn lay_out(&self, manifest: &Manifest, folder: PathBuf) -> io::Result<LaidOut> {
+        std::fs::create_dir(&folder)?;
+        let laid_out = LaidOut(folder);
         for (name, file) in &manifest.files {
-            let (from, to) = (self.path(file.sha256), beside.join(name));
-            std::fs::hard_link(&from, &to).or_else(|_| copy_synced(&from, &to))?;
+            let (from, to) = (self.path(file.sha256), laid_out.folder().join(name));
+            std::fs::hard_link(&from, &to).or_else(|_| std::fs::copy(&from, &to).map(drop))?;
         }
-        durable::sync_folder(&beside)?; // before the name that says that it is whole
-        durable::rename(&beside, folder)
+        Ok(laid_out)
     }
 }
 
-fn copy_synced(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::copy(from, to)?;
-    std::fs::File::open(to)?.sync_all()
+/// A bundle's files, as a model is loaded from them. They go when this does.
+#[derive(Debug)]
+pub struct LaidOut(PathBuf);
+
+impl LaidOut {
+    /// Where they lie.
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for LaidOut {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0); // the next start removes what is left
+    }
 }
 
 fn keep(from: &Path, to: &Path) -> io::Result<()> {

@@ -63,16 +63,10 @@ impl DataDir {
         for folder in [data_dir.root.clone(), data_dir.ca(), data_dir.node()] {
             durable::sweep(&folder).map_err(failed(&folder))?; // half-written keys
         }
-        data_dir.clear_incoming().map_err(failed(&data_dir.incoming()))?;
-        Ok(data_dir)
-    }
-
-    /// Uploads that an earlier process did not finish.
-    fn clear_incoming(&self) -> io::Result<()> {
-        for entry in std::fs::read_dir(self.incoming())? {
-            std::fs::remove_file(entry?.path())?;
+        for folder in [data_dir.incoming(), data_dir.bundles()] {
+            clear(&folder).map_err(failed(&folder))?;
         }
-        Ok(())
+        Ok(data_dir)
     }
 
     /// The folder of the fleet CA.
@@ -95,7 +89,7 @@ impl DataDir {
         self.root.join("incoming")
     }
 
-    /// The folder of bundles that are laid out for loading.
+    /// The folder of bundles that are laid out for as long as they are loaded.
     pub fn bundles(&self) -> PathBuf {
         self.root.join("bundles")
     }
@@ -116,6 +110,18 @@ impl DataDir {
     }
 }
 
+/// Removes what an earlier process left behind: uploads that it did not finish, models that it had loaded.
+fn clear(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +134,22 @@ mod tests {
         assert!(matches!(DataDir::open(&root), Err(DataDirError::Locked(_))));
         drop(first);
         assert!(DataDir::open(&root).is_ok());
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_behind_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(folder.path()).unwrap();
+        let laid_out = data_dir.bundles().join("abc");
+        std::fs::create_dir(&laid_out).unwrap();
+        for file in [laid_out.join("model.onnx"), data_dir.incoming().join("half")] {
+            std::fs::write(file, "x").unwrap();
+        }
+        drop(data_dir);
+        let data_dir = DataDir::open(folder.path()).unwrap();
+        for cleared in [data_dir.bundles(), data_dir.incoming()] {
+            assert_eq!(std::fs::read_dir(cleared).unwrap().count(), 0);
+        }
     }
 
     #[cfg(unix)]

@@ -66,22 +66,23 @@ async fn open_cloud(
     let store = Store::open(&data_dir.database())?;
     let contact_s = store.replica()?.contact_s;
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
-    let settings = config.serving.clone();
-    let serving =
-        Serving::new(config.engine.backend(), blobs.clone(), data_dir.bundles(), settings);
+    let (settings, folder) = (config.serving.clone(), data_dir.bundles());
+    let db = Database::new(store);
+    let from = (db.clone(), blobs.clone());
+    let serving = Serving::new(config.engine.backend(), from, folder, settings);
     let mut here = BTreeSet::new();
-    for record in store.bundles()? {
+    for record in db.store().bundles()? {
         if record.variant == Variant::Cloud && models::is_whole(&blobs, &record.signed) {
             serving.add(&record.signed, None)?;
             here.insert(record.bundle);
         }
     }
-    for (model, policy) in store.policies()? {
+    for (model, policy) in db.store().policies()? {
         serving.set_policy(&model, policy);
     }
     let records = crate::server::open_records(config, Some(files.name()?))?;
     let engine = config.engine.clone();
-    let cloud = Cloud::new(Database::new(store), ca, blobs, (serving, engine), records).await?;
+    let cloud = Cloud::new(db, ca, blobs, (serving, engine), records).await?;
     cloud.control.away_since(contact_s);
     Ok((cloud, here))
 }

@@ -422,18 +422,20 @@ async fn open_cloud(
 ) -> Result<Arc<Cloud>, StartError> {
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
     let (backend, settings) = (config.engine.backend(), config.serving.clone());
-    let serving = Serving::new(backend, blobs.clone(), data_dir.bundles(), settings);
-    for record in store.bundles()? {
+    let db = Database::new(store);
+    let folder = data_dir.bundles();
+    let serving = Serving::new(backend, (db.clone(), blobs.clone()), folder, settings);
+    for record in db.store().bundles()? {
         if record.variant == Variant::Cloud {
             serving.add(&record.signed, None)?;
         }
     }
-    for (model, policy) in store.policies()? {
+    for (model, policy) in db.store().policies()? {
         serving.set_policy(&model, policy);
     }
     let records = open_records(config, None)?;
     let serving = (serving, config.engine.clone());
-    Ok(Cloud::new(Database::new(store), ca, blobs, serving, records).await?)
+    Ok(Cloud::new(db, ca, blobs, serving, records).await?)
 }
 
 /// Loads what should answer before anybody asks for it; then the server is ready.

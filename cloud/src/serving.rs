@@ -4,7 +4,8 @@
 //! standard (`family`). A newer push is loaded and proven before it is known here, so new
 //! requests go to it at once, and those in flight end on the version that they began with. What no
 //! policy names and no device asks is let go of, and so are the least recently used models beyond
-//! [`LOADED_MAX`]; a model that goes gives its memory back.
+//! [`LOADED_MAX`]; a model that goes gives its memory back. Of a version that nobody wants no more is kept
+//! in memory than where to find it: a model may have had thousands.
 //!
 //! Admission is decided on a request's header, before its tensors are read ([`door`]). A loaded model
 //! is a [`lane`]: its sessions, and what runs on them when, together with what. [`Serving::admit`]
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use crate::access::Identity;
 use crate::blobs::Blobs;
+use crate::store::{Database, StoreError};
 
 pub mod accelerators;
 pub mod door;
@@ -44,7 +46,7 @@ mod slot;
 
 use door::{Door, Place};
 pub use family::Asker;
-use family::Family;
+use family::{Family, Known};
 use lane::{Answered, Lane, Standing};
 pub use listing::Residence;
 pub use loading::Newcomer;
@@ -68,6 +70,12 @@ pub enum ServeError {
     /// The stored manifest cannot be read.
     #[error(transparent)]
     Manifest(#[from] InvalidManifest),
+    /// The database was asked for the manifest, and failed.
+    #[error("cannot look the bundle up")]
+    Store(#[from] StoreError),
+    /// The database has no such bundle.
+    #[error("the bundle {0} is not in the database")]
+    Forgotten(ContentHash),
     /// Its files are not what the manifest says.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -184,8 +192,11 @@ pub struct Inferred {
 /// All cloud variants.
 pub struct Serving {
     backend: Option<Arc<dyn Backend>>,
+    /// Where manifests are.
+    db: Database,
     blobs: Blobs,
     folder: PathBuf,
+    laid_out: AtomicU64,
     settings: ServingSettings,
     door: Arc<Door>,
     rooms: Arc<Rooms>,
@@ -197,18 +208,20 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Serves from these blobs, laying bundles out in `folder`; without a backend every request is
-    /// refused.
+    /// Serves from these manifests and blobs, laying bundles out in `folder`; without a backend every
+    /// request is refused.
     pub fn new(
         backend: Option<Arc<dyn Backend>>,
-        blobs: Blobs,
+        (db, blobs): (Database, Blobs),
         folder: PathBuf,
         settings: ServingSettings,
     ) -> Self {
         Self {
             backend,
+            db,
             blobs,
             folder,
+            laid_out: AtomicU64::new(0),
             door: Arc::new(Door::new(settings.admission.clone())),
             rooms: Arc::new(Rooms::new(settings.memory_bytes)),
             settings,
@@ -251,23 +264,46 @@ impl Serving {
     pub fn add(&self, signed: &SignedManifest, loaded: Option<Newcomer>) -> Result<(), ServeError> {
         let manifest = Manifest::from_json(signed.manifest.as_bytes())?;
         let (model, version) = (manifest.model.clone(), manifest.version);
-        let number = loaded.as_ref().map_or_else(|| self.number(&model), Newcomer::number);
-        let fits = match loaded {
-            Some(_) => Ok(()),
-            None => self.rooms.add(number, loading::guess_bytes(&manifest)),
-        };
-        let (lane, _used) = loaded.map(Newcomer::settle).unwrap_or_default();
-        let slot = Arc::new(Slot::new(signed.bundle(), manifest, number, lane));
-        if let Err(too_large) = fits {
-            slot.failed(ServeError::from(too_large).to_string());
+        let (bundle, size_bytes) = (signed.bundle(), loading::guess_bytes(&manifest));
+        let mut families = self.families_mut();
+        let family = families.entry(model.clone()).or_default();
+        // One that is known already stays as it is; the newcomer goes.
+        let is_new = family.add(version, Known { bundle, size_bytes });
+        if let Some(newcomer) = loaded.filter(|_| is_new) {
+            let (number, lane, _used) = newcomer.settle();
+            let slot = Arc::new(Slot::new(bundle, (model, version), number, self.next_use()));
+            lane.into_iter().for_each(|lane| slot.put(lane));
+            self.rooms.belongs_to(number, &slot);
+            family.wake(slot);
         }
-        slot.used.store(self.next_use(), Relaxed);
-        self.rooms.belongs_to(number, &slot);
-        if !self.families_mut().entry(model).or_default().add(version, slot) {
-            self.rooms.remove(number); // it was known already
-        }
+        drop(families);
         self.release_unwanted();
         Ok(())
+    }
+
+    /// Somebody wants a version that is known.
+    fn wake(&self, model: &ModelName, version: Version) -> Option<Arc<Slot>> {
+        let mut families = self.families_mut();
+        let family = families.get_mut(model)?;
+        if let Some(slot) = family.slot(version) {
+            return Some(slot.clone()); // somebody else was faster
+        }
+        let Known { bundle, size_bytes } = family.known(version)?;
+        let number = self.number(model);
+        let slot = Arc::new(Slot::new(bundle, (model.clone(), version), number, self.next_use()));
+        if let Err(too_large) = self.rooms.add(number, size_bytes) {
+            slot.failed(ServeError::from(too_large).to_string());
+        }
+        self.rooms.belongs_to(number, &slot);
+        family.wake(slot.clone());
+        Some(slot)
+    }
+
+    /// What is written of a bundle. Blocks.
+    fn manifest(&self, bundle: ContentHash) -> Result<Manifest, ServeError> {
+        let found = self.db.store().signed_manifest(bundle)?;
+        let signed = found.ok_or(ServeError::Forgotten(bundle))?;
+        Ok(Manifest::from_json(signed.manifest.as_bytes())?)
     }
 
     fn next_use(&self) -> u64 {
@@ -305,13 +341,18 @@ impl Serving {
         model: &ModelName,
         version: Option<Version>,
     ) -> Result<(Version, Arc<Slot>), Problem> {
-        let families = self.families();
-        let family = families.get(model).ok_or_else(|| {
+        let absent = || {
             let text = format!("the cloud has no variant of {model}");
             Problem::new(ProblemCode::NotFound, text).hint("push it with: outrigger model push")
-        })?;
-        let (version, slot) = family.find(asker, model, version)?;
-        Ok((version, slot.clone()))
+        };
+        let (version, slot) = {
+            let families = self.families();
+            let family = families.get(model).ok_or_else(absent)?;
+            let version = family.find(asker, model, version)?;
+            (version, family.slot(version).cloned())
+        };
+        let slot = slot.or_else(|| self.wake(model, version)).ok_or_else(absent)?;
+        Ok((version, slot))
     }
 
     /// Answers a request that was taken, before its deadline, or says why there is no answer.
@@ -370,12 +411,11 @@ impl Serving {
         };
         let family = families.get_mut(model).ok_or_else(absent)?;
         family.set_unloaded(unloaded);
-        Ok(family.slots().map(|(_, slot)| slot.clone()).collect())
+        Ok(family.slots().cloned().collect())
     }
 
     fn slots(&self) -> Vec<Arc<Slot>> {
-        let families = self.families();
-        families.values().flat_map(|family| family.slots().map(|(_, slot)| slot.clone())).collect()
+        self.families().values().flat_map(Family::slots).cloned().collect()
     }
 }
 

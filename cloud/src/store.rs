@@ -40,6 +40,9 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
 ];
 /// The newest schema, as SQLite keeps its number.
 const SCHEMA: u32 = 3;
+/// Pages of the database that are kept in memory, in KiB. Requests ask it nothing; what is asked now and
+/// then is in the system's own cache.
+const PAGES_KIB: i64 = 512;
 /// How long another process's lock (a backup, `sqlite3`) is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -78,6 +81,7 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "cache_size", -PAGES_KIB)?;
         migrate(&mut connection)?;
         feed::follow(&connection)?;
         let newest = watch::Sender::new(feed::newest(&connection)?);
@@ -123,6 +127,11 @@ impl Database {
     /// Wraps a store.
     pub fn new(store: Store) -> Self {
         Self(Arc::new(store))
+    }
+
+    /// The store itself, for threads that may block.
+    pub fn store(&self) -> &Store {
+        &self.0
     }
 
     /// The number of the newest change that inference nodes must know of, now and from now on.

@@ -65,6 +65,8 @@ pub struct WorkerStatus {
     pub label: String,
     /// The model's file.
     pub model: PathBuf,
+    /// The GPU that it runs on; `None` on the CPU.
+    pub gpu: Option<u32>,
     /// Its process, while it runs.
     pub process: Option<u32>,
     /// Why it does not run; `None` while it does, and before it first did.
@@ -163,9 +165,11 @@ impl Workers {
         let folder = model.parent().unwrap_or(Path::new("/")).to_owned();
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let label = name.chars().take(12).collect();
-        let (accelerator, environment, options) = match options.provider.processor() {
-            Processor::Gpu => on_gpu(options)?,
-            Processor::Cpu | Processor::Auto => (None, Vec::new(), options.clone()),
+        let is_gpu = options.provider.processor() == Processor::Gpu;
+        let gpu = is_gpu.then_some(options.device);
+        let (accelerator, environment, options) = match gpu {
+            Some(_) => on_gpu(options)?,
+            None => (None, Vec::new(), options.clone()),
         };
         let limits = confine::Limits { memory_bytes: self.limits.memory_bytes, cpu_s: None };
         let job = Job {
@@ -177,7 +181,7 @@ impl Workers {
             accelerator,
             limits,
         };
-        Ok(Launch { job, label, load_limit: self.limits.load, environment })
+        Ok(Launch { job, label, gpu, load_limit: self.limits.load, environment })
     }
 
     /// Every session holds the weights.
@@ -310,6 +314,7 @@ fn status(worker: &Worker) -> WorkerStatus {
     WorkerStatus {
         label: worker.launch().label.clone(),
         model: worker.launch().job.model.clone(),
+        gpu: worker.launch().gpu,
         memory_bytes: process.as_ref().and_then(|process| process.memory_bytes()),
         process: process.map(|process| process.id),
         why_not,

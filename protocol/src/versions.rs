@@ -26,12 +26,12 @@ impl Default for VersionPolicy {
 }
 
 impl VersionPolicy {
-    /// Whether a version answers, of all that are there.
-    pub fn includes(&self, version: Version, all: &BTreeSet<Version>) -> bool {
+    /// The versions that answer, of all that are there, in order.
+    pub fn of(&self, all: impl DoubleEndedIterator<Item = Version>) -> BTreeSet<Version> {
         match self {
-            Self::All => all.contains(&version),
-            Self::Listed(listed) => all.contains(&version) && listed.contains(&version),
-            Self::Latest(count) => all.iter().rev().take(*count as usize).any(|v| *v == version),
+            Self::All => all.collect(),
+            Self::Listed(listed) => all.filter(|version| listed.contains(version)).collect(),
+            Self::Latest(count) => all.rev().take(*count as usize).collect(),
         }
     }
 }
@@ -101,8 +101,7 @@ mod tests {
         let all: BTreeSet<_> = [1, 2, 5].map(version).into();
         let check = |policy: &str| {
             let policy: VersionPolicy = policy.parse().unwrap();
-            let answering = |n: &u64| policy.includes(version(*n), &all);
-            (1..=6).filter(answering).collect::<Vec<_>>()
+            policy.of(all.iter().copied()).into_iter().map(Version::get).collect::<Vec<_>>()
         };
         assert_eq!(check("latest 1"), [5]);
         assert_eq!(check("latest 2"), [2, 5]);

@@ -1,10 +1,11 @@
 //! A model's version is exchanged again and again while callers ask it: no call may fail or get the
-//! answer of another version than it names, and what the cloud takes must not grow.
+//! answer of another version than it names, and what the cloud takes must not grow. What is old is gone
+//! from memory and from where models are loaded, and answers again when it is wanted.
 
 use crate::bench::{BenchReport, Goal, Row, rounded};
 use crate::callers::{Call, Https, KeyHolder};
 use crate::onnx::{perceptron, perceptron_probes, perceptron_specs};
-use crate::world::{Publisher, Single, World, eventually};
+use crate::world::{Api, Publisher, Single, World, eventually};
 use anyhow::{Context, bail, ensure};
 use protocol::id::Variant;
 use protocol::tensor::Tensor;
@@ -46,6 +47,14 @@ impl Versions {
         Ok(Self { files, probes: [even?, odd?] })
     }
 
+    /// Whether this is what the version answers to the first probe.
+    fn is_answer(&self, version: u64, got: &[f32]) -> anyhow::Result<bool> {
+        let expected = &self.probes[usize::from(!version.is_multiple_of(2))][0].1;
+        let expected = expected.to_f32().context("no numbers")?;
+        let near = |(a, b): (&f32, f32)| (a - b).abs() <= 1e-5 * (1.0 + b.abs());
+        Ok(got.iter().zip(expected).all(near))
+    }
+
     fn publish(&self, publisher: &Publisher, version: u64) -> anyhow::Result<()> {
         let (input, output) = perceptron_specs();
         let at = usize::from(!version.is_multiple_of(2));
@@ -85,13 +94,32 @@ async fn call(who: &KeyHolder, versions: &Versions, calls: &Calls) -> anyhow::Re
             reply.json()?["model_version"].as_str().context("no version")?.parse::<u64>()?;
         ensure!(named >= last, "version {named} answered after version {last}");
         last = named;
-        let expected = &versions.probes[usize::from(!named.is_multiple_of(2))][0].1;
-        let near = |(a, b): (f32, f32)| (a - b).abs() <= 1e-5 * (1.0 + b.abs());
-        let (got, wanted) = (outputs[0].to_f32(), expected.to_f32());
-        let (got, wanted) = (got.context("no numbers")?, wanted.context("no numbers")?);
-        ensure!(got.into_iter().zip(wanted).all(near), "version {named} gave another's answer");
+        let got = outputs[0].to_f32().context("no numbers")?;
+        ensure!(versions.is_answer(named, &got)?, "version {named} gave another's answer");
         calls.answered.fetch_add(1, Relaxed);
     }
+    Ok(())
+}
+
+/// The first version is neither in memory nor laid out, and is described and answers where a policy names
+/// it.
+fn ask_the_first(world: &World, versions: &Versions) -> anyhow::Result<()> {
+    let laid_out =
+        || std::fs::read_dir(world.cloud.data_dir().join("bundles")).map(Iterator::count);
+    let one = || (laid_out().ok()? == 1).then_some(());
+    eventually("the files of the last version alone", Duration::from_secs(10), one)?;
+    world.operator.run(&["model", "policy", MODEL, "--all"])?;
+    let api = Api::with_key_of(&world.operator)?;
+    let path = format!("/v2/models/{MODEL}/versions/1");
+    let described = api.accepted("GET", &path, b"")?.json();
+    ensure!(described["inputs"][0]["name"] == "x", "{described}");
+    let (input, _) = &versions.probes[1][0];
+    let input =
+        json!({ "name": "x", "datatype": "FP32", "shape": input.shape(), "data": input.to_f32() });
+    let body = json!({ "parameters": { "timeout": 10_000_000 }, "inputs": [input] }).to_string();
+    let reply = api.accepted("POST", &format!("{path}/infer"), body.as_bytes())?.json();
+    let got: Vec<f32> = serde_json::from_value(reply["outputs"][0]["data"].clone())?;
+    ensure!(reply["model_version"] == "1" && versions.is_answer(1, &got)?, "{reply}");
     Ok(())
 }
 
@@ -131,6 +159,7 @@ pub fn run(amount: Amount) -> anyhow::Result<BenchReport> {
     let loaded = || publisher.stats().ok()?["cloud_variants_loaded"].as_u64();
     let last_alone = || loaded().filter(|loaded| *loaded == 1).map(drop);
     eventually("the last version alone is loaded", Duration::from_secs(10), last_alone)?;
+    ask_the_first(&world, &versions)?;
     let mb = |kb: u64| json!(rounded(kb as f64 * 1024.0 / 1e6));
     Ok(BenchReport {
         name: "swap",

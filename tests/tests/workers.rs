@@ -303,18 +303,16 @@ fn scrape(api: &Api) -> Scrape {
     Scrape::parse(std::str::from_utf8(&text).unwrap()).unwrap()
 }
 
+const OF_FASHION: [(&str, &str); 3] = [("model", "fashion"), ("version", "1"), ("device", "cpu")];
+
 #[test]
 fn a_killed_worker_is_missed_until_the_next_one_answers() {
     let (world, api) = ready_with_fashion();
-    let up = |scrape: &Scrape| {
-        let labels = [("model", "fashion"), ("version", "1")];
-        scrape.value("outrigger_cloud_worker_up", &labels)
-    };
+    let up = |scrape: &Scrape| scrape.value("outrigger_cloud_worker_up", &OF_FASHION);
     let before = scrape(&api);
     assert_eq!(up(&before), Some(1.0));
     assert_eq!(before.value("outrigger_cloud_worker_starts_total", &[]), Some(1.0));
-    let memory = before
-        .value("outrigger_cloud_worker_memory_bytes", &[("model", "fashion"), ("version", "1")]);
+    let memory = before.value("outrigger_cloud_worker_memory_bytes", &OF_FASHION);
     assert!(memory.unwrap() > 4e6, "its weights at least");
 
     // Without its files no successor loads, so that there is time to look.

@@ -7,7 +7,9 @@ use axum::http::StatusCode;
 use fleet::access::Permission;
 use protocol::id::Variant;
 use protocol::manifest::{InvalidSignature, Manifest, SignedManifest};
+use protocol::residency::Standing;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ApiError;
@@ -28,9 +30,10 @@ pub(super) async fn list(
     caller.need(Permission::View)?;
     let bundles = cloud.db.call(Store::bundles).await?;
     let residences = cloud.serving.residences();
-    let resides = |bundle| residences.iter().find(|residence| residence.bundle == bundle);
+    let residences: BTreeMap<_, _> = residences.iter().map(|own| (own.bundle, own)).collect();
+    let resides = |record: &BundleRecord| residences.get(&record.bundle).copied();
     let models: Result<Vec<_>, _> =
-        bundles.iter().map(|record| describe(record, resides(record.bundle))).collect();
+        bundles.iter().map(|record| describe(record, resides(record))).collect();
     let policies = cloud.db.call(Store::policies).await?;
     let policies: serde_json::Map<_, _> =
         policies.into_iter().map(|(model, policy)| (model.into(), json!(policy))).collect();
@@ -44,6 +47,7 @@ fn describe(
 ) -> Result<Value, protocol::manifest::InvalidManifest> {
     let manifest = Manifest::from_json(record.signed.manifest.as_bytes())?;
     let calibration = manifest.calibration.as_ref();
+    let on_demand = (record.variant == Variant::Cloud).then_some(Standing::OnDemand.as_str());
     Ok(json!({
         "model": record.model,
         "version": record.version,
@@ -54,7 +58,7 @@ fn describe(
         "threshold": calibration.map(|c| c.threshold),
         "deferral_rate": calibration.map(|c| c.deferral_rate),
         "pushed_at_s": record.pushed_at_s,
-        "memory": residence.map(|residence| residence.standing),
+        "memory": residence.map(|residence| residence.standing).or(on_demand),
         "memory_bytes": residence.and_then(|residence| residence.memory_bytes),
     }))
 }

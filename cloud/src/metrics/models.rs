@@ -1,8 +1,6 @@
 //! What is in memory, what it takes, and what became of the workers that have it.
 
 use link::metrics::{Exposition, Kind};
-#[cfg(target_os = "linux")]
-use std::collections::BTreeMap;
 
 use crate::serving::{Moves, Residence};
 use crate::state::Cloud;
@@ -67,34 +65,88 @@ fn of_workers(workers: &Workers, residences: &[Residence], out: &mut Exposition)
     out.family("outrigger_cloud_worker_lost_runs_total", help, Kind::Counter)
         .sample(&[], counters.lost_runs);
 
-    let statuses = by_model(workers.statuses(), residences);
+    let statuses = workers.statuses();
+    let statuses = by_model(&statuses, residences);
     let mut family = |name: &str, help: &str, of: &dyn Fn(&WorkerStatus) -> Option<u64>| {
         let mut family = out.family(name, help, Kind::Gauge);
-        for ((model, version), status) in &statuses {
+        for NamedWorker { model, version, device, status } in &statuses {
             if let Some(value) = of(status) {
-                family.sample(&[("model", model), ("version", version)], value);
+                let labels = [("model", &**model), ("version", version), ("device", device)];
+                family.sample(&labels, value);
             }
         }
     };
-    family("outrigger_cloud_worker_up", "Whether each model's worker answers.", &|status| {
-        Some(u64::from(status.process.is_some()))
-    });
-    let help = "Sessions of each model's worker.";
+    let help = "Whether each model's worker answers, on each device that it runs on.";
+    family("outrigger_cloud_worker_up", help, &|status| Some(u64::from(status.process.is_some())));
+    let help = "Sessions of each model's worker, on each device.";
     family("outrigger_cloud_worker_sessions", help, &|status| Some(status.sessions as u64));
-    let help = "Memory of each model's worker now, shared pages by its share.";
+    let help = "Memory of each model's worker now, on each device, shared pages by its share.";
     family("outrigger_cloud_worker_memory_bytes", help, &|status| status.memory_bytes);
 }
 
-/// A worker's label is the beginning of its bundle's hash.
+/// A worker, and whose it is. A model has one on the CPU, or one on each GPU.
 #[cfg(target_os = "linux")]
-fn by_model(
-    statuses: Vec<WorkerStatus>,
-    residences: &[Residence],
-) -> BTreeMap<(String, String), WorkerStatus> {
-    let named = |status: WorkerStatus| {
+#[derive(Debug)]
+struct NamedWorker<'s> {
+    model: String,
+    version: String,
+    device: String,
+    status: &'s WorkerStatus,
+}
+
+/// A worker's label is the beginning of its bundle's hash. While a model is loaded anew its last worker may
+/// be about to end: of two on one device the one that runs is shown.
+#[cfg(target_os = "linux")]
+fn by_model<'s>(statuses: &'s [WorkerStatus], residences: &[Residence]) -> Vec<NamedWorker<'s>> {
+    let named = |status: &'s WorkerStatus| {
         let own = |residence: &&Residence| residence.bundle.to_string().starts_with(&status.label);
-        let residence = residences.iter().find(own)?;
-        Some(((residence.model.to_string(), residence.version.to_string()), status))
+        let Residence { model, version, .. } = residences.iter().find(own)?;
+        let device = status.gpu.map_or_else(|| "cpu".to_owned(), |gpu| format!("gpu{gpu}"));
+        Some(NamedWorker { model: model.to_string(), version: version.to_string(), device, status })
     };
-    statuses.into_iter().filter_map(named).collect()
+    let mut all: Vec<_> = statuses.iter().filter_map(named).collect();
+    let whose =
+        |own: &NamedWorker<'_>| (own.model.clone(), own.version.clone(), own.device.clone());
+    all.sort_by_key(|own| (whose(own), own.status.process.is_none()));
+    all.dedup_by_key(|own| whose(own));
+    all
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use protocol::id::{ContentHash, Version};
+
+    fn worker(bundle: ContentHash, gpu: Option<u32>, process: Option<u32>) -> WorkerStatus {
+        let label = bundle.to_string()[..12].to_owned();
+        let (model, why_not, memory_bytes) = ("m".into(), None, None);
+        WorkerStatus { label, model, gpu, process, why_not, sessions: 1, memory_bytes }
+    }
+
+    #[test]
+    fn each_worker_is_shown_on_its_device() {
+        let [here, there, gone] = [b"here", b"ther", b"gone"].map(|own| ContentHash::of(own));
+        let residence = |bundle, model: &str| Residence {
+            model: model.parse().unwrap(),
+            version: Version::FIRST,
+            bundle,
+            is_loaded: true,
+            standing: "resident",
+            memory_bytes: None,
+        };
+        let residences = [residence(here, "here"), residence(there, "there")];
+        let statuses = [
+            worker(here, Some(1), Some(11)),
+            worker(here, Some(0), Some(10)),
+            worker(there, None, None),
+            worker(there, None, Some(12)),
+            worker(gone, None, Some(13)),
+        ];
+        let shown = by_model(&statuses, &residences);
+        let shown: Vec<_> =
+            shown.iter().map(|own| (&*own.model, &*own.device, own.status.process)).collect();
+        let expected =
+            [("here", "gpu0", Some(10)), ("here", "gpu1", Some(11)), ("there", "cpu", Some(12))];
+        assert_eq!(shown, expected);
+    }
 }

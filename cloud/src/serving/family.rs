@@ -1,6 +1,9 @@
 //! The versions of one model: which are there, and which of them answer.
+//!
+//! There may be thousands, and of most nobody asks any more. So a version is no more than an entry of an
+//! index ([`Known`]) until somebody asks it; then it has a [`Slot`], until it is unwanted again.
 
-use protocol::id::{ModelName, Version};
+use protocol::id::{ContentHash, ModelName, Version};
 use protocol::oip::ModelDescription;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::versions::VersionPolicy;
@@ -19,10 +22,20 @@ pub enum Asker {
     Client,
 }
 
+/// What is kept of a version that nobody wants: its manifest is in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) bundle: ContentHash,
+    /// What it takes in memory, as it was guessed or measured last.
+    pub(super) size_bytes: u64,
+}
+
 /// All versions of one model.
 #[derive(Debug, Default)]
 pub(super) struct Family {
-    versions: BTreeMap<Version, Arc<Slot>>,
+    versions: BTreeMap<Version, Known>,
+    /// Those that somebody has asked, or may at any moment.
+    slots: BTreeMap<Version, Arc<Slot>>,
     policy: VersionPolicy,
     /// What the policy names of them: every request asks.
     answering: BTreeSet<Version>,
@@ -34,10 +47,10 @@ pub(super) const UNLOADED: &str = "unloaded by an operator; it answers again aft
 impl Family {
     /// A newly pushed version answers, also where the model was unloaded before; false where the
     /// version is known already.
-    pub(super) fn add(&mut self, version: Version, slot: Arc<Slot>) -> bool {
+    pub(super) fn add(&mut self, version: Version, known: Known) -> bool {
         self.unloaded = false;
         let is_new = !self.versions.contains_key(&version);
-        self.versions.entry(version).or_insert(slot);
+        self.versions.entry(version).or_insert(known);
         self.apply_policy();
         is_new
     }
@@ -48,9 +61,7 @@ impl Family {
     }
 
     fn apply_policy(&mut self) {
-        let all: BTreeSet<_> = self.versions.keys().copied().collect();
-        let named = |version: &Version| self.policy.includes(*version, &all);
-        self.answering = all.iter().copied().filter(named).collect();
+        self.answering = self.policy.of(self.versions.keys().copied());
     }
 
     pub(super) fn set_unloaded(&mut self, unloaded: bool) {
@@ -61,8 +72,49 @@ impl Family {
         self.unloaded
     }
 
-    pub(super) fn slots(&self) -> impl Iterator<Item = (Version, &Arc<Slot>)> {
-        self.versions.iter().map(|(version, slot)| (*version, slot))
+    /// Every version.
+    pub(super) fn versions(&self) -> impl Iterator<Item = Version> {
+        self.versions.keys().copied()
+    }
+
+    /// What is known of a version.
+    pub(super) fn known(&self, version: Version) -> Option<Known> {
+        self.versions.get(&version).copied()
+    }
+
+    /// The versions that somebody wants.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.slots.values()
+    }
+
+    pub(super) fn slot(&self, version: Version) -> Option<&Arc<Slot>> {
+        self.slots.get(&version)
+    }
+
+    /// Somebody wants this version.
+    pub(super) fn wake(&mut self, slot: Arc<Slot>) {
+        self.slots.insert(slot.version, slot);
+    }
+
+    /// Versions that no policy names and no device asks.
+    pub(super) fn unwanted(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        let is_wanted = |slot: &Slot| self.answering.contains(&slot.version) || slot.devices_want();
+        self.slots.values().filter(move |slot| !is_wanted(slot))
+    }
+
+    /// Keeps no more of this version than where to find it, unless somebody has it just now;
+    /// `size_bytes` is what it takes, where that is known.
+    pub(super) fn retire(
+        &mut self,
+        version: Version,
+        size_bytes: impl FnOnce(&Slot) -> Option<u64>,
+    ) -> Option<Arc<Slot>> {
+        // Whoever finds it from now on must have this lock; who has found it holds a reference.
+        let slot = self.slots.get(&version).filter(|slot| Arc::strong_count(slot) == 1)?;
+        if let (Some(known), Some(bytes)) = (self.versions.get_mut(&version), size_bytes(slot)) {
+            known.size_bytes = bytes;
+        }
+        self.slots.remove(&version)
     }
 
     /// The versions that the policy names, in order.
@@ -70,13 +122,13 @@ impl Family {
         &self.answering
     }
 
-    /// The slot that a request means.
+    /// The version that a request means.
     pub(super) fn find(
         &self,
         asker: Asker,
         model: &ModelName,
         version: Option<Version>,
-    ) -> Result<(Version, &Arc<Slot>), Problem> {
+    ) -> Result<Version, Problem> {
         if self.unloaded {
             let text = format!("the model {:?} is {UNLOADED}", model.as_str());
             return Err(Problem::new(ProblemCode::NotFound, text));
@@ -84,13 +136,14 @@ impl Family {
         let answering = self.answering();
         let wanted = version.or(answering.last().copied());
         let offered = |version: &Version| asker == Asker::Device || answering.contains(version);
-        let found = wanted.filter(offered).and_then(|v| Some((v, self.versions.get(&v)?)));
+        let found = wanted.filter(offered).filter(|version| self.versions.contains_key(version));
         found.ok_or_else(|| absent(model, version, answering))
     }
 
-    pub(super) fn describe(&self, slot: &Slot) -> ModelDescription {
+    /// The description of one version, as that of the model.
+    pub(super) fn describe(&self, version: ModelDescription) -> ModelDescription {
         let versions = self.answering.iter().copied().collect();
-        ModelDescription { versions, policy: self.policy.clone(), ..slot.description() }
+        ModelDescription { versions, policy: self.policy.clone(), ..version }
     }
 }
 

@@ -25,6 +25,7 @@ use super::accelerators::Accelerators;
 use super::door::Door;
 use super::memory;
 use super::settings::ModelSettings;
+use crate::blobs::LaidOut;
 use fleet::admission::ModelSlot;
 use models::backend::{Backend, SessionOptions};
 use models::providers::{Choice, Processor, Provider};
@@ -48,6 +49,8 @@ pub struct Lane {
     door: Arc<Door>,
     slot: ModelSlot,
     changed: Arc<Notify>,
+    /// What sessions are opened from.
+    files: Option<LaidOut>,
     /// One for each core: pre-processing of more requests at a time would only take their memory.
     preparing: Semaphore,
     runtime: Handle,
@@ -62,6 +65,8 @@ pub(super) struct Needs {
     pub(super) accelerators: Accelerators,
     /// Who computes it, where that was found out before.
     pub(super) choice: Option<Choice>,
+    /// The bundle's files.
+    pub(super) files: LaidOut,
 }
 
 /// What the permit of a request says of it.
@@ -126,7 +131,7 @@ impl Lane {
     /// # Errors
     /// [`ServeError`]; nothing is left behind.
     pub(super) fn open(needs: Needs, bundle: Bundle) -> Result<Arc<Self>, ServeError> {
-        let Needs { backend, settings, door, slot, accelerators, choice } = needs;
+        let Needs { backend, settings, door, slot, accelerators, choice, files } = needs;
         let threads = settings.threads.max(1) as usize;
         let options = SessionOptions { threads, ..SessionOptions::default() };
         let choice = match choice {
@@ -160,6 +165,7 @@ impl Lane {
             door,
             slot,
             changed: Arc::default(),
+            files: Some(files),
             preparing: Semaphore::new(cores),
             runtime: Handle::current(),
         });
@@ -290,8 +296,9 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.changed.notify_one();
         let runners = self.book().close();
+        let files = self.files.take();
         let end = move || {
-            drop(runners);
+            drop((runners, files));
             memory::give_back();
         };
         match Handle::try_current() {

@@ -8,10 +8,10 @@ use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
 use std::sync::Arc;
 
-use super::Serving;
 use super::family::{Asker, Family, UNLOADED};
 use super::rooms::Moves;
 use super::slot::Slot;
+use super::{ServeError, Serving};
 
 /// Whether a version is in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,45 +51,52 @@ impl Serving {
         version: Option<Version>,
     ) -> Result<Arc<ModelDescription>, Problem> {
         let (_, slot) = self.find(Asker::Client, model, version)?;
+        let description = match slot.description() {
+            Some(description) => description,
+            None => link::durable::aside(|| self.look_into(&slot))?,
+        };
         let families = self.families();
-        let described = families.get(model).map(|family| family.describe(&slot));
-        Ok(Arc::new(described.unwrap_or_else(|| slot.description())))
+        let family = families.get(model);
+        Ok(Arc::new(match family {
+            Some(family) => family.describe(description),
+            None => description,
+        }))
+    }
+
+    /// Describes what was not loaded yet.
+    fn look_into(&self, slot: &Slot) -> Result<ModelDescription, Problem> {
+        slot.describe_unloaded(&self.manifest(slot.bundle)?);
+        let gone = || ServeError::Forgotten(slot.bundle).into();
+        slot.description().ok_or_else(gone)
     }
 
     /// Every version of every model, whether it answers or not.
     pub fn index(&self) -> Vec<ModelIndex> {
         let families = self.families();
         let entries = families.iter().flat_map(|(model, family)| {
-            let answering = family.answering();
-            let slots = family.slots();
-            slots.map(move |(version, slot)| {
-                entry(model, version, standing(family, slot, answering.contains(&version)))
-            })
+            let why_not = |version| standing(family, version);
+            family.versions().map(move |version| entry(model, version, why_not(version)))
         });
         entries.collect()
     }
 
-    /// What became of the requests to every version.
+    /// What became of the requests to every version since it was asked for the first time, or again.
     pub fn statistics(&self) -> Vec<ModelStatistics> {
         let families = self.families();
-        let read = families.iter().flat_map(|(model, family)| {
-            family.slots().map(|(version, slot)| slot.statistics.read(model, version))
-        });
-        read.collect()
-    }
-
-    /// Every version of every model, and whether it is in memory.
-    pub fn residences(&self) -> Vec<Residence> {
-        let families = self.families();
         let all = families.values().flat_map(Family::slots);
-        all.map(|(version, slot)| self.residence(version, slot)).collect()
+        all.map(|slot| slot.statistics.read(&slot.model, slot.version)).collect()
     }
 
-    fn residence(&self, version: Version, slot: &Slot) -> Residence {
+    /// Whether it is in memory, of every version that somebody wants; all others are on demand.
+    pub fn residences(&self) -> Vec<Residence> {
+        self.slots().iter().map(|slot| self.residence(slot)).collect()
+    }
+
+    fn residence(&self, slot: &Slot) -> Residence {
         let standing = self.rooms.standing(slot.number);
         Residence {
-            model: slot.manifest.model.clone(),
-            version,
+            model: slot.model.clone(),
+            version: slot.version,
             bundle: slot.bundle,
             is_loaded: slot.is_loaded(),
             standing: standing.map_or("too large", |(standing, _)| standing.as_str()),
@@ -114,20 +121,22 @@ impl Serving {
 
     /// How many variants are known, and how many of them are loaded.
     pub fn counts(&self) -> (usize, usize) {
-        let slots = self.slots();
-        (slots.len(), slots.iter().filter(|slot| slot.is_loaded()).count())
+        let families = self.families();
+        let known = families.values().map(|family| family.versions().count()).sum();
+        let loaded = families.values().flat_map(Family::slots).filter(|slot| slot.is_loaded());
+        (known, loaded.count())
     }
 }
 
 /// Why a version does not answer clients; `None` when it does.
-fn standing(family: &Family, slot: &Slot, is_answering: bool) -> Option<String> {
+fn standing(family: &Family, version: Version) -> Option<String> {
     if family.is_unloaded() {
         return Some(UNLOADED.to_owned());
     }
-    if !is_answering {
+    if !family.answering().contains(&version) {
         return Some("not among the versions that the model's policy names".to_owned());
     }
-    slot.last_failure()
+    family.slot(version)?.last_failure()
 }
 
 fn entry(model: &ModelName, version: Version, why_not: Option<String>) -> ModelIndex {

@@ -35,14 +35,10 @@ pub struct Newcomer {
 }
 
 impl Newcomer {
-    pub(super) fn number(&self) -> ModelSlot {
-        self.number
-    }
-
     /// It is known from now on.
-    pub(super) fn settle(mut self) -> (Option<Arc<Lane>>, Option<Use>) {
+    pub(super) fn settle(mut self) -> (ModelSlot, Option<Arc<Lane>>, Option<Use>) {
         self.is_known = true;
-        (self.lane.take(), self.used.take())
+        (self.number, self.lane.take(), self.used.take())
     }
 }
 
@@ -93,9 +89,9 @@ impl Serving {
         if self.backend.is_none() {
             return;
         }
-        for slot in self.wanted().into_iter().take(LOADED_MAX) {
+        for slot in self.wanted() {
             if let Err(error) = self.load_if_it_fits(&slot).await {
-                tracing::warn!(model = %slot.manifest.model, %error, "a model does not load");
+                tracing::warn!(model = %slot.model, %error, "a model does not load");
             }
         }
     }
@@ -108,18 +104,16 @@ impl Serving {
         self.load_slot(slot, Patience::No).await.map(drop)
     }
 
-    /// What the policies name, the newest of each model first.
+    /// What the policies name, the newest of each model first, and no more than may be loaded.
     fn wanted(&self) -> Vec<Arc<Slot>> {
-        let families = self.families();
         let mut wanted = Vec::new();
-        for family in families.values().filter(|family| !family.is_unloaded()) {
-            let answering = family.answering();
-            let slots = family.slots().filter(|(version, _)| answering.contains(version));
-            let slots: Vec<_> = slots.map(|(_, slot)| slot.clone()).collect();
-            wanted.extend(slots.into_iter().rev().enumerate());
+        for (model, family) in self.families().iter().filter(|(_, family)| !family.is_unloaded()) {
+            let newest = family.answering().iter().rev().take(LOADED_MAX).enumerate();
+            wanted.extend(newest.map(|(age, version)| (age, model.clone(), *version)));
         }
-        wanted.sort_by_key(|(age, _)| *age);
-        wanted.into_iter().map(|(_, slot)| slot).collect()
+        wanted.sort_by_key(|(age, ..)| *age);
+        let wake = |(_, model, version)| self.wake(&model, version);
+        wanted.into_iter().take(LOADED_MAX).filter_map(wake).collect()
     }
 
     /// The model of an admitted request, loaded where it has gone meanwhile.
@@ -173,7 +167,7 @@ impl Serving {
     async fn load_apart(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Arc<Lane>, ServeError> {
         let (this, slot) = (self.clone(), slot.clone());
         let load = tokio::spawn(async move {
-            let loaded = this.load_as(slot.number, slot.bundle, slot.manifest.clone()).await;
+            let loaded = this.load_as(slot.number, slot.bundle, None).await;
             let lane = loaded.and_then(|loaded| this.settle(&slot, loaded));
             lane.inspect_err(|error| {
                 slot.failed(protocol::problem::chain(error));
@@ -190,7 +184,7 @@ impl Serving {
             return Err(too_large.into());
         }
         let unloaded = |model| self.families().get(model).is_some_and(Family::is_unloaded);
-        if unloaded(&slot.manifest.model) {
+        if unloaded(&slot.model) {
             self.let_go(slot); // while it was being loaded
         }
         self.release_oldest();
@@ -215,7 +209,7 @@ impl Serving {
         if self.backend.is_some() {
             self.rooms.begin(number)?;
         }
-        let (lane, bytes) = self.load_as(number, bundle, manifest).await?;
+        let (lane, bytes) = self.load_as(number, bundle, Some(manifest)).await?;
         newcomer.lane = Some(lane);
         self.rooms.loaded(number, bytes)?;
         Ok(newcomer)
@@ -225,7 +219,7 @@ impl Serving {
         self: &Arc<Self>,
         number: ModelSlot,
         bundle: ContentHash,
-        manifest: Manifest,
+        manifest: Option<Manifest>,
     ) -> Result<Loaded, ServeError> {
         let this = self.clone();
         let load = move || this.load_blocking(number, bundle, manifest);
@@ -236,11 +230,15 @@ impl Serving {
         &self,
         number: ModelSlot,
         hash: ContentHash,
-        manifest: Manifest,
+        manifest: Option<Manifest>,
     ) -> Result<Loaded, ServeError> {
         let backend = self.backend.clone().ok_or(ServeError::NoRuntime)?;
-        let folder = self.folder.join(hash.to_string());
-        self.blobs.lay_out(&manifest, &folder).map_err(ServeError::LayOut)?;
+        let manifest = manifest.map_or_else(|| self.manifest(hash), Ok)?;
+        // Not shared with the same bundle's last load, which may be about to end.
+        let folder = format!("{hash}-{}", self.laid_out.fetch_add(1, Relaxed));
+        let files = self.blobs.lay_out(&manifest, self.folder.join(folder));
+        let files = files.map_err(ServeError::LayOut)?;
+        let bundle = Bundle::open(files.folder(), manifest.clone())?;
         let settings = self.settings.of(&manifest.model).clone();
         let needs = lane::Needs {
             backend,
@@ -249,21 +247,15 @@ impl Serving {
             slot: number,
             accelerators: self.settings.accelerators.clone(),
             choice: self.choices().get(&hash).cloned(),
+            files,
         };
-        let opened = Bundle::open(&folder, manifest).map_err(ServeError::from);
-        let result = opened.and_then(|bundle| Lane::open(needs, bundle));
-        match &result {
+        let lane = Lane::open(needs, bundle)?;
+        if lane.choice().timing.is_some() {
             // Where nothing was tried, nothing is saved.
-            Ok(lane) if lane.choice().timing.is_some() => {
-                self.choices().insert(hash, lane.choice().clone());
-            }
-            Ok(_) => {}
-            Err(_) => drop(std::fs::remove_dir_all(&folder)), // laid out anew at the next attempt
+            self.choices().insert(hash, lane.choice().clone());
         }
-        result.map(|lane| {
-            let bytes = lane.sessions().memory_bytes();
-            (lane, bytes)
-        })
+        let bytes = lane.sessions().memory_bytes();
+        Ok((lane, bytes))
     }
 
     /// Lets a model answer again that was unloaded; it is loaded when this returns.
@@ -296,17 +288,29 @@ impl Serving {
 
     /// Lets go of what no policy names and no device asks, and of what is beyond the limit.
     pub fn release_unwanted(&self) {
-        for family in self.families().values() {
-            let answering = family.answering();
-            let unwanted = |(version, slot): &(Version, &Arc<Slot>)| {
-                !answering.contains(version) && !slot.devices_want()
-            };
-            for (_, slot) in family.slots().filter(unwanted) {
-                self.let_go(slot);
-                slot.retire();
-            }
+        let unwanted: Vec<_> =
+            self.families().values().flat_map(Family::unwanted).cloned().collect();
+        for slot in unwanted {
+            self.let_go(&slot);
+            let (model, version) = (slot.model.clone(), slot.version);
+            drop(slot);
+            self.retire(&model, version);
         }
         self.release_oldest();
+    }
+
+    /// Keeps no more of a version than where to find it. One that has requests in flight has its turn
+    /// the next time.
+    fn retire(&self, model: &ModelName, version: Version) {
+        let size_bytes = |slot: &Slot| self.rooms.standing(slot.number).map(|(_, bytes)| bytes);
+        let mut families = self.families_mut();
+        let retired = families.get_mut(model).and_then(|own| own.retire(version, size_bytes));
+        drop(families);
+        if let Some(slot) = retired {
+            self.rooms.remove(slot.number);
+            self.door.remove_model(slot.number);
+            self.choices().remove(&slot.bundle);
+        }
     }
 
     /// Lets go of the least recently used models beyond the limit.

@@ -179,7 +179,7 @@ impl Rooms {
         drop(inner);
         self.evictions.add(slots.len() as u64);
         for slot in &slots {
-            tracing::info!(model = %slot.manifest.model, version = %slot.manifest.version,
+            tracing::info!(model = %slot.model, version = %slot.version,
                 "unloaded: others need its memory");
             slot.release();
         }

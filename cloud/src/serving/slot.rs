@@ -1,8 +1,9 @@
-//! One cloud variant: a version of a model, loaded or not.
+//! One cloud variant that somebody wants: a version of a model, loaded or not. Of one that nobody
+//! wants no more is kept than where to find it ([`super::family::Known`]).
 
 use fleet::admission::ModelSlot;
 use oip::Statistics;
-use protocol::id::ContentHash;
+use protocol::id::{ContentHash, ModelName, Version};
 use protocol::manifest::Manifest;
 use protocol::oip::ModelDescription;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,14 +19,15 @@ const DEVICE_IDLE: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) bundle: ContentHash,
-    pub(super) manifest: Manifest,
+    pub(super) model: ModelName,
+    pub(super) version: Version,
     /// Its number at the gate.
     pub(super) number: ModelSlot,
     lane: Mutex<Option<Arc<Lane>>>,
     /// The number of its last use, among those of all slots.
     pub(super) used: AtomicU64,
     pub(super) statistics: Statistics,
-    /// With the labels; from the first load on, until nobody wants this version any more.
+    /// With the labels once it was loaded.
     description: Mutex<Option<ModelDescription>>,
     device_asked: Mutex<Option<Instant>>,
     failure: Mutex<Option<String>>,
@@ -34,25 +36,22 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn new(
         bundle: ContentHash,
-        manifest: Manifest,
+        (model, version): (ModelName, Version),
         number: ModelSlot,
-        loaded: Option<Arc<Lane>>,
+        last_use: u64,
     ) -> Self {
-        let slot = Self {
+        Self {
             bundle,
-            manifest,
+            model,
+            version,
             number,
             lane: Mutex::default(),
-            used: AtomicU64::new(0),
+            used: AtomicU64::new(last_use),
             statistics: Statistics::default(),
             description: Mutex::default(),
             device_asked: Mutex::default(),
             failure: Mutex::default(),
-        };
-        if let Some(lane) = loaded {
-            slot.put(lane);
         }
-        slot
     }
 
     fn place(&self) -> MutexGuard<'_, Option<Arc<Lane>>> {
@@ -69,11 +68,15 @@ impl Slot {
         self.description.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is said about it; the labels of its classes only once it was loaded.
-    pub(super) fn description(&self) -> ModelDescription {
-        let unloaded = || ModelDescription::new(&self.manifest, &[], 0);
-        let described = self.described().clone().unwrap_or_else(unloaded);
-        ModelDescription { takes_sequences: false, ..described } // only agents keep state
+    /// What is said about it; `None` before anybody has looked into its manifest.
+    pub(super) fn description(&self) -> Option<ModelDescription> {
+        let described = self.described().clone()?;
+        Some(ModelDescription { takes_sequences: false, ..described }) // only agents keep state
+    }
+
+    /// What can be said before it is loaded, without the labels of its classes.
+    pub(super) fn describe_unloaded(&self, manifest: &Manifest) {
+        self.described().get_or_insert_with(|| ModelDescription::new(manifest, &[], 0));
     }
 
     fn describe_loaded(&self, model: &Lane) {
@@ -123,11 +126,6 @@ impl Slot {
     pub(super) fn release(&self) {
         let gone = self.place().take();
         drop(gone); // not under the lock
-    }
-
-    /// Lets go of what need not be known of a version that nobody wants: there may be thousands.
-    pub(super) fn retire(&self) {
-        *self.described() = None;
     }
 
     pub(super) fn last_use(&self) -> u64 {

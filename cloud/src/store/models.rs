@@ -151,6 +151,22 @@ impl Store {
         })
     }
 
+    /// The signed manifest of a bundle.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn signed_manifest(
+        &self,
+        bundle: ContentHash,
+    ) -> Result<Option<SignedManifest>, StoreError> {
+        self.read(|connection| {
+            let sql = format!("{SELECT} WHERE bundle = ?");
+            let mut statement = connection.prepare_cached(&sql)?;
+            let found = statement.query_row([bundle.to_string()], BundleRecord::from_row);
+            Ok(found.optional()?.map(|record| record.signed))
+        })
+    }
+
     /// The bundle of one variant of one version.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ pub(super) struct Launch {
     pub(super) job: Job,
     /// A name for people who look at the list of processes.
     pub(super) label: String,
+    /// The GPU that it runs on; `None` on the CPU.
+    pub(super) gpu: Option<u32>,
     /// How long it may take to load its model.
     pub(super) load_limit: Duration,
     /// Beside what every worker gets.
