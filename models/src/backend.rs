@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::manifest::TensorSpec;
 use protocol::tensor::{DataType, Tensor};
@@ -106,8 +106,10 @@ pub trait Session: Send {
     }
 }
 
-/// An answer on its way from another process.
-pub type Coming<'s> = Pin<Box<dyn Future<Output = Result<Vec<Tensor>, RunError>> + Send + 's>>;
+/// An answer on its way from another process, and how long the run took there: the task that waits for
+/// it may be late itself.
+pub type Coming<'s> =
+    Pin<Box<dyn Future<Output = Result<(Vec<Tensor>, Duration), RunError>> + Send + 's>>;
 
 /// How a session uses the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

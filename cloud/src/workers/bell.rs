@@ -143,6 +143,7 @@ mod tests {
     use super::super::shared_memory::SharedMemory;
     use super::*;
     use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn a_task_hears_of_answers_and_of_the_end() {
@@ -157,7 +158,7 @@ mod tests {
             for _ in 0..100 {
                 let heard = worker.wait_for_request().unwrap();
                 assert_eq!(heard, Heard::Bell);
-                worker.answer(heard, &bell);
+                worker.answer(Duration::ZERO, heard, &bell);
             }
         });
         for _ in 0..100 {

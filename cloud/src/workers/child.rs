@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::bell::Bell;
@@ -130,12 +131,13 @@ impl Sessions {
 
 fn serve((lane, bell): (&Lane, &Bell), specs: Specs<'_>, mut session: Box<dyn Session>) {
     while let Some(heard) = lane.wait_for_request() {
+        let began = Instant::now();
         let answer = match frame::read_request(lane, specs) {
             Ok((inputs, outputs)) => run_caught(&mut *session, &inputs, &outputs),
             Err(garbled) => Err(RunError::Failed(garbled.to_string())),
         };
         frame::write_answer(lane, specs, answer);
-        lane.answer(heard, bell);
+        lane.answer(began.elapsed(), heard, bell);
     }
 }
 

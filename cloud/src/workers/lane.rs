@@ -13,7 +13,7 @@ use rustix::thread::futex;
 use rustix::time::Timespec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::bell::Bell;
 use super::shared_memory::SharedMemory;
@@ -27,6 +27,8 @@ pub(super) const HEAD_MAX_BYTES: usize = 8 << 10;
 /// Memory that a request or answer took beyond this is given back at once.
 const KEPT_BYTES: usize = 4 << 20;
 
+/// Beside the word of turns: how long the last run took, in nanoseconds.
+const RAN: usize = 4;
 const REQUEST_HEAD: usize = 4096;
 const ANSWER_HEAD: usize = REQUEST_HEAD + HEAD_MAX_BYTES;
 const REQUEST_DATA: usize = ANSWER_HEAD + HEAD_MAX_BYTES + 4096;
@@ -127,8 +129,10 @@ impl Lane {
         let _ = futex::wake(self.turn(), futex::Flags::empty(), u32::MAX);
     }
 
-    /// Gives the server an answer, which it hears of so.
-    pub(super) fn answer(&self, heard: Heard, bell: &Bell) {
+    /// Gives the server the answer of a run that took so long; it hears of it so.
+    pub(super) fn answer(&self, ran: Duration, heard: Heard, bell: &Bell) {
+        let ran_ns = u32::try_from(ran.as_nanos()).unwrap_or(u32::MAX);
+        self.memory.word(self.start + RAN).store(ran_ns, Ordering::Relaxed);
         match heard {
             Heard::Asleep => self.give(Turn::ANSWER),
             Heard::Bell => {
@@ -172,6 +176,14 @@ impl Lane {
             Turn::ANSWER => Some(Waited::Answered),
             Turn::GONE => Some(Waited::Gone),
             _ => None,
+        }
+    }
+
+    /// How long the worker says that its run took, of the time that passed for the server.
+    pub(super) fn ran(&self, passed: Duration) -> Duration {
+        match self.memory.word(self.start + RAN).load(Ordering::Relaxed) {
+            u32::MAX => passed,
+            ran_ns => passed.min(Duration::from_nanos(ran_ns.into())),
         }
     }
 
@@ -247,7 +259,6 @@ fn sleep(word: &AtomicU32, seen: u32, most: Option<Timespec>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn lane() -> Lane {
         Lane::new(Arc::new(SharedMemory::create(SHARED_BYTES).unwrap()), 3)
@@ -267,7 +278,7 @@ mod tests {
             while let Some(heard) = theirs.wait_for_request() {
                 let request = theirs.lend_data(Way::Request, 0, 1).unwrap();
                 theirs.write_data(Way::Answer, 0, &[request[0] + 1]);
-                theirs.answer(heard, &bell);
+                theirs.answer(Duration::from_nanos(70), heard, &bell);
                 runs += 1;
             }
             runs
@@ -277,6 +288,8 @@ mod tests {
             assert!(ours.hand_over(Heard::Asleep));
             assert_eq!(ours.wait_for_answer(soon()), Waited::Answered);
             assert_eq!(ours.copy_data(Way::Answer, 0, 1), Some(vec![round + 1]));
+            assert_eq!(ours.ran(Duration::from_nanos(100)), Duration::from_nanos(70));
+            assert_eq!(ours.ran(Duration::from_nanos(50)), Duration::from_nanos(50));
         }
         ours.close();
         assert_eq!(worker.join().unwrap(), 100);

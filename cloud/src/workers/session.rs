@@ -181,7 +181,8 @@ impl Session for RemoteSession {
         Some(Box::pin(async move {
             let waited = tokio::time::timeout_at(patience.into(), process.listeners().wait(&lane));
             let waited = waited.await.unwrap_or(Waited::Late);
-            self.conclude((&process, &lane), (sent, began, waited), outputs)
+            let outputs = self.conclude((&process, &lane), (sent, began, waited), outputs)?;
+            Ok((outputs, lane.ran(began.elapsed())))
         }))
     }
 

@@ -211,15 +211,14 @@ impl Runner {
         &mut self,
         questions: &[&Question],
     ) -> Option<Result<Asked, RunError>> {
-        let began = Instant::now();
-        let given = match questions {
-            [only] => self.ask_one_elsewhere(only).await?.map(|given| vec![given]),
+        let came = match questions {
+            [only] => self.ask_one_elsewhere(only).await?,
             _ => self.ask_all_elsewhere(questions).await?,
         };
-        match given {
-            Ok(given) => {
+        match came {
+            Ok((given, ran)) => {
                 let given = given.into_iter().map(Ok).collect();
-                Some(Ok(Asked { given, ran: Some(began.elapsed()) }))
+                Some(Ok(Asked { given, ran: Some(ran) }))
             }
             Err(error) if error.is_lost() => Some(Err(error)),
             Err(error) if questions.len() == 1 => {
@@ -229,22 +228,20 @@ impl Runner {
         }
     }
 
-    async fn ask_one_elsewhere(&mut self, question: &Question) -> Option<Result<Given, RunError>> {
+    async fn ask_one_elsewhere(&mut self, question: &Question) -> Option<Came> {
         let Form::Once { inputs, plan } = &question.form else { return None };
         let (ask, deadline) = (question.ask(plan), question.job.deadline);
-        let outputs = self.session.run_elsewhere(inputs, ask, deadline)?.await;
-        Some(outputs.map(|outputs| Given(Inner::Outputs(outputs))))
+        let came = self.session.run_elsewhere(inputs, ask, deadline)?.await;
+        Some(came.map(|(outputs, ran)| (vec![Given(Inner::Outputs(outputs))], ran)))
     }
 
-    async fn ask_all_elsewhere(
-        &mut self,
-        questions: &[&Question],
-    ) -> Option<Result<Vec<Given>, RunError>> {
+    async fn ask_all_elsewhere(&mut self, questions: &[&Question]) -> Option<Came> {
         let (inputs, items) = join(questions).ok()?;
         let first = questions.first()?;
         let Form::Once { plan, .. } = &first.form else { return None };
         let run = self.session.run_elsewhere(&inputs, first.ask(plan), last(questions))?;
-        Some(run.await.and_then(|outputs| split(&outputs, &items)))
+        let came = run.await;
+        Some(came.and_then(|(outputs, ran)| Ok((split(&outputs, &items)?, ran))))
     }
 
     fn ask_one(&mut self, question: &Question) -> Result<Given, RunError> {
@@ -268,6 +265,9 @@ impl Runner {
         split(&outputs, &items)
     }
 }
+
+/// What a run elsewhere gave for each question, and how long it took.
+type Came = Result<(Vec<Given>, Duration), RunError>;
 
 /// When the answer is of no use to any of them any more; never while one waits for ever.
 fn last(questions: &[&Question]) -> Option<Instant> {

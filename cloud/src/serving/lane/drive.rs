@@ -131,7 +131,8 @@ impl Lane {
         };
         let requests = u32::try_from(members.len()).unwrap_or(u32::MAX);
         let waited = members.iter().map(|(_, ticket)| began - ticket.since).sum();
-        let run = scaling::Run { requests, items, waited, ran: asked.ran.unwrap_or(took) };
+        let ran = asked.ran.unwrap_or(took);
+        let run = scaling::Run { requests, items, waited, ran };
         let mut book = self.book();
         let surplus = book.finished((session, runner), run, asked.ran.is_some());
         let wake = book.keeper_sleeps();
@@ -144,12 +145,12 @@ impl Lane {
         }
         for ((_, ticket), given) in members.into_iter().zip(asked.given) {
             let own_items = ticket.question.mates().map_or(1, |mates| mates.items);
-            let own = took * own_items / items.max(1);
+            let own = ran * own_items / items.max(1);
             let (question, queue) = (ticket.question, began - ticket.since);
             let infer = took;
-            let ran = |given| Ran { question, given, queue, infer, own, began, requests };
-            let ran = given.map(ran);
-            let _ = ticket.end.send(ran.map_err(Unanswered::from)); // or its caller has gone
+            let given =
+                given.map(|given| Ran { question, given, queue, infer, own, began, requests });
+            let _ = ticket.end.send(given.map_err(Unanswered::from)); // or its caller has gone
         }
     }
 }
