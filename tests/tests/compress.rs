@@ -1,6 +1,7 @@
 //! ONNX files that Outrigger wrote, judged by ONNX's own checker and by ONNX Runtime's own Python.
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
+use compress::quantize::{Recipe, Scheme, quantize};
 use compress::search::{Goal, Options, Search};
 use models::authoring::Author;
 use models::authoring::dataset::Dataset;
@@ -90,6 +91,41 @@ fn a_compressed_model_is_valid_and_answers_the_same_in_python() {
         let ours = session.run(&inputs, &[]).unwrap()[0].to_f32().unwrap();
         let theirs: Vec<f32> = theirs.split_whitespace().map(|v| v.parse().unwrap()).collect();
         assert_eq!(ours, theirs, "{variant}");
+    }
+}
+
+/// Weights of four bits in blocks, and floats of sixteen, judged by the same foreign programs.
+#[test]
+fn weights_of_four_bits_and_half_floats_are_valid() {
+    let Some(environment) = Environment::with(&PACKAGES).unwrap() else { return };
+    let backend = OrtBackend::open(&find_library(None).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (data, half) = (fashion(), folder.path().join("half.onnx"));
+    let (cloud, four) = (data.join("cloud.onnx"), folder.path().join("four.onnx"));
+    let images = data.join("data/calibration-images.u8");
+    let arguments = ["float16", text(&cloud), "--calibration", text(&data), "-o", text(&half)];
+    let told = json(&arguments);
+    assert_eq!(told["left"].as_array().unwrap().len(), 0, "{told}");
+    assert!(told["float16"]["cosine"].as_f64().unwrap() > 0.99999, "{told}");
+    let [small, whole] = ["size_bytes", "original_bytes"].map(|n| told[n].as_u64().unwrap());
+    assert!(small * 19 < whole * 10, "{told}");
+    let mut model = Model::read(&cloud).unwrap();
+    compress::fold::fold(&mut model, &backend).unwrap();
+    let recipe = Recipe { scheme: Scheme::Int4Weights, ..Recipe::default() };
+    let built = quantize(&model, &Default::default(), &recipe).unwrap().model;
+    assert_eq!(built.graph().nodes().filter(|(_, n)| n.op_type() == "MatMulNBits").count(), 1);
+    built.write(&four).unwrap();
+    let inputs = {
+        let session = backend.load(&cloud, &SessionOptions::default()).unwrap();
+        Dataset::open(&data).unwrap().for_model(session.inputs()).unwrap().inputs(0).unwrap()
+    };
+    for path in [half, four] {
+        let mut session = backend.load(&path, &SessionOptions::default()).unwrap();
+        let ours = session.run(&inputs, &[]).unwrap()[0].to_f32().unwrap();
+        let theirs = environment.run("onnx_check.py", &["valid", text(&path), text(&images)]);
+        let theirs = theirs.unwrap();
+        let theirs: Vec<f32> = theirs.split_whitespace().map(|v| v.parse().unwrap()).collect();
+        assert_eq!(ours, theirs, "{}", path.display());
     }
 }
 

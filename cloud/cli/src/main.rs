@@ -57,6 +57,8 @@ enum Model {
     Prune(commands::model::prune::Args),
     /// Make an edge variant of one large classifier: cut early, with a head that is fitted without training.
     DistillEdge(commands::model::distill_edge::Args),
+    /// Half the bits for every float, for GPUs
+    Float16(commands::model::float16::Args),
     /// Measure from which confidence on an edge answer is accepted, at a stated risk.
     Calibrate(commands::model::calibrate::Args),
     /// Show what is in an ONNX file: inputs, operators, parameters, multiplications of each layer.
@@ -125,6 +127,7 @@ fn main() -> ExitCode {
         Command::Model(Model::Inspect(args)) => commands::model::inspect::run(&args),
         Command::Model(Model::Prune(args)) => commands::model::prune::run(&args),
         Command::Model(Model::DistillEdge(args)) => commands::model::distill_edge::run(&args),
+        Command::Model(Model::Float16(args)) => commands::model::float16::run(&args),
         Command::Model(Model::Diff(args)) => commands::model::diff::run(&args),
         Command::Model(Model::Evaluate(args)) => commands::model::evaluate::run(&args),
         Command::Model(Model::Push(args)) => commands::model::push::run(&args),

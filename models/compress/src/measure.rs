@@ -28,7 +28,7 @@ pub struct Quality {
 
 /// The float model's answers to some items, kept to compare others with them.
 pub struct Reference {
-    answers: Vec<Vec<Vec<f64>>>,
+    answers: Vec<Vec<Vec<f32>>>,
     classes: Vec<Option<usize>>,
     labels: Option<Vec<usize>>,
 }
@@ -40,11 +40,14 @@ fn run(
     session: &mut dyn Session,
     items: &Items<'_>,
     item: usize,
-) -> Result<(Vec<Vec<f64>>, Option<usize>), CompressError> {
+) -> Result<(Vec<Vec<f32>>, Option<usize>), CompressError> {
     let outputs = session.run(&items(item)?, &[]);
     let outputs = outputs.map_err(|source| CompressError::Run { item, source })?;
     let classes = outputs.first().and_then(most_probable);
-    Ok((outputs.iter().filter_map(numbers::to_f64).collect(), classes))
+    // Answers to hundreds of items are kept: f32 takes half the memory.
+    #[allow(clippy::cast_possible_truncation)]
+    let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect();
+    Ok((outputs.iter().filter_map(numbers::to_f64).map(narrow).collect(), classes))
 }
 
 /// The most probable class, if the first output is one row of scores.
@@ -81,6 +84,11 @@ impl Reference {
         }
         let labels = labels.map(|labels| chosen.iter().map(|item| labels[*item]).collect());
         Ok(Self { answers, classes, labels })
+    }
+
+    /// How much memory the answers take.
+    pub fn size_bytes(&self) -> usize {
+        self.answers.iter().flatten().map(|answer| answer.len() * size_of::<f32>()).sum()
     }
 
     /// Compares another model's answers to the same items.
@@ -186,11 +194,13 @@ fn margin(values: &[f64]) -> f64 {
     1.96 * (variance / count).sqrt()
 }
 
-fn cosine(a: &[f64], b: &[f64]) -> f64 {
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {
         return 0.0;
     }
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+    };
     let lengths = (dot(a, a) * dot(b, b)).sqrt();
     match lengths > 0.0 {
         true => dot(a, b) / lengths,

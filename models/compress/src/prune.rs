@@ -3,8 +3,8 @@
 //! [`channels`] says which channels stay or go together, [`cut`](mod@cut) takes them out of the weights. Which ones go is
 //! decided by what the layers that read them lose ([`Importance::Reconstruction`]): of calibration samples it is known how
 //! well other channels can stand in, and the weights of the readers are fitted anew with each channel that goes
-//! (`regression`). Groups are pruned from the inputs on, and each fit sees what the ones before have left, so errors do not
-//! add up. Up to about a quarter of the channels no training is needed. Where there are gradients,
+//! (`regression`). Groups are pruned from the inputs on, and each fit sees what the ones before have left; at the end all
+//! layers are fitted once more (`settle`), so errors do not add up. Up to about a quarter of the channels no training is needed. Where there are gradients,
 //! [`Importance::Given`] takes anybody's scores, and the readers are fitted all the same.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,9 +20,11 @@ use crate::scratch::Scratch;
 
 mod allocation;
 pub mod channels;
+mod cost;
 pub mod cut;
 pub(crate) mod regression;
-mod samples;
+pub(crate) mod samples;
+mod settle;
 
 use allocation::{Curve, allocate};
 use channels::{Channels, GroupId, Reader};
@@ -128,6 +130,9 @@ pub fn prune(
         progress(&group);
         groups.push(group);
     }
+    if options.repair {
+        work.settle()?;
+    }
     let mut model = work.current;
     cut::cut(model.graph_mut(), &work.channels, &work.kept)?;
     Ok(Pruned { model, groups })
@@ -194,8 +199,9 @@ impl Work<'_> {
                     goes.insert(id, (group.channels - stays) / group.unit);
                 }
                 Some(reference) => {
-                    let macs = self.macs(id, shapes) / group.channels as f64;
-                    curves.extend(self.curve(id, macs, &readers, reference)?);
+                    let work = cost::of(self.original.graph(), &self.channels, id, shapes);
+                    let work = work / group.channels as f64;
+                    curves.extend(self.curve(id, work, &readers, reference)?);
                 }
             }
         }
@@ -213,7 +219,7 @@ impl Work<'_> {
     fn curve(
         &self,
         id: GroupId,
-        macs: f64,
+        work: f64,
         readers: &[Reader],
         reference: &Reference,
     ) -> Result<Option<Curve>, CompressError> {
@@ -232,21 +238,7 @@ impl Work<'_> {
         let moved = 1.0 - reference.compare(&mut *session, self.items, self.few())?.cosine;
         let weight = moved.max(0.0) / losses.iter().sum::<f64>().max(1e-12);
         losses.extend(eliminate(&mut fits, None, (unit, units * 7 / 20), &mut mask));
-        Ok(Some(Curve { id, channels, unit, losses, weight, macs }))
-    }
-
-    /// Multiplications of the layers that make or read a group.
-    fn macs(&self, id: GroupId, shapes: &HashMap<String, Vec<i64>>) -> f64 {
-        let graph = self.original.graph();
-        let own = self.channels.cuts.iter().filter(|cut| {
-            self.channels.positions(&cut.parts).first().is_some_and(|(group, _)| *group == id)
-        });
-        let of = |cut: &channels::Cut| {
-            let weight = graph.weight(&cut.weight)?;
-            let node = graph.node(graph.readers(&cut.weight).next()?);
-            crate::inspect::macs(node, &weight.dims, shapes.get(node.output.first()?)?)
-        };
-        own.filter_map(of).map(|macs| macs as f64).sum()
+        Ok(Some(Curve { id, channels, unit, losses, weight, work }))
     }
 
     fn group(&mut self, id: GroupId, goes: usize) -> Result<PrunedGroup, CompressError> {
@@ -353,6 +345,8 @@ impl Work<'_> {
         let moments = sample(&only, (&mut *current, &mut *original), (self.items, self.chosen))?;
         let mut fits = Vec::new();
         for ((layer, reader), moments) in layers.into_iter().zip(moments) {
+            // What reads all channels together is one group.
+            let Some(moments) = moments.into_iter().next() else { continue };
             let Some((weights, bias)) = layer.weights(graph) else { continue };
             let ridge = RIDGE * layer.inputs as f64 / moments.samples().max(1) as f64;
             let Some(mut regression) = moments.solve(&weights, &bias, ridge, layer.has_bias(graph))

@@ -1,7 +1,8 @@
 //! Finds the best build of a model by building, reading back and measuring.
 //!
-//! The trials follow from what was measured before: every scheme and every method of calibration, then the best of
-//! them with its most sensitive layers back in float until the target is met. Each trial is one line of the
+//! The trials follow from what was measured before: every scheme and every method of calibration; the best of them with
+//! weights rounded otherwise and channels evened out; then with its most sensitive layers back in float until the target is
+//! met. Each trial is one line of the
 //! [`journal`](mod@journal), durable before the next begins; a search that is started again with the same model, data
 //! and options reads it and goes on.
 //!
@@ -27,6 +28,7 @@ use crate::quantize::Recipe;
 
 mod choice;
 pub mod journal;
+mod material;
 mod parts;
 mod trials;
 
@@ -223,7 +225,10 @@ impl Search<'_> {
 
         let choice = choice::choose(&bench.trials, options);
         let chosen = match choice.trial {
-            Some(trial) => bench.build(&bench.trials[trial].recipe)?.model,
+            Some(trial) => {
+                let recipe = bench.trials[trial].recipe.clone();
+                bench.build(&recipe)?.model
+            }
             None => float.clone(),
         };
         let evaluation = self.evaluate(&float, &chosen, &parts)?;

@@ -56,7 +56,7 @@ pub fn layers(model: &Model, seen: &Seen, recipe: &Recipe) -> Vec<String> {
                 plan.nodes.iter().filter(|p| matches!(p.rule.kind, Kind::Weighted { .. }));
             weighted.filter_map(|planned| output(planned.node)).collect()
         }
-        Scheme::Dynamic => {
+        Scheme::Dynamic | Scheme::Int8Weights | Scheme::Int4Weights => {
             let products = ["MatMul", "Gemm"].map(|op| model.graph().nodes_of(op)).concat();
             let constant = |id: &models::onnx::NodeId| {
                 let weights = model.graph().node(*id).input.get(1);

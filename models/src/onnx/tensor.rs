@@ -201,7 +201,12 @@ macro_rules! numbers {
         $(impl Number for $type { const ELEMENT: i32 = $element; })*
     };
 }
-numbers!(f32 => element::FLOAT, u8 => element::UINT8, i8 => element::INT8, i32 => element::INT32, i64 => element::INT64);
+numbers!(f32 => element::FLOAT, u8 => element::UINT8, i8 => element::INT8, i32 => element::INT32, i64 => element::INT64, f16 => element::FLOAT16);
+
+/// Numbers as `float16`, as weights take them; what lies beyond its reach becomes infinite.
+pub fn halves_of(values: &[f32]) -> Vec<f16> {
+    values.iter().map(|value| f16::from_f32(*value)).collect()
+}
 
 /// New weights. `values` must fill `dims`; readers refuse the tensor otherwise.
 pub fn new<T: Number>(name: &str, dims: &[i64], values: &[T]) -> TensorProto {

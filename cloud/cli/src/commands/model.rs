@@ -6,6 +6,7 @@ pub(crate) mod compress;
 pub(crate) mod diff;
 pub(crate) mod distill_edge;
 pub(crate) mod evaluate;
+pub(crate) mod float16;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod policy;

@@ -18,8 +18,8 @@ pub(super) struct Curve {
     pub(super) losses: Vec<f64>,
     /// How much the answers move for each unit of loss.
     pub(super) weight: f64,
-    /// Multiplications for each channel.
-    pub(super) macs: f64,
+    /// What computing each channel takes ([`super::cost`]).
+    pub(super) work: f64,
 }
 
 /// The group keeps at least that share of its channels.
@@ -44,18 +44,18 @@ impl Curve {
     }
 }
 
-/// For each curve, how many units go, so that `keep` of all channels are left, and not much more of the multiplications:
+/// For each curve, how many units go, so that `keep` of all channels are left, and not much more of the work:
 /// late layers have most of the channels, early ones most of the work, so that work counts the more, the less of it would go.
 pub(super) fn allocate(curves: &[Curve], keep: f64, all: usize, multiple: usize) -> Vec<usize> {
-    let macs: f64 = curves.iter().map(|curve| curve.macs * curve.channels as f64).sum();
-    let wanted = WORK * (1.0 - keep) * macs;
+    let whole: f64 = curves.iter().map(|curve| curve.work * curve.channels as f64).sum();
+    let wanted = WORK * (1.0 - keep) * whole;
     let saved = |goes: &[usize]| -> f64 {
         let each = curves.iter().zip(goes);
-        each.map(|(curve, units)| (units * curve.unit) as f64 * curve.macs).sum()
+        each.map(|(curve, units)| (units * curve.unit) as f64 * curve.work).sum()
     };
     let mut goes = Vec::new();
     for work in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0] {
-        goes = spread(curves, (keep, all, multiple), work / macs.max(1.0));
+        goes = spread(curves, (keep, all, multiple), work / whole.max(1.0));
         if saved(&goes) >= wanted {
             break;
         }
@@ -72,7 +72,7 @@ fn spread(curves: &[Curve], (keep, all, multiple): (f64, usize, usize), work: f6
             let step = curve.step(goes[index], multiple)?;
             let loss: f64 = curve.losses[goes[index]..][..step].iter().sum();
             let saved = (step * curve.unit) as f64;
-            let worth = saved / all as f64 + saved * curve.macs * work;
+            let worth = saved / all as f64 + saved * curve.work * work;
             Some((loss * curve.weight / worth, index, step))
         };
         let cheapest =
@@ -90,7 +90,7 @@ mod tests {
 
     fn curve(id: GroupId, channels: usize, loss: f64, weight: f64) -> Curve {
         let losses = (0..channels).map(|i| loss * i as f64).collect();
-        Curve { id, channels, unit: 1, losses, weight, macs: 1.0 }
+        Curve { id, channels, unit: 1, losses, weight, work: 1.0 }
     }
 
     #[test]

@@ -90,14 +90,8 @@ impl Moments {
         self.samples
     }
 
-    /// The regression towards `weights` (a row for each output) and `bias`; a layer without one keeps it at zero.
-    pub(crate) fn solve(
-        mut self,
-        weights: &[f32],
-        bias: &[f32],
-        ridge: f64,
-        has_bias: bool,
-    ) -> Option<Regression> {
+    /// Makes the matrix whole and regular; how much was added to its diagonal.
+    fn regular(&mut self, ridge: f64) -> f64 {
         self.flush();
         let width = self.inputs + 1;
         for row in 0..width {
@@ -111,6 +105,43 @@ impl Moments {
             // The bias is free, but for as much as keeps the matrix regular.
             *value += if index < self.inputs { strength } else { 1e-6 * self.samples as f64 };
         }
+        strength
+    }
+
+    /// The mean of each input.
+    pub(crate) fn means(&mut self) -> Vec<f64> {
+        self.flush();
+        let sums = &self.gram[self.inputs * (self.inputs + 1)..][..self.inputs];
+        sums.iter().map(|sum| sum / self.samples.max(1) as f64).collect()
+    }
+
+    /// The upper triangle `U` with `UᵀU = H⁻¹`, row by row, with the bias as last input or without it: what an error in one
+    /// input's weight is worth in those of the inputs behind it (Frantar et al., GPTQ, 2023). None for a singular matrix.
+    #[allow(clippy::cast_possible_truncation)] // kept as f32
+    pub(crate) fn successors(mut self, ridge: f64, has_bias: bool) -> Option<Vec<f32>> {
+        self.regular(ridge);
+        let (all, size) = (self.inputs + 1, self.inputs + usize::from(has_bias));
+        let gram: Vec<f64> =
+            self.gram.chunks(all).take(size).flat_map(|row| row[..size].iter().copied()).collect();
+        let lower = triangle_of(inverted(gram, size)?, size)?;
+        let turned = (0..size).flat_map(|row| (0..size).map(move |column| (row, column)));
+        let upper = turned.map(|(row, column)| match row <= column {
+            true => lower[column * size + row] as f32,
+            false => 0.0,
+        });
+        Some(upper.collect())
+    }
+
+    /// The regression towards `weights` (a row for each output) and `bias`; a layer without one keeps it at zero.
+    pub(crate) fn solve(
+        mut self,
+        weights: &[f32],
+        bias: &[f32],
+        ridge: f64,
+        has_bias: bool,
+    ) -> Option<Regression> {
+        let strength = self.regular(ridge);
+        let width = self.inputs + 1;
         for output in 0..self.outputs {
             let row = &weights[output * self.inputs..][..self.inputs];
             let cross = &mut self.cross[output * width..][..width];
@@ -139,9 +170,10 @@ impl Moments {
     }
 }
 
-/// The inverse of a symmetric positive definite matrix (Cholesky); none for any other.
+/// The lower triangle whose product with its own transpose is a symmetric positive definite matrix (Cholesky); none for any
+/// other matrix.
 #[allow(clippy::needless_range_loop)] // rows and columns
-fn inverted(mut matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
+fn triangle_of(mut matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
     for row in 0..size {
         for column in 0..=row {
             let (above, below) = matrix.split_at_mut(row * size);
@@ -159,6 +191,13 @@ fn inverted(mut matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
             };
         }
     }
+    Some(matrix)
+}
+
+/// The inverse of a symmetric positive definite matrix; none for any other.
+#[allow(clippy::needless_range_loop)] // rows and columns
+fn inverted(matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
+    let matrix = triangle_of(matrix, size)?;
     // The inverse of the triangle, by columns kept as rows.
     let mut triangle = vec![0.0; size * size];
     for column in 0..size {

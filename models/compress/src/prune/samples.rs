@@ -18,18 +18,20 @@ const PLACES: usize = 64;
 
 /// A layer that can be fitted.
 #[derive(Debug, Clone)]
-pub(super) struct Layer {
-    pub(super) node: NodeId,
+pub(crate) struct Layer {
+    pub(crate) node: NodeId,
     /// The value that it reads.
-    pub(super) reads: String,
+    pub(crate) reads: String,
     /// The value that it gives.
-    pub(super) gives: String,
-    /// Numbers that one place reads.
-    pub(super) inputs: usize,
-    /// Numbers that one place gives.
-    pub(super) outputs: usize,
+    pub(crate) gives: String,
+    /// Numbers that one place reads, of each group.
+    pub(crate) inputs: usize,
+    /// Numbers that one place gives, of all groups.
+    pub(crate) outputs: usize,
+    /// Groups of channels that are read apart from each other; mostly one.
+    pub(crate) groups: usize,
     /// Numbers of each channel that one place reads.
-    pub(super) kernel: usize,
+    pub(crate) kernel: usize,
     window: Option<Window>,
 }
 
@@ -39,12 +41,13 @@ struct Window {
     size: [usize; 2],
     stride: [usize; 2],
     pad: [usize; 2],
+    pad_end: [usize; 2],
     dilation: [usize; 2],
 }
 
 impl Layer {
     /// None for a form that is not known, or a layer that is too large.
-    pub(super) fn of(graph: &Graph, node: NodeId) -> Option<Self> {
+    pub(crate) fn of(graph: &Graph, node: NodeId) -> Option<Self> {
         let proto = graph.node(node);
         let dims = &graph.weight(proto.input.get(1)?)?.dims;
         let size = |index: usize| usize::try_from(*dims.get(index)?).ok();
@@ -58,19 +61,21 @@ impl Layer {
             _ => (size(0)?, size(1)?, 1, None),
         };
         let (reads, gives) = (proto.input.first()?.clone(), proto.output.first()?.clone());
+        let groups = usize::try_from(proto.int("group").unwrap_or(1)).ok()?.max(1);
         (inputs <= INPUTS_MAX).then_some(Self {
             node,
             reads,
             gives,
             inputs,
             outputs,
+            groups,
             kernel,
             window,
         })
     }
 
     /// Its weights, a row for each output, and its bias.
-    pub(super) fn weights(&self, graph: &Graph) -> Option<(Vec<f32>, Vec<f32>)> {
+    pub(crate) fn weights(&self, graph: &Graph) -> Option<(Vec<f32>, Vec<f32>)> {
         let proto = graph.node(self.node);
         let values = tensor::f32s(graph.weight(&proto.input[1])?).ok()?;
         let bias = proto.input.get(2).filter(|bias| !bias.is_empty());
@@ -90,6 +95,14 @@ impl Layer {
         match self.is_turned(graph) {
             true => transposed(values, self.outputs),
             false => values.to_vec(),
+        }
+    }
+
+    /// A row of integers for each output, in the order of its own weights.
+    pub(crate) fn in_place(&self, graph: &Graph, rows: &[i8]) -> Vec<i8> {
+        match self.is_turned(graph) {
+            true => transposed(rows, self.inputs),
+            false => rows.to_vec(),
         }
     }
 
@@ -124,7 +137,7 @@ impl Layer {
 }
 
 /// Rows of a matrix as columns; `columns` are those of the matrix that comes.
-fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+pub(crate) fn transposed<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
     let columns = columns.max(1);
     let column = |c: usize| values.iter().skip(c).step_by(columns).copied();
     (0..columns).flat_map(column).collect()
@@ -144,7 +157,13 @@ fn window(node: &NodeProto, dims: &[i64]) -> Option<Window> {
     };
     let size = [usize::try_from(dims[2]).ok()?, usize::try_from(dims[3]).ok()?];
     let (stride, pad, dilation) = (pair("strides", 1)?, pair("pads", 0)?, pair("dilations", 1)?);
-    Some(Window { size, stride, pad, dilation })
+    let pad_end = match node.ints("pads").map(|pads| pads.get(2..4)) {
+        Some(ends) => {
+            [usize::try_from(*ends?.first()?).ok()?, usize::try_from(*ends?.last()?).ok()?]
+        }
+        None => [0, 0],
+    };
+    Some(Window { size, stride, pad, pad_end, dilation })
 }
 
 /// Samples layers: what they read in one model, and what they give in another.
@@ -152,9 +171,12 @@ pub(super) fn sample(
     layers: &[Layer],
     (current, original): (&mut dyn Session, &mut dyn Session),
     (items, chosen): (&Items<'_>, &[usize]),
-) -> Result<Vec<Moments>, CompressError> {
-    let mut moments: Vec<Moments> =
-        layers.iter().map(|layer| Moments::new(layer.inputs, layer.outputs)).collect();
+) -> Result<Vec<Vec<Moments>>, CompressError> {
+    let fresh = |layer: &Layer| {
+        let own = layer.outputs / layer.groups;
+        (0..layer.groups).map(|_| Moments::new(layer.inputs, own)).collect::<Vec<_>>()
+    };
+    let mut moments: Vec<Vec<Moments>> = layers.iter().map(fresh).collect();
     let reads: Vec<String> = unique(layers.iter().map(|layer| &layer.reads));
     let gives: Vec<String> = unique(layers.iter().map(|layer| &layer.gives));
     let mut random = Random::new(chosen.len() as u64);
@@ -186,6 +208,38 @@ fn unique<'n>(names: impl Iterator<Item = &'n String>) -> Vec<String> {
 }
 
 impl Layer {
+    /// Adds what each group reads at some places of one item.
+    pub(crate) fn read(
+        &self,
+        (shape, x): (&[i64], &[f32]),
+        count: usize,
+        random: &mut Random,
+        groups: &mut [Moments],
+    ) {
+        let size =
+            |axis: usize| usize::try_from(shape.get(axis).copied().unwrap_or(1)).unwrap_or(1);
+        let mut input = vec![0.0; self.inputs];
+        let Some(window) = self.window else {
+            for place in places(x.len() / self.inputs.max(1), count, random) {
+                input.copy_from_slice(&x[place * self.inputs..][..self.inputs]);
+                groups.iter_mut().for_each(|moments| moments.add(&input, &[]));
+            }
+            return;
+        };
+        let (height, width) = (size(2), size(3));
+        let [rows, columns] = window.places(height, width);
+        let (own, all) = (self.inputs / self.kernel, self.inputs / self.kernel * groups.len());
+        for place in places(size(0) * rows * columns, count, random) {
+            let (row, column) = (place / columns % rows, place % columns);
+            let picture = &x[place / (rows * columns) * all * height * width..];
+            for (group, moments) in groups.iter_mut().enumerate() {
+                let picture = &picture[group * own * height * width..];
+                window.read((picture, height, width), (row, column), &mut input);
+                moments.add(&input, &[]);
+            }
+        }
+    }
+
     /// Adds some places of one item.
     fn places(
         &self,
@@ -193,13 +247,11 @@ impl Layer {
         (y_shape, y): (&[i64], &[f32]),
         count: usize,
         random: &mut Random,
-        moments: &mut Moments,
+        groups: &mut [Moments],
     ) {
-        let all = y.len() / self.outputs.max(1);
-        let chosen =
-            (0..count.min(all)).map(|place| if count < all { random.below(all) } else { place });
-        let chosen: Vec<usize> = chosen.collect();
-        let (mut input, mut output) = (vec![0.0; self.inputs], vec![0.0; self.outputs]);
+        let chosen = places(y.len() / self.outputs.max(1), count, random);
+        let own = self.outputs / groups.len().max(1);
+        let (mut input, mut output) = (vec![0.0; self.inputs], vec![0.0; own]);
         let size = |shape: &[i64], axis: usize| {
             usize::try_from(shape.get(axis).copied().unwrap_or(1)).unwrap_or(1)
         };
@@ -207,7 +259,7 @@ impl Layer {
             let Some(window) = self.window else {
                 input.copy_from_slice(&x[place * self.inputs..][..self.inputs]);
                 output.copy_from_slice(&y[place * self.outputs..][..self.outputs]);
-                moments.add(&input, &output);
+                groups.iter_mut().for_each(|moments| moments.add(&input, &output));
                 continue;
             };
             let (height, width) = (size(x_shape, 2), size(x_shape, 3));
@@ -215,17 +267,35 @@ impl Layer {
             let (image, row, column) =
                 (place / (rows * columns), place / columns % rows, place % columns);
             let channels = self.inputs / self.kernel;
-            let picture = &x[image * channels * height * width..];
-            window.read((picture, height, width), (row, column), &mut input);
-            for (index, value) in output.iter_mut().enumerate() {
-                *value = y[((image * self.outputs + index) * rows + row) * columns + column];
+            for (group, moments) in groups.iter_mut().enumerate() {
+                let picture = &x[(image * self.groups + group) * channels * height * width..];
+                window.read((picture, height, width), (row, column), &mut input);
+                for (index, value) in output.iter_mut().enumerate() {
+                    let channel = image * self.outputs + group * own + index;
+                    *value = y[(channel * rows + row) * columns + column];
+                }
+                moments.add(&input, &output);
             }
-            moments.add(&input, &output);
         }
     }
 }
 
+/// All of so many places, or some of them.
+fn places(all: usize, count: usize, random: &mut Random) -> Vec<usize> {
+    (0..count.min(all)).map(|place| if count < all { random.below(all) } else { place }).collect()
+}
+
 impl Window {
+    /// How often it is put down and across.
+    fn places(&self, height: usize, width: usize) -> [usize; 2] {
+        let along = |axis: usize, length: usize| {
+            let padded = length + self.pad[axis] + self.pad_end[axis];
+            let reach = self.dilation[axis] * (self.size[axis] - 1) + 1;
+            padded.checked_sub(reach).map_or(0, |left| left / self.stride[axis].max(1) + 1)
+        };
+        [along(0, height), along(1, width)]
+    }
+
     /// What the convolution reads at a place; zeros beyond the edges.
     fn read(
         &self,

@@ -7,10 +7,15 @@ use models::onnx::proto::NodeProto;
 use models::onnx::{Graph, NodeId, OnnxError, tensor};
 
 use super::Recipe;
+use super::refine::Refined;
 use super::weights::{Channels, greatest, scale};
 
 /// Quantizes the matrix products with constant weights; the operators that a runtime should fuse.
-pub(super) fn quantize(graph: &mut Graph, recipe: &Recipe) -> Result<Vec<String>, OnnxError> {
+pub(super) fn quantize(
+    graph: &mut Graph,
+    refined: &Refined,
+    recipe: &Recipe,
+) -> Result<Vec<String>, OnnxError> {
     let mut measured: HashMap<String, [String; 3]> = HashMap::new();
     let mut wanted = Vec::new();
     for id in [graph.nodes_of("MatMul"), graph.nodes_of("Gemm")].concat() {
@@ -27,13 +32,13 @@ pub(super) fn quantize(graph: &mut Graph, recipe: &Recipe) -> Result<Vec<String>
                 measured.entry(input).or_insert(names).clone()
             }
         };
-        multiply(graph, id, &product, &names, recipe)?;
+        multiply(graph, id, &product, &names, (refined, recipe))?;
         wanted.push("MatMul".to_owned());
     }
     Ok(wanted)
 }
 
-fn is_plain(graph: &Graph, product: &NodeProto) -> bool {
+pub(super) fn is_plain(graph: &Graph, product: &NodeProto) -> bool {
     let weight = product.input.get(1).and_then(|weight| graph.constant(weight));
     let matrix = weight.is_some_and(|w| w.data_type() == 1 && w.dims.len() == 2);
     let plain = |name: &str| product.float(name).unwrap_or(1.0) == 1.0;
@@ -56,10 +61,10 @@ fn multiply(
     id: NodeId,
     product: &NodeProto,
     input: &[String; 3],
-    recipe: &Recipe,
+    how: (&Refined, &Recipe),
 ) -> Result<(), OnnxError> {
     let output = product.output[0].clone();
-    let [weight, scales, zeros] = weights(graph, product, recipe)?;
+    let [weight, scales, zeros] = weights(graph, product, how)?;
     let names =
         ["int32", "float", "scale", "scaled"].map(|end| graph.fresh(&format!("{output}_{end}")));
     let [sums, floats, factor, scaled] = &names;
@@ -80,7 +85,7 @@ fn multiply(
 fn weights(
     graph: &mut Graph,
     product: &NodeProto,
-    recipe: &Recipe,
+    (refined, recipe): (&Refined, &Recipe),
 ) -> Result<[String; 3], OnnxError> {
     let name = &product.input[1];
     let Some(floats) = graph.weight(name).cloned() else { return Err(OnnxError::NoGraph) };
@@ -88,8 +93,11 @@ fn weights(
     let axis = usize::from(!transposed);
     let channels = Channels::of(&floats, recipe.per_channel.then_some(axis))?;
     let most = greatest(recipe.narrow);
-    let scales = channels.largest().iter().map(|largest| scale(*largest, most)).collect();
-    let integers = channels.round(scales, most);
+    let scales: Vec<f32> = channels.largest().iter().map(|l| scale(*l, most)).collect();
+    let integers = match refined.rows(graph, name, &scales) {
+        Some(integers) => integers.clone(),
+        None => channels.round(scales, most),
+    };
     let [rows, columns] = [0, 1].map(|d| usize::try_from(floats.dims[d]).unwrap_or(0));
     let (dims, values) = match transposed {
         true => {

@@ -7,6 +7,7 @@ use models::onnx::{Graph, OnnxError, tensor};
 
 use super::Recipe;
 use super::plan::{Plan, Planned};
+use super::refine::Refined;
 use super::weights::{Channels, Integers, greatest, scale};
 use crate::calibrate::Seen;
 use crate::error::CompressError;
@@ -26,7 +27,7 @@ struct Grid {
 pub(super) fn emit(
     graph: &mut Graph,
     plan: &Plan,
-    seen: &Seen,
+    (seen, refined): (&Seen, &Refined),
     recipe: &Recipe,
 ) -> Result<(), CompressError> {
     let mut grids: BTreeMap<String, Grid> = BTreeMap::new();
@@ -40,7 +41,7 @@ pub(super) fn emit(
     for planned in &plan.nodes {
         let input = graph.node(planned.node).input.first().cloned().unwrap_or_default();
         if let (Some(axis), Some(grid)) = (planned.axis, of(&input)) {
-            weights(graph, planned, axis, grid.scale, recipe)?;
+            weights(graph, planned, axis, grid.scale, (refined, recipe))?;
         }
     }
     for value in plan.values.keys() {
@@ -88,24 +89,28 @@ fn weights(
     planned: &Planned,
     axis: usize,
     input_scale: f32,
-    recipe: &Recipe,
+    (refined, recipe): (&Refined, &Recipe),
 ) -> Result<(), CompressError> {
     let (weight, bias) = {
         let node = graph.node(planned.node);
         (node.input[1].clone(), node.input.get(2).filter(|bias| !bias.is_empty()).cloned())
     };
     let Some(floats) = graph.weight(&weight).cloned() else { return Ok(()) };
+    let channels = Channels::of(&floats, recipe.per_channel.then_some(axis))?;
+    let most = greatest(recipe.narrow);
+    let mut scales: Vec<f32> = channels.largest().iter().map(|l| scale(*l, most)).collect();
+    let rounded = refined.rows(graph, &weight, &scales).cloned();
     let bias_values = match bias.as_ref().and_then(|bias| graph.weight(bias)) {
         Some(bias) => Some(tensor::f32s(bias)?.into_owned()),
         None => None,
     };
-    let channels = Channels::of(&floats, recipe.per_channel.then_some(axis))?;
-    let most = greatest(recipe.narrow);
-    let mut scales: Vec<f32> = channels.largest().iter().map(|l| scale(*l, most)).collect();
     if let Some(values) = &bias_values {
         widen_for_bias(&mut scales, values, input_scale);
     }
-    let integers = channels.round(scales, most);
+    let integers = match rounded.filter(|rounded| rounded.scales == scales) {
+        Some(rounded) => rounded,
+        None => channels.round(scales, most),
+    };
     let read = weight_integers(graph, &weight, &floats.dims, (axis, recipe), &integers)?;
     graph.edit(planned.node, |node| node.input[1] = read)?;
     if let (Some(name), Some(values)) = (bias, bias_values) {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Goal, Options, Trial};
-use crate::quantize::Recipe;
+use crate::quantize::{Recipe, Scheme};
 
 /// Speeds and sizes that are nearer than this are alike: the better answers decide then, which are the same in every
 /// run, and not the noise of a clock.
@@ -62,12 +62,14 @@ fn best(trials: &[Trial], good: &[usize], goal: Goal) -> Option<usize> {
     alike.min_by(|a, b| trials[*a].drop.total_cmp(&trials[*b].drop))
 }
 
-/// The median speed of all builds that differ from a trial by the numbers in their scales alone: they are
+/// The median speed of all builds that differ from a trial by the numbers in their weights alone: they are
 /// the same graph, so what they differ in is noise.
 fn speed(trials: &[Trial], trial: usize) -> f64 {
     let own = &trials[trial].recipe;
     let same = |other: &&Trial| {
-        Recipe { method: own.method, ..other.recipe.clone() } == *own
+        // Channels of convolutions are evened out without a node more.
+        let even = if own.scheme == Scheme::Static { own.even } else { other.recipe.even };
+        Recipe { method: own.method, rounding: own.rounding, even, ..other.recipe.clone() } == *own
             && other.fused == trials[trial].fused
     };
     let mut speeds: Vec<f64> = trials.iter().filter(same).map(|t| t.latency.speedup).collect();

@@ -60,7 +60,7 @@ impl Heading {
         }
         let options = Options { budget: std::time::Duration::ZERO, ..options.clone() };
         let data = ContentHash::of(text.as_bytes()).to_string();
-        Ok(Self { version: 1, model: model.to_string(), data, options })
+        Ok(Self { version: 2, model: model.to_string(), data, options })
     }
 }
 

@@ -1,6 +1,5 @@
 //! The trials of a search: what is built, in which order, and how each is measured.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use models::backend::{Backend, Session, SessionOptions};
@@ -8,14 +7,14 @@ use models::onnx::Model;
 use models::ort_backend::OrtBackend;
 
 use super::journal::Journal;
+use super::material::Material;
 use super::parts::Parts;
 use super::{Options, Trial};
-use crate::calibrate::{Seen, calibrate};
 use crate::error::CompressError;
 use crate::fused::fused;
 use crate::histogram::Method;
 use crate::measure::{Items, Quality, Reference, latency};
-use crate::quantize::{Quantized, Recipe, Scheme, plan, quantize};
+use crate::quantize::{Quantized, Recipe, Rounding, Scheme};
 use crate::scratch::Scratch;
 use crate::sensitivity::{Ranking, layers, rank};
 
@@ -29,6 +28,10 @@ const METHODS: [Method; 5] = [
 ];
 /// How many groups of layers stay in float, from trial to trial.
 const EXCLUDED: [usize; 7] = [1, 2, 4, 8, 12, 16, 24];
+/// Weights alone become integers only where products have at least that share of them.
+const PRODUCTS_MIN: f64 = 0.2;
+/// The float model's answers that are kept to choose by; with longer answers fewer items choose.
+const ANSWERS_MAX_BYTES: usize = 96 << 20;
 /// Items that a ranking asks.
 const RANKED_ITEMS: usize = 6;
 /// How long two models take turns.
@@ -39,8 +42,8 @@ pub(super) struct Bench<'b> {
     float: &'b Model,
     session: Box<dyn Session>,
     items: &'b Items<'b>,
-    parts: &'b Parts,
-    seen: Seen,
+    choosing: &'b [usize],
+    material: Material<'b>,
     reference: Reference,
     backend: &'b OrtBackend,
     scratch: Scratch,
@@ -55,22 +58,23 @@ impl<'b> Bench<'b> {
         parts: &'b Parts,
         backend: &'b OrtBackend,
     ) -> Result<Self, CompressError> {
-        let values = plan(float, &BTreeSet::new(), None).measured();
-        let given = parts.ranges.iter().map(|item| items(*item));
-        let seen = calibrate(float, &values, given, backend)?;
+        let material = Material::new(float, (items, &parts.ranges), backend)?;
         let scratch = Scratch::new()?;
         let mut session = scratch.load(float, backend)?;
-        let reference = Reference::new(&mut *session, items, &parts.choosing, labels)?;
+        let one = Reference::new(&mut *session, items, &parts.choosing[..1], labels)?.size_bytes();
+        let most = (ANSWERS_MAX_BYTES / one.max(1)).max(2);
+        let choosing = &parts.choosing[..parts.choosing.len().min(most)];
+        let reference = Reference::new(&mut *session, items, choosing, labels)?;
         let trials = Vec::new();
-        Ok(Self { float, session, items, parts, seen, reference, backend, scratch, trials })
+        Ok(Self { float, session, items, choosing, material, reference, backend, scratch, trials })
     }
 
     pub(super) fn float_quality(&self) -> Quality {
         self.reference.own()
     }
 
-    pub(super) fn build(&self, recipe: &Recipe) -> Result<Quantized, CompressError> {
-        quantize(self.float, &self.seen, recipe)
+    pub(super) fn build(&mut self, recipe: &Recipe) -> Result<Quantized, CompressError> {
+        self.material.build(recipe)
     }
 
     fn measure(&mut self, recipe: &Recipe) -> Result<Trial, CompressError> {
@@ -81,8 +85,8 @@ impl<'b> Bench<'b> {
         let size_bytes = super::length(&path)?;
         let fused = fused(&path, &built.wanted, self.backend)?;
         let mut session = self.backend.load(&path, &SessionOptions::default())?;
-        let quality = self.reference.compare(&mut *session, self.items, &self.parts.choosing)?;
-        let inputs = (self.items)(self.parts.choosing[0])?;
+        let quality = self.reference.compare(&mut *session, self.items, self.choosing)?;
+        let inputs = (self.items)(self.choosing[0])?;
         let latency = latency(&mut *self.session, &mut *session, &inputs, TIMING)?;
         let drop = quality.drop_from(&self.reference.own());
         let seconds = begin.elapsed().as_secs_f64();
@@ -90,9 +94,16 @@ impl<'b> Bench<'b> {
         Ok(Trial { recipe, size_bytes, quality, drop, latency, fused, seconds })
     }
 
-    fn rank(&self, recipe: &Recipe) -> Result<Ranking, CompressError> {
-        let few = &self.parts.choosing[..self.parts.choosing.len().min(RANKED_ITEMS)];
-        rank(self.float, &self.seen, recipe, (self.items, few), self.backend)
+    fn rank(&mut self, recipe: &Recipe) -> Result<Ranking, CompressError> {
+        let few = &self.choosing[..self.choosing.len().min(RANKED_ITEMS)];
+        let base = self.material.base(recipe)?;
+        rank(&base.model, &base.seen, recipe, (self.items, few), self.backend)
+    }
+
+    /// The trial that loses least of those from there on.
+    fn best_from(&self, first: usize) -> Option<Trial> {
+        let tried = self.trials[first..].iter();
+        tried.min_by(|a, b| a.drop.total_cmp(&b.drop)).cloned()
     }
 }
 
@@ -106,34 +117,41 @@ pub(super) fn run(
 ) -> Result<bool, CompressError> {
     let spent = Duration::from_secs_f64(journal.seconds());
     let deadline = begin + options.budget.saturating_sub(spent);
-    let mut runner = Runner { deadline, journal, progress };
-    for scheme in [Scheme::Static, Scheme::Dynamic] {
+    let mut runner = Runner { deadline, journal, progress, target: options.target_drop };
+    for scheme in [Scheme::Static, Scheme::Dynamic, Scheme::Int8Weights, Scheme::Int4Weights] {
         let base = Recipe { scheme, ..Recipe::default() };
-        if layers(bench.float, &bench.seen, &base).is_empty() {
+        let plain = bench.material.plain();
+        if layers(bench.float, &plain.seen, &base).is_empty() {
             continue;
         }
-        let methods = if scheme == Scheme::Static { &METHODS[..] } else { &METHODS[..1] };
-        let first = bench.trials.len();
-        for method in methods {
-            if !runner.attempt(bench, &Recipe { method: *method, ..base.clone() })? {
-                return Ok(true);
-            }
+        let weights = matches!(scheme, Scheme::Int8Weights | Scheme::Int4Weights);
+        if weights && share_of_products(bench.float) < PRODUCTS_MIN {
+            continue;
         }
-        let tried = bench.trials[first..].iter();
-        let best = tried.min_by(|a, b| a.drop.total_cmp(&b.drop)).cloned();
-        if let Some(best) = best.filter(|best| best.drop > options.target_drop)
-            && !runner.exclude(bench, &best.recipe, options.target_drop)?
-        {
+        if !runner.scheme(bench, &base)? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
+/// The share of all weights that belong to matrix products.
+fn share_of_products(model: &Model) -> f64 {
+    let size = |weight: &models::onnx::proto::TensorProto| {
+        models::onnx::tensor::size_bytes(weight).unwrap_or(0) as f64
+    };
+    let graph = model.graph();
+    let products = [graph.nodes_of("MatMul"), graph.nodes_of("Gemm")].concat();
+    let weight = |id| graph.weight(graph.node(id).input.get(1)?).map(size);
+    let all: f64 = graph.weights().map(size).sum();
+    products.into_iter().filter_map(weight).sum::<f64>() / all.max(1.0)
+}
+
 struct Runner<'r> {
     deadline: Instant,
     journal: &'r mut Journal,
     progress: &'r mut dyn FnMut(&Trial),
+    target: f64,
 }
 
 impl Runner<'_> {
@@ -152,13 +170,47 @@ impl Runner<'_> {
         Ok(true)
     }
 
-    /// Puts the most sensitive layers back into float, more and more of them.
-    fn exclude(
-        &mut self,
-        bench: &mut Bench<'_>,
-        recipe: &Recipe,
-        target: f64,
-    ) -> Result<bool, CompressError> {
+    /// All trials of one scheme; false when there is no time left.
+    fn scheme(&mut self, bench: &mut Bench<'_>, base: &Recipe) -> Result<bool, CompressError> {
+        let methods = if base.scheme == Scheme::Static { &METHODS[..] } else { &METHODS[..1] };
+        let first = bench.trials.len();
+        for method in methods {
+            if !self.attempt(bench, &Recipe { method: *method, ..base.clone() })? {
+                return Ok(false);
+            }
+        }
+        if !self.improve(bench, first)? {
+            return Ok(false);
+        }
+        match bench.best_from(first) {
+            Some(best) if best.drop > self.target => self.exclude(bench, &best.recipe),
+            _ => Ok(true),
+        }
+    }
+
+    /// Rounds the best build otherwise, and evens out its channels: each is kept where it helps.
+    fn improve(&mut self, bench: &mut Bench<'_>, first: usize) -> Result<bool, CompressError> {
+        for rounding in [Rounding::BiasCorrected, Rounding::LeastSquares] {
+            let Some(best) = bench.best_from(first) else { return Ok(true) };
+            if !self.attempt(bench, &Recipe { rounding, ..best.recipe })? {
+                return Ok(false);
+            }
+        }
+        let Some(best) = bench.best_from(first) else { return Ok(true) };
+        // With float inputs there is nothing to even out.
+        let inputs = matches!(best.recipe.scheme, Scheme::Static | Scheme::Dynamic);
+        if inputs
+            && Instant::now() < self.deadline
+            && bench.material.can_even(best.recipe.scheme)?
+        {
+            return self.attempt(bench, &Recipe { even: true, ..best.recipe });
+        }
+        Ok(true)
+    }
+
+    /// Puts the most sensitive layers back into float, or their inputs alone, more and more of them, until the target is
+    /// met; then as many as possible are taken back.
+    fn exclude(&mut self, bench: &mut Bench<'_>, recipe: &Recipe) -> Result<bool, CompressError> {
         let ranking = match self.journal.ranking(recipe) {
             Some(ranking) => ranking.clone(),
             None if Instant::now() >= self.deadline => return Ok(false),
@@ -168,14 +220,30 @@ impl Runner<'_> {
                 ranking
             }
         };
-        for count in EXCLUDED.into_iter().filter(|count| *count <= ranking.len() / 2) {
+        let without = |count: usize| {
             let worst = ranking.iter().take(count).flat_map(|(layers, _)| layers.clone());
-            let recipe = Recipe { float: worst.collect(), ..recipe.clone() };
-            if !self.attempt(bench, &recipe)? {
+            let light = recipe.scheme != Scheme::Static;
+            Recipe { float: worst.collect(), light, ..recipe.clone() }
+        };
+        let (mut missed, mut met) = (0, None);
+        for count in EXCLUDED.into_iter().filter(|count| *count <= ranking.len() * 2 / 3) {
+            if !self.attempt(bench, &without(count))? {
                 return Ok(false);
             }
-            if bench.trials.last().is_some_and(|trial| trial.drop <= target) {
+            if bench.trials.last().is_some_and(|trial| trial.drop <= self.target) {
+                met = Some(count);
                 break;
+            }
+            missed = count;
+        }
+        while let Some(count) = met.filter(|met| *met > missed + 1) {
+            let middle = usize::midpoint(missed, count);
+            if !self.attempt(bench, &without(middle))? {
+                return Ok(false);
+            }
+            match bench.trials.last().is_some_and(|trial| trial.drop <= self.target) {
+                true => met = Some(middle),
+                false => missed = middle,
             }
         }
         Ok(true)
