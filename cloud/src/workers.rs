@@ -3,13 +3,14 @@
 //!
 //! A worker is this same program with a hidden subcommand (`child`), confined as far as the system
 //! can, with ONNX Runtime and one model in it; the server itself never loads ONNX Runtime. Each of its
-//! sessions answers in a lane of memory that both see (`shared_memory`, `lane`, `frame`).
+//! sessions answers in a lane of memory that both see (`shared_memory`, `lane`, `frame`), and rings (`bell`).
 //! `process` is one such process from its start to its end, `worker` a model's worker over all of
 //! its lives, `session` what the rest of the server asks. When it is started again is decided by
 //! `fleet::restarts`.
 //!
 //! [`Workers`] is a [`Backend`] like any other: who loads and asks models need not know.
 
+mod bell;
 mod child;
 mod events;
 mod frame;

@@ -3,7 +3,8 @@
 //! stand-in for tests is the other ([`crate::fake`]).
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use protocol::manifest::TensorSpec;
 use protocol::tensor::{DataType, Tensor};
@@ -86,11 +87,33 @@ pub trait Session: Send {
     /// where the system can tell them apart.
     fn give_way(&mut self) {}
 
+    /// The same without holding the thread until the answer is there, where the run is made in another
+    /// process. `None` where a thread has to be held: [`Session::run_until`] does.
+    fn run_elsewhere<'s>(
+        &'s mut self,
+        inputs: &'s [Tensor],
+        outputs: &'s [String],
+        deadline: Option<Instant>,
+    ) -> Option<Coming<'s>> {
+        let _ = (inputs, outputs, deadline);
+        None
+    }
+
     /// Whether a run would begin at once; false for a session that waits for its successor first.
     fn is_ready(&self) -> bool {
         true
     }
+
+    /// Whether runs of the usual size are made elsewhere.
+    fn runs_elsewhere(&self) -> bool {
+        false
+    }
 }
+
+/// An answer on its way from another process, and how long the run took there: the task that waits for
+/// it may be late itself.
+pub type Coming<'s> =
+    Pin<Box<dyn Future<Output = Result<(Vec<Tensor>, Duration), RunError>> + Send + 's>>;
 
 /// How a session uses the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

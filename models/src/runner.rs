@@ -108,6 +108,11 @@ impl Runner {
         self.session.is_ready()
     }
 
+    /// Whether a run usually needs no thread of this process.
+    pub fn runs_elsewhere(&self) -> bool {
+        self.session.runs_elsewhere()
+    }
+
     /// Answers one request.
     ///
     /// # Errors

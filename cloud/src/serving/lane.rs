@@ -1,11 +1,11 @@
 //! One loaded model: its sessions, and the requests that wait for them.
 //!
 //! What runs when, together with what, is decided by `fleet::batch`, and how many sessions there are
-//! by `fleet::scaling` (`book`). A session has no thread of its own. A run that is expected to be
-//! short (`drive`) is made by the very task that found the session idle, so that a small model is
-//! asked without a change of threads; longer ones are made on the runtime's threads for work that
-//! blocks. Either way the next batch begins where the last one ended, and `keeper` only looks after
-//! what happens without an event: deadlines and the number of sessions.
+//! by `fleet::scaling` (`book`). A session has no thread of its own. A run is begun by the very task
+//! that found the session idle (`drive`), which waits for the worker as a task; only what would hold
+//! its thread, as large tensors and models in this process do, is done on the runtime's threads for
+//! work that blocks. Either way the next batch begins where the last one ended, and `keeper` only looks
+//! after what happens without an event: deadlines and the number of sessions.
 
 use fleet::batch::{DropReason, FlowId, NotTaken, RequestId};
 use models::bundle::Bundle;

@@ -15,8 +15,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::bell::Bell;
 use super::frame::{self, Specs};
 use super::job::{Failure, Job, Opened, Order, Report, hear, say};
 use super::lane::{LANES_MAX, Lane, SHARED_BYTES};
@@ -40,6 +42,7 @@ pub fn run() -> io::Result<()> {
     let memory = io::stdout().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdout(io::stderr())?; // what a library prints must not become a tensor
     let memory = Arc::new(SharedMemory::map(memory, SHARED_BYTES)?);
+    let bell = Arc::new(Bell::receive(&control)?);
     let (mut reader, mut writer) = (BufReader::new(control.try_clone()?), control);
     let Some(job) = hear::<Job>(&mut reader)? else { return Ok(()) };
     if getppid().is_none_or(|parent| parent.as_raw_pid().cast_unsigned() != job.parent) {
@@ -56,7 +59,7 @@ pub fn run() -> io::Result<()> {
         }
     };
     say(&mut writer, &Report::Ready(confinement))?;
-    let mut sessions = Sessions { job, backend, memory, threads: Default::default() };
+    let mut sessions = Sessions { job, backend, memory, bell, threads: Default::default() };
     while let Ok(Some(Order::Open(lane))) = hear(&mut reader) {
         say(&mut writer, &sessions.open(lane))?;
     }
@@ -90,6 +93,7 @@ struct Sessions {
     job: Job,
     backend: OrtBackend,
     memory: Arc<SharedMemory>,
+    bell: Arc<Bell>,
     threads: [Option<JoinHandle<()>>; LANES_MAX],
 }
 
@@ -118,9 +122,10 @@ impl Sessions {
         };
         lane.reset();
         let (inputs, outputs) = (opened.inputs.clone(), opened.outputs.clone());
+        let bell = self.bell.clone();
         let serve = move || {
             let specs = Specs { inputs: &inputs, outputs: &outputs };
-            serve(&lane, specs, session);
+            serve((&lane, &bell), specs, session);
         };
         let started = thread::Builder::new().name(format!("session-{index}")).spawn(serve);
         *thread = Some(started.map_err(|error| Failure::Runtime(error.to_string()))?);
@@ -128,9 +133,10 @@ impl Sessions {
     }
 }
 
-fn serve(lane: &Lane, specs: Specs<'_>, mut session: Box<dyn Session>) {
+fn serve((lane, bell): (&Lane, &Bell), specs: Specs<'_>, mut session: Box<dyn Session>) {
     let mut gives_way = false;
-    while lane.wait_for_request() {
+    while let Some(heard) = lane.wait_for_request() {
+        let began = Instant::now();
         if lane.gives_way() && !gives_way {
             gives_way = true;
             let _ = setpriority_process(None, WAY_NICENESS); // where it may not, both are as urgent
@@ -140,7 +146,7 @@ fn serve(lane: &Lane, specs: Specs<'_>, mut session: Box<dyn Session>) {
             Err(garbled) => Err(RunError::Failed(garbled.to_string())),
         };
         frame::write_answer(lane, specs, answer);
-        lane.answer();
+        lane.answer(began.elapsed(), heard, bell);
     }
 }
 

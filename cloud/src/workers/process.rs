@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::bell::Listeners;
 use super::job::{Failure, Job, Opened, Order, Report, hear, say};
 use super::lane::{LANES_MAX, Lane, SHARED_BYTES};
 use super::shared_memory::SharedMemory;
@@ -59,6 +60,7 @@ pub(super) struct Process {
     handle: OwnedFd,
     memory: Arc<SharedMemory>,
     control: Mutex<BufReader<UnixStream>>,
+    listeners: Arc<Listeners>,
     load_limit: Duration,
     /// Why the server killed it.
     sentence: OnceLock<String>,
@@ -122,12 +124,15 @@ impl Process {
             let reader = reader.stack_size(READER_STACK_BYTES);
             leash.words = Some(reader.spawn(move || relay(&label, stderr))?);
         }
+        let listeners = Arc::new(Listeners::new()?);
+        listeners.bell().send(&ours)?;
         let control = Mutex::new(BufReader::new(ours));
         let process = Self {
             id,
             handle,
             memory,
             control,
+            listeners,
             load_limit: launch.load_limit,
             sentence: OnceLock::new(),
         };
@@ -180,6 +185,11 @@ impl Process {
         Unwilling::Ended
     }
 
+    /// Who waits for its answers without a thread.
+    pub(super) fn listeners(&self) -> &Arc<Listeners> {
+        &self.listeners
+    }
+
     pub(super) fn lane(&self, index: usize) -> Lane {
         Lane::new(self.memory.clone(), index)
     }
@@ -198,6 +208,7 @@ impl Process {
         let status = leash.child.wait();
         before();
         (0..LANES_MAX).for_each(|index| self.lane(index).gone());
+        self.listeners.bell().ring();
         let status = status?;
         let words = leash.words.take().and_then(|reader| reader.join().ok());
         let sentence = self.sentence.get().cloned();

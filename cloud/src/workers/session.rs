@@ -5,7 +5,7 @@
 //! for ever: long after the deadline, and after a multiple of the longest run so far, the worker is
 //! killed.
 
-use models::backend::{Session, check_request};
+use models::backend::{Coming, Session, check_request};
 use models::error::RunError;
 use models::providers::NodeCount;
 use protocol::manifest::TensorSpec;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::frame::{self, Specs};
 use super::job::Opened;
-use super::lane::{Lane, Waited, Way};
+use super::lane::{Heard, Lane, Waited, Way};
 use super::process::Process;
 use super::worker::{Absent, Worker};
 
@@ -28,6 +28,8 @@ const SUCCESSOR_WAIT: Duration = Duration::from_secs(10);
 
 /// How long a thread that moves bytes for others may be held.
 const HELD_MAX: Duration = Duration::from_millis(2);
+/// What such a thread copies at a time: more is work for another.
+const COPIED_MAX_BYTES: usize = 1 << 20;
 
 /// Waits for an answer. Short runs are waited for by whoever began them, which may be a thread of the
 /// runtime: one that is not short after all, as when a model hangs, must not hold up everybody there.
@@ -48,6 +50,8 @@ pub(super) struct RemoteSession {
     run_limit: Duration,
     longest: Duration,
     gives_way: bool,
+    /// Bytes of the largest answer so far; the probes have been answered before anybody asks.
+    answer_bytes: usize,
 }
 
 impl RemoteSession {
@@ -57,7 +61,8 @@ impl RemoteSession {
         opened: Opened,
         run_limit: Duration,
     ) -> Self {
-        Self { worker, index, opened, run_limit, longest: Duration::ZERO, gives_way: false }
+        let longest = Duration::ZERO;
+        Self { worker, index, opened, run_limit, longest, gives_way: false, answer_bytes: 0 }
     }
 
     fn specs(&self) -> Specs<'_> {
@@ -71,6 +76,43 @@ impl RemoteSession {
             Absent::Late(why) => RunError::Lost(format!("its worker {why}")),
             Absent::Refused(why) => RunError::Failed(format!("its worker {why}")),
         })
+    }
+
+    /// The end of a run that took `sent` bytes to the lane.
+    fn conclude(
+        &mut self,
+        (process, lane): (&Process, &Lane),
+        (sent, began, waited): (usize, Instant, Waited),
+        outputs: &[String],
+    ) -> Result<Vec<Tensor>, RunError> {
+        match waited {
+            Waited::Answered => {}
+            Waited::Gone => {
+                self.worker.events().lost_run();
+                return Err(RunError::Lost("its worker ended".into()));
+            }
+            Waited::Late => {
+                let ms = began.elapsed().as_millis();
+                process.kill(&format!("the model gave no answer for {ms} ms"));
+                return Err(RunError::Failed(format!("no answer for {ms} ms")));
+            }
+        }
+        self.longest = self.longest.max(began.elapsed());
+        let answer = frame::read_answer(lane, self.specs(), outputs);
+        lane.trim(Way::Request, sent);
+        match answer {
+            Ok(answer) => {
+                let answer = answer?;
+                let bytes = frame::size_bytes(&answer);
+                self.answer_bytes = self.answer_bytes.max(bytes);
+                lane.trim(Way::Answer, bytes);
+                Ok(answer)
+            }
+            Err(garbled) => {
+                process.kill("the worker's answer is none");
+                Err(RunError::Failed(garbled.to_string()))
+            }
+        }
     }
 
     /// When a run that began now is held to be lost.
@@ -114,37 +156,42 @@ impl Session for RemoteSession {
                 lane.give_way();
             }
             let sent = frame::write_request(&lane, self.specs(), inputs, outputs)?;
-            if lane.hand_over() {
+            if lane.hand_over(Heard::Asleep) {
                 break (process, lane, sent);
             } // else it has just ended: nobody has seen the request
         };
         let began = Instant::now();
-        match wait(&lane, began, self.patience(began, deadline)) {
-            Waited::Answered => {}
-            Waited::Gone => {
-                self.worker.events().lost_run();
-                return Err(RunError::Lost("its worker ended".into()));
-            }
-            Waited::Late => {
-                let ms = began.elapsed().as_millis();
-                process.kill(&format!("the model gave no answer for {ms} ms"));
-                return Err(RunError::Failed(format!("no answer for {ms} ms")));
-            }
+        let waited = wait(&lane, began, self.patience(began, deadline));
+        self.conclude((&process, &lane), (sent, began, waited), outputs)
+    }
+
+    fn run_elsewhere<'s>(
+        &'s mut self,
+        inputs: &'s [Tensor],
+        outputs: &'s [String],
+        deadline: Option<Instant>,
+    ) -> Option<Coming<'s>> {
+        let bytes = inputs.iter().map(|input| input.data().len()).sum::<usize>();
+        if bytes.max(self.answer_bytes) > COPIED_MAX_BYTES {
+            return None;
         }
-        self.longest = self.longest.max(began.elapsed());
-        let answer = frame::read_answer(&lane, self.specs(), outputs);
-        lane.trim(Way::Request, sent);
-        match answer {
-            Ok(answer) => {
-                let answer = answer?;
-                lane.trim(Way::Answer, frame::size_bytes(&answer));
-                Ok(answer)
-            }
-            Err(garbled) => {
-                process.kill("the worker's answer is none");
-                Err(RunError::Failed(garbled.to_string()))
-            }
+        // What goes wrong before a worker sees the request is told, or waited for, by a thread.
+        check_request((&self.opened.inputs, &self.opened.outputs), inputs, outputs).ok()?;
+        let process = self.worker.running().filter(|process| process.listeners().hear())?;
+        let lane = process.lane(self.index);
+        if self.gives_way {
+            lane.give_way();
         }
+        let sent = frame::write_request(&lane, self.specs(), inputs, outputs).ok()?;
+        lane.hand_over(Heard::Bell).then_some(())?;
+        let began = Instant::now();
+        let patience = self.patience(began, deadline);
+        Some(Box::pin(async move {
+            let waited = tokio::time::timeout_at(patience.into(), process.listeners().wait(&lane));
+            let waited = waited.await.unwrap_or(Waited::Late);
+            let outputs = self.conclude((&process, &lane), (sent, began, waited), outputs)?;
+            Ok((outputs, lane.ran(began.elapsed())))
+        }))
     }
 
     fn give_way(&mut self) {
@@ -152,7 +199,11 @@ impl Session for RemoteSession {
     }
 
     fn is_ready(&self) -> bool {
-        self.worker.is_running()
+        self.worker.running().is_some()
+    }
+
+    fn runs_elsewhere(&self) -> bool {
+        self.answer_bytes <= COPIED_MAX_BYTES
     }
 }
 

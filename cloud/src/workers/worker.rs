@@ -158,9 +158,12 @@ impl Worker {
         }
     }
 
-    /// Whether there is a process to ask.
-    pub(super) fn is_running(&self) -> bool {
-        matches!(self.0.state().standing, Standing::Running(_))
+    /// The process to ask, if there is one now.
+    pub(super) fn running(&self) -> Option<Arc<Process>> {
+        match &self.0.state().standing {
+            Standing::Running(process) => Some(process.clone()),
+            _ => None,
+        }
     }
 
     /// The process to ask; waits for the next one until `end`, or for as long as that takes.

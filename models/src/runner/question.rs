@@ -205,6 +205,45 @@ impl Runner {
         }
     }
 
+    /// The same without holding a thread, where the session runs elsewhere. `None` where a thread must be
+    /// held after all: for a question that is several runs, or mates who have to be asked one by one.
+    pub async fn ask_elsewhere(
+        &mut self,
+        questions: &[&Question],
+    ) -> Option<Result<Asked, RunError>> {
+        let came = match questions {
+            [only] => self.ask_one_elsewhere(only).await?,
+            _ => self.ask_all_elsewhere(questions).await?,
+        };
+        match came {
+            Ok((given, ran)) => {
+                let given = given.into_iter().map(Ok).collect();
+                Some(Ok(Asked { given, ran: Some(ran) }))
+            }
+            Err(error) if error.is_lost() => Some(Err(error)),
+            Err(error) if questions.len() == 1 => {
+                Some(Ok(Asked { given: vec![Err(error)], ran: None }))
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn ask_one_elsewhere(&mut self, question: &Question) -> Option<Came> {
+        let Form::Once { inputs, plan } = &question.form else { return None };
+        let (ask, deadline) = (question.ask(plan), question.job.deadline);
+        let came = self.session.run_elsewhere(inputs, ask, deadline)?.await;
+        Some(came.map(|(outputs, ran)| (vec![Given(Inner::Outputs(outputs))], ran)))
+    }
+
+    async fn ask_all_elsewhere(&mut self, questions: &[&Question]) -> Option<Came> {
+        let (inputs, items) = join(questions).ok()?;
+        let first = questions.first()?;
+        let Form::Once { plan, .. } = &first.form else { return None };
+        let run = self.session.run_elsewhere(&inputs, first.ask(plan), last(questions))?;
+        let came = run.await;
+        Some(came.and_then(|(outputs, ran)| Ok((split(&outputs, &items)?, ran))))
+    }
+
     fn ask_one(&mut self, question: &Question) -> Result<Given, RunError> {
         match &question.form {
             Form::Whole => Ok(Given(Inner::Reply(Box::new(self.answer(question.call())?)))),
@@ -222,11 +261,18 @@ impl Runner {
         else {
             return Ok(Vec::new());
         };
-        let all: Option<Vec<_>> = questions.iter().map(|question| question.job.deadline).collect();
-        let last = all.and_then(|deadlines| deadlines.into_iter().max());
-        let outputs = self.session.run_until(&inputs, first.ask(plan), last)?;
+        let outputs = self.session.run_until(&inputs, first.ask(plan), last(questions))?;
         split(&outputs, &items)
     }
+}
+
+/// What a run elsewhere gave for each question, and how long it took.
+type Came = Result<(Vec<Given>, Duration), RunError>;
+
+/// When the answer is of no use to any of them any more; never while one waits for ever.
+fn last(questions: &[&Question]) -> Option<Instant> {
+    let all: Option<Vec<_>> = questions.iter().map(|question| question.job.deadline).collect();
+    all.and_then(|deadlines| deadlines.into_iter().max())
 }
 
 fn lost(asked: Asked) -> Result<Asked, RunError> {

@@ -2,11 +2,14 @@
 //!
 //! A drive begins when a request comes and a session is idle. Before it looks it lets every task that
 //! is ready go first, which costs a lone call nothing, and lets requests that arrived together share
-//! a run. A run that is expected to take no longer than [`SHORT`] is made right there: the thread of
-//! the runtime is held for about as long as handing the run to another thread and back would cost.
+//! a run. While a worker runs a batch the drive waits as a task, and its thread moves other requests'
+//! bytes. One request alone that is expected to take no longer than [`SHORT`] is waited for right there:
+//! the thread is held for about as long as it would take to leave it and come back. Only where a run
+//! holds a thread for longer is it made on one of the runtime's threads for work that blocks.
 
 use fleet::scaling;
-use models::runner::Question;
+use models::error::RunError;
+use models::runner::{Asked, Question};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,10 +29,14 @@ pub(super) fn drive(lane: Arc<Lane>, first: Option<Batch>) -> Drive {
         let mut next = first;
         loop {
             if let Some(batch) = next.take() {
-                lane.run(batch);
+                match lane.run_elsewhere(batch).await {
+                    Err(batch) if batch.is_quick() => lane.run(batch),
+                    Err(batch) => lane.send_to_thread(batch),
+                    Ok(()) => {}
+                }
             }
             tokio::task::yield_now().await;
-            next = lane.hand_out(lane.due(), |batch| batch.expected <= SHORT);
+            next = lane.hand_out(lane.due(), |batch| !batch.holds_a_thread());
             if next.is_none() {
                 return;
             }
@@ -81,12 +88,16 @@ impl Lane {
     }
 
     fn send_off(self: &Arc<Self>, batch: Batch) {
-        let lane = self.clone();
-        if batch.expected <= SHORT {
-            drop(self.runtime.spawn(drive(lane, Some(batch))));
+        if batch.holds_a_thread() {
+            self.send_to_thread(batch);
         } else {
-            drop(self.runtime.spawn_blocking(move || drive_blocking(&lane, batch)));
+            drop(self.runtime.spawn(drive(self.clone(), Some(batch))));
         }
+    }
+
+    fn send_to_thread(self: &Arc<Self>, batch: Batch) {
+        let lane = self.clone();
+        drop(self.runtime.spawn_blocking(move || drive_blocking(&lane, batch)));
     }
 
     /// Looks for what is due though nothing has happened.
@@ -97,10 +108,27 @@ impl Lane {
     }
 
     /// One run, from the session to its callers.
-    fn run(&self, batch: Batch) {
-        let Batch { session, mut runner, members, items, began, .. } = batch;
-        let questions: Vec<&Question> = members.iter().map(|(_, t)| &t.question).collect();
-        let asked = runner.ask(&questions);
+    fn run(&self, mut batch: Batch) {
+        let questions: Vec<&Question> = batch.members.iter().map(|(_, t)| &t.question).collect();
+        let asked = batch.runner.ask(&questions);
+        self.conclude(batch, asked);
+    }
+
+    /// The same without holding this thread; gives a batch back that has to hold one.
+    async fn run_elsewhere(&self, mut batch: Batch) -> Result<(), Batch> {
+        if batch.is_quick() || batch.expected == Duration::MAX {
+            return Err(batch);
+        }
+        let questions: Vec<&Question> = batch.members.iter().map(|(_, t)| &t.question).collect();
+        let asked = batch.runner.ask_elsewhere(&questions).await;
+        let Some(asked) = asked else { return Err(batch) };
+        self.conclude(batch, asked);
+        Ok(())
+    }
+
+    /// Tells the callers of a run what became of it, and frees the session.
+    fn conclude(&self, batch: Batch, asked: Result<Asked, RunError>) {
+        let Batch { session, runner, members, items, began, .. } = batch;
         let took = began.elapsed();
         self.door.ran(members.len());
         let Ok(asked) = asked else {
@@ -109,7 +137,8 @@ impl Lane {
         let requests = u32::try_from(members.len()).unwrap_or(u32::MAX);
         let live = members.iter().filter(|(_, ticket)| !ticket.background);
         let waited = live.map(|(_, ticket)| began - ticket.since).sum(); // nobody's wait asks for sessions
-        let run = scaling::Run { requests, items, waited, ran: asked.ran.unwrap_or(took) };
+        let ran = asked.ran.unwrap_or(took);
+        let run = scaling::Run { requests, items, waited, ran };
         let mut book = self.book();
         let surplus = book.finished((session, runner), run, asked.ran.is_some());
         let wake = book.keeper_sleeps();
@@ -122,12 +151,25 @@ impl Lane {
         }
         for ((_, ticket), given) in members.into_iter().zip(asked.given) {
             let own_items = ticket.question.mates().map_or(1, |mates| mates.items);
-            let own = took * own_items / items.max(1);
+            let own = ran * own_items / items.max(1);
             let (question, queue) = (ticket.question, began - ticket.since);
             let infer = took;
-            let ran = |given| Ran { question, given, queue, infer, own, began, requests };
-            let ran = given.map(ran);
-            let _ = ticket.end.send(ran.map_err(Unanswered::from)); // or its caller has gone
+            let given =
+                given.map(|given| Ran { question, given, queue, infer, own, began, requests });
+            let _ = ticket.end.send(given.map_err(Unanswered::from)); // or its caller has gone
         }
+    }
+}
+
+impl Batch {
+    /// Whether nobody would gain by leaving the thread to others meanwhile.
+    fn is_quick(&self) -> bool {
+        self.expected <= SHORT && (self.members.len() == 1 || !self.runner.runs_elsewhere())
+    }
+
+    /// Whether it is no work for a thread that moves bytes for others.
+    fn holds_a_thread(&self) -> bool {
+        let waits = self.expected == Duration::MAX;
+        waits || (self.expected > SHORT && !self.runner.runs_elsewhere())
     }
 }
