@@ -34,6 +34,15 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     pub(crate) sandbox: Sandbox,
     pub(crate) traces: TraceSettings,
+    pub(crate) lab: Lab,
+}
+
+/// Models that are measured here for whoever builds them.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Lab {
+    /// Whether a lab that an operator delegated may have models measured on this device.
+    pub(crate) enabled: bool,
 }
 
 /// The child process in which models are tried before they may answer.

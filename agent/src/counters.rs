@@ -8,6 +8,7 @@ use edge::sequences::Forgotten;
 use link::counter::Counter;
 use protocol::id::{ContentHash, ModelName, NodeId};
 use protocol::infer::{Placement, Verdict};
+use protocol::measurement::Report;
 use protocol::problem::{Problem, ProblemCode};
 use serde::Serialize;
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub(crate) struct Counters {
     sequences: SequenceEvents,
     trials: Trials,
     checks: Checks,
+    measurements: Measurements,
     clock: Clock,
     #[serde(skip)]
     latencies: Latencies,
@@ -104,6 +106,13 @@ struct Checks {
     disagreed: Counter,
     left_out: Counter,
     alarms: Counter,
+}
+
+/// Models that were timed here for a lab, by order.
+#[derive(Debug, Default, Serialize)]
+struct Measurements {
+    done: Counter,
+    refused: Counter,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -331,6 +340,20 @@ impl Counters {
         let counter = if passing { &self.installs.failed } else { &self.installs.refused };
         counter.add(1);
         tracing::warn!(%model, passing, why, "not installed");
+    }
+
+    /// An order of a lab was carried out, or was not.
+    pub(crate) fn measured(&self, order: &str, report: &Report) {
+        match report {
+            Report::Measured(measured) => {
+                self.measurements.done.add(1);
+                tracing::info!(order, models = measured.models.len(), "measured models for a lab");
+            }
+            Report::Refused { why, hint } => {
+                self.measurements.refused.add(1);
+                tracing::warn!(order, why, hint, "measured nothing for a lab");
+            }
+        }
     }
 
     /// A model has proven itself in the child process.

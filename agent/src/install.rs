@@ -39,7 +39,7 @@ pub(crate) struct Installer {
     engine: Arc<Engine>,
     uplink: Uplink,
     state: Arc<State>,
-    sandbox: Sandbox,
+    sandbox: Arc<Sandbox>,
     /// Counts releases from quarantine, for the tasks that may try again.
     released: watch::Sender<u64>,
     library: Library,
@@ -99,7 +99,7 @@ impl Installer {
     pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
         let Parts { engine, uplink, counters, audits, state, trusted, reported, prover, runtime } =
             parts;
-        let sandbox = Sandbox::new(prover, runtime, state.clone(), counters.clone())?;
+        let sandbox = Arc::new(Sandbox::new(prover, runtime, state.clone(), counters.clone())?);
         let library = Library::open(places.state_dir, places.bytes_per_s, counters.clone())?;
         let installer = Arc::new(Self {
             engine,
@@ -196,6 +196,11 @@ impl Installer {
         Ok(was_in)
     }
 
+    /// Where models are tried.
+    pub(crate) fn sandbox(&self) -> Arc<Sandbox> {
+        self.sandbox.clone()
+    }
+
     /// Ends a trial that is under way.
     pub(crate) fn stop_trials(&self) {
         self.sandbox.stop();
@@ -290,12 +295,11 @@ impl Installer {
         let with_checks = |(name, status): (&ModelName, &ModelStatus)| {
             to_wire(status, self.audits.status(name).as_ref())
         };
-        let reported = models.iter().map(with_checks).collect();
-        let state = ReportedState { models: reported, ..Default::default() };
+        let reported: Vec<ReportedModel> = models.iter().map(with_checks).collect();
         drop(models);
         self.reported.send_if_modified(|now| {
-            let changed = *now != state;
-            *now = state;
+            let changed = now.models != reported;
+            now.models = reported;
             changed
         });
     }

@@ -42,6 +42,12 @@ fn counters(out: &mut Exposition, counters: &Value) {
         ("sequences", "outrigger_sequences_total", "event", "Streams with state."),
         ("trials", "outrigger_trials_total", "result", "Models tried in a confined process."),
         ("checks", "outrigger_checks_total", "result", "Accepted answers beside the cloud's."),
+        (
+            "measurements",
+            "outrigger_measurements_total",
+            "result",
+            "Orders of a lab to time models.",
+        ),
     ];
     for (group, name, label, help) in labelled {
         let mut family = out.family(name, help, Kind::Counter);

@@ -73,6 +73,7 @@ impl Changes {
             ("[sequences]", old.sequences != new.sequences),
             ("[sandbox]", old.sandbox != new.sandbox),
             ("[traces]", old.traces != new.traces),
+            ("[lab]", old.lab != new.lab),
             ("[link] reconnect_max_s", old.link.reconnect_max_s != new.link.reconnect_max_s),
             ("[link] carrier", old.link.carrier != new.link.carrier),
             ("[link] proxy", old.link.proxy().ok() != new.link.proxy().ok()),

@@ -22,7 +22,7 @@ mod programs;
 mod verdict;
 
 pub(crate) use confine::Confinement;
-pub(crate) use verdict::Proof;
+pub(crate) use verdict::{Course, Proof, Timing};
 
 use crate::config::{Config, Runtime};
 use crate::counters::Counters;
@@ -37,7 +37,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use verdict::{Job, Outcome, Provider, Refusal, RefusalKind, Stage, Trial, Verdict};
+use verdict::{Job, Outcome, Provider, Refusal, RefusalKind, Stage, Trial, Verdict, Work};
 
 /// The hidden subcommand that is the child.
 pub(crate) const SUBCOMMAND: &str = "prove-model";
@@ -89,14 +89,31 @@ impl Prover {
             threads: self.runtime.threads,
             provider: Provider::Cpu,
         };
-        let Verdict { confinement, outcome } = self.run(Some(trial), stop)?;
-        match outcome.in_plain_words() {
+        let Verdict { confinement, outcome } = self.run(Work::Prove(Box::new(trial)), stop)?;
+        match self.passed(outcome)? {
             Outcome::Proven(proof) => {
                 if !confinement.is_full() {
                     tracing::warn!(%confinement, "models are tried with less than full confinement");
                 }
                 Ok(proof)
             }
+            _ => Err(Failed::NotRun("the child tried nothing".into())),
+        }
+    }
+
+    /// Times models that will not answer, for at most half of the time that a child has.
+    fn time(&self, mut course: Course, stop: &Stop) -> Result<Timing, Failed> {
+        course.time = course.time.min(self.time_limit / 2);
+        course.folder = course.folder.canonicalize().map_err(Failed::not_run)?;
+        match self.passed(self.run(Work::Measure(course), stop)?.outcome)? {
+            Outcome::Timed(timing) => Ok(timing),
+            _ => Err(Failed::NotRun("the child timed nothing".into())),
+        }
+    }
+
+    /// The outcome in plain words, unless it is a refusal.
+    fn passed(&self, outcome: Outcome) -> Result<Outcome, Failed> {
+        match outcome.in_plain_words() {
             Outcome::Refused(Refusal { kind: RefusalKind::Environment, why }) => {
                 Err(Failed::NotRun(why))
             }
@@ -104,21 +121,21 @@ impl Prover {
                 Err(Failed::Harmful(format!("{} ({why})", self.out_of_memory())))
             }
             Outcome::Refused(refusal) => Err(Failed::Refused(refusal.why)),
-            Outcome::Confined => Err(Failed::NotRun("the child tried nothing".into())),
+            other => Ok(other),
         }
     }
 
     /// How far this system confines a child. Nothing is tried.
     pub(crate) fn confinement(&self) -> Result<Confinement, Failed> {
         let stop = Stop::new().map_err(Failed::not_run)?;
-        Ok(self.run(None, &stop)?.confinement)
+        Ok(self.run(Work::Confine, &stop)?.confinement)
     }
 
-    fn run(&self, trial: Option<Trial>, stop: &Stop) -> Result<Verdict, Failed> {
+    fn run(&self, work: Work, stop: &Stop) -> Result<Verdict, Failed> {
         let launch = Launch::own(SUBCOMMAND, self.time_limit).map_err(Failed::not_run)?;
         let job = Job {
             library: self.library.clone(),
-            trial,
+            work,
             limits: self.limits,
             require_full: self.require_full,
         };
@@ -303,6 +320,13 @@ impl Sandbox {
                 Err(NotProven::Failed(failed))
             }
         }
+    }
+
+    /// Times models that will not answer. Blocks until the child has ended; what they do to it is of no
+    /// consequence but for the report.
+    pub(crate) fn time(&self, course: Course) -> Result<Timing, Failed> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.prover.time(course, &self.stop)
     }
 
     /// Refuses what is in quarantine.

@@ -24,6 +24,7 @@ pub(crate) mod credentials;
 mod devices;
 mod error;
 mod keys;
+mod measurements;
 mod models;
 mod nodes;
 pub mod openapi;
@@ -58,6 +59,8 @@ pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
         .route("/tokens", post(tokens::create))
         .route("/devices", get(devices::list))
         .route("/devices/{id}/denied", put(devices::deny))
+        .route("/measurements", post(measurements::order))
+        .route("/measurements/{id}", get(measurements::show))
         .route("/nodes", get(nodes::list))
         .route("/nodes/tokens", post(nodes::token))
         .route("/nodes/{id}", delete(nodes::remove))

@@ -73,6 +73,13 @@ impl Blobs {
         }
     }
 
+    /// Removes blobs that nothing names any more. One that cannot be removed takes space and does no harm.
+    pub fn remove(&self, blobs: &[ContentHash]) {
+        for blob in blobs {
+            let _ = std::fs::remove_file(self.path(*blob));
+        }
+    }
+
     /// Takes a blob in; returns its size once it is durable.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! What the cloud remembers: keys ([`keys`]) and the tenants that they belong to ([`tenants`]),
 //! trusted signers ([`signers`]), enrolment tokens ([`tokens`]), devices ([`devices`]), pushed
 //! bundles ([`models`]), which of their versions answer ([`policies`]), who should run what
-//! ([`assignments`]), what was asked ([`usage`]), and who changed what ([`audit`]); inference nodes
+//! ([`assignments`]), which models labs want timed on devices ([`measurements`]), what was asked
+//! ([`usage`]), and who changed what ([`audit`]); inference nodes
 //! ([`nodes`]), what they must know ([`feed`]), and what one of them knows ([`replica`]).
 //!
 //! One SQLite file in WAL mode with `synchronous=FULL`: what a method returned for is durable.
@@ -20,6 +21,7 @@ pub mod audit;
 pub mod devices;
 pub mod feed;
 pub mod keys;
+pub mod measurements;
 pub mod models;
 pub mod nodes;
 pub mod policies;
@@ -37,9 +39,10 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
     include_str!("store/schema-1.sql"),
     include_str!("store/schema-2.sql"),
     include_str!("store/schema-3.sql"),
+    include_str!("store/schema-4.sql"),
 ];
 /// The newest schema, as SQLite keeps its number.
-const SCHEMA: u32 = 3;
+const SCHEMA: u32 = 4;
 /// Pages of the database that are kept in memory, in KiB. Requests ask it nothing; what is asked now and
 /// then is in the system's own cache.
 const PAGES_KIB: i64 = 512;

@@ -36,6 +36,7 @@
 //!   to the probes come, alone and among others.
 //! - [`sessions`]: the same bundle for a server that decides itself which requests share a run.
 //! - [`providers`]: which accelerator runs a model, proven on this machine ([`compare`]).
+//! - [`timing`]: how long models take, in turn; [`machine`]: and on what.
 //! - [`memory`]: what this process holds, so that a model's share can be measured.
 //! - [`onnx`]: ONNX files read, edited and written, for the toolchain.
 //! - [`authoring`]: makes bundles from a folder with a `model.toml`, measures the probes, and
@@ -53,6 +54,7 @@ pub mod compare;
 pub mod confidence;
 pub mod error;
 pub mod fake;
+pub mod machine;
 pub mod memory;
 pub mod model;
 pub mod numbers;
@@ -65,4 +67,5 @@ pub mod providers;
 pub mod runner;
 pub mod sessions;
 pub mod stream;
+pub mod timing;
 pub mod worker;

@@ -7,8 +7,9 @@
 //! Read in this order: [`id`], [`tensor`], [`infer`] (a request and its verdict), [`manifest`]
 //! (what a bundle is and who signed it), [`codec`] and [`wire`] (how all of that travels),
 //! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`time`] (how devices hear it),
-//! [`carrier`] and [`mux`] (over what), [`trace`] (where the time of a request went), [`limits`], and
-//! [`residency`]: which models are in memory, by one rule on a device and in the cloud.
+//! [`carrier`] and [`mux`] (over what), [`trace`] (where the time of a request went), [`measurement`]
+//! (how fast models are on a device, for whoever builds them), [`limits`], and [`residency`]: which
+//! models are in memory, by one rule on a device and in the cloud.
 
 pub mod carrier;
 pub mod codec;
@@ -16,6 +17,7 @@ pub mod id;
 pub mod infer;
 pub mod limits;
 pub mod manifest;
+pub mod measurement;
 pub mod mux;
 pub mod oip;
 pub mod pattern;

@@ -64,3 +64,15 @@ pub const SHAPES_MAX: usize = 64;
 pub const CALLER_REQUESTS_MAX: u32 = 1024;
 /// Tenants, and callers (devices and keys), whose rates are remembered at a time, each.
 pub const IDENTITIES_MAX: usize = 65_536;
+/// A signed order to measure models on a device, as JSON: 16 KiB.
+pub const ORDER_MAX_BYTES: usize = 16 << 10;
+/// What a device says of one such order, as JSON: 16 KiB.
+pub const MEASURED_MAX_BYTES: usize = 16 << 10;
+/// Models that one order compares.
+pub const MEASURED_MODELS_MAX: usize = 8;
+/// The longest that one order's models may run, in seconds.
+pub const MEASUREMENT_MAX_S: u32 = 120;
+/// Orders that wait for one device.
+pub const ORDERS_WAITING_MAX: usize = 16;
+/// The longest that an order may wait for its device: a day, in seconds.
+pub const ORDER_LIFETIME_MAX_S: i64 = 24 * 60 * 60;

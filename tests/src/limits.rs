@@ -47,6 +47,10 @@ fn size(bytes: u64) -> String {
     whole.map_or(format!("{bytes} bytes"), |(unit, name)| format!("{} {name}", bytes / unit))
 }
 
+fn waits(seconds: i64) -> String {
+    if seconds == 24 * 60 * 60 { "a day".to_owned() } else { format!("{seconds} s") }
+}
+
 fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -249,5 +253,17 @@ fn fleet() -> Vec<Row> {
         ),
         row("`tracestate` of a request", format!("{STATE_MAX_BYTES} bytes"), "it is ignored", ""),
         row("enrolment token", format!("{TOKEN_MAX_BYTES} bytes"), "it is refused", ""),
+        row(
+            "models that a lab's order has timed, for",
+            format!("{MEASURED_MODELS_MAX}, {MEASUREMENT_MAX_S} s"),
+            "the order is refused",
+            "[lab] enabled",
+        ),
+        row(
+            "orders of labs that wait for a device, for",
+            format!("{ORDERS_WAITING_MAX}, {}", waits(ORDER_LIFETIME_MAX_S)),
+            "409; they end",
+            "",
+        ),
     ]
 }

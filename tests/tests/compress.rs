@@ -80,6 +80,7 @@ fn a_compressed_model_is_valid_and_answers_the_same_in_python() {
             evaluation: None,
             out: folder.path(),
             backend: &backend,
+            elsewhere: None,
         };
         let options = Options { goal: Goal::Size, target_drop: 0.05, ..Options::default() };
         let outcome = search.run(&options, &mut |_| {}).unwrap();

@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::identity::{Enrolment, IdentityFiles};
 use crate::install::{Installer, Parts, Places};
+use crate::lab::{self, Lab};
 use crate::lock::StateLock;
 use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
@@ -114,7 +115,7 @@ async fn serve(
     let applications = Arc::new(Applications::new(&config.local.applications));
     let metrics = config.local.metrics;
     let traces = open_traces(&config.traces, &enrolment)?;
-    let context = assemble(state_dir, config.clone(), files, enrolment, traces)?;
+    let context = assemble(state_dir, &config, files, &enrolment, traces)?;
     tokio::spawn(Reloader::new(source, config, context.clone())?.run());
     serve_metrics(state_dir, metrics, context.clone()).await?;
     let stop = stop_signal()?;
@@ -297,13 +298,13 @@ fn renewer(keeper: &Keeper) -> Renewer {
 /// Puts the parts together and starts the tasks that run beside the API.
 fn assemble(
     state_dir: &Path,
-    config: Config,
+    config: &Config,
     identity: IdentityFiles,
-    enrolment: Enrolment,
+    enrolment: &Enrolment,
     traces: Traces,
 ) -> anyhow::Result<Arc<Context>> {
     let library = find_library(config.runtime.library.as_deref())?;
-    let prover = Prover::new(&library, &config);
+    let prover = Prover::new(&library, config);
     let unreadable = || format!("cannot read {}", library.display());
     let backend = Arc::new(OnDemand::new(library.clone()).with_context(unreadable)?);
     let runtime = backend.identity();
@@ -336,38 +337,62 @@ fn assemble(
         audits: audits.clone(),
         state: state.clone(),
         trusted: enrolment.signers(),
-        reported: reported_sender,
+        reported: reported_sender.clone(),
         prover,
-        runtime,
+        runtime: runtime.clone(),
     };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
     tokio::spawn(keep);
     tokio::spawn(renewer.run());
-    tokio::spawn(installer.clone().run(desired));
+    tokio::spawn(installer.clone().run(desired.clone()));
     let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
     tokio::spawn(sequences.clone().run());
     let parts = requests::Parts {
         engine,
         uplink: uplink.clone(),
         counters: counters.clone(),
-        policy: config.offload,
+        policy: config.offload.clone(),
         sequences,
         state,
         clock: clock.clone(),
         audits,
     };
     let requests = answering(parts, installer.clone());
-    let Enrolment { device, cloud, .. } = enrolment;
-    Ok(Arc::new(Context {
+    let context = Arc::new(Context {
         requests,
         counters,
         uplink,
         installer,
-        device,
-        cloud,
+        device: enrolment.device.clone(),
+        cloud: enrolment.cloud.clone(),
         identity: own_identity,
         intake: config.local.intake(),
         clock,
         traces,
-    }))
+    });
+    let lab = lab(&context, config, enrolment, runtime, reported_sender);
+    tokio::spawn(Lab::new(state_dir, lab)?.run(desired));
+    Ok(context)
+}
+
+/// What carries out the orders of labs.
+fn lab(
+    context: &Context,
+    config: &Config,
+    enrolment: &Enrolment,
+    runtime: String,
+    reported: watch::Sender<ReportedState>,
+) -> lab::Parts {
+    lab::Parts {
+        device: context.device.clone(),
+        enabled: config.lab.enabled,
+        trusted: enrolment.signers(),
+        runtime,
+        sandbox: context.installer.sandbox(),
+        uplink: context.uplink.clone(),
+        clock: context.clock.clone(),
+        counters: context.counters.clone(),
+        reported,
+        bytes_per_s: config.link.download_bytes_per_s,
+    }
 }

@@ -1,9 +1,14 @@
-//! Inside the child: confine, then read, load, run and compare a model, then say what came of it.
+//! Inside the child: confine, then read, load, run and compare a model, or time several ([`course`]),
+//! then say what came of it.
 //!
 //! Its last words are lines on stdout: every [`Stage`] as it begins, so that the parent knows at
 //! what a crash happened, and the [`Verdict`] at the end.
 
-use super::verdict::{Job, Message, Outcome, Proof, Refusal, RefusalKind, Stage, Trial, Verdict};
+mod course;
+
+use super::verdict::{
+    Job, Message, Outcome, Proof, Refusal, RefusalKind, Stage, Timing, Trial, Verdict, Work,
+};
 use confine::{Standing, confine, detach, only_thread, with_its_libraries};
 use models::backend::SessionOptions;
 use models::bundle::{Bundle, BundleError};
@@ -40,9 +45,17 @@ pub(crate) fn run() -> io::Result<()> {
     let outcome = if job.require_full && !confinement.is_full() {
         refused(RefusalKind::Confinement, format!("this system cannot confine it: {confinement}"))
     } else {
-        match job.trial {
-            None => Outcome::Confined,
-            Some(trial) => with_small_stack(job.library, trial, memory),
+        match job.work {
+            Work::Confine => Outcome::Confined,
+            Work::Prove(trial) => with_small_stack(move || {
+                let proof = prove(&job.library, *trial)?;
+                Ok(Outcome::Proven(Proof { peak_memory_bytes: memory.and_then(peak), ..proof }))
+            }),
+            Work::Measure(course) => with_small_stack(move || {
+                let models = course::run(&job.library, &course)?;
+                let peak_memory_bytes = memory.and_then(peak);
+                Ok(Outcome::Timed(Timing { models, peak_memory_bytes }))
+            }),
         }
     };
     say(&Message::Verdict(Box::new(Verdict { confinement, outcome })))
@@ -57,28 +70,25 @@ fn say(message: &Message) -> io::Result<()> {
     stdout.flush()
 }
 
-/// The bundle, and the runtime.
+/// The models, and the runtime.
 fn readable(job: &Job) -> Vec<PathBuf> {
-    let Some(trial) = &job.trial else { return Vec::new() };
+    let Some(folder) = job.work.folder() else { return Vec::new() };
     let runtime = with_its_libraries(&job.library);
-    std::iter::once(trial.folder.clone()).chain(runtime).collect()
+    std::iter::once(folder.to_owned()).chain(runtime).collect()
 }
 
 fn refused(kind: RefusalKind, why: String) -> Outcome {
     Outcome::Refused(Refusal { kind, why })
 }
 
-fn with_small_stack(library: PathBuf, trial: Trial, memory: Option<File>) -> Outcome {
+fn with_small_stack(work: impl FnOnce() -> Result<Outcome, Failure> + Send + 'static) -> Outcome {
     let builder = std::thread::Builder::new().name("trial".into()).stack_size(STACK_BYTES);
-    let thread = builder.spawn(move || prove(&library, trial));
-    let result = match thread.map(std::thread::JoinHandle::join) {
-        Ok(Ok(result)) => {
-            result.map(|proof| Proof { peak_memory_bytes: memory.and_then(peak), ..proof })
-        }
+    let result = match builder.spawn(work).map(std::thread::JoinHandle::join) {
+        Ok(Ok(result)) => result,
         Ok(Err(panic)) => std::panic::resume_unwind(panic), // a crash, and to be seen as one
         Err(error) => Err(Failure::Environment(chain(&error))),
     };
-    result.map_or_else(Failure::into_outcome, Outcome::Proven)
+    result.unwrap_or_else(Failure::into_outcome)
 }
 
 /// Why a trial ended early.
@@ -92,6 +102,8 @@ enum Failure {
     Model(#[from] ModelError),
     #[error("the model does not answer its probes as it should")]
     Probes(#[from] ProbeError),
+    #[error("there is nothing to measure by: {0}")]
+    Course(String),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -104,11 +116,12 @@ impl Failure {
                 RefusalKind::Environment
             }
             Self::Bundle(_) | Self::Model(ModelError::Bundle(_)) => RefusalKind::Bundle,
-            Self::Model(_) | Self::Probes(_) if super::is_out_of_memory(&why) => {
+            Self::Model(_) | Self::Probes(_) | Self::Course(_) if super::is_out_of_memory(&why) => {
                 RefusalKind::Memory
             }
             Self::Model(_) => RefusalKind::Model,
             Self::Probes(_) => RefusalKind::Probes,
+            Self::Course(_) => RefusalKind::Course,
         };
         refused(kind, why)
     }

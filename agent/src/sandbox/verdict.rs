@@ -5,19 +5,56 @@
 use confine::{Confinement, Limits};
 use models::probing::Batching;
 use protocol::manifest::Manifest;
+use protocol::measurement::Timed;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What the child is to do, as JSON on its stdin.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Job {
     /// ONNX Runtime.
     pub(crate) library: PathBuf,
-    /// What to try; nothing but the confinement itself when absent.
-    pub(crate) trial: Option<Trial>,
+    pub(crate) work: Work,
     pub(crate) limits: Limits,
     /// Refuse to try anything where the system cannot confine in full.
     pub(crate) require_full: bool,
+}
+
+/// What is wanted of a child.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Work {
+    /// Nothing but the confinement itself.
+    Confine,
+    /// Whether a bundle may answer.
+    Prove(Box<Trial>),
+    /// How long models take that will not answer.
+    Measure(Course),
+}
+
+impl Work {
+    /// What the child must be able to read, beside the runtime.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Confine => None,
+            Self::Prove(trial) => Some(&trial.folder),
+            Self::Measure(course) => Some(&course.folder),
+        }
+    }
+}
+
+/// Models that run in turn, all of them on the same inputs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Course {
+    pub(crate) folder: PathBuf,
+    /// Names of ONNX files in it; the first is the yardstick.
+    pub(crate) models: Vec<String>,
+    /// The name of a `ModelInferRequest` in it.
+    pub(crate) inputs: String,
+    pub(crate) threads: usize,
+    /// How long they may run, all together.
+    pub(crate) time: Duration,
 }
 
 /// A bundle, and how the agent would run it.
@@ -59,6 +96,7 @@ pub(crate) enum Stage {
     WarmingUp,
     Probing,
     Batching,
+    Timing,
     Unloading,
 }
 
@@ -72,6 +110,7 @@ impl Stage {
             Self::WarmingUp => "in its first run",
             Self::Probing => "while answering its probes",
             Self::Batching => "while answering probes in batches",
+            Self::Timing => "while it was timed",
             Self::Unloading => "while unloading",
         }
     }
@@ -90,6 +129,8 @@ pub(crate) struct Verdict {
 pub(crate) enum Outcome {
     /// There was nothing to try.
     Confined,
+    /// The models of a course ran, or not, in its order.
+    Timed(Timing),
     /// The model does what its manifest says.
     Proven(Proof),
     Refused(Refusal),
@@ -103,6 +144,11 @@ impl Outcome {
             Self::Proven(Proof { batching: Some(batching), .. }) => {
                 batching.failure = batching.failure.as_deref().map(plain);
             }
+            Self::Timed(timing) => timing.models.iter_mut().for_each(|model| {
+                if let Timed::Failed(why) = model {
+                    *why = plain(why);
+                }
+            }),
             Self::Proven(_) | Self::Confined => {}
         }
         self
@@ -119,6 +165,14 @@ pub(super) fn plain(text: &str) -> String {
 
 /// What is kept of a sentence, in characters.
 const WORDS_MAX: usize = 300;
+
+/// How long models took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Timing {
+    pub(crate) models: Vec<Timed>,
+    /// The most that the child held in memory, with all of them; where the system tells.
+    pub(crate) peak_memory_bytes: Option<u64>,
+}
 
 /// What is known of a model that has proven itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -162,6 +216,8 @@ pub(crate) enum RefusalKind {
     Model,
     /// The model does not answer its probes as it should.
     Probes,
+    /// The inputs of a course are none, or its first model does not run, so there is no yardstick.
+    Course,
     /// The model wanted more memory than it may have.
     Memory,
 }

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod device;
 pub(crate) mod key;
+pub(crate) mod lab;
 pub(crate) mod login;
 pub(crate) mod model;
 pub(crate) mod node;

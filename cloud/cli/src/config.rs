@@ -1,16 +1,40 @@
 //! What `outrigger login` leaves behind, in a folder that only its owner may enter: the cloud's
-//! CA, the key for its API, and the key that signs models.
+//! CA, the key for its API, the key that signs models, and the one that has them measured.
 
 use anyhow::Context;
 use link::durable::{self, Access};
 use link::pki::chain_from_pem;
 use protocol::manifest::SigningKey;
+use protocol::measurement::SignedDelegation;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::errors::hinted;
+
+/// A private key of this operator.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyFile {
+    name: &'static str,
+    what: &'static str,
+    hint: &'static str,
+}
+
+/// The key that signs models.
+pub(crate) const SIGNING_KEY: KeyFile = KeyFile {
+    name: "signing.key",
+    what: "signing key",
+    hint: "restore it from a backup; devices trust only what it signed before",
+};
+/// The key that orders measurements.
+pub(crate) const LAB_KEY: KeyFile = KeyFile {
+    name: "lab.key",
+    what: "lab key",
+    hint: "remove it, and have a new one delegated: outrigger lab delegate",
+};
+/// What an operator allows the lab key.
+const DELEGATION_FILE: &str = "lab.json";
 
 /// Where a cloud is and how to call it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,26 +91,35 @@ impl Config {
         Ok((credentials, ca))
     }
 
-    /// The signing key, if there is one.
-    pub(crate) fn signing_key(&self) -> anyhow::Result<Option<SigningKey>> {
-        let Some(text) = self.read("signing.key")? else { return Ok(None) };
+    /// A key, if there is one.
+    pub(crate) fn key(&self, which: KeyFile) -> anyhow::Result<Option<SigningKey>> {
+        let KeyFile { name, what, hint } = which;
+        let Some(text) = self.read(name)? else { return Ok(None) };
         let mut seed = [0; 32];
-        hex::decode_to_slice(text.trim_ascii(), &mut seed).map_err(|_| {
-            let path = self.path("signing.key");
-            let what = format!("{} holds no signing key", path.display());
-            hinted(what, "restore it from a backup; devices trust only what it signed before")
-        })?;
+        hex::decode_to_slice(text.trim_ascii(), &mut seed)
+            .map_err(|_| hinted(format!("{} holds no {what}", self.path(name).display()), hint))?;
         Ok(Some(SigningKey::from_seed(&seed)))
     }
 
-    /// The signing key, made where there is none.
-    pub(crate) fn ensure_signing_key(&self) -> anyhow::Result<SigningKey> {
-        if let Some(key) = self.signing_key()? {
+    /// A key, made where there is none.
+    pub(crate) fn ensure_key(&self, which: KeyFile) -> anyhow::Result<SigningKey> {
+        if let Some(key) = self.key(which)? {
             return Ok(key);
         }
         let seed = link::entropy();
-        self.write("signing.key", format!("{}\n", hex::encode(seed)).as_bytes())?;
+        self.write(which.name, format!("{}\n", hex::encode(seed)).as_bytes())?;
         Ok(SigningKey::from_seed(&seed))
+    }
+
+    /// What an operator allowed this machine's lab key, if anything was kept.
+    pub(crate) fn delegation(&self) -> anyhow::Result<Option<SignedDelegation>> {
+        let json = self.read(DELEGATION_FILE)?;
+        json.map(|json| serde_json::from_slice(&json)).transpose().context(DELEGATION_FILE)
+    }
+
+    /// Keeps what an operator allows this machine's lab key.
+    pub(crate) fn keep_delegation(&self, delegation: &SignedDelegation) -> anyhow::Result<()> {
+        self.write(DELEGATION_FILE, &serde_json::to_vec_pretty(delegation)?)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -123,9 +156,10 @@ mod tests {
     fn the_signing_key_is_made_once_and_kept_private() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config { folder: folder.path().join("c") };
-        assert!(config.signing_key().unwrap().is_none());
-        let made = config.ensure_signing_key().unwrap().public();
-        assert_eq!(config.ensure_signing_key().unwrap().public(), made);
+        assert!(config.key(SIGNING_KEY).unwrap().is_none());
+        let made = config.ensure_key(SIGNING_KEY).unwrap().public();
+        assert_eq!(config.ensure_key(SIGNING_KEY).unwrap().public(), made);
+        assert_ne!(config.ensure_key(LAB_KEY).unwrap().public(), made);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -134,7 +168,7 @@ mod tests {
             assert_eq!(mode(&config.path("signing.key")), 0o600);
         }
         std::fs::write(config.path("signing.key"), "junk").unwrap();
-        assert!(config.signing_key().is_err());
+        assert!(config.key(SIGNING_KEY).is_err());
         assert!(config.login().unwrap_err().to_string().contains("not logged in"));
     }
 }

@@ -25,8 +25,18 @@ pub(crate) fn hinted(what: impl Into<String>, hint: impl Into<String>) -> anyhow
 /// Prints an error with its causes, and its hint, to stderr.
 pub(crate) fn report(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
-    let hint = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>());
-    if let Some(hint) = hint.map(|hinted| &hinted.hint).filter(|hint| !hint.is_empty()) {
+    if let Some(hint) = hint(error) {
         eprintln!("hint: {hint}");
     }
+}
+
+/// The same as one text.
+pub(crate) fn in_words(error: &anyhow::Error) -> String {
+    let hint = hint(error).map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+    format!("{error:#}{hint}")
+}
+
+fn hint(error: &anyhow::Error) -> Option<&str> {
+    let hinted = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>())?;
+    Some(hinted.hint.as_str()).filter(|hint| !hint.is_empty())
 }

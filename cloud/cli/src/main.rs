@@ -2,7 +2,8 @@
 //! through the admin API of `outrigger-cloud` and nothing else.
 //!
 //! Data goes to stdout, everything else to stderr. [`commands`] has one file per command,
-//! [`client`] the API, [`config`] what `login` left behind, [`probe`] the first contact with a
+//! [`client`] the API, [`config`] what `login` left behind, [`lab`] models timed on a device through
+//! both, [`probe`] the first contact with a
 //! cloud that is known only by a hash, and [`output`] tables and words.
 
 use clap::{Parser, Subcommand};
@@ -12,6 +13,7 @@ mod client;
 mod commands;
 mod config;
 mod errors;
+mod lab;
 mod output;
 mod probe;
 mod time;
@@ -40,6 +42,9 @@ enum Command {
     /// Make, list and revoke the keys of people and programs.
     #[command(subcommand)]
     Key(Key),
+    /// Have models timed on devices whose owners allow it.
+    #[command(subcommand)]
+    Lab(Lab),
     /// Say which models the keys and devices of a tenant may ask.
     #[command(subcommand)]
     Tenant(Tenant),
@@ -98,6 +103,18 @@ enum Key {
 }
 
 #[derive(Subcommand)]
+enum Lab {
+    /// Show this machine's lab key, for the operator who delegates; it is made where there is none.
+    Key,
+    /// As an operator whom devices trust: let a lab key have models timed, for a while.
+    Delegate(commands::lab::delegate::Args),
+    /// Keep what an operator allows this machine's lab key.
+    Accept(commands::lab::accept::Args),
+    /// Time models on a device, in turn with the first of them.
+    Measure(commands::lab::measure::Args),
+}
+
+#[derive(Subcommand)]
 enum Tenant {
     /// Make a tenant, or say anew what it may ask.
     Set(commands::tenant::set::Args),
@@ -144,6 +161,10 @@ fn main() -> ExitCode {
         Command::Key(Key::Create(args)) => commands::key::create::run(&args),
         Command::Key(Key::List(args)) => commands::key::list::run(&args),
         Command::Key(Key::Revoke(args)) => commands::key::revoke::run(&args),
+        Command::Lab(Lab::Key) => commands::lab::key::run(),
+        Command::Lab(Lab::Delegate(args)) => commands::lab::delegate::run(&args),
+        Command::Lab(Lab::Accept(args)) => commands::lab::accept::run(&args),
+        Command::Lab(Lab::Measure(args)) => commands::lab::measure::run(&args),
         Command::Tenant(Tenant::Set(args)) => commands::tenant::set::run(&args),
         Command::Tenant(Tenant::List(args)) => commands::tenant::list::run(&args),
         Command::Usage(args) => commands::usage::run(&args),

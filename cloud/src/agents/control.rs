@@ -26,6 +26,9 @@ pub(super) async fn serve(
     for text in [&mut hello.agent_version, &mut hello.os, &mut hello.arch] {
         *text = clip(text);
     }
+    if let Some(reported) = &mut hello.reported {
+        take_measured(session, reported).await?;
+    }
     let device = session.device.clone();
     session.cloud.db.call(move |store| store.device_hello(&device, &hello, now_s())).await?;
     tokio::select! {
@@ -45,7 +48,9 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
         let nodes_only = session.cloud.control.nodes_only.load(Ordering::Relaxed);
         desired.nodes_only = nodes_only && !desired.nodes.is_empty();
         let is_said = |sent: &wire::DesiredState| {
-            sent.models == desired.models && sent.nodes == desired.nodes
+            sent.models == desired.models
+                && sent.nodes == desired.nodes
+                && sent.measurements == desired.measurements
         };
         if !sent.as_ref().is_some_and(is_said) {
             frames::send(&mut send, &desired).await.map_err(outgoing)?;
@@ -66,11 +71,28 @@ fn outgoing(error: frames::LinkError) -> StreamError {
 
 async fn take_reports(session: &Session, mut recv: RecvStream) -> Result<(), StreamError> {
     while let Some(header) = frames::next_header(&mut recv).await? {
-        let reported: wire::ReportedState = frames::message(&mut recv, header).await?;
+        let mut reported: wire::ReportedState = frames::message(&mut recv, header).await?;
+        take_measured(session, &mut reported).await?;
         let device = session.device.clone();
         let kept =
             move |store: &crate::store::Store| store.device_reported(&device, &reported, now_s());
         session.cloud.db.call(kept).await?;
     }
     Ok(())
+}
+
+/// Takes what the device timed out of its report, and to where whoever ordered it asks for it. The
+/// device says it until the order is gone from its desired state.
+async fn take_measured(
+    session: &Session,
+    reported: &mut wire::ReportedState,
+) -> Result<(), StreamError> {
+    let measured = std::mem::take(&mut reported.measured);
+    if measured.is_empty() {
+        return Ok(());
+    }
+    let (cloud, device) = (&session.cloud, session.device.clone());
+    let unneeded = cloud.db.call(move |store| store.measured(&device, &measured)).await?;
+    cloud.blobs.remove(&unneeded);
+    Ok(cloud.publish_desired().await?)
 }

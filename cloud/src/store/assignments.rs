@@ -92,6 +92,7 @@ impl Store {
                 state: wire::DesiredState {
                     revision: revision(connection)?,
                     nodes: super::nodes::endpoints(connection)?,
+                    measurements: super::measurements::waiting(connection, device)?,
                     ..Default::default()
                 },
                 bundles: vec![],
@@ -112,7 +113,8 @@ impl Store {
         })
     }
 
-    /// The size of a blob that a device may read: one of a bundle that it should run.
+    /// The size of a blob that a device may read: one of a bundle that it should run, or of an order to
+    /// time models.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -133,7 +135,7 @@ impl Store {
                     return Ok(size);
                 }
             }
-            Ok(None)
+            Ok(super::measurements::file_size(connection, device, blob)?)
         })
     }
 }

@@ -8,13 +8,13 @@ use protocol::manifest::{FORMAT, FileRef, MODEL_FILE, Manifest, Probes, SigningK
 use protocol::tensor::DataType;
 use protocol::token::Secret;
 
-fn store() -> (tempfile::TempDir, Store) {
+pub(super) fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("cloud.db")).unwrap();
     (folder, store)
 }
 
-fn by() -> By {
+pub(super) fn by() -> By {
     By { actor: "test".into(), now_s: 1000 }
 }
 
@@ -22,7 +22,7 @@ fn secret(seed: u8) -> Secret {
     Secret::from_entropy([seed; 32])
 }
 
-fn applicant(seed: u8, key: &str, now_s: i64) -> Applicant {
+pub(super) fn applicant(seed: u8, key: &str, now_s: i64) -> Applicant {
     Applicant {
         token_id: "t".into(),
         presented: secret(seed).digest(),
@@ -34,7 +34,7 @@ fn applicant(seed: u8, key: &str, now_s: i64) -> Applicant {
     }
 }
 
-fn add_token(store: &Store) {
+pub(super) fn add_token(store: &Store) {
     let digest = secret(1).digest();
     let token = NewToken {
         id: "t".into(),

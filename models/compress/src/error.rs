@@ -73,6 +73,9 @@ pub enum CompressError {
         /// What is allowed.
         tolerance: f64,
     },
+    /// Builds were not timed where they should be.
+    #[error("the builds were not timed on the device: {0}")]
+    Elsewhere(String),
     /// The journal is of another search.
     #[error(
         "the journal {path} belongs to a search with another model, data or settings; give another \

@@ -6,10 +6,11 @@ use std::time::Instant;
 use models::authoring::dataset::Dataset;
 use models::backend::{Backend, Session, SessionOptions};
 use models::calibrate::binomial::clopper_pearson_upper;
+use models::timing::quantile;
 use serde::Serialize;
 
 use crate::error::{CompressError, io_error};
-use crate::measure::{median, most_probable};
+use crate::measure::most_probable;
 
 /// With which probability an interval holds the true accuracy.
 pub const CONFIDENCE: f64 = 0.95;
@@ -96,8 +97,7 @@ pub fn evaluate(
         Accuracy::of((0..answers.len()).filter(|item| right(*item, labels)).count(), answers.len())
     });
     let size_bytes = onnx.metadata().map_err(io_error(onnx))?.len();
-    let latency_us =
-        (median(&mut times), times.get(times.len() * 95 / 100).copied().unwrap_or(0.0));
+    let latency_us = (quantile(&mut times, 0.5), quantile(&mut times, 0.95));
     Ok(Evaluation {
         onnx: onnx.to_owned(),
         size_bytes,

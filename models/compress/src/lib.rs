@@ -29,7 +29,6 @@ pub mod fold;
 pub mod fused;
 pub mod histogram;
 pub mod inspect;
-pub mod machine;
 pub mod measure;
 pub mod prune;
 pub mod quantize;

@@ -1,9 +1,10 @@
 //! How near a model's answers are to another's, and how long they take.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use models::backend::Session;
 use models::numbers;
+use models::timing;
 use protocol::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -229,45 +230,12 @@ pub fn latency(
     inputs: &[Tensor],
     budget: Duration,
 ) -> Result<Latency, CompressError> {
-    const PAIRS: usize = 200;
-    let (mut floats, mut owns, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let begin = Instant::now();
-    for pair in 0..PAIRS + 2 {
-        // The second of a pair finds warm caches: they swap places each time.
-        let (float_us, own_us) = match pair % 2 {
-            0 => {
-                let first = time(float, inputs)?;
-                (first, time(own, inputs)?)
-            }
-            _ => {
-                let first = time(own, inputs)?;
-                (time(float, inputs)?, first)
-            }
-        };
-        if pair < 2 {
-            continue; // warming up
-        }
-        floats.push(float_us);
-        owns.push(own_us);
-        ratios.push(float_us / own_us.max(1e-3));
-        if begin.elapsed() > budget && ratios.len() >= 5 {
-            break;
-        }
-    }
+    let times = timing::in_turn(&mut [float, own], inputs, budget);
+    let times = times.map_err(|failed| CompressError::Run { item: 0, source: failed.source })?;
+    let (mut float_us, mut own_us) = (times[0].clone(), times[1].clone());
     Ok(Latency {
-        float_us: median(&mut floats),
-        own_us: median(&mut owns),
-        speedup: median(&mut ratios),
+        speedup: timing::speedup(&float_us, &own_us),
+        float_us: timing::quantile(&mut float_us, 0.5),
+        own_us: timing::quantile(&mut own_us, 0.5),
     })
-}
-
-fn time(session: &mut dyn Session, inputs: &[Tensor]) -> Result<f64, CompressError> {
-    let begin = Instant::now();
-    session.run(inputs, &[]).map_err(|source| CompressError::Run { item: 0, source })?;
-    Ok(begin.elapsed().as_secs_f64() * 1e6)
-}
-
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

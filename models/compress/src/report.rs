@@ -4,6 +4,8 @@
 
 use std::fmt::Write;
 
+use protocol::measurement::Machine;
+
 use crate::search::{Options, Outcome, Trial};
 
 mod plot;
@@ -87,6 +89,9 @@ fn figures(outcome: &Outcome, options: &Options) -> String {
     if let Some(trial) = trial {
         let us = |value: f64| format!("{value:.0} us");
         line("one run, one thread", us(trial.latency.float_us), us(trial.latency.own_us));
+        if let Some(there) = &trial.elsewhere {
+            line("the same on the device", us(there.float_us), us(there.own_us));
+        }
     }
     line("cosine to float", "1".to_owned(), format!("{:.5}", chosen.cosine));
     line("same class as float", share(float.agreement), share(chosen.agreement));
@@ -111,6 +116,7 @@ fn trials(outcome: &Outcome) -> String {
         "build",
         "size",
         "speed",
+        "on the device",
         "fused",
         "cosine",
         "agreement",
@@ -123,6 +129,9 @@ fn trials(outcome: &Outcome) -> String {
             trial.recipe.describe(),
             megabytes(trial.size_bytes),
             format!("{:.2}x", trial.latency.speedup),
+            trial
+                .elsewhere
+                .map_or_else(|| "-".to_owned(), |there| format!("{:.2}x", there.speedup)),
             format!("{fused} of {wanted}"),
             format!("{:.5}", trial.quality.cosine),
             share(trial.quality.agreement),
@@ -173,9 +182,15 @@ fn origin(outcome: &Outcome) -> String {
     let mut line = |what: &str, says: String| row(&mut page, "", &[what.to_owned(), says]);
     line("SHA-256 as it came", outcome.original.sha256.clone());
     line("SHA-256 compressed", outcome.compressed.sha256.clone());
-    line("processor", outcome.machine.processor.clone());
-    line("instructions", outcome.machine.features.join(" "));
-    line("runtime", outcome.machine.runtime.clone());
+    let mut machine = |of: &str, machine: &Machine| {
+        line(&format!("processor{of}"), machine.processor.clone());
+        line(&format!("instructions{of}"), machine.features.join(" "));
+        line(&format!("runtime{of}"), machine.runtime.clone());
+    };
+    machine("", &outcome.machine);
+    if let Some(there) = &outcome.elsewhere {
+        machine(" of the device", there);
+    }
     if let Some(bytes) = outcome.memory_peak_bytes {
         line("most memory of the search", megabytes(bytes));
     }

@@ -14,25 +14,28 @@ use std::time::{Duration, Instant};
 
 use models::authoring::dataset::Dataset;
 use models::backend::{Backend, SessionOptions};
+use models::machine;
 use models::onnx::Model;
 use models::ort_backend::OrtBackend;
 use protocol::id::ContentHash;
+use protocol::measurement::Machine;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CompressError, io_error};
 use crate::evaluate::{Accuracy, by_class};
 use crate::fold::{self, Folded};
-use crate::machine::Machine;
 use crate::measure::{Latency, Quality, Reference};
 use crate::quantize::Recipe;
 
 mod choice;
+mod elsewhere;
 pub mod journal;
 mod material;
 mod parts;
 mod trials;
 
 pub use choice::{Choice, front};
+pub use elsewhere::Elsewhere;
 use journal::{Heading, Journal};
 use parts::Parts;
 use trials::Bench;
@@ -78,12 +81,22 @@ pub struct Trial {
     pub quality: Quality,
     /// What was lost, on the same items.
     pub drop: f64,
-    /// How fast it is.
+    /// How fast it is here.
     pub latency: Latency,
+    /// How fast it is on the device where the search had it timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Latency>,
     /// What ONNX Runtime fused.
     pub fused: crate::fused::Fused,
     /// How long the trial took.
     pub seconds: f64,
+}
+
+impl Trial {
+    /// The times that decide: of the device, where it was timed there.
+    pub fn decisive(&self) -> &Latency {
+        self.elsewhere.as_ref().unwrap_or(&self.latency)
+    }
 }
 
 /// What a search found.
@@ -117,6 +130,8 @@ pub struct Outcome {
     pub rankings: Vec<Ranked>,
     /// On what all of this was measured.
     pub machine: Machine,
+    /// On what the speeds were measured that decided, where that is another machine.
+    pub elsewhere: Option<Machine>,
     /// The chosen model.
     pub model: PathBuf,
 }
@@ -184,6 +199,8 @@ pub struct Search<'s> {
     pub out: &'s Path,
     /// ONNX Runtime.
     pub backend: &'s OrtBackend,
+    /// The device whose times decide, where it is not this machine.
+    pub elsewhere: Option<&'s Elsewhere<'s>>,
 }
 
 /// The chosen model's name in the output folder.
@@ -223,6 +240,8 @@ impl Search<'_> {
             Bench::new(&float, (&items, self.calibration.labels()), &parts, self.backend)?;
         let out_of_time = trials::run(&mut bench, options, begin, &mut journal, progress)?;
 
+        let ask = self.elsewhere.map(|ask| elsewhere::time(&mut bench, options, ask));
+        let elsewhere = ask.transpose()?.flatten();
         let choice = choice::choose(&bench.trials, options);
         let chosen = match choice.trial {
             Some(trial) => {
@@ -238,7 +257,8 @@ impl Search<'_> {
             original: File::of(self.onnx)?,
             compressed: File::of(&path)?,
             rankings: journal.rankings(),
-            machine: Machine::own(self.backend),
+            machine: machine::own(&self.backend.identity(), 1),
+            elsewhere,
             folded_bytes: float.to_bytes().map_or(0, |bytes| bytes.len() as u64),
             folded,
             folding_difference,

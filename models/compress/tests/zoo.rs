@@ -124,6 +124,7 @@ fn a_search_ends_with_a_choice_and_goes_on_after_a_break() {
         evaluation: Some(&test),
         out: folder.path(),
         backend: &backend,
+        elsewhere: None,
     };
     let options = Options { goal: Goal::Size, target_drop: 0.02, ..Options::default() };
     let mut told = 0;
@@ -208,7 +209,8 @@ fn what_cannot_be_compressed_is_refused_by_name_and_leaves_nothing() {
     ] {
         let out = folder.path().join("out");
         let (onnx, out) = (&*onnx, &*out);
-        let search = Search { onnx, calibration, evaluation: None, out, backend: &backend };
+        let search =
+            Search { onnx, calibration, evaluation: None, out, backend: &backend, elsewhere: None };
         let error = search.run(&Options::default(), &mut |_| {}).unwrap_err();
         let text =
             format!("{error} {:?}", std::error::Error::source(&error).map(ToString::to_string));

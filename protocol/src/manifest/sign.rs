@@ -11,10 +11,6 @@ use crate::limits::MANIFEST_MAX_BYTES;
 /// Separates signatures over manifests from any other use of the same key.
 const CONTEXT: &[u8] = b"outrigger-manifest-v1\0";
 
-fn signed_bytes(manifest: &[u8]) -> Vec<u8> {
-    [CONTEXT, manifest].concat()
-}
-
 /// A manifest's exact text with one signature, as it is stored and sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,10 +71,9 @@ impl SignedManifest {
             .iter()
             .find(|k| k.key_id() == self.key_id)
             .ok_or(InvalidSignature::UnknownKey(self.key_id))?;
-        let signature = hex::decode(&self.signature).map_err(|_| InvalidSignature::Malformed)?;
-        UnparsedPublicKey::new(&ED25519, &key.0)
-            .verify(&signed_bytes(self.manifest.as_bytes()), &signature)
-            .map_err(|_| InvalidSignature::Forged)?;
+        if !key.has_signed(CONTEXT, &self.manifest, &self.signature) {
+            return Err(InvalidSignature::Forged);
+        }
         Ok(Manifest::from_json(self.manifest.as_bytes())?)
     }
 }
@@ -96,6 +91,13 @@ impl SignerKey {
     /// SHA-256 of the key.
     pub fn key_id(&self) -> ContentHash {
         ContentHash::of(&self.0)
+    }
+
+    /// Whether the signature (hexadecimal) is this key's, over this text, made for this context.
+    pub(crate) fn has_signed(&self, context: &[u8], text: &str, signature: &str) -> bool {
+        let Ok(signature) = hex::decode(signature) else { return false };
+        let signed = [context, text.as_bytes()].concat();
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(&signed, &signature).is_ok()
     }
 }
 
@@ -118,8 +120,13 @@ impl SigningKey {
     /// Signs a manifest.
     pub fn sign(&self, manifest: &Manifest) -> SignedManifest {
         let text = String::from_utf8(manifest.to_json()).expect("JSON is UTF-8");
-        let signature = hex::encode(self.0.sign(&signed_bytes(text.as_bytes())));
+        let signature = self.sign_text(CONTEXT, &text);
         SignedManifest { manifest: text, key_id: self.public().key_id(), signature }
+    }
+
+    /// The signature over a text, hexadecimal. A context keeps it from being good for anything else.
+    pub(crate) fn sign_text(&self, context: &[u8], text: &str) -> String {
+        hex::encode(self.0.sign(&[context, text.as_bytes()].concat()))
     }
 }
 

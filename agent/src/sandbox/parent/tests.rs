@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
 use super::*;
-use crate::sandbox::verdict::Outcome;
+use crate::sandbox::verdict::{Outcome, Work};
 use confine::{Confinement, Layer, Limits};
 
 /// Longer than any script here works, unless it works for ever.
@@ -12,7 +12,7 @@ const SHORT: Duration = Duration::from_millis(300);
 
 fn job(library: &str) -> Job {
     let limits = Limits { memory_bytes: 1 << 30, cpu_s: Some(10) };
-    Job { library: library.into(), trial: None, limits, require_full: false }
+    Job { library: library.into(), work: Work::Confine, limits, require_full: false }
 }
 
 fn shell(script: &str, time_limit: Duration) -> Launch {

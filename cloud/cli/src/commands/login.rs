@@ -10,7 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::client::Client;
-use crate::config::{Config, Credentials};
+use crate::config::{Config, Credentials, SIGNING_KEY};
 use crate::errors::hinted;
 use crate::output;
 use crate::probe::{Address, learn_ca};
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let client = Client::new(&credentials, &ca);
     let me: Me = client.get("/v1/whoami")?;
     let config = Config::open()?;
-    let signing = config.ensure_signing_key()?.public();
+    let signing = config.ensure_key(SIGNING_KEY)?.public();
     config.keep(&credentials, &ca)?;
     output::line(&format!("logged in to {address} as {} (role {})", me.name, me.role));
     trust(&client, me.role, signing)?;

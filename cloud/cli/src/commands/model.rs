@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::output::{percent, short, size};
 
 /// Data that a command names, with the name in the error.
-fn dataset(path: &Path) -> anyhow::Result<Dataset> {
+pub(crate) fn dataset(path: &Path) -> anyhow::Result<Dataset> {
     Dataset::open(path).with_context(|| format!("cannot read the data {}", path.display()))
 }
 

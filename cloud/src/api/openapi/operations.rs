@@ -242,6 +242,18 @@ fn devices() -> Vec<Operation> {
         .in_path("id", &reference("Name"))
         .takes(reference("Denial"))
         .gives(200, "It holds.", reference("Denied")),
+        Operation::new(
+            "post /v1/measurements",
+            "order_measurement",
+            "Have models timed on a device that allows it",
+        )
+        .need("Push")
+        .takes(reference("SignedOrder"))
+        .gives(201, "The device was told.", reference("Ordered")),
+        Operation::new("get /v1/measurements/{id}", "measurement", "What became of an order")
+            .need("View")
+            .in_path("id", &json!({ "type": "string", "minLength": 1 }))
+            .gives(200, "The order, and the device's report.", reference("Measurement")),
     ]
 }
 

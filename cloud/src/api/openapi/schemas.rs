@@ -210,6 +210,15 @@ fn of_devices() -> Value {
         }), &[]),
         "Denial": object(&json!({ "denied": flag() }), &[]),
         "Denied": object(&json!({ "id": reference("Name"), "denied": flag() }), &[]),
+        "SignedOrder": {
+            "type": "object", "description": "An order as text, a lab's signature, and the lab's delegation.",
+        },
+        "Ordered": object(&json!({ "id": text(), "device": reference("Name") }), &[]),
+        "Measurement": object(&json!({
+            "id": text(), "device": reference("Name"),
+            "state": { "enum": ["waiting", "done", "expired"] },
+            "report": { "type": ["object", "null"] },
+        }), &[]),
     })
 }
 

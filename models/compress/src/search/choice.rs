@@ -23,7 +23,10 @@ pub struct Choice {
 /// Chooses among the trials that meet the target.
 pub(super) fn choose(trials: &[Trial], options: &Options) -> Choice {
     let target = options.target_drop;
-    let good: Vec<usize> = (0..trials.len()).filter(|i| trials[*i].drop <= target).collect();
+    // Where a device's times decide, what was not timed there, or did not run, cannot be chosen.
+    let there = trials.iter().any(|trial| trial.elsewhere.is_some());
+    let may = |t: &Trial| t.drop <= target && (!there || t.elsewhere.is_some());
+    let good: Vec<usize> = (0..trials.len()).filter(|i| may(&trials[*i])).collect();
     let keep = |reason: String| Choice { trial: None, reason: format!("keep float: {reason}") };
     let Some(best) = best(trials, &good, options.goal) else {
         let nearest = trials.iter().min_by(|a, b| a.drop.total_cmp(&b.drop));
@@ -34,9 +37,10 @@ pub(super) fn choose(trials: &[Trial], options: &Options) -> Choice {
     };
     let trial = &trials[best];
     let figures = format!(
-        "{}: {:.2}x the speed, {} bytes, loses {:.4} of at most {target}",
+        "{}: {:.2}x the speed{}, {} bytes, loses {:.4} of at most {target}",
         trial.recipe.describe(),
-        trial.latency.speedup,
+        trial.decisive().speedup,
+        if there { " on the device" } else { "" },
         trial.size_bytes,
         trial.drop
     );
@@ -53,26 +57,37 @@ pub(super) fn choose(trials: &[Trial], options: &Options) -> Choice {
 
 /// The best by the goal; among those that are alike, the one that loses least.
 fn best(trials: &[Trial], good: &[usize], goal: Goal) -> Option<usize> {
-    let merit = |i: usize| match goal {
-        Goal::Latency => speed(trials, i),
-        Goal::Size => 1.0 / (trials[i].size_bytes.max(1) as f64),
-    };
+    let merit = |i: usize| merit(trials, i, goal);
     let most = good.iter().map(|i| merit(*i)).fold(0.0, f64::max);
     let alike = good.iter().copied().filter(|i| merit(*i) >= most * ALIKE);
     alike.min_by(|a, b| trials[*a].drop.total_cmp(&trials[*b].drop))
 }
 
-/// The median speed of all builds that differ from a trial by the numbers in their weights alone: they are
-/// the same graph, so what they differ in is noise.
+/// How good a trial is by the goal.
+pub(super) fn merit(trials: &[Trial], trial: usize, goal: Goal) -> f64 {
+    match goal {
+        Goal::Latency => speed(trials, trial),
+        Goal::Size => 1.0 / (trials[trial].size_bytes.max(1) as f64),
+    }
+}
+
+/// Whether two builds differ by the numbers in their weights and scales alone: a runtime does the same work for
+/// both. Channels of convolutions are evened out without a node more.
+pub(super) fn same_graph(a: &Trial, b: &Trial) -> bool {
+    let own = &a.recipe;
+    let even = if own.scheme == Scheme::Static { own.even } else { b.recipe.even };
+    let alike = Recipe { method: own.method, rounding: own.rounding, even, ..b.recipe.clone() };
+    alike == *own && a.fused == b.fused
+}
+
+/// The median speed of all builds that are the same graph, measured in the same place: what they differ in
+/// is noise.
 fn speed(trials: &[Trial], trial: usize) -> f64 {
-    let own = &trials[trial].recipe;
+    let own = &trials[trial];
     let same = |other: &&Trial| {
-        // Channels of convolutions are evened out without a node more.
-        let even = if own.scheme == Scheme::Static { own.even } else { other.recipe.even };
-        Recipe { method: own.method, rounding: own.rounding, even, ..other.recipe.clone() } == *own
-            && other.fused == trials[trial].fused
+        same_graph(own, other) && other.elsewhere.is_some() == own.elsewhere.is_some()
     };
-    let mut speeds: Vec<f64> = trials.iter().filter(same).map(|t| t.latency.speedup).collect();
+    let mut speeds: Vec<f64> = trials.iter().filter(same).map(|t| t.decisive().speedup).collect();
     speeds.sort_by(f64::total_cmp);
     speeds.get(speeds.len() / 2).copied().unwrap_or(0.0)
 }
@@ -92,12 +107,12 @@ pub fn front(trials: &[Trial]) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::histogram::Method;
     use crate::measure::Latency;
 
-    fn trial(speedup: f64, size_bytes: u64, drop: f64) -> Trial {
+    pub(in crate::search) fn trial(speedup: f64, size_bytes: u64, drop: f64) -> Trial {
         let latency = Latency { speedup, ..Latency::default() };
         // Each a graph of its own, told by what stays in float.
         let float = [format!("{speedup}")].into();
@@ -107,6 +122,7 @@ mod tests {
             quality: crate::measure::Quality::default(),
             drop,
             latency,
+            elsewhere: None,
             fused: crate::fused::Fused::default(),
             seconds: 0.0,
         }
@@ -137,6 +153,19 @@ mod tests {
         {
             trial.recipe = Recipe { method, ..Recipe::default() };
         }
+        check(&trials, Goal::Latency, Some(0));
+    }
+
+    #[test]
+    fn the_times_of_the_device_decide() {
+        let mut trials = [trial(3.0, 100, 0.001), trial(2.0, 100, 0.001), trial(9.0, 100, 0.001)];
+        for (trial, speedup) in trials.iter_mut().zip([1.1, 1.6]) {
+            trial.elsewhere = Some(Latency { speedup, ..Latency::default() });
+        }
+        check(&trials, Goal::Latency, Some(1));
+        let choice = choose(&trials, &Options::default());
+        assert!(choice.reason.contains("1.60x the speed on the device"), "{}", choice.reason);
+        trials[1].elsewhere = None; // it did not run there
         check(&trials, Goal::Latency, Some(0));
     }
 

@@ -1,10 +1,12 @@
 //! The trials of a search: what is built, in which order, and how each is measured.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use models::backend::{Backend, Session, SessionOptions};
 use models::onnx::Model;
 use models::ort_backend::OrtBackend;
+use protocol::tensor::Tensor;
 
 use super::journal::Journal;
 use super::material::Material;
@@ -86,12 +88,33 @@ impl<'b> Bench<'b> {
         let fused = fused(&path, &built.wanted, self.backend)?;
         let mut session = self.backend.load(&path, &SessionOptions::default())?;
         let quality = self.reference.compare(&mut *session, self.items, self.choosing)?;
-        let inputs = (self.items)(self.choosing[0])?;
+        let inputs = self.timed_inputs()?;
         let latency = latency(&mut *self.session, &mut *session, &inputs, TIMING)?;
         let drop = quality.drop_from(&self.reference.own());
         let seconds = begin.elapsed().as_secs_f64();
         let recipe = recipe.clone();
-        Ok(Trial { recipe, size_bytes, quality, drop, latency, fused, seconds })
+        let elsewhere = None;
+        Ok(Trial { recipe, size_bytes, quality, drop, latency, elsewhere, fused, seconds })
+    }
+
+    /// A file with the float model, until the search ends.
+    pub(super) fn write_float(&self) -> Result<PathBuf, CompressError> {
+        let path = self.scratch.path("float.onnx");
+        self.float.write(&path)?;
+        Ok(path)
+    }
+
+    /// A file with the build of a trial, until the search ends.
+    pub(super) fn write_build(&mut self, trial: usize) -> Result<PathBuf, CompressError> {
+        let recipe = self.trials[trial].recipe.clone();
+        let path = self.scratch.path(&format!("build-{trial}.onnx"));
+        self.build(&recipe)?.model.write(&path)?;
+        Ok(path)
+    }
+
+    /// What builds are timed with.
+    pub(super) fn timed_inputs(&self) -> Result<Vec<Tensor>, CompressError> {
+        (self.items)(self.choosing[0])
     }
 
     fn rank(&mut self, recipe: &Recipe) -> Result<Ranking, CompressError> {

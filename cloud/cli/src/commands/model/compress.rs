@@ -2,15 +2,17 @@
 
 use compress::measure::Quality;
 use compress::report::{FACTS_FILE, PAGE_FILE, page};
-use compress::search::{Goal, Options, Outcome, Search, Trial};
+use compress::search::{Elsewhere, Goal, Options, Outcome, Search, Trial};
 use indicatif::{ProgressBar, ProgressStyle};
 use models::ort_backend::{OrtBackend, find_library};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::dataset;
-use crate::errors::hinted;
+use crate::config::Config;
+use crate::errors::{self, hinted};
+use crate::lab::{Lab, Terms};
 use crate::output;
 
 /// Arguments of `model compress`.
@@ -43,10 +45,19 @@ pub(crate) struct Args {
     /// ONNX Runtime's shared library; found by itself where it is installed.
     #[arg(long, value_name = "LIBRARY")]
     runtime: Option<PathBuf>,
+    /// A device by its name or id, whose times decide which build is best; it must allow that, and an operator
+    /// must have let this machine: outrigger lab delegate.
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
+
+/// How long all builds run on a device.
+const DEVICE_TIME_S: u32 = 20;
+/// How long a device is waited for.
+const DEVICE_WAIT_S: u32 = 600;
 
 pub(super) fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
@@ -73,6 +84,7 @@ fn time(text: &str) -> Result<Duration, String> {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
+    let device = args.device.as_deref().map(device).transpose()?;
     let calibration = dataset(&args.calibration)?;
     let eval = args.eval.as_deref().map(dataset).transpose()?;
     let search = Search {
@@ -81,6 +93,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         evaluation: eval.as_ref(),
         out: &args.out,
         backend: &backend,
+        elsewhere: device.as_deref(),
     };
     let options = Options {
         target_drop: args.target_drop,
@@ -109,7 +122,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write(path: &std::path::Path, text: &str) -> anyhow::Result<()> {
+/// What times builds on a device of the fleet.
+fn device(name: &str) -> anyhow::Result<Box<Elsewhere<'static>>> {
+    let lab = Lab::open(&Config::open()?)?;
+    let device = lab.device(name)?;
+    Ok(Box::new(move |files, inputs| {
+        let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+        let terms = Terms { threads: 1, time_s: DEVICE_TIME_S, wait_s: DEVICE_WAIT_S };
+        lab.measure(&device, &files, inputs, &terms).map_err(|error| errors::in_words(&error))
+    }))
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text)
         .map_err(|e| hinted(format!("cannot write {}: {e}", path.display()), "make room for it"))
 }
@@ -141,8 +165,8 @@ fn show(outcome: &Outcome) {
             mark(index).to_owned(),
             trial.recipe.describe(),
             output::size(trial.size_bytes),
-            format!("{:.2}x", trial.latency.speedup),
-            format!("{:.0}", trial.latency.own_us),
+            format!("{:.2}x", trial.decisive().speedup),
+            format!("{:.0}", trial.decisive().own_us),
             format!("{fused}/{wanted}"),
             format!("{:.4}", trial.quality.cosine),
             output::percent(trial.quality.agreement),

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::{Bundle, COLUMNS, bundles};
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Config, SIGNING_KEY};
 use crate::errors::hinted;
 use crate::output;
 
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::open()?;
     let client = Client::open(&config)?;
     let key = config
-        .signing_key()?
+        .key(SIGNING_KEY)?
         .ok_or_else(|| hinted("there is no signing key here", "outrigger login makes one"))?;
     let author = Author::open(&args.folder)?;
     let variants = variants(&author, args.variant)?;
