@@ -4,6 +4,7 @@ use clap::Parser;
 use outrigger_tests::fuzz::{Amount, run};
 use outrigger_tests::people::exit_code;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[derive(Parser)]
 #[command(name = "outrigger-fuzz")]
@@ -14,6 +15,9 @@ struct Args {
     /// The number of the first case.
     #[arg(long, default_value_t = 0)]
     first: u64,
+    /// How long, instead of 30 minutes (1 with --short).
+    #[arg(long)]
+    minutes: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -22,7 +26,9 @@ fn main() -> ExitCode {
 
 fn prove(args: &Args) -> anyhow::Result<()> {
     let amount = if args.short { Amount::SHORT } else { Amount::WHOLE };
-    let tally = run(Amount { first: args.first, ..amount })?;
+    let time =
+        args.minutes.map_or(amount.time, |minutes| Duration::from_secs(minutes.saturating_mul(60)));
+    let tally = run(Amount { first: args.first, time, ..amount })?;
     println!(
         "proven: of {} hostile files {} were read and written as the same, {} refused by name, and none broke anything",
         tally.cases, tally.read, tally.refused

@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// For simulation: how many worlds, instead of 20,000.
     #[arg(long)]
     seeds: Option<u64>,
+    /// For fuzz: how long, instead of 30 minutes.
+    #[arg(long, value_name = "N")]
+    minutes: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,7 +63,7 @@ enum Claim {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.claim {
         Claim::Deadlines => return deadlines::prove(args.short),
-        Claim::Fuzz => return fuzz::prove(args.short),
+        Claim::Fuzz => return fuzz::prove(args.short, args.minutes),
         Claim::Nodes => return lasting::prove("nodes", args.short),
         Claim::Package => package::prove(args.short)?,
         Claim::Pipelines => {

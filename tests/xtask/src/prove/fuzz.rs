@@ -4,8 +4,10 @@ use std::process::{Command, ExitCode};
 
 use crate::programs;
 
-pub(super) fn prove(short: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn prove(short: bool, minutes: Option<u64>) -> anyhow::Result<ExitCode> {
     let mut command =
         Command::new(programs::build(&["outrigger-tests"], "release", "outrigger-fuzz")?);
-    Ok(programs::exec(command.args(short.then_some("--short")))?)
+    command.args(short.then_some("--short"));
+    let minutes = minutes.map(|minutes| ["--minutes".to_owned(), minutes.to_string()]);
+    Ok(programs::exec(command.args(minutes.into_iter().flatten()))?)
 }
