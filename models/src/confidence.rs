@@ -12,6 +12,7 @@ mod spelling;
 pub use score::{confidence, confidence_of, score, sequence_score};
 pub(crate) use score::{logistic, score_of};
 use spelling::Items;
+pub(crate) use spelling::says;
 pub use spelling::spelled;
 
 /// Reads the confidence and the label from a classifier's logits.

@@ -1,7 +1,7 @@
 //! What it costs a cloud variant that inputs travel packed: each item is asked as it is and as it would
 //! arrive, and the answers are compared. A bundle that would lose more than its recipe allows is refused.
 
-use protocol::manifest::{Manifest, Thrift, ThriftEffect, ThriftTolerance};
+use protocol::manifest::{Classes, Manifest, Thrift, ThriftEffect, ThriftTolerance};
 use protocol::tensor::{DataType, Tensor};
 use protocol::transport::{Allowance, Allowances, Parcel, Transport};
 
@@ -9,7 +9,7 @@ use super::dataset::{Dataset, ModelData};
 use super::recipe::ThriftRecipe;
 use super::{Author, BuildError, Model, RECIPE_FILE, probed_outputs};
 use crate::calibrate::binomial::{clopper_pearson_upper, fewest_without_error};
-use crate::confidence::{largest, rows};
+use crate::confidence::says;
 use crate::error::RunError;
 use crate::numbers;
 use crate::runner::Call;
@@ -106,10 +106,10 @@ fn measure(
     allowances: &Allowances,
 ) -> Result<ThriftEffect, BuildError> {
     let wanted = compared(&model.draft);
-    let logits = model.draft.classes.as_ref().map(|classes| classes.logits.clone());
+    let classes = model.draft.classes.clone();
     let mut effect = ThriftEffect {
         items: data.count as u64,
-        changed: logits.as_ref().map(|_| 0),
+        changed: classes.as_ref().map(|_| 0),
         changed_at_most: None,
         difference: 0.0,
         raw_bytes: 0,
@@ -128,9 +128,9 @@ fn measure(
         };
         let (expected, actual) = (ask(&inputs)?, ask(&arrived)?);
         effect.difference = effect.difference.max(difference(&expected, &actual));
-        if let (Some(logits), Some(changed)) = (&logits, &mut effect.changed) {
+        if let (Some(classes), Some(changed)) = (&classes, &mut effect.changed) {
             let same =
-                class(&expected, logits).map_err(run)? == class(&actual, logits).map_err(run)?;
+                said(&expected, classes).map_err(run)? == said(&actual, classes).map_err(run)?;
             *changed += u64::from(!same);
         }
     }
@@ -161,11 +161,10 @@ fn arrived(inputs: &[Tensor], parcel: &Parcel) -> Result<Vec<Tensor>, RunError> 
     inputs.iter().zip(forms).map(unpack).collect()
 }
 
-/// The class of each item.
-fn class(outputs: &[Tensor], logits: &str) -> Result<Vec<Option<usize>>, RunError> {
-    let found = outputs.iter().find(|output| output.name() == logits);
-    let rows = found.map_or(Ok(Vec::new()), rows)?;
-    Ok(rows.iter().map(|row| largest(row).map(|(class, _)| class)).collect())
+/// What each item says: its class, or what its tokens spell.
+fn said(outputs: &[Tensor], classes: &Classes) -> Result<Vec<Option<Vec<usize>>>, RunError> {
+    let found = outputs.iter().find(|output| output.name() == classes.logits);
+    found.map_or(Ok(Vec::new()), |logits| says(logits, classes.blank))
 }
 
 /// The largest distance of two numbers; infinite where the two are no answers of the same form.

@@ -63,6 +63,18 @@ pub fn spelled(logits: &[f64], classes: usize, blank: Option<u32>) -> Option<Vec
     Some(spelled)
 }
 
+/// What each item of a batch of logits says, as [`spelled`]; a classifier's says one class.
+///
+/// # Errors
+/// No logits of a classifier or recogniser.
+pub(crate) fn says(
+    logits: &Tensor,
+    blank: Option<u32>,
+) -> Result<Vec<Option<Vec<usize>>>, RunError> {
+    let items = Items::of(logits)?;
+    Ok(items.iter().map(|item| items.spelled(item, blank)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
