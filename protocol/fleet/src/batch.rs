@@ -98,6 +98,10 @@ pub use request::{
 use express::Express;
 use queue::{Queue, Waiting};
 
+/// Nothing has waited or run for so long: what anybody owes is over. Not at once, or a flood of which there
+/// is nothing for a moment would be as good as new.
+const REST: Duration = Duration::from_secs(1);
+
 /// A batch on a session.
 #[derive(Debug)]
 struct Running {
@@ -124,6 +128,8 @@ pub struct Batcher {
     curves: Curves,
     idle: BTreeSet<SessionId>,
     express: Express,
+    /// Since when nothing waits or runs, where somebody owes something.
+    at_rest_since: Option<Instant>,
     running: BTreeMap<SessionId, Running>,
     /// Where each running request runs.
     running_on: BTreeMap<RequestId, SessionId>,
@@ -140,6 +146,7 @@ impl Batcher {
             curves: Curves::default(),
             idle: BTreeSet::new(),
             express: Express::default(),
+            at_rest_since: None,
             running: BTreeMap::new(),
             running_on: BTreeMap::new(),
             retiring: BTreeSet::new(),
@@ -258,11 +265,19 @@ impl Batcher {
             }
             // A batch may have come to nothing because its requests were dropped.
             if self.drops.is_empty() && !self.drop_first_doomed(now) {
-                if self.running.is_empty() && self.queue.len() == 0 {
-                    self.queue.rest();
-                }
+                self.look_for_rest(now);
                 return None;
             }
+        }
+    }
+
+    fn look_for_rest(&mut self, now: Instant) {
+        let is_at_rest = self.running.is_empty() && self.queue.len() == 0 && self.queue.flows() > 0;
+        if !is_at_rest {
+            self.at_rest_since = None;
+        } else if now - *self.at_rest_since.get_or_insert(now) >= REST {
+            self.queue.end_busy_period();
+            self.at_rest_since = None;
         }
     }
 
@@ -285,7 +300,8 @@ impl Batcher {
 
     /// When to call [`Batcher::poll_action`] though nothing has happened.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.queue.first_doomed().map(|(at, _)| at)
+        let rested = self.at_rest_since.map(|since| since + REST);
+        self.queue.first_doomed().map(|(at, _)| at).or(rested)
     }
 
     /// How much there is to do.

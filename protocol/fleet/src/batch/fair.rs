@@ -181,7 +181,7 @@ impl Level {
         }
     }
 
-    /// Nobody waits and nothing runs: with the busy period all that anybody owes is over.
+    /// Nobody has waited for a while: with the busy period all that anybody owes is over.
     pub(super) fn end_busy_period(&mut self) {
         while let Some((_, id)) = self.resting.pop_first() {
             self.flows.remove(&id);

@@ -124,8 +124,8 @@ impl Queue {
         self.levels[waiting.level()].first_besides(waiting.request.flow)
     }
 
-    /// Nothing waits, and nothing runs.
-    pub(super) fn rest(&mut self) {
+    /// Nothing has waited or run for a while.
+    pub(super) fn end_busy_period(&mut self) {
         self.levels.iter_mut().for_each(Level::end_busy_period);
     }
 
