@@ -258,7 +258,7 @@ impl Lane {
             standing,
             now,
         )?;
-        let drive = book.begins_drive();
+        let drive = book.begins_drive(now);
         let earlier = !drive && book.wakes_earlier();
         drop(book);
         if drive {

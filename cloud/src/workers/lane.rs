@@ -25,6 +25,8 @@ pub(super) const HEAD_MAX_BYTES: usize = 8 << 10;
 /// Memory that a request or answer took beyond this is given back at once.
 const KEPT_BYTES: usize = 4 << 20;
 
+/// Behind the word of the turn: whether runs give way to others.
+const GIVES_WAY: usize = 64;
 const REQUEST_HEAD: usize = 4096;
 const ANSWER_HEAD: usize = REQUEST_HEAD + HEAD_MAX_BYTES;
 const REQUEST_DATA: usize = ANSWER_HEAD + HEAD_MAX_BYTES + 4096;
@@ -91,6 +93,16 @@ impl Lane {
         self.wake();
     }
 
+    /// The session's runs are less urgent than others', from the next one on.
+    pub(super) fn give_way(&self) {
+        self.memory.word(self.start + GIVES_WAY).store(1, Ordering::Relaxed);
+    }
+
+    /// Whether they are.
+    pub(super) fn gives_way(&self) -> bool {
+        self.memory.word(self.start + GIVES_WAY).load(Ordering::Relaxed) != 0
+    }
+
     /// Gives the worker a request; false when the worker has ended, and nobody will answer.
     pub(super) fn hand_over(&self) -> bool {
         if self.turn().swap(Turn::REQUEST, Ordering::AcqRel) == Turn::GONE {
@@ -123,6 +135,7 @@ impl Lane {
 
     /// Makes the lane ready for a new session.
     pub(super) fn reset(&self) {
+        self.memory.word(self.start + GIVES_WAY).store(0, Ordering::Relaxed);
         self.give(Turn::IDLE);
     }
 

@@ -47,6 +47,7 @@ pub(super) struct RemoteSession {
     /// How long a run without a deadline may take.
     run_limit: Duration,
     longest: Duration,
+    gives_way: bool,
 }
 
 impl RemoteSession {
@@ -56,7 +57,7 @@ impl RemoteSession {
         opened: Opened,
         run_limit: Duration,
     ) -> Self {
-        Self { worker, index, opened, run_limit, longest: Duration::ZERO }
+        Self { worker, index, opened, run_limit, longest: Duration::ZERO, gives_way: false }
     }
 
     fn specs(&self) -> Specs<'_> {
@@ -109,6 +110,9 @@ impl Session for RemoteSession {
         let (process, lane, sent) = loop {
             let process = self.process(deadline)?;
             let lane = process.lane(self.index);
+            if self.gives_way {
+                lane.give_way();
+            }
             let sent = frame::write_request(&lane, self.specs(), inputs, outputs)?;
             if lane.hand_over() {
                 break (process, lane, sent);
@@ -141,6 +145,10 @@ impl Session for RemoteSession {
                 Err(RunError::Failed(garbled.to_string()))
             }
         }
+    }
+
+    fn give_way(&mut self) {
+        self.gives_way = true;
     }
 
     fn is_ready(&self) -> bool {
