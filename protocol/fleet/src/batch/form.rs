@@ -59,10 +59,10 @@ impl Batcher {
     fn begin(&mut self, now: Instant) -> Option<(Open, bool)> {
         loop {
             let id = self.queue.first()?;
-            let id = self.instead_of(id, now).unwrap_or(id);
             if self.queue.get(id)?.request.background && !self.has_a_session_to_spare() {
                 return None;
             }
+            let id = self.instead_of(id, now).unwrap_or(id);
             if self.is_hopeless(id, now) {
                 self.drop_hopeless(id, now);
                 continue;

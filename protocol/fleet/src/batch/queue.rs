@@ -114,7 +114,7 @@ impl Queue {
 
     /// Of this priority and higher ones, the request of the flow that is furthest behind.
     pub(super) fn first_behind(&self, least: u8) -> Option<RequestId> {
-        let levels = self.levels[usize::from(least.min(PRIORITY_MAX))..].iter().rev();
+        let levels = self.levels[usize::from(least.min(PRIORITY_MAX)) + 1..].iter().rev();
         levels.filter_map(Level::first).find(|id| self.is_behind(*id))
     }
 
