@@ -95,6 +95,10 @@ pub trait Session: Send {
         None
     }
 
+    /// From now on whatever else runs on its processor is preferred to its runs, for as long as it lives,
+    /// where the system can tell them apart.
+    fn give_way(&mut self) {}
+
     /// Whether a run would begin at once; false for a session that waits for its successor first.
     fn is_ready(&self) -> bool {
         true

@@ -93,6 +93,11 @@ pub struct Reply {
 }
 
 impl Runner {
+    /// From now on whatever else runs on its processor is preferred, as [`Session::give_way`] says.
+    pub fn give_way(&mut self) {
+        self.session.give_way();
+    }
+
     /// Puts a model together.
     pub fn new(session: Box<dyn Session>, pipelines: Pipelines) -> Self {
         Self { session, pipelines }

@@ -252,7 +252,7 @@ impl Lane {
         let now = Instant::now();
         let mut book = self.book();
         let id = book.enter(Ticket { question, since: now, end }, standing, now)?;
-        let drive = book.begins_drive();
+        let drive = book.begins_drive(now);
         let earlier = !drive && book.wakes_earlier();
         drop(book);
         if drive {

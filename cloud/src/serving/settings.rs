@@ -75,7 +75,8 @@ pub struct ModelSettings {
     pub max_queue_delay_ms: u32,
     /// Sessions at least.
     pub sessions_min: u32,
-    /// Sessions at most; as many as the cores allow, and no more than 4, when absent.
+    /// Sessions at most; as many as the cores allow, and no more than 4, when absent. Only then may there be
+    /// an express session beside them.
     pub sessions_max: Option<u32>,
     /// Threads of each session.
     pub threads: u32,
@@ -103,13 +104,15 @@ impl ModelSettings {
         Duration::from_millis(self.max_batch_run_ms.into())
     }
 
-    /// The batcher's rules; `batch_invariant` is what was found at load.
-    pub(super) fn batches(&self, batch_invariant: bool) -> batch::Policy {
+    /// The batcher's rules; `batch_invariant` is what was found at load. On devices no run can be preferred
+    /// to others; and who says how many sessions there are at most gets no other.
+    pub(super) fn batches(&self, batch_invariant: bool, devices: Option<u32>) -> batch::Policy {
         batch::Policy {
             batch_invariant: batch_invariant && self.batching,
             max_batch_size: self.max_batch_size.max(1),
             max_batch_run: self.max_batch_run(),
             max_queue_delay: Duration::from_millis(self.max_queue_delay_ms.into()),
+            express: devices.is_none() && self.sessions_max.is_none(),
             ..batch::Policy::default()
         }
     }

@@ -7,7 +7,7 @@ use models::backend::{Backend, Session};
 use models::error::RunError;
 use models::memory;
 use models::ort_backend::OrtBackend;
-use rustix::process::{Signal, getpid, getppid, kill_process};
+use rustix::process::{Signal, getpid, getppid, kill_process, setpriority_process};
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::os::fd::AsFd;
@@ -26,6 +26,10 @@ use super::shared_memory::SharedMemory;
 
 /// Memory that runs out ends a worker first, not the server; its answers are not less urgent.
 const STANDING: Standing = Standing { oom_score: 500, niceness: 0 };
+
+/// What a session's thread is worth beside one of the express session, of which it is 0: a tenth of the
+/// core that both want.
+const WAY_NICENESS: i32 = 10;
 
 /// Is a worker until the server ends.
 ///
@@ -130,8 +134,13 @@ impl Sessions {
 }
 
 fn serve((lane, bell): (&Lane, &Bell), specs: Specs<'_>, mut session: Box<dyn Session>) {
+    let mut gives_way = false;
     while let Some(heard) = lane.wait_for_request() {
         let began = Instant::now();
+        if lane.gives_way() && !gives_way {
+            gives_way = true;
+            let _ = setpriority_process(None, WAY_NICENESS); // where it may not, both are as urgent
+        }
         let answer = match frame::read_request(lane, specs) {
             Ok((inputs, outputs)) => run_caught(&mut *session, &inputs, &outputs),
             Err(garbled) => Err(RunError::Failed(garbled.to_string())),

@@ -29,6 +29,8 @@ const KEPT_BYTES: usize = 4 << 20;
 
 /// Beside the word of turns: how long the last run took, in nanoseconds.
 const RAN: usize = 4;
+/// Behind the word of the turn: whether runs give way to others.
+const GIVES_WAY: usize = 64;
 const REQUEST_HEAD: usize = 4096;
 const ANSWER_HEAD: usize = REQUEST_HEAD + HEAD_MAX_BYTES;
 const REQUEST_DATA: usize = ANSWER_HEAD + HEAD_MAX_BYTES + 4096;
@@ -110,6 +112,16 @@ impl Lane {
         self.wake();
     }
 
+    /// The session's runs are less urgent than others', from the next one on.
+    pub(super) fn give_way(&self) {
+        self.memory.word(self.start + GIVES_WAY).store(1, Ordering::Relaxed);
+    }
+
+    /// Whether they are.
+    pub(super) fn gives_way(&self) -> bool {
+        self.memory.word(self.start + GIVES_WAY).load(Ordering::Relaxed) != 0
+    }
+
     /// Gives the worker a request; false when the worker has ended, and nobody will answer.
     pub(super) fn hand_over(&self, heard: Heard) -> bool {
         let turn = match heard {
@@ -154,6 +166,7 @@ impl Lane {
 
     /// Makes the lane ready for a new session.
     pub(super) fn reset(&self) {
+        self.memory.word(self.start + GIVES_WAY).store(0, Ordering::Relaxed);
         self.give(Turn::IDLE);
     }
 

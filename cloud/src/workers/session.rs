@@ -51,6 +51,7 @@ pub(super) struct RemoteSession {
     longest: Duration,
     /// Bytes of the largest answer so far; the probes have been answered before anybody asks.
     answer_bytes: usize,
+    gives_way: bool,
 }
 
 impl RemoteSession {
@@ -60,7 +61,9 @@ impl RemoteSession {
         opened: Opened,
         run_limit: Duration,
     ) -> Self {
-        Self { worker, index, opened, run_limit, longest: Duration::ZERO, answer_bytes: 0 }
+        let longest = Duration::ZERO;
+        let (answer_bytes, gives_way) = (0, false);
+        Self { worker, index, opened, run_limit, longest, answer_bytes, gives_way }
     }
 
     fn specs(&self) -> Specs<'_> {
@@ -150,6 +153,9 @@ impl Session for RemoteSession {
         let (process, lane, sent) = loop {
             let process = self.process(deadline)?;
             let lane = process.lane(self.index);
+            if self.gives_way {
+                lane.give_way();
+            }
             let sent = frame::write_request(&lane, self.specs(), inputs, outputs)?;
             if lane.hand_over(Heard::Asleep) {
                 break (process, lane, sent);
@@ -174,6 +180,9 @@ impl Session for RemoteSession {
         check_request((&self.opened.inputs, &self.opened.outputs), inputs, outputs).ok()?;
         let process = self.worker.running().filter(|process| process.listeners().hear())?;
         let lane = process.lane(self.index);
+        if self.gives_way {
+            lane.give_way();
+        }
         let sent = frame::write_request(&lane, self.specs(), inputs, outputs).ok()?;
         lane.hand_over(Heard::Bell).then_some(())?;
         let began = Instant::now();
@@ -184,6 +193,10 @@ impl Session for RemoteSession {
             let outputs = self.conclude((&process, &lane), (sent, began, waited), outputs)?;
             Ok((outputs, lane.ran(began.elapsed())))
         }))
+    }
+
+    fn give_way(&mut self) {
+        self.gives_way = true;
     }
 
     fn is_ready(&self) -> bool {

@@ -200,7 +200,7 @@ fn local_sockets() -> Result<Rules, seccompiler::BackendError> {
 type Rules = Vec<(i64, Vec<SeccompRule>)>;
 
 /// Allowed with some arguments: threads but no processes, signals to itself (`abort` sends one),
-/// names for threads and memory, limits to be read. `clone3` cannot be looked into, so it is an
+/// names for threads and memory, limits to be read, a thread's own priority to be lowered. `clone3` cannot be looked into, so it is an
 /// unknown call, and the C library takes `clone`.
 fn only_some() -> Result<Rules, seccompiler::BackendError> {
     let rule = |argument, length, is, value| -> Result<SeccompRule, seccompiler::BackendError> {
@@ -208,6 +208,10 @@ fn only_some() -> Result<Rules, seccompiler::BackendError> {
     };
     let thread = libc::CLONE_THREAD.unsigned_abs().into();
     let own = std::process::id().into();
+    let own_thread = SeccompRule::new(vec![
+        SeccompCondition::new(0, Length::Dword, Is::Eq, libc::PRIO_PROCESS.into())?,
+        SeccompCondition::new(1, Length::Dword, Is::Eq, 0)?,
+    ])?;
     let named = [libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA];
     let named = named.map(|name| rule(0, Length::Dword, Is::Eq, name.unsigned_abs().into()));
     Ok(vec![
@@ -215,6 +219,7 @@ fn only_some() -> Result<Rules, seccompiler::BackendError> {
         (libc::SYS_kill, vec![rule(0, Length::Dword, Is::Eq, own)?]),
         (libc::SYS_tgkill, vec![rule(0, Length::Dword, Is::Eq, own)?]),
         (libc::SYS_prctl, named.into_iter().collect::<Result<_, _>>()?),
+        (libc::SYS_setpriority, vec![own_thread]),
         (libc::SYS_prlimit64, vec![rule(2, Length::Qword, Is::Eq, 0)?]),
     ])
 }

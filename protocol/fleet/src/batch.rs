@@ -19,6 +19,9 @@
 //! one that is larger than a batch may be runs alone. After a session was lost its requests run
 //! once more, each alone: if one of them was the cause, it takes no other with it.
 //!
+//! **Residual runs.** Behind a flood even the first in line waits for the rest of a run. Module `express`
+//! says what a tenant that is behind its share has instead.
+//!
 //! Every request that was taken ends exactly once: in the run that it last took part in, or by one
 //! [`Action::Drop`]. All operations cost O(log n) of the waiting requests; forming a batch costs
 //! that for each member, and for at most [`SKIPS_MAX`] requests that did not fit.
@@ -67,6 +70,7 @@
 //! ```
 
 mod curve;
+mod express;
 mod fair;
 mod form;
 mod queue;
@@ -78,6 +82,7 @@ use std::time::{Duration, Instant};
 use protocol::limits::SHAPES_MAX;
 
 pub use curve::Curve;
+pub use express::ExpressChange;
 pub use form::SKIPS_MAX;
 pub use queue::PASSED_OVER_MAX;
 pub use request::{
@@ -85,7 +90,12 @@ pub use request::{
     ShapeKey,
 };
 
+use express::Express;
 use queue::{Queue, Waiting};
+
+/// Nothing has waited or run for so long: what anybody owes is over. Not at once, or a flood of which there
+/// is nothing for a moment would be as good as new.
+const REST: Duration = Duration::from_secs(1);
 
 /// A batch on a session.
 #[derive(Debug)]
@@ -93,6 +103,10 @@ struct Running {
     members: Vec<Member>,
     shape: ShapeKey,
     items: u32,
+    /// It began with a request of a tenant that is not behind its share.
+    of_heavy: bool,
+    /// Another run was preferred to it meanwhile: its time says nothing.
+    disturbed: bool,
 }
 
 #[derive(Debug)]
@@ -108,6 +122,9 @@ pub struct Batcher {
     queue: Queue,
     curves: Curves,
     idle: BTreeSet<SessionId>,
+    express: Express,
+    /// Since when nothing waits or runs, where somebody owes something.
+    at_rest_since: Option<Instant>,
     running: BTreeMap<SessionId, Running>,
     /// Where each running request runs.
     running_on: BTreeMap<RequestId, SessionId>,
@@ -123,6 +140,8 @@ impl Batcher {
             queue: Queue::default(),
             curves: Curves::default(),
             idle: BTreeSet::new(),
+            express: Express::default(),
+            at_rest_since: None,
             running: BTreeMap::new(),
             running_on: BTreeMap::new(),
             retiring: BTreeSet::new(),
@@ -181,7 +200,7 @@ impl Batcher {
 
     /// A session is there and idle.
     pub fn handle_session(&mut self, session: SessionId) {
-        if !self.running.contains_key(&session) {
+        if !self.running.contains_key(&session) && !self.express.is(session) {
             self.retiring.remove(&session);
             self.idle.insert(session);
         }
@@ -194,10 +213,10 @@ impl Batcher {
         for member in &run.members {
             self.running_on.remove(&member.waiting.request.id);
         }
-        if let Some(ran) = ran {
+        if let Some(ran) = ran.filter(|_| !run.disturbed) {
             self.curves.record(run.shape, run.items, ran);
         }
-        if !self.retiring.remove(&session) {
+        if !self.retiring.remove(&session) && !self.express.is(session) {
             self.idle.insert(session);
         }
     }
@@ -241,14 +260,43 @@ impl Batcher {
             }
             // A batch may have come to nothing because its requests were dropped.
             if self.drops.is_empty() && !self.drop_first_doomed(now) {
+                self.look_for_rest(now);
                 return None;
             }
         }
     }
 
+    fn look_for_rest(&mut self, now: Instant) {
+        let is_at_rest = self.running.is_empty() && self.queue.len() == 0 && self.queue.flows() > 0;
+        if !is_at_rest {
+            self.at_rest_since = None;
+        } else if now - *self.at_rest_since.get_or_insert(now) >= REST {
+            self.queue.end_busy_period();
+            self.at_rest_since = None;
+        }
+    }
+
+    /// Whether [`Batcher::poll_action`] would find work for a session.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let waits = self.queue.len() > 0;
+        waits && (!self.idle.is_empty() || self.express_is_due(now))
+    }
+
+    /// Sessions that there are, without those that retire and the express session.
+    fn sessions(&self) -> u32 {
+        narrow(self.idle.len() + self.ordinary().count() - self.retiring.len())
+    }
+
+    /// What runs on sessions but the express one.
+    fn ordinary(&self) -> impl Iterator<Item = &Running> {
+        let ordinary = self.running.iter().filter(|(session, _)| !self.express.is(**session));
+        ordinary.map(|(_, run)| run)
+    }
+
     /// When to call [`Batcher::poll_action`] though nothing has happened.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.queue.first_doomed().map(|(at, _)| at)
+        let rested = self.at_rest_since.map(|since| since + REST);
+        self.queue.first_doomed().map(|(at, _)| at).or(rested)
     }
 
     /// How much there is to do.
@@ -261,9 +309,9 @@ impl Batcher {
         };
         let batch_time = curve.typical(best).unwrap_or_default();
         Load {
-            sessions: narrow(self.idle.len() + self.running.len() - self.retiring.len()),
-            busy: narrow(self.running.len() - self.retiring.len()),
-            running_items: self.running.values().map(|run| run.items).sum(),
+            sessions: self.sessions(),
+            busy: narrow(self.ordinary().count() - self.retiring.len()),
+            running_items: self.ordinary().map(|run| run.items).sum(),
             waiting_requests: narrow(self.queue.len()),
             waiting_items: u32::try_from(self.queue.items()).unwrap_or(u32::MAX),
             item_time: batch_time / best.max(1),

@@ -1,6 +1,7 @@
 //! What a lane knows: the batcher and the scaler, who waits, and the sessions that are idle. Nothing
 //! here waits or runs; whoever holds the lock is done in microseconds.
 
+use fleet::batch::ExpressChange;
 use fleet::batch::{Action, Batcher, Cancelled, DropReason, Load, NotTaken, Request, RequestId};
 use fleet::batch::{SessionId, ShapeKey};
 use fleet::scaling::{self, Scaler};
@@ -70,6 +71,8 @@ pub(super) struct Book {
     waiting: HashMap<RequestId, Ticket>,
     seats: BTreeMap<SessionId, Seat>,
     retiring: Option<SessionId>,
+    /// Beyond those that the scaler counts.
+    express: Option<SessionId>,
     next_request: u64,
     next_session: u32,
     /// Somebody was asked to look for what is due, and has not looked yet.
@@ -93,7 +96,7 @@ impl Book {
         together: &Together,
         now: Instant,
     ) -> Self {
-        let mut batcher = Batcher::new(settings.batches(together.objection.is_none()));
+        let mut batcher = Batcher::new(settings.batches(together.objection.is_none(), devices));
         together.runs.iter().for_each(|(items, ran)| batcher.learn(*items, *ran));
         let scaling = settings.scaling(devices);
         Self {
@@ -103,6 +106,7 @@ impl Book {
             waiting: HashMap::new(),
             seats: BTreeMap::new(),
             retiring: None,
+            express: None,
             next_request: 0,
             next_session: 0,
             drive_is_due: false,
@@ -113,14 +117,32 @@ impl Book {
 
     /// A new session is there.
     pub(super) fn seat(&mut self, runner: Runner) {
-        let session = SessionId(self.next_session);
-        self.next_session += 1;
-        self.seats.insert(session, Seat::of(runner));
+        let session = self.place(runner);
         self.batcher.handle_session(session);
     }
 
+    fn place(&mut self, runner: Runner) -> SessionId {
+        let session = SessionId(self.next_session);
+        self.next_session += 1;
+        self.seats.insert(session, Seat::of(runner));
+        session
+    }
+
+    /// The express session is there; or it does not open.
+    pub(super) fn seat_express(&mut self, runner: Option<Runner>, now: Instant) {
+        match runner {
+            Some(runner) => {
+                let session = self.place(runner);
+                self.express = Some(session);
+                self.batcher.handle_express(session, now);
+            }
+            None => self.batcher.handle_no_express(now),
+        }
+    }
+
+    /// Sessions, without the express one.
     pub(super) fn seats(&self) -> usize {
-        self.seats.len()
+        self.seats.len() - usize::from(self.express.is_some())
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -129,7 +151,7 @@ impl Book {
 
     /// Whether there are fewer sessions than there should be.
     pub(super) fn wants_sessions(&self) -> bool {
-        self.seats.len() < self.scaler.sessions() as usize
+        self.seats() < self.scaler.sessions() as usize
     }
 
     /// Takes a request in.
@@ -158,10 +180,9 @@ impl Book {
         Ok(id)
     }
 
-    /// Whether the caller has to look for what is due: a session is idle, and nobody was asked.
-    pub(super) fn begins_drive(&mut self) -> bool {
-        let idle = self.seats.values().any(|seat| seat.runner.is_some());
-        let begins = idle && !self.drive_is_due;
+    /// Whether the caller has to look for what is due: there is work for a session, and nobody was asked.
+    pub(super) fn begins_drive(&mut self, now: Instant) -> bool {
+        let begins = !self.drive_is_due && self.batcher.is_due(now);
         self.drive_is_due |= begins;
         begins
     }
@@ -199,7 +220,10 @@ impl Book {
         now: Instant,
     ) -> Option<Batch> {
         let seat = self.seats.get_mut(&session)?;
-        let (runner, was_lost) = (seat.runner.take()?, seat.was_lost);
+        let (mut runner, was_lost) = (seat.runner.take()?, seat.was_lost);
+        if self.batcher.gives_way(session) {
+            runner.give_way();
+        }
         let member = |id: &RequestId| Some((*id, self.waiting.remove(id)?));
         let members = batch.iter().filter_map(member).collect();
         let waits = was_lost || !runner.is_ready();
@@ -215,8 +239,10 @@ impl Book {
         learns: bool,
     ) -> Option<Runner> {
         self.batcher.handle_finished(session, learns.then_some(run.ran));
-        self.scaler.handle_run(run);
-        self.ran_in_window = true;
+        if self.express != Some(session) {
+            self.scaler.handle_run(run);
+            self.ran_in_window = true;
+        }
         if self.retiring == Some(session) {
             self.retiring = None;
             self.seats.remove(&session);
@@ -244,7 +270,8 @@ impl Book {
         let measures = self.ran_in_window || self.seats() > self.sessions_min as usize;
         let scaling = measures.then(|| self.scaler.poll_timeout());
         let waiting = self.batcher.poll_timeout();
-        self.wakes_at = waiting.into_iter().chain(scaling).min();
+        let express = self.batcher.express_timeout();
+        self.wakes_at = waiting.into_iter().chain(scaling).chain(express).min();
         self.wakes_at
     }
 
@@ -268,7 +295,7 @@ impl Book {
         if wanted > self.seats() {
             return Some(Change::Open);
         }
-        let last = *self.seats.last_key_value()?.0;
+        let last = *self.seats.keys().rev().find(|session| self.express != Some(**session))?;
         if wanted == self.seats() || self.retiring.is_some() {
             return None;
         }
@@ -277,6 +304,17 @@ impl Book {
         }
         self.retiring = Some(last);
         None
+    }
+
+    /// Whether the express session is to be opened, or closed, now.
+    pub(super) fn poll_express(&mut self, now: Instant) -> Option<Change> {
+        match self.batcher.poll_express(now)? {
+            ExpressChange::Open => Some(Change::Open),
+            ExpressChange::Close(session) => {
+                self.express = None;
+                self.seats.remove(&session)?.runner.map(Box::new).map(Change::Close)
+            }
+        }
     }
 
     /// The end: what waits is told so by the end of its channel.

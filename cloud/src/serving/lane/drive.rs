@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::book::{Batch, Deeds};
-use super::{Lane, Ran, Unanswered};
+use super::{Lane, Ran, Unanswered, keeper};
 
 /// What a thread of the runtime may be held for.
 const SHORT: Duration = Duration::from_micros(200);
@@ -55,8 +55,13 @@ fn drive_blocking(lane: &Arc<Lane>, first: Batch) {
 
 impl Lane {
     /// What is due, with those told that are dropped, and the gate told how much there is to do.
-    fn due(&self) -> Vec<Batch> {
-        let Deeds { batches, drops, load } = self.book().due(Instant::now());
+    fn due(self: &Arc<Self>) -> Vec<Batch> {
+        let now = Instant::now();
+        let (Deeds { batches, drops, load }, express) = {
+            let mut book = self.book();
+            (book.due(now), book.poll_express(now))
+        };
+        keeper::change_express(self, express);
         for (ticket, reason) in drops {
             self.door.dropped(reason);
             let _ = ticket.end.send(Err(Unanswered::Dropped(reason))); // or its caller has gone

@@ -1,6 +1,7 @@
 //! What happens in a lane without an event: requests that cannot be answered in time any more are
 //! dropped when that is known, and sessions are opened and closed as they are needed.
 
+use models::model::ModelError;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -28,6 +29,16 @@ async fn keep(lane: Weak<Lane>, changed: Arc<Notify>) {
 
 fn scale(lane: &Arc<Lane>) {
     let change = lane.book().poll_change(Instant::now());
+    make(lane, change, open);
+}
+
+/// Opens or closes the session that is kept for tenants which are behind their share.
+pub(super) fn change_express(lane: &Arc<Lane>, change: Option<Change>) {
+    make(lane, change, open_express);
+}
+
+/// A change, on a thread that may block.
+fn make(lane: &Arc<Lane>, change: Option<Change>, open: fn(&Arc<Lane>)) {
     match change {
         None => {}
         Some(Change::Close(runner)) => drop(lane.runtime.spawn_blocking(move || drop(runner))),
@@ -38,6 +49,20 @@ fn scale(lane: &Arc<Lane>) {
     }
 }
 
+fn open_express(lane: &Arc<Lane>) {
+    let opened = lane.sessions.open();
+    if let Err(error) = &opened {
+        warn(lane, error);
+    }
+    lane.book().seat_express(opened.ok(), Instant::now());
+    lane.tend();
+}
+
+fn warn(lane: &Lane, error: &ModelError) {
+    let (model, error) = (&lane.sessions.manifest().model, protocol::problem::chain(error));
+    tracing::warn!(%model, error, "no further session of the model opens");
+}
+
 /// One more session. Where it does not open, the others go on.
 fn open(lane: &Arc<Lane>) {
     match lane.sessions.open() {
@@ -45,10 +70,6 @@ fn open(lane: &Arc<Lane>) {
             lane.book().seat(runner);
             lane.tend();
         }
-        Err(error) => {
-            let (model, error) =
-                (&lane.sessions.manifest().model, protocol::problem::chain(&error));
-            tracing::warn!(%model, error, "no further session of the model opens");
-        }
+        Err(error) => warn(lane, &error),
     }
 }

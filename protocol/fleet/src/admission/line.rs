@@ -4,7 +4,9 @@
 //! places; beyond that, free places are for whoever comes. So one tenant alone uses all of them,
 //! and another one that asks for less than its share is not refused because of the first. Requests
 //! come in clusters, so a tenant beside others may hold twice its share, or [`CLUSTER_REQUESTS`] of the
-//! usual size, while what is in flight beyond the limit is less than the limit, or than such a cluster.
+//! usual size, while what is in flight, without what the largest holder has, is beyond the limit by less
+//! than the limit, or than such a cluster. Not so whoever floods: a tenant that was refused lately, and took
+//! more than its share, has its share and no cluster, and cannot fill with its own what is there for others.
 //! Nothing is kept free in vain, as a threshold on the free places would (Choudhury and Hahne, "Dynamic
 //! Queue Length Thresholds for Shared-Memory Packet Switches", 1998), and nobody who was taken is pushed
 //! out again. The order in which those in line run is `batch`'s (start-time fair queueing).
@@ -41,10 +43,19 @@ struct Held {
 }
 
 /// Requests taken and refused in an interval.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Pressure {
     taken: u64,
     refused: u64,
+    items: u64,
+    flows: BTreeMap<FlowId, Lately>,
+}
+
+/// What one tenant took of that.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lately {
+    items: u64,
+    was_refused: bool,
 }
 
 /// One model's line.
@@ -82,6 +93,7 @@ impl Line {
         let checked = self.check_places(claim).and_then(|()| self.check_time(claim));
         if let Err((kind, _)) = checked {
             self.present.refused += 1;
+            self.present.flows.entry(claim.flow).or_default().was_refused = true;
             if kind != RefusalKind::CannotMakeIt {
                 self.limit.hit();
             }
@@ -95,14 +107,27 @@ impl Line {
         let below_share = limit * weight >= weights && held * weights < limit * weight;
         let small = CLUSTER_REQUESTS * self.request_items();
         let near_share = held < small || held * weights < 2 * limit * weight;
-        let has_room = self.in_flight < limit + limit.max(small);
-        let cluster = weights > weight && near_share && has_room;
-        let guaranteed = below_share || cluster;
-        if guaranteed || self.in_flight < limit {
+        if below_share || self.in_flight < limit {
             return Ok(());
+        }
+        if weights > weight && near_share && !self.floods(claim.flow, weight, weights) {
+            let others = self.held.iter().filter(|(flow, _)| **flow != claim.flow);
+            let largest = others.map(|(_, other)| other.items).max().unwrap_or(0);
+            if self.in_flight.saturating_sub(largest) < limit + limit.max(small) {
+                return Ok(());
+            }
         }
         let kind = if held > 0 { RefusalKind::TenantShare } else { RefusalKind::ModelBusy };
         Err((kind, self.retry_after()))
+    }
+
+    /// Whether a tenant was refused lately, and took more than its share of what was taken.
+    fn floods(&self, flow: FlowId, weight: u64, weights: u64) -> bool {
+        let of = |pressure: &Pressure| pressure.flows.get(&flow).copied().unwrap_or_default();
+        let (last, present) = (of(&self.last), of(&self.present));
+        let took = last.items + present.items;
+        let all = self.last.items + self.present.items;
+        (last.was_refused || present.was_refused) && took * weights > all * weight
     }
 
     /// Items that the tenant holds, its weight, and the weight of all tenants with it.
@@ -152,7 +177,7 @@ impl Line {
     pub(super) fn retry_after(&self) -> Duration {
         let places = u64::from(self.limit.get()).saturating_sub(self.load.running_items.into());
         let drained = self.load.time_for(places.max(1)) + self.load.batch_time;
-        let Pressure { taken, refused } = self.last;
+        let Pressure { taken, refused, .. } = self.last;
         let pressure = ((refused + taken) / taken.max(1)).clamp(1, PRESSURE_MAX);
         drained * u32::try_from(pressure).unwrap_or(1)
     }
@@ -160,6 +185,8 @@ impl Line {
     pub(super) fn enter(&mut self, claim: &Claim) {
         let items = u64::from(claim.items);
         self.present.taken += 1;
+        self.present.items += items;
+        self.present.flows.entry(claim.flow).or_default().items += items;
         self.in_flight += items;
         self.requests += 1;
         self.by_priority[usize::from(claim.priority.min(PRIORITY_MAX))] += items;

@@ -150,35 +150,54 @@ impl Level {
         }
     }
 
+    /// The request whose turn it is where this flow is passed over.
+    pub(super) fn first_besides(&self, flow: FlowId) -> Option<RequestId> {
+        let (_, other) = self.ready.iter().find(|(_, other)| *other != flow)?;
+        self.flows.get(other)?.all.first().map(|(_, id)| *id)
+    }
+
+    /// Whether the flow of a request is behind virtual time, and still is with so many items more.
+    pub(super) fn is_behind(&self, ticket: &Ticket, items: u32) -> bool {
+        let flow = self.flows.get(&ticket.flow);
+        flow.is_some_and(|flow| flow.tag.saturating_add(cost(ticket, items)) <= self.now)
+    }
+
     /// A request is served now, before it is removed: its flow pays, and virtual time goes on.
     pub(super) fn serve(&mut self, ticket: &Ticket, items: u32) {
         let Some(flow) = self.flows.get_mut(&ticket.flow) else { return };
         self.now = self.now.max(flow.tag);
         self.ready.remove(&(flow.tag, ticket.flow));
-        let cost = u64::from(items) * ITEM / u64::from(ticket.weight.max(1));
-        flow.tag = flow.tag.saturating_add(cost.max(1));
+        flow.tag = flow.tag.saturating_add(cost(ticket, items));
         self.ready.insert((flow.tag, ticket.flow));
     }
 
     fn forget_passed(&mut self) {
-        // Nobody waits: the busy period is over, and with it all that anybody owes.
-        let all = self.ready.is_empty();
         while let Some((tag, id)) = self.resting.first().copied() {
-            if !all && tag > self.now.saturating_sub(CREDIT_ITEMS * ITEM) {
+            if tag > self.now.saturating_sub(CREDIT_ITEMS * ITEM) {
                 break;
             }
             self.resting.pop_first();
             self.flows.remove(&id);
         }
-        if all {
-            self.now = BEGIN;
+    }
+
+    /// Nobody has waited for a while: with the busy period all that anybody owes is over.
+    pub(super) fn end_busy_period(&mut self) {
+        while let Some((_, id)) = self.resting.pop_first() {
+            self.flows.remove(&id);
         }
+        self.now = BEGIN;
     }
 
     /// Flows that are remembered.
     pub(super) fn flows(&self) -> usize {
         self.flows.len()
     }
+}
+
+/// Virtual time of so many items of a flow.
+fn cost(ticket: &Ticket, items: u32) -> u64 {
+    (u64::from(items) * ITEM / u64::from(ticket.weight.max(1))).max(1)
 }
 
 fn unlist(

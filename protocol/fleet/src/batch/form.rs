@@ -31,11 +31,14 @@ impl Batcher {
     /// The next batch, if a session is idle and something waits. Requests that it finds hopeless
     /// on the way are among the drops afterwards.
     pub(super) fn form(&mut self, now: Instant) -> Option<Action> {
-        let session = *self.idle.first()?;
-        let mut batch = self.begin(now)?;
+        let Some(session) = self.idle.first().copied() else { return self.form_express(now) };
+        let (mut batch, of_heavy) = self.begin(now)?;
         let group = batch.members.first()?.group();
         if self.policy.batch_invariant && matches!(group, Group::Shape(_)) {
-            self.fill(&mut batch, group, now);
+            self.fill(&mut batch, group, of_heavy, now);
+            if !of_heavy && !batch.skipped.is_empty() {
+                self.account_waste(batch.members[0].request.shape, batch.items);
+            }
         }
         for waiting in batch.skipped.drain(..) {
             self.queue.insert(waiting);
@@ -46,30 +49,41 @@ impl Batcher {
         let shape = batch.members.first()?.request.shape;
         let member = |waiting| Member { waiting, cancelled: false };
         let members = batch.members.into_iter().map(member).collect();
-        self.running.insert(session, Running { members, shape, items: batch.items });
+        let disturbed = self.running.keys().any(|session| self.express.is(*session));
+        let run = Running { members, shape, items: batch.items, of_heavy, disturbed };
+        self.running.insert(session, run);
         Some(Action::Run { session, batch: ids, items: batch.items })
     }
 
-    fn begin(&mut self, now: Instant) -> Option<Open> {
+    /// The first request of a batch, and whether its tenant is not behind its share.
+    fn begin(&mut self, now: Instant) -> Option<(Open, bool)> {
         loop {
             let id = self.queue.first()?;
+            let id = self.instead_of(id, now).unwrap_or(id);
             if self.is_hopeless(id, now) {
                 self.drop_hopeless(id, now);
                 continue;
             }
+            let of_heavy = !self.queue.is_behind(id);
             let first = self.queue.serve(id)?;
             self.queue.begin_run(&first);
             let (items, deadline) = (first.request.items, first.request.deadline);
-            return Some(Open { members: vec![first], items, deadline, skipped: Vec::new() });
+            let open = Open { members: vec![first], items, deadline, skipped: Vec::new() };
+            return Some((open, of_heavy));
         }
     }
 
-    fn fill(&mut self, batch: &mut Open, group: Group, now: Instant) {
+    fn fill(&mut self, batch: &mut Open, group: Group, of_heavy: bool, now: Instant) {
         let Group::Shape(shape) = group else { return };
         let room = self.curves.of(shape).best_size(self.policy.max_batch_size);
+        let apart = self.keeps_apart(now);
         while batch.items < room && batch.skipped.len() < SKIPS_MAX {
             let Some(id) = self.queue.first_in(group) else { return };
-            match self.fits(id, batch, room, now) {
+            let fit = match apart && self.queue.is_behind(id) == of_heavy {
+                true => Fit::Skipped,
+                false => self.fits(id, batch, room, now),
+            };
+            match fit {
                 Fit::Joins => {
                     let Some(waiting) = self.queue.serve(id) else { return };
                     batch.items += waiting.request.items;
@@ -99,7 +113,7 @@ impl Batcher {
         }
     }
 
-    fn is_hopeless(&self, id: RequestId, now: Instant) -> bool {
+    pub(super) fn is_hopeless(&self, id: RequestId, now: Instant) -> bool {
         let latest = self.queue.get(id).and_then(|w| self.latest_start(&w.request));
         latest.is_none_or(|latest| latest < now)
     }

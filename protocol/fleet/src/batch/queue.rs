@@ -100,6 +100,30 @@ impl Queue {
         self.levels.iter_mut().rev().find_map(|level| level.first_in(group))
     }
 
+    /// Whether the tenant of a request is behind its share, and still would be with it done.
+    pub(super) fn is_behind(&self, id: RequestId) -> bool {
+        self.requests.get(&id).is_some_and(|waiting| {
+            self.levels[waiting.level()].is_behind(&waiting.ticket(), waiting.request.items)
+        })
+    }
+
+    /// Of this priority and higher ones, the request of the flow that is furthest behind.
+    pub(super) fn first_behind(&self, least: u8) -> Option<RequestId> {
+        let levels = self.levels[usize::from(least.min(PRIORITY_MAX))..].iter().rev();
+        levels.filter_map(Level::first).find(|id| self.is_behind(*id))
+    }
+
+    /// The request of the same priority that is next where the flow of this one is passed over.
+    pub(super) fn first_besides(&self, id: RequestId) -> Option<RequestId> {
+        let waiting = self.requests.get(&id)?;
+        self.levels[waiting.level()].first_besides(waiting.request.flow)
+    }
+
+    /// Nothing has waited or run for a while.
+    pub(super) fn end_busy_period(&mut self) {
+        self.levels.iter_mut().for_each(Level::end_busy_period);
+    }
+
     /// A run begins with this request: every other priority that waits was passed over.
     pub(super) fn begin_run(&mut self, with: &Waiting) {
         for (level, passed) in self.passed_over.iter_mut().enumerate() {

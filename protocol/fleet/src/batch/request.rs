@@ -61,6 +61,9 @@ pub struct Policy {
     pub patience: Duration,
     /// Requests that may wait.
     pub max_waiting: usize,
+    /// Whether a session more may be opened for tenants that are behind their share: where the system
+    /// can prefer it to the others.
+    pub express: bool,
 }
 
 impl Default for Policy {
@@ -72,6 +75,7 @@ impl Default for Policy {
             max_queue_delay: Duration::from_secs(10),
             patience: Duration::from_secs(1),
             max_waiting: limits::QUEUE_MAX_REQUESTS,
+            express: false,
         }
     }
 }

@@ -8,13 +8,18 @@ use outrigger_fleet::admission::{
     Ask, Gate, GatePolicy, Identity, LimitPolicy, ModelSlot, Permit, RefusalKind, Terms,
 };
 use outrigger_fleet::batch::{
-    Action, Batcher, DropReason, Policy, Request, RequestId, SessionId, ShapeKey,
+    Action, Batcher, DropReason, ExpressChange, Policy, Request, RequestId, SessionId, ShapeKey,
 };
 use outrigger_fleet::scaling::{Run, Scaler, ScalingPolicy};
 
 use super::traffic::{Random, Source};
 
 const MODEL: ModelSlot = ModelSlot(0);
+const EXPRESS: SessionId = SessionId(64);
+/// What opening it takes.
+const OPENING: Duration = Duration::from_millis(100);
+/// Of a core that both want, the express session has 10 of 11 parts.
+const PREFERRED: f64 = 1.1;
 
 /// How long runs really take.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +69,7 @@ enum Event {
     Finishes(SessionId, Duration),
     Cancels(RequestId),
     Scales,
+    Express,
     Wakes,
 }
 
@@ -102,6 +108,7 @@ pub(crate) struct World {
     pub(crate) runs: Vec<u32>,
     pub(crate) session_counts: Vec<(Duration, u32)>,
     pub(crate) waiting_max: u32,
+    pub(crate) express_runs: u32,
 }
 
 impl World {
@@ -133,6 +140,7 @@ impl World {
             runs: Vec::new(),
             session_counts: Vec::new(),
             waiting_max: 0,
+            express_runs: 0,
             setup,
         };
         world.set_sessions(sessions);
@@ -201,6 +209,10 @@ impl World {
             Event::Finishes(session, ran) => self.finish_batch(session, ran),
             Event::Cancels(id) => self.cancel(id),
             Event::Scales => self.scale(),
+            Event::Express => {
+                self.alive.insert(EXPRESS);
+                self.batcher.handle_express(EXPRESS, self.now);
+            }
             Event::Wakes => {}
         }
     }
@@ -264,6 +276,12 @@ impl World {
                 Action::Drop { id, reason } => self.end(id, End::Dropped(reason)),
             }
         }
+        match self.batcher.poll_express(self.now) {
+            Some(ExpressChange::Open) => self.plan(self.now + OPENING, Event::Express),
+            Some(ExpressChange::Close(_)) => drop(self.alive.remove(&EXPRESS)),
+            None => {}
+        }
+
         let load = self.batcher.load();
         let idle = load.sessions > load.busy;
         assert!(!idle || load.waiting_requests == 0, "a session idles while work waits");
@@ -281,17 +299,45 @@ impl World {
     fn start_batch(&mut self, session: SessionId, batch: Vec<RequestId>, items: u32) {
         assert!(self.alive.contains(&session) && !self.batches.contains_key(&session));
         self.check_batch(&batch, items);
-        let busy = u32::try_from(self.batches.len()).unwrap() + 1;
+        let preferred = self.finish_of(|session| session == EXPRESS);
+        let ordinary = self.batches.len() - usize::from(preferred.is_some());
+        let busy = u32::try_from(ordinary).unwrap() + 1;
         let contention = f64::from(busy.max(self.setup.model.cores));
         let slowdown = contention / f64::from(self.setup.model.cores);
         let noise = self.random.noise(self.setup.model.noise);
+        let slowdown = if session == EXPRESS { PREFERRED } else { slowdown };
         let ran = self.setup.model.time(items).mul_f64(noise * slowdown);
+        let waits = preferred.filter(|_| busy >= self.setup.model.cores).map(|((at, ..), _)| at);
+        let ran = ran + waits.map_or(Duration::ZERO, |at| at - self.now);
+        if session == EXPRESS {
+            self.hold_up(ran.div_f64(PREFERRED)); // no work is lost by it
+        }
         for id in &batch {
             self.open.get_mut(id).unwrap().started = Some(self.now);
         }
         self.runs.push(items);
         self.batches.insert(session, batch);
         self.plan(self.now + ran, Event::Finishes(session, ran));
+    }
+
+    /// One of the others stands still for so long: that which would be done last.
+    fn hold_up(&mut self, time: Duration) {
+        let Some((event, session)) = self.finish_of(|session| session != EXPRESS) else { return };
+        self.events.remove(&event);
+        if let (at, _, Event::Finishes(_, ran)) = event {
+            self.plan(at + time, Event::Finishes(session, ran + time));
+        }
+    }
+
+    /// The last end of a run on such sessions.
+    fn finish_of(
+        &self,
+        which: impl Fn(SessionId) -> bool,
+    ) -> Option<((Instant, u64, Event), SessionId)> {
+        self.events.iter().rev().find_map(|event| match event.2 {
+            Event::Finishes(session, _) if which(session) => Some((*event, session)),
+            _ => None,
+        })
     }
 
     fn check_batch(&self, batch: &[RequestId], items: u32) {
@@ -316,7 +362,8 @@ impl World {
             waited: batch.iter().map(waited).sum(),
             ran,
         };
-        if let Some(scaler) = &mut self.scaler {
+        self.express_runs += u32::from(session == EXPRESS);
+        if let Some(scaler) = self.scaler.as_mut().filter(|_| session != EXPRESS) {
             scaler.handle_run(run);
         }
         for id in batch {
