@@ -83,10 +83,6 @@ pub trait Session: Send {
         self.run(inputs, outputs)
     }
 
-    /// From now on whatever else runs on its processor is preferred to its runs, for as long as it lives,
-    /// where the system can tell them apart.
-    fn give_way(&mut self) {}
-
     /// The same without holding the thread until the answer is there, where the run is made in another
     /// process. `None` where a thread has to be held: [`Session::run_until`] does.
     fn run_elsewhere<'s>(
@@ -98,6 +94,10 @@ pub trait Session: Send {
         let _ = (inputs, outputs, deadline);
         None
     }
+
+    /// From now on whatever else runs on its processor is preferred to its runs, for as long as it lives,
+    /// where the system can tell them apart.
+    fn give_way(&mut self) {}
 
     /// Whether a run would begin at once; false for a session that waits for its successor first.
     fn is_ready(&self) -> bool {

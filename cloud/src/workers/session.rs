@@ -49,9 +49,9 @@ pub(super) struct RemoteSession {
     /// How long a run without a deadline may take.
     run_limit: Duration,
     longest: Duration,
-    gives_way: bool,
     /// Bytes of the largest answer so far; the probes have been answered before anybody asks.
     answer_bytes: usize,
+    gives_way: bool,
 }
 
 impl RemoteSession {
@@ -62,7 +62,8 @@ impl RemoteSession {
         run_limit: Duration,
     ) -> Self {
         let longest = Duration::ZERO;
-        Self { worker, index, opened, run_limit, longest, gives_way: false, answer_bytes: 0 }
+        let (answer_bytes, gives_way) = (0, false);
+        Self { worker, index, opened, run_limit, longest, answer_bytes, gives_way }
     }
 
     fn specs(&self) -> Specs<'_> {
