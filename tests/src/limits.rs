@@ -47,10 +47,6 @@ fn size(bytes: u64) -> String {
     whole.map_or(format!("{bytes} bytes"), |(unit, name)| format!("{} {name}", bytes / unit))
 }
 
-fn waits(seconds: i64) -> String {
-    if seconds == 24 * 60 * 60 { "a day".to_owned() } else { format!("{seconds} s") }
-}
-
 fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -261,7 +257,7 @@ fn fleet() -> Vec<Row> {
         ),
         row(
             "orders of labs that wait for a device, for",
-            format!("{ORDERS_WAITING_MAX}, {}", waits(ORDER_LIFETIME_MAX_S)),
+            format!("{ORDERS_WAITING_MAX}, {} h", ORDER_LIFETIME_MAX_S / 3600),
             "409; they end",
             "",
         ),

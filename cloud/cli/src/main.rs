@@ -4,7 +4,7 @@
 //! Data goes to stdout, everything else to stderr. [`commands`] has one file per command,
 //! [`client`] the API, [`config`] what `login` left behind, [`lab`] models timed on a device through
 //! both, [`probe`] the first contact with a
-//! cloud that is known only by a hash, and [`output`] tables and words.
+//! cloud that is known only by a hash, [`runtime`] ONNX Runtime, and [`output`] tables and words.
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ mod errors;
 mod lab;
 mod output;
 mod probe;
+mod runtime;
 mod time;
 
 /// Ships models to a fleet of devices, and looks after it.

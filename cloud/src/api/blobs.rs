@@ -57,8 +57,7 @@ fn refuse(error: BlobError) -> ApiError {
     let text = error.to_string();
     match error {
         BlobError::WrongHash { .. } => {
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "hash_mismatch", text)
-                .hint("push the file again")
+            ApiError::unprocessable("hash_mismatch", text).hint("push the file again")
         }
         BlobError::TooLarge => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", text),
         BlobError::BrokenOff => ApiError::new(StatusCode::BAD_REQUEST, "broken_off", text),

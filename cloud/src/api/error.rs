@@ -67,8 +67,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", error)
     }
 
+    pub(super) fn unprocessable(code: &'static str, error: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, error)
+    }
+
     pub(super) fn invalid(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", error)
+        Self::unprocessable("invalid_request", error)
     }
 
     pub(super) fn conflict(code: &'static str, error: impl Into<String>) -> Self {

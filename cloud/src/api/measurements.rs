@@ -41,7 +41,9 @@ fn check_files(cloud: &Cloud, order: &Order) -> Result<(), ApiError> {
         let found = cloud.blobs.size_bytes(*sha256).map_err(ApiError::internal)?;
         if found != Some(*size_bytes) {
             let text = format!("there is no file {sha256} of {size_bytes} bytes here");
-            return Err(unprocessable("missing_blobs", text).hint("PUT /v1/blobs/SHA256 first"));
+            return Err(
+                ApiError::unprocessable("missing_blobs", text).hint("PUT /v1/blobs/SHA256 first")
+            );
         }
     }
     Ok(())
@@ -68,19 +70,15 @@ fn describe(id: &str, record: &MeasurementRecord, now_s: i64) -> Value {
     json!({ "id": id, "device": record.device, "state": state, "report": record.report })
 }
 
-fn unprocessable(code: &'static str, text: impl Into<String>) -> ApiError {
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, text)
-}
-
 fn refuse_signed(error: &InvalidOrder) -> ApiError {
     let text = error.to_string();
     match error {
-        InvalidOrder::UnknownKey(_) => unprocessable("untrusted_signer", text)
+        InvalidOrder::UnknownKey(_) => ApiError::unprocessable("untrusted_signer", text)
             .hint("whoever delegates must be trusted here: outrigger login as admin"),
-        InvalidOrder::Forged(_) => unprocessable("forged_signature", text),
-        InvalidOrder::Expired(_) => unprocessable("expired", text)
+        InvalidOrder::Forged(_) => ApiError::unprocessable("forged_signature", text),
+        InvalidOrder::Expired(_) => ApiError::unprocessable("expired", text)
             .hint("outrigger lab delegate makes a new delegation; are the clocks right?"),
-        InvalidOrder::NotDelegated => unprocessable("not_delegated", text)
+        InvalidOrder::NotDelegated => ApiError::unprocessable("not_delegated", text)
             .hint("outrigger lab delegate --device ID for this device too"),
         _ => ApiError::invalid(text),
     }

@@ -122,7 +122,7 @@ fn check_blobs(cloud: &Cloud, manifest: &Manifest) -> Result<(), ApiError> {
             None => missing.push(name.as_str()),
             Some(size) if size != file.size_bytes => {
                 let text = format!("{name} has {size} bytes here, {} there", file.size_bytes);
-                return Err(unprocessable("wrong_size", text));
+                return Err(ApiError::unprocessable("wrong_size", text));
             }
             Some(_) => {}
         }
@@ -131,7 +131,7 @@ fn check_blobs(cloud: &Cloud, manifest: &Manifest) -> Result<(), ApiError> {
         return Ok(());
     }
     let text = format!("these files of the bundle were not pushed: {}", missing.join(", "));
-    Err(unprocessable("missing_blobs", text).hint("PUT /v1/blobs/SHA256 first"))
+    Err(ApiError::unprocessable("missing_blobs", text).hint("PUT /v1/blobs/SHA256 first"))
 }
 
 async fn try_cloud_variant(
@@ -157,21 +157,17 @@ async fn try_cloud_variant(
         error => {
             let text =
                 format!("the cloud variant does not work: {}", protocol::problem::chain(&error));
-            unprocessable("unusable_model", text)
+            ApiError::unprocessable("unusable_model", text)
         }
     })
-}
-
-fn unprocessable(code: &'static str, text: impl Into<String>) -> ApiError {
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, text)
 }
 
 fn refuse_signature(error: &InvalidSignature) -> ApiError {
     let text = error.to_string();
     match error {
-        InvalidSignature::UnknownKey(_) => unprocessable("untrusted_signer", text)
+        InvalidSignature::UnknownKey(_) => ApiError::unprocessable("untrusted_signer", text)
             .hint("an admin can trust this signer: POST /v1/signers, or outrigger login as admin"),
-        InvalidSignature::Forged => unprocessable("forged_signature", text),
+        InvalidSignature::Forged => ApiError::unprocessable("forged_signature", text),
         InvalidSignature::Malformed | InvalidSignature::Manifest(_) => ApiError::invalid(text),
     }
 }

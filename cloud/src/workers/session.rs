@@ -79,6 +79,15 @@ impl RemoteSession {
         })
     }
 
+    /// This session's part of a process, which may be another than that of the run before.
+    fn lane(&self, process: &Process) -> Lane {
+        let lane = process.lane(self.index);
+        if self.gives_way {
+            lane.give_way();
+        }
+        lane
+    }
+
     /// The end of a run that took `sent` bytes to the lane.
     fn conclude(
         &mut self,
@@ -152,10 +161,7 @@ impl Session for RemoteSession {
         check_request((&self.opened.inputs, &self.opened.outputs), inputs, outputs)?;
         let (process, lane, sent) = loop {
             let process = self.process(deadline)?;
-            let lane = process.lane(self.index);
-            if self.gives_way {
-                lane.give_way();
-            }
+            let lane = self.lane(&process);
             let sent = frame::write_request(&lane, self.specs(), inputs, outputs)?;
             if lane.hand_over(Heard::Asleep) {
                 break (process, lane, sent);
@@ -179,10 +185,7 @@ impl Session for RemoteSession {
         // What goes wrong before a worker sees the request is told, or waited for, by a thread.
         check_request((&self.opened.inputs, &self.opened.outputs), inputs, outputs).ok()?;
         let process = self.worker.running().filter(|process| process.listeners().hear())?;
-        let lane = process.lane(self.index);
-        if self.gives_way {
-            lane.give_way();
-        }
+        let lane = self.lane(&process);
         let sent = frame::write_request(&lane, self.specs(), inputs, outputs).ok()?;
         lane.hand_over(Heard::Bell).then_some(())?;
         let began = Instant::now();

@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use models::backend::{Backend, SessionOptions};
-use models::ort_backend::{OrtBackend, find_library};
 use protocol::measurement::{Measured, Timed};
 use protocol::tensor::Tensor;
 use serde_json::json;
@@ -12,6 +11,7 @@ use crate::commands::model::dataset;
 use crate::config::Config;
 use crate::lab::{Lab, Terms};
 use crate::output;
+use crate::runtime::RuntimeArgs;
 use crate::time::parse_span;
 
 /// Arguments of `lab measure`.
@@ -35,9 +35,8 @@ pub(crate) struct Args {
     /// How long the device is waited for.
     #[arg(long, default_value = "10m", value_name = "TIME", value_parser = parse_span)]
     wait: u32,
-    /// ONNX Runtime's shared library; found by itself where it is installed.
-    #[arg(long, value_name = "LIBRARY")]
-    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -58,7 +57,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn inputs(args: &Args, model: &Path) -> anyhow::Result<Vec<Tensor>> {
-    let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
+    let backend = args.runtime.open()?;
     let session = backend.load(model, &SessionOptions::default());
     let session = session.with_context(|| format!("cannot load {}", model.display()))?;
     let data = dataset(&args.data)?;

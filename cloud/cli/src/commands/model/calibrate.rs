@@ -2,7 +2,6 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use models::authoring::{Author, BuildError};
-use models::ort_backend::{OrtBackend, find_library};
 use protocol::manifest::{Bound, Calibration, Truth};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::dataset;
 use crate::errors::hinted;
 use crate::output;
+use crate::runtime::RuntimeArgs;
 
 /// Arguments of `model calibrate`.
 #[derive(clap::Args)]
@@ -27,9 +27,8 @@ pub(crate) struct Args {
     /// With which probability over the draw of the data that must hold.
     #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
     confidence: f64,
-    /// ONNX Runtime's shared library; found by itself where it is installed.
-    #[arg(long, value_name = "LIBRARY")]
-    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -38,7 +37,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let author = Author::open(&args.folder)?;
     let data = dataset(&args.data)?;
-    let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
+    let backend = args.runtime.open()?;
     let bar = ProgressBar::new(data.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} items, {eta} to go")?);
     let wanted = (args.risk, args.confidence);

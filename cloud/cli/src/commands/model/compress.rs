@@ -4,7 +4,6 @@ use compress::measure::Quality;
 use compress::report::{FACTS_FILE, PAGE_FILE, page};
 use compress::search::{Elsewhere, Goal, Options, Outcome, Search, Trial};
 use indicatif::{ProgressBar, ProgressStyle};
-use models::ort_backend::{OrtBackend, find_library};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use crate::config::Config;
 use crate::errors::{self, hinted};
 use crate::lab::{Lab, Terms};
 use crate::output;
+use crate::runtime::RuntimeArgs;
 
 /// Arguments of `model compress`.
 #[derive(clap::Args)]
@@ -42,9 +42,8 @@ pub(crate) struct Args {
     /// The folder for the model, its report and the journal; the same again goes on where it was.
     #[arg(long, short, value_name = "FOLDER")]
     out: PathBuf,
-    /// ONNX Runtime's shared library; found by itself where it is installed.
-    #[arg(long, value_name = "LIBRARY")]
-    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// A device by its name or id, whose times decide which build is best; it must allow that, and an operator
     /// must have let this machine: outrigger lab delegate.
     #[arg(long, value_name = "NAME")]
@@ -83,7 +82,7 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
+    let backend = args.runtime.open()?;
     let device = args.device.as_deref().map(device).transpose()?;
     let calibration = dataset(&args.calibration)?;
     let eval = args.eval.as_deref().map(dataset).transpose()?;

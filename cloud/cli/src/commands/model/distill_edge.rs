@@ -6,7 +6,6 @@ use compress::fold::fold;
 use compress::measure::{Items, Reference, latency};
 use models::backend::{Backend, SessionOptions};
 use models::onnx::Model;
-use models::ort_backend::{OrtBackend, find_library};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use std::time::Duration;
 use super::compress::{figures, percent};
 use super::dataset;
 use crate::output;
+use crate::runtime::RuntimeArgs;
 
 /// Arguments of `model distill-edge`.
 #[derive(clap::Args)]
@@ -33,9 +33,8 @@ pub(crate) struct Args {
     /// The edge variant.
     #[arg(long, short, value_name = "OUT.onnx")]
     out: PathBuf,
-    /// ONNX Runtime's shared library; found by itself where it is installed.
-    #[arg(long, value_name = "LIBRARY")]
-    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -43,7 +42,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let what = || format!("cannot make an edge variant of {}", args.onnx.display());
-    let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
+    let backend = args.runtime.open()?;
     let dataset = dataset(&args.calibration)?;
     let mut whole = backend.load(&args.onnx, &SessionOptions::default())?;
     let data = dataset.for_model(whole.inputs())?;

@@ -3,7 +3,6 @@
 use anyhow::Context;
 use compress::evaluate::{Accuracy, Evaluation, evaluate};
 use models::authoring::{Author, RECIPE_FILE};
-use models::ort_backend::{OrtBackend, find_library};
 use protocol::id::Variant;
 use protocol::manifest::MODEL_FILE;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::dataset;
 use crate::errors::hinted;
 use crate::output;
+use crate::runtime::RuntimeArgs;
 
 /// Arguments of `model evaluate`.
 #[derive(clap::Args)]
@@ -24,9 +24,8 @@ pub(crate) struct Args {
     /// Show every class.
     #[arg(long)]
     classes: bool,
-    /// ONNX Runtime's shared library; found by itself where it is installed.
-    #[arg(long, value_name = "LIBRARY")]
-    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -34,7 +33,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let data = dataset(&args.data)?;
-    let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
+    let backend = args.runtime.open()?;
     let mut found = Vec::new();
     for onnx in models(&args.bundle)? {
         let evaluation = evaluate(&onnx, &data, &backend);

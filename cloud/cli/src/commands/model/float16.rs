@@ -6,7 +6,6 @@ use compress::fold::fold;
 use compress::measure::{Items, Reference};
 use models::backend::{Backend, SessionOptions};
 use models::onnx::Model;
-use models::ort_backend::{OrtBackend, find_library};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,6 +13,7 @@ use std::path::PathBuf;
 use super::compress::figures;
 use super::dataset;
 use crate::output;
+use crate::runtime::RuntimeArgs;
 
 /// The most items whose values are looked at.
 const SEEN_MAX: usize = 32;
@@ -36,9 +36,8 @@ pub(crate) struct Args {
     /// The model in float16.
     #[arg(long, short, value_name = "OUT.onnx")]
     out: PathBuf,
-    /// ONNX Runtime's shared library; found by itself where it is installed.
-    #[arg(long, value_name = "LIBRARY")]
-    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -46,7 +45,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let what = || format!("cannot convert {}", args.onnx.display());
-    let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
+    let backend = args.runtime.open()?;
     let calibration = dataset(&args.calibration)?;
     let mut session = backend.load(&args.onnx, &SessionOptions::default())?;
     let data = calibration.for_model(session.inputs())?;

@@ -3,11 +3,11 @@
 use anyhow::Context;
 use compress::inspect::{Layer, Report, Value, inspect};
 use models::onnx::Model;
-use models::ort_backend::{OrtBackend, find_library};
 use std::path::PathBuf;
 
 use crate::errors::hinted;
 use crate::output;
+use crate::runtime::RuntimeArgs;
 
 /// Arguments of `model inspect`.
 #[derive(clap::Args)]
@@ -18,9 +18,8 @@ pub(crate) struct Args {
     /// The size of an input, for the multiplications of each layer; what the file leaves open counts as 1.
     #[arg(long = "shape", value_name = "INPUT=N,N,...")]
     shapes: Vec<String>,
-    /// ONNX Runtime's shared library; found by itself where it is installed.
-    #[arg(long, value_name = "LIBRARY")]
-    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -30,7 +29,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let sizes = args.shapes.iter().map(|text| shape(text)).collect::<Result<_, _>>()?;
     let what = || format!("cannot inspect {}", args.file.display());
     let model = Model::read(&args.file).with_context(what)?;
-    let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
+    let backend = args.runtime.open()?;
     let report = inspect(&model, &sizes, &backend).with_context(what)?;
     if args.json {
         output::json(&serde_json::to_value(&report)?);

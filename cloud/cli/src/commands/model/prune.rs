@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use models::authoring::dataset::ModelData;
 use models::backend::{Backend, SessionOptions};
 use models::onnx::Model;
-use models::ort_backend::{OrtBackend, find_library};
+use models::ort_backend::OrtBackend;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::compress::figures;
 use super::dataset;
 use crate::output;
+use crate::runtime::RuntimeArgs;
 
 /// The most items that layers are sampled on.
 const SAMPLED_MAX: usize = 128;
@@ -53,9 +54,8 @@ pub(crate) struct Args {
     /// The smaller model.
     #[arg(long, short, value_name = "OUT.onnx")]
     out: PathBuf,
-    /// ONNX Runtime's shared library; found by itself where it is installed.
-    #[arg(long, value_name = "LIBRARY")]
-    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -72,7 +72,7 @@ fn importance(text: &str) -> Result<Importance, String> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.keep > 0.0 && args.keep <= 1.0, "--keep is a share above 0, at most 1");
     let what = || format!("cannot prune {}", args.onnx.display());
-    let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
+    let backend = args.runtime.open()?;
     let calibration = dataset(&args.calibration)?;
     let eval = args.eval.as_deref().map(dataset).transpose()?;
     let session = backend.load(&args.onnx, &SessionOptions::default())?;

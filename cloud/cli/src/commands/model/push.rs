@@ -4,7 +4,6 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use models::authoring::Author;
 use models::backend::Backend;
-use models::ort_backend::{OrtBackend, find_library};
 use protocol::id::{ContentHash, ModelName, Variant, Version};
 use protocol::manifest::{Manifest, SigningKey, Thrift, ThriftEffect};
 use serde_json::{Value, json};
@@ -18,6 +17,7 @@ use crate::client::Client;
 use crate::config::{Config, SIGNING_KEY};
 use crate::errors::hinted;
 use crate::output;
+use crate::runtime::RuntimeArgs;
 
 /// Arguments of `model push`.
 #[derive(clap::Args)]
@@ -31,9 +31,8 @@ pub(crate) struct Args {
     /// Only this variant, edge or cloud; every one that model.toml has when absent.
     #[arg(long, value_name = "VARIANT")]
     variant: Option<Variant>,
-    /// ONNX Runtime's shared library; found by itself where it is installed.
-    #[arg(long, value_name = "LIBRARY")]
-    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -53,7 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .ok_or_else(|| hinted("there is no signing key here", "outrigger login makes one"))?;
     let author = Author::open(&args.folder)?;
     let variants = variants(&author, args.variant)?;
-    let backend = OrtBackend::open(&find_library(args.runtime.as_deref())?)?;
+    let backend = args.runtime.open()?;
     let version = args.version.map_or_else(|| next(&client, author.name()), Ok)?;
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let built = build(&author, &variants, version, &backend, scratch.path())?;
