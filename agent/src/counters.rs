@@ -64,6 +64,7 @@ struct Link {
     asked_again: Counter,
     renewals: Counter,
     renewal_failures: Counter,
+    ca_changes: Counter,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -254,6 +255,12 @@ impl Counters {
     pub(crate) fn renewed(&self) {
         self.link.renewals.add(1);
         tracing::info!("the certificate was renewed");
+    }
+
+    /// Another fleet CA took the place of the one that was trusted.
+    pub(crate) fn fleet_ca_changed(&self) {
+        self.link.ca_changes.add(1);
+        tracing::info!("the fleet CA was exchanged, as the old one has signed");
     }
 
     /// The certificate could not be renewed.

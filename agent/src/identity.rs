@@ -1,7 +1,10 @@
-//! Who this device is: its key, made here and never sent; its certificate; the fleet CA; and what
+//! Who this device is: its key ([`crate::key`]), made here and never sent; its certificate; the fleet CA; and what
 //! enrolment said about whom to trust. `enrolment.json` is written last: it is the commit.
 
 use crate::clock::TIME_FILE;
+use crate::key::Key;
+use crate::key::token::{TokenError, TokenKey};
+use crate::key::uri::{InvalidUri, KeyUri};
 use crate::uplink::LISTED_FILE;
 use ::link::durable::{self, Access};
 use ::link::pki::{self, DeviceKey, PkiError};
@@ -12,8 +15,11 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 pub(crate) const KEY_FILE: &str = "device.key";
+/// Where the key is, if it is not in a file: a PKCS#11 URI.
+pub(crate) const KEY_URI_FILE: &str = "device.key-uri";
 const CHAIN_FILE: &str = "device.pem";
 const CA_FILE: &str = "ca.pem";
 pub(crate) const ENROLMENT_FILE: &str = "enrolment.json";
@@ -29,6 +35,21 @@ pub(crate) enum IdentityError {
     Damaged { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error(transparent)]
     Pki(#[from] PkiError),
+    #[error("the device's key cannot be used")]
+    Token(#[from] TokenError),
+}
+
+impl IdentityError {
+    /// What a person can do about it, where more is known than that it failed.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Self::Token(error) => error.hint(),
+            Self::Pki(PkiError::Elsewhere(error)) => {
+                error.downcast_ref::<TokenError>().map_or("", TokenError::hint)
+            }
+            _ => "",
+        }
+    }
 }
 
 /// What enrolment decided.
@@ -39,7 +60,7 @@ pub(crate) struct Enrolment {
     pub(crate) cloud: String,
     /// The device's name in the fleet.
     pub(crate) device: DeviceId,
-    /// SHA-256 of the fleet CA.
+    /// SHA-256 of the fleet CA at that time, by which the fleet is known here for good.
     pub(crate) ca_hash: ContentHash,
     /// Hexadecimal public keys that may sign what is installed here.
     signers: Vec<String>,
@@ -65,11 +86,11 @@ impl Enrolment {
 
 /// The identity files in a state folder.
 #[derive(Debug, Clone)]
-pub(crate) struct IdentityFiles(PathBuf);
+pub(crate) struct IdentityFiles(PathBuf, Arc<OnceLock<Arc<TokenKey>>>);
 
 impl IdentityFiles {
     pub(crate) fn new(state_dir: &Path) -> Self {
-        Self(state_dir.to_owned())
+        Self(state_dir.to_owned(), Arc::default())
     }
 
     /// The state folder.
@@ -97,21 +118,49 @@ impl IdentityFiles {
 
     /// This device's key; made on the first call and kept, so that an interrupted enrolment can
     /// be repeated with the same token.
-    pub(crate) fn key(&self) -> Result<DeviceKey, IdentityError> {
+    pub(crate) fn key(&self) -> Result<Key, IdentityError> {
         if let Some(key) = self.kept_key()? {
             return Ok(key);
         }
-        durable::create_private_folder(&self.0)
-            .map_err(|source| IdentityError::File { path: self.0.clone(), source })?;
+        self.make_folder()?;
         let key = DeviceKey::generate()?;
         self.write(KEY_FILE, key.to_pem().as_bytes(), Access::Private)?;
-        Ok(key)
+        Ok(Key::File(Box::new(key)))
     }
 
-    /// This device's key, if it was made already.
-    pub(crate) fn kept_key(&self) -> Result<Option<DeviceKey>, IdentityError> {
+    fn make_folder(&self) -> Result<(), IdentityError> {
+        durable::create_private_folder(&self.0)
+            .map_err(|source| IdentityError::File { path: self.0.clone(), source })
+    }
+
+    /// From now on this device's key is the one in a token; it is made there where there is none.
+    pub(crate) fn use_token(&self, uri: &KeyUri) -> Result<Key, IdentityError> {
+        let key = TokenKey::find_or_make(uri)?;
+        self.make_folder()?;
+        self.write(KEY_URI_FILE, format!("{uri}\n").as_bytes(), Access::Private)?;
+        let _ = self.1.set(key.clone()); // the same, where it was asked for before
+        Ok(Key::Token(key))
+    }
+
+    /// Where the key is, if it is in a token.
+    pub(crate) fn key_uri(&self) -> Result<Option<KeyUri>, IdentityError> {
+        let Some(text) = self.read(KEY_URI_FILE)? else { return Ok(None) };
+        let path = self.0.join(KEY_URI_FILE);
+        let uri = String::from_utf8_lossy(&text).parse();
+        uri.map(Some).map_err(|e: InvalidUri| IdentityError::Damaged { path, source: e.into() })
+    }
+
+    /// This device's key, if it was made already. A token is opened once.
+    pub(crate) fn kept_key(&self) -> Result<Option<Key>, IdentityError> {
+        if let Some(key) = self.1.get() {
+            return Ok(Some(Key::Token(key.clone())));
+        }
+        if let Some(uri) = self.key_uri()? {
+            let key = TokenKey::find(&uri)?;
+            return Ok(Some(Key::Token(self.1.get_or_init(|| key).clone())));
+        }
         let Some(pem) = self.read(KEY_FILE)? else { return Ok(None) };
-        Ok(Some(DeviceKey::from_pem(&String::from_utf8_lossy(&pem))?))
+        Ok(Some(Key::File(DeviceKey::from_pem(&String::from_utf8_lossy(&pem))?.into())))
     }
 
     /// Keeps what enrolment brought.
@@ -140,7 +189,9 @@ impl IdentityFiles {
     pub(crate) fn remove(&self) -> Result<bool, IdentityError> {
         let failed = |source| IdentityError::File { path: self.0.clone(), source };
         let mut found = durable::sweep(&self.0).map_err(failed)? > 0; // half-written keys too
-        for name in [ENROLMENT_FILE, KEY_FILE, CHAIN_FILE, CA_FILE, TIME_FILE, LISTED_FILE] {
+        let all =
+            [ENROLMENT_FILE, KEY_FILE, KEY_URI_FILE, CHAIN_FILE, CA_FILE, TIME_FILE, LISTED_FILE];
+        for name in all {
             let path = self.0.join(name);
             match std::fs::remove_file(&path) {
                 Ok(()) => found = true,
@@ -169,14 +220,30 @@ impl IdentityFiles {
     /// The certificate chain with its key, for TLS.
     pub(crate) fn tls(&self) -> Result<Identity, IdentityError> {
         let chain = self.chain()?;
-        let key = pki::key_from_pem(&self.require(KEY_FILE)?)?;
-        Ok(Identity { chain, key })
+        let key = self.kept_key()?.ok_or(IdentityError::NotEnrolled)?;
+        Ok(Identity { chain, key: key.tls()? })
     }
 
-    /// The fleet CA.
+    /// The fleet CA; behind it those whose place it is taking, which inference nodes may still show.
+    pub(crate) fn cas(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        let cas = pki::chain_from_pem(&self.require(CA_FILE)?)?;
+        if cas.is_empty() { Err(IdentityError::NotEnrolled) } else { Ok(cas) }
+    }
+
+    /// The fleet CA alone: who may speak for the control node.
     pub(crate) fn ca(&self) -> Result<CertificateDer<'static>, IdentityError> {
-        let chain = pki::chain_from_pem(&self.require(CA_FILE)?)?;
-        chain.into_iter().next().ok_or(IdentityError::NotEnrolled)
+        Ok(self.cas()?.swap_remove(0))
+    }
+
+    /// Goes with the fleet CA, where a verified server proved that another one took its place, or that
+    /// this is done everywhere. Whether the CA is another one now.
+    pub(crate) fn follow(&self, shown: &[CertificateDer<'_>]) -> Result<bool, IdentityError> {
+        let known = self.cas()?;
+        let followed = pki::followed(&known, shown);
+        if followed != known {
+            self.write(CA_FILE, pki::chain_to_pem(&followed).as_bytes(), Access::Public)?;
+        }
+        Ok(followed.first() != known.first())
     }
 }
 

@@ -26,6 +26,7 @@ mod engine;
 mod health;
 mod identity;
 mod install;
+mod key;
 mod lab;
 mod lock;
 mod logging;

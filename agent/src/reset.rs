@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What only an agent's state folder holds. A folder without any of these is somebody else's.
-const MARKS: &[&str] = &["device.key", "enrolment.json", "state.db", "bundles"];
+const MARKS: &[&str] = &["device.key", "device.key-uri", "enrolment.json", "state.db", "bundles"];
 
 /// Why something is still there.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,8 @@
 
 mod attempts;
 mod offload;
+#[cfg(test)]
+mod released;
 mod remembered;
 mod trials;
 

@@ -76,6 +76,7 @@ impl UplinkError {
         match self {
             Self::Time(error) => error.hint(),
             Self::Dial(error) => error.hint(),
+            Self::Identity(error) => error.hint(),
             _ => "",
         }
     }

@@ -1,9 +1,13 @@
 //! The fleet CA: made on the first start, it signs the server's certificate at each start and a
 //! device's certificate at each enrolment.
 
+mod rotation;
+
+pub use rotation::{OVERLAP, Previous, RotationError, is_prepared, retire, rotate};
+
 use bytes::Bytes;
 use link::durable::{self, Access};
-use link::pki::{DeviceCertificate, PkiError, chain_from_pem};
+use link::pki::{DeviceCertificate, PkiError, chain_from_pem, chain_to_pem, is_issued_by};
 use link::tls::Identity;
 use protocol::id::{ContentHash, DeviceId, NodeId};
 use protocol::time::{self, Nonce};
@@ -84,23 +88,74 @@ impl SigningRequest {
 pub struct FleetCa {
     certificate: CertificateDer<'static>,
     issuer: Option<Issuer<'static, KeyPair>>,
+    previous: Option<Previous>,
+    /// Other CAs whose certificates devices and nodes may show.
+    older: Vec<CertificateDer<'static>>,
+}
+
+/// SHA-256 of the CA's certificate in a folder that a server may be using.
+///
+/// # Errors
+/// [`CaError`].
+pub fn hash_in(folder: &Path) -> Result<ContentHash, CaError> {
+    let absent = || CaError::Damaged(PkiError::Certificate);
+    let pem = read(&folder.join("ca.pem"))?.ok_or_else(absent)?;
+    let chain = chain_from_pem(pem.as_bytes())?;
+    chain.first().map(|ca| ContentHash::of(ca)).ok_or_else(absent)
 }
 
 impl FleetCa {
-    /// Reads the CA from its folder, or makes it there.
+    /// Reads the CA from its folder, or makes it there; another one takes its place where that was
+    /// prepared.
     ///
     /// # Errors
     /// [`CaError`].
     pub fn open(folder: &Path) -> Result<Self, CaError> {
+        rotation::take_over(folder)?;
         let key = open_key(&folder.join("ca.key"))?;
         let certificate = open_certificate(&folder.join("ca.pem"), &key)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { certificate, issuer: Some(issuer) })
+        let previous = rotation::previous(folder)?;
+        let older = previous.iter().map(|previous| previous.certificate.clone()).collect();
+        Ok(Self { certificate, issuer: Some(issuer), previous, older })
     }
 
-    /// What an inference node knows of it: it can sign nothing.
-    pub fn elsewhere(certificate: CertificateDer<'static>) -> Self {
-        Self { certificate, issuer: None }
+    /// What an inference node knows of it: it can sign nothing. `older` are CAs whose place it is taking.
+    pub fn elsewhere(
+        certificate: CertificateDer<'static>,
+        older: Vec<CertificateDer<'static>>,
+    ) -> Self {
+        Self { certificate, issuer: None, previous: None, older }
+    }
+
+    /// The CA before the one in a folder that a server may be using, while it is believed.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub fn previous_in(folder: &Path) -> Result<Option<Previous>, CaError> {
+        rotation::previous(folder)
+    }
+
+    /// The CA before this one, while it is believed.
+    pub fn previous(&self) -> Option<&Previous> {
+        self.previous.as_ref()
+    }
+
+    /// Whose certificates devices and nodes may show.
+    pub fn believed(&self) -> Vec<CertificateDer<'static>> {
+        std::iter::once(&self.certificate).chain(&self.older).cloned().collect()
+    }
+
+    /// SHA-256 of the CA that has signed this certificate, if it is believed.
+    pub fn issuer_of(&self, leaf: &[u8]) -> Option<ContentHash> {
+        let mut believed = std::iter::once(&self.certificate).chain(&self.older);
+        believed.find(|ca| is_issued_by(leaf, ca)).map(|ca| ContentHash::of(ca))
+    }
+
+    /// A server's chain: its certificate, this CA, and how one comes from the CA before to this one.
+    pub fn chain(&self, leaf: CertificateDer<'static>) -> Vec<CertificateDer<'static>> {
+        let previous = self.previous.iter().flat_map(|p| [p.cross.clone(), p.certificate.clone()]);
+        [leaf, self.certificate.clone()].into_iter().chain(previous).collect()
     }
 
     fn issuer(&self) -> Result<&Issuer<'static, KeyPair>, CaError> {
@@ -141,7 +196,7 @@ impl FleetCa {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let leaf = params.signed_by(&key, self.issuer()?)?;
         Ok(Identity {
-            chain: vec![leaf.der().clone(), self.certificate.clone()],
+            chain: self.chain(leaf.der().clone()),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         })
     }
@@ -279,6 +334,15 @@ fn open_certificate(path: &Path, key: &KeyPair) -> Result<CertificateDer<'static
         let chain = chain_from_pem(pem.as_bytes())?;
         return chain.into_iter().next().ok_or(CaError::Damaged(PkiError::Certificate));
     }
+    let (_, certificate) = fresh_certificate(key)?;
+    write(path, &chain_to_pem(std::slice::from_ref(&certificate)))?;
+    Ok(certificate)
+}
+
+/// A certificate of a CA with this key, and what it was made from.
+fn fresh_certificate(
+    key: &KeyPair,
+) -> Result<(CertificateParams, CertificateDer<'static>), rcgen::Error> {
     let mut params = CertificateParams::default();
     let name = format!("Outrigger fleet CA {}", hex::encode(link::entropy::<4>()));
     params.distinguished_name.push(DnType::CommonName, name);
@@ -287,112 +351,9 @@ fn open_certificate(path: &Path, key: &KeyPair) -> Result<CertificateDer<'static
     let now = SystemTime::now();
     params.not_before = (now - CLOCK_TOLERANCE).into();
     params.not_after = (now + CA_LIFE).into();
-    let certificate = params.self_signed(key)?;
-    write(path, &certificate.pem())?;
-    Ok(certificate.der().clone())
+    let certificate = params.self_signed(key)?.der().clone();
+    Ok((params, certificate))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use link::pki::DeviceKey;
-    use rustls::client::WebPkiServerVerifier;
-    use rustls::client::danger::ServerCertVerifier;
-    use rustls::server::WebPkiClientVerifier;
-    use rustls_pki_types::UnixTime;
-    use std::sync::Arc;
-
-    #[test]
-    fn the_same_ca_comes_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = FleetCa::open(folder.path()).unwrap();
-        let again = FleetCa::open(folder.path()).unwrap();
-        assert_eq!(first.hash(), again.hash());
-        std::fs::write(folder.path().join("ca.pem"), "junk").unwrap();
-        assert!(matches!(FleetCa::open(folder.path()), Err(CaError::Damaged(_))));
-    }
-
-    #[test]
-    fn a_device_certificate_names_the_device_and_its_key() {
-        let folder = tempfile::tempdir().unwrap();
-        let ca = FleetCa::open(folder.path()).unwrap();
-        let key = DeviceKey::generate().unwrap();
-        let request = SigningRequest::parse(&key.signing_request().unwrap()).unwrap();
-        assert_eq!(request.key, key.hash());
-        let der = ca.device_certificate(&"d-1".parse().unwrap(), &request).unwrap();
-        let parsed = DeviceCertificate::parse(&der).unwrap();
-        assert_eq!((parsed.device.as_str(), parsed.key), ("d-1", key.hash()));
-        let renewed = ca.renewed_certificate(&parsed).unwrap();
-        let renewed = DeviceCertificate::parse(&renewed).unwrap();
-        assert_eq!((renewed.device.as_str(), renewed.key), ("d-1", key.hash()));
-
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(ca.certificate().clone()).unwrap();
-        let provider = link::tls::provider();
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let check = |at| verifier.verify_client_cert(&der, &[], UnixTime::since_unix_epoch(at));
-        assert!(check(now).is_ok());
-        assert!(check(now + DEVICE_LIFE + DAY).is_err());
-    }
-
-    #[test]
-    fn only_this_ca_tells_the_time_and_only_once() {
-        use link::pki::verify_signature;
-        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        let [ca, stranger] = folders.each_ref().map(|f| FleetCa::open(f.path()).unwrap());
-        let nonce = [3; 32];
-        let answer = ca.sign_time(&nonce, 5).unwrap();
-        let check = |by: &FleetCa, nonce, unix_ms| {
-            let text = time::signed_text(nonce, unix_ms);
-            verify_signature(by.certificate(), &text, &answer.signature).is_ok()
-        };
-        assert!(check(&ca, &nonce, 5));
-        assert!(!check(&stranger, &nonce, 5), "another key");
-        assert!(!check(&ca, &nonce, 6), "another time");
-        assert!(!check(&ca, &[4; 32], 5), "another nonce");
-    }
-
-    #[test]
-    fn a_nodes_certificate_bears_its_own_name_and_not_the_control_nodes() {
-        let folder = tempfile::tempdir().unwrap();
-        let ca = FleetCa::open(folder.path()).unwrap();
-        let key = DeviceKey::generate().unwrap();
-        let request = SigningRequest::parse(&key.signing_request().unwrap()).unwrap();
-        let node: NodeId = "n-1".parse().unwrap();
-        let leaf = ca.node_certificate(&node, &["gpu.example".into()], &request).unwrap();
-        let provider = link::tls::provider();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(ca.certificate().clone()).unwrap();
-        let builder = WebPkiServerVerifier::builder_with_provider(roots.into(), provider);
-        let verifier = builder.build().unwrap();
-        let is_good = |name: &str| {
-            let name = ServerName::try_from(name.to_owned()).unwrap();
-            verifier.verify_server_cert(&leaf, &[], &name, &[], UnixTime::now()).is_ok()
-        };
-        let names =
-            [&node.server_name(), "gpu.example", "localhost", "n-2.node.outrigger.internal"];
-        assert_eq!(names.map(is_good), [true, true, false, false]);
-        let elsewhere = FleetCa::elsewhere(ca.certificate().clone());
-        let refused = elsewhere.node_certificate(&node, &[], &request);
-        assert!(matches!(refused, Err(CaError::Elsewhere)));
-        assert!(matches!(elsewhere.sign_time(&[1; 32], 5), Err(CaError::Elsewhere)));
-    }
-
-    #[test]
-    fn a_tampered_signing_request_is_refused() {
-        let mut csr = DeviceKey::generate().unwrap().signing_request().unwrap();
-        *csr.last_mut().unwrap() ^= 1;
-        assert!(SigningRequest::parse(&csr).is_err());
-    }
-
-    #[test]
-    fn names_that_no_certificate_can_hold_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let ca = FleetCa::open(folder.path()).unwrap();
-        let names = |name: &str| vec!["localhost".to_owned(), name.to_owned()];
-        assert!(ca.server_identity(&names("::1")).is_ok());
-        assert!(matches!(ca.server_identity(&names("a b")), Err(CaError::Name(_))));
-    }
-}
+mod tests;

@@ -1,11 +1,15 @@
 //! The commands, one file each; and the flags that settings can be given by.
 
+pub(crate) mod backup;
+pub(crate) mod ca;
 pub(crate) mod check_config;
 pub(crate) mod openapi;
+pub(crate) mod restore;
 #[cfg(target_os = "linux")]
 pub(crate) mod run_model;
 pub(crate) mod serve;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use outrigger_cloud::settings::{Finding, Flag, LogFormat, Role, Sources};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -103,5 +107,60 @@ pub(crate) fn complain(findings: &[Finding]) {
         if !finding.hint.is_empty() {
             eprintln!("hint: {}", finding.hint);
         }
+    }
+}
+
+/// A failure with what a person can do about it; an empty hint is not shown.
+#[derive(Debug, thiserror::Error)]
+#[error("{error:#}")]
+struct Hinted {
+    error: anyhow::Error,
+    hint: &'static str,
+}
+
+/// An error with what a person can do about it.
+pub(crate) fn hinted(error: anyhow::Error, hint: &'static str) -> anyhow::Error {
+    Hinted { error, hint }.into()
+}
+
+/// Says on stderr what went wrong, and what to do about it.
+pub(crate) fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+    let hint = error.downcast_ref::<Hinted>().map_or("", |hinted| hinted.hint);
+    if !hint.is_empty() {
+        eprintln!("hint: {hint}");
+    }
+}
+
+/// Says on stderr what to do next.
+pub(crate) fn advised(text: &str) {
+    eprintln!("note: {text}");
+}
+
+/// Unix seconds now.
+pub(crate) fn now_s() -> i64 {
+    outrigger_cloud::state::now_s()
+}
+
+/// How far something long has come, on a terminal.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    pub(crate) fn new(what: &'static str) -> Self {
+        let bar = ProgressBar::new(0);
+        let style = "{msg} {bar:32} {binary_bytes}/{binary_total_bytes} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        Self(bar.with_message(what))
+    }
+
+    pub(crate) fn at(&self, done: u64, of: u64) {
+        self.0.set_length(of);
+        self.0.set_position(done);
+    }
+
+    pub(crate) fn finish(&self) {
+        self.0.finish_and_clear();
     }
 }

@@ -8,10 +8,15 @@
 //! D/node/               of an inference node: its key and certificate, and the fleet CA's
 //! ```
 
+use crate::admin_key;
 use link::durable;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// What makes a control node what it is, beside the database: this goes into backups. Everything else in
+/// the folder is made anew at a start.
+pub const KEPT: [&str; 4] = ["ca", "admin.key", "cloud.toml", "blobs"];
 
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +106,7 @@ impl DataDir {
 
     /// The first admin's key.
     pub fn admin_key(&self) -> PathBuf {
-        self.root.join("admin.key")
+        self.root.join(admin_key::FILE)
     }
 
     /// The file with the bound address.

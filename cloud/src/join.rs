@@ -11,6 +11,7 @@
 use link::tls::Identity;
 use protocol::ALPN_AGENT;
 use protocol::id::{ContentHash, Variant};
+use rustls_pki_types::CertificateDer;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ pub(crate) async fn open(config: &Config, data_dir: &DataDir) -> Result<Opened, 
     }
     let identity = files.identity()?;
     let (cloud, here) = open_cloud(config, data_dir, &files).await?;
-    let reset_key = ca::reset_key(identity.key.secret_der());
+    let reset_key = ca::reset_key(files.key()?.to_pem().as_bytes());
     let keeper = Keeper::new(cloud.clone(), files, settings.join.clone(), here);
     Ok(Opened {
         cloud,
@@ -62,7 +63,8 @@ async fn open_cloud(
     data_dir: &DataDir,
     files: &Files,
 ) -> Result<(Arc<Cloud>, BTreeSet<ContentHash>), StartError> {
-    let ca = FleetCa::elsewhere(files.ca()?);
+    let mut cas = files.cas()?;
+    let ca = FleetCa::elsewhere(cas.remove(0), cas);
     let store = Store::open(&data_dir.database())?;
     let contact_s = store.replica()?.contact_s;
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
@@ -88,9 +90,10 @@ async fn open_cloud(
 }
 
 /// A certificate chain as it came over the wire, with the key that it is for.
-fn chain_of(certificates: &[bytes::Bytes]) -> Vec<rustls_pki_types::CertificateDer<'static>> {
+fn chain_of(certificates: &[bytes::Bytes]) -> Vec<CertificateDer<'static>> {
     certificates.iter().map(|der| der.to_vec().into()).collect()
 }
 
-/// What is done with a fresh certificate.
-pub(crate) type Renewed = Box<dyn Fn(Identity) -> Result<(), StartError> + Send + Sync>;
+/// What is done with a fresh certificate, and with the CAs whose certificates are taken from now on.
+pub(crate) type Renewed =
+    Box<dyn Fn(Identity, Vec<CertificateDer<'static>>) -> Result<(), StartError> + Send + Sync>;

@@ -13,12 +13,14 @@
 //! fleet's [`ca`], and the cloud variants in [`serving`], which run in child processes (`workers`).
 //! What is decided is decided in the `fleet` crate; here it is carried out. What happens is counted and
 //! logged in [`events`], what became of requests in [`metrics`] and [`access_log`]; what a person can
-//! set is in [`settings`].
+//! set is in [`settings`]. All of it goes into one encrypted file, and comes out of it again, by [`backup`].
 
 pub mod access;
 pub mod access_log;
+pub mod admin_key;
 pub mod agents;
 pub mod api;
+pub mod backup;
 pub mod blobs;
 pub mod ca;
 pub mod data_dir;

@@ -28,6 +28,12 @@ enum Command {
         #[allow(dead_code)] // seen from outside only
         label: String,
     },
+    /// Put everything that the server is into one encrypted file; the server may be running.
+    Backup(commands::backup::Args),
+    /// Make a server's folder out of a backup.
+    Restore(commands::restore::Args),
+    /// Put another fleet CA in the place of the one that there is, without touching a device.
+    Ca(commands::ca::Args),
     /// Say which settings hold and where each comes from, or what is wrong with them.
     CheckConfig(commands::check_config::Args),
     /// Print the admin API's OpenAPI document.
@@ -39,11 +45,14 @@ fn main() -> ExitCode {
         Command::Serve(args) => commands::serve::run(args),
         #[cfg(target_os = "linux")]
         Command::RunModel { .. } => commands::run_model::run(),
+        Command::Backup(args) => commands::backup::run(&args),
+        Command::Restore(args) => commands::restore::run(&args),
+        Command::Ca(args) => commands::ca::run(&args),
         Command::CheckConfig(args) => commands::check_config::run(args),
         Command::Openapi => commands::openapi::run(),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        commands::report(&error);
         ExitCode::FAILURE
     })
 }

@@ -2,13 +2,11 @@
 
 use certificate::Certificate;
 use doors::AgentsConfig;
-use fleet::access::{KeyRecord, Role};
 use link::durable::{self, Access};
 use link::tls::{self, Identity};
 use link::traces::{CollectorError, Service, Traces};
 use models::backend::Backend;
-use protocol::id::{ContentHash, TenantName, Variant};
-use protocol::pattern::ModelPatterns;
+use protocol::id::{ContentHash, Variant};
 use protocol::problem::ProblemCode;
 use protocol::token::Token;
 use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_NODE, ALPN_NODE_ENROL, ALPN_RENEW};
@@ -23,6 +21,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::access_log::AccessLog;
+use crate::admin_key;
 use crate::agents;
 use crate::api;
 use crate::blobs::Blobs;
@@ -216,7 +215,7 @@ impl Server {
         };
         let Opened { cloud, identity, protocols, reset_key, routes, new_admin_key, keeper } =
             opened;
-        let certificate = Certificate { ca: cloud.ca.certificate().clone(), protocols };
+        let certificate = Certificate { cas: cloud.ca.believed(), protocols };
         let quic = certificate.quic(identity.clone())?;
         let agents = AgentsConfig::new(certificate.tcp(identity.clone())?);
         let failed = |source| StartError::Bind { address: listen, source };
@@ -348,7 +347,7 @@ async fn open(config: &Config, data_dir: &DataDir) -> Result<Opened, StartError>
     let ca = FleetCa::open(&data_dir.ca())?;
     let identity = ca.server_identity(&server_names(&config.settings.server))?;
     let store = Store::open(&data_dir.database())?;
-    let new_admin_key = admin_key(&store, data_dir, ca.hash())?;
+    let new_admin_key = first_admin_key(&store, data_dir, ca.hash())?;
     let cloud = open_cloud(config, data_dir, store, ca).await?;
     let nodes_only = config.settings.node.role == Part::Control;
     cloud.control.nodes_only.store(nodes_only, Ordering::Relaxed);
@@ -377,9 +376,9 @@ fn advertised(settings: &Settings, address: SocketAddr) -> String {
     }
 }
 
-/// Makes the first admin's key where there is no key at all. The file is written before the
-/// database, so that a start which is cut off in between is made up for by the next.
-fn admin_key(
+/// Makes the first admin's key where there is no key at all, or goes on with the one whose file a start
+/// that was cut off has left.
+fn first_admin_key(
     store: &Store,
     data_dir: &DataDir,
     ca_hash: ContentHash,
@@ -388,29 +387,17 @@ fn admin_key(
         return Ok(None);
     }
     let path = data_dir.admin_key();
-    let token = match std::fs::read_to_string(&path) {
+    let by = By { actor: "outrigger-cloud".into(), now_s: now_s() };
+    let written = match std::fs::read_to_string(&path) {
         Ok(text) => {
             let token: Option<Token> = text.parse().ok();
             let own = token.filter(|token| token.ca_hash == ca_hash);
-            own.ok_or_else(|| StartError::AdminKey(path.clone()))?
+            let own = own.ok_or_else(|| StartError::AdminKey(path.clone()))?;
+            admin_key::keep(store, &path, &own, &by)?
         }
-        Err(_) => Token::from_entropy(link::entropy(), link::entropy(), ca_hash),
+        Err(_) => admin_key::make(store, &path, ca_hash, &by)?,
     };
-    let text = format!("{}\n", token.reveal());
-    durable::write(&path, text.as_bytes(), Access::Private)
-        .map_err(|source| StartError::Write { path: path.clone(), source })?;
-    let by = By { actor: "outrigger-cloud".into(), now_s: now_s() };
-    let digest = token.secret.digest();
-    let key = KeyRecord {
-        id: token.id,
-        digest,
-        role: Role::Admin,
-        name: "admin".into(),
-        tenant: TenantName::default(),
-        models: ModelPatterns::all(),
-        expires_at_s: None,
-    };
-    store.add_api_key(&by, &key)?; // there is room: it is the first
+    written.map_err(|source| StartError::Write { path: path.clone(), source })?;
     Ok(Some(path))
 }
 

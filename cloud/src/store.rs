@@ -2,7 +2,8 @@
 //! trusted signers ([`signers`]), enrolment tokens ([`tokens`]), devices ([`devices`]), pushed
 //! bundles ([`models`]), which of their versions answer ([`policies`]), who should run what
 //! ([`assignments`]), which models labs want timed on devices ([`measurements`]), what was asked
-//! ([`usage`]), and who changed what ([`audit`]); inference nodes
+//! ([`usage`]), and who changed what ([`audit`]); what a
+//! copy from a backup forgets ([`backup`]), and commands beside a running server ([`beside`]); inference nodes
 //! ([`nodes`]), what they must know ([`feed`]), and what one of them knows ([`replica`]).
 //!
 //! One SQLite file in WAL mode with `synchronous=FULL`: what a method returned for is durable.
@@ -18,6 +19,8 @@ use tokio::sync::watch;
 
 pub mod assignments;
 pub mod audit;
+pub mod backup;
+pub mod beside;
 pub mod devices;
 pub mod feed;
 pub mod keys;
@@ -40,9 +43,10 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
     include_str!("store/schema-2.sql"),
     include_str!("store/schema-3.sql"),
     include_str!("store/schema-4.sql"),
+    include_str!("store/schema-5.sql"),
 ];
 /// The newest schema, as SQLite keeps its number.
-const SCHEMA: u32 = 4;
+const SCHEMA: u32 = 5;
 /// Pages of the database that are kept in memory, in KiB. Requests ask it nothing; what is asked now and
 /// then is in the system's own cache.
 const PAGES_KIB: i64 = 512;
@@ -58,6 +62,12 @@ pub enum StoreError {
     /// Written by a newer build.
     #[error("the database has schema {found}, this program knows {SCHEMA} at most")]
     Newer {
+        /// The schema's number.
+        found: u32,
+    },
+    /// Written by an older build, which may be running.
+    #[error("the database has schema {found}, this program works with {SCHEMA}")]
+    Older {
         /// The schema's number.
         found: u32,
     },

@@ -49,6 +49,8 @@ pub const SEQUENCE_IDLE_S: u32 = 60;
 pub const DEADLINE_MAX_MS: u32 = 600_000;
 /// An enrolment token, as text.
 pub const TOKEN_MAX_BYTES: usize = 512;
+/// Devices that one enrolment token lets in.
+pub const TOKEN_DEVICES_MAX: u32 = 10_000;
 /// Patterns of model names in one list.
 pub const PATTERNS_MAX_COUNT: usize = 64;
 /// Versions that a version policy lists.

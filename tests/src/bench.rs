@@ -9,6 +9,7 @@ pub mod footprint;
 pub mod gpu;
 pub mod link;
 pub mod plot;
+pub mod revocation;
 pub mod serve;
 pub mod thrift;
 #[cfg(target_os = "linux")]

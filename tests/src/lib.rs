@@ -48,5 +48,6 @@ pub mod small_models;
 pub mod soak;
 pub mod statistics;
 pub mod swap;
+pub mod tokens;
 pub mod workers;
 pub mod world;

@@ -250,6 +250,12 @@ fn fleet() -> Vec<Row> {
         row("`tracestate` of a request", format!("{STATE_MAX_BYTES} bytes"), "it is ignored", ""),
         row("enrolment token", format!("{TOKEN_MAX_BYTES} bytes"), "it is refused", ""),
         row(
+            "devices that one token lets in",
+            count(TOKEN_DEVICES_MAX.into()),
+            "the token is not made; the next device is refused",
+            "device token --count",
+        ),
+        row(
             "models that a lab's order has timed, for",
             format!("{MEASURED_MODELS_MAX}, {MEASUREMENT_MAX_S} s"),
             "the order is refused",

@@ -24,7 +24,7 @@ impl RawLink {
         let ca = pki::chain_from_pem(&read("ca.pem")?)?.remove(0);
         let chain = pki::chain_from_pem(&read("device.pem")?)?;
         let key = pki::key_from_pem(&read("device.key")?)?;
-        let identity = Some(tls::Identity { chain, key });
+        let identity = Some(tls::Identity { chain, key: key.into() });
         Self::connect_with(&tls::client(&ca, identity, protocol::ALPN_AGENT)?, cloud, Wanted::Quic)
     }
 

@@ -4,7 +4,8 @@ use super::steps::Steps;
 use super::{StateDir, hinted};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::identity::{Enrolment, IdentityFiles};
+use crate::identity::{Enrolment, IdentityError, IdentityFiles};
+use crate::key::uri::{InvalidUri, KeyUri};
 use crate::uplink::enrol::{EnrolError, enrol};
 use crate::uplink::{UplinkError, Way};
 use anyhow::Context;
@@ -24,6 +25,10 @@ pub(crate) struct Args {
     /// everybody on this machine could read it there.)
     #[arg(long, value_name = "FILE")]
     token_file: PathBuf,
+    /// Have the device's key in a token (TPM, smart card, HSM), by its PKCS#11 URI; it is made there where
+    /// there is none. The PIN is in the file that the URI names (pin-source=file:/PATH).
+    #[arg(long, value_name = "URI", value_parser = read_uri)]
+    key: Option<KeyUri>,
     /// Enrol again, in another fleet or under another name, although this device is enrolled.
     #[arg(long)]
     replace: bool,
@@ -43,9 +48,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             format!("this device is enrolled already, as {} at {}", before.device, before.cloud);
         return Err(hinted(what, "to enrol it again all the same: --replace"));
     }
+    if let Some(uri) = &args.key {
+        let key = files.use_token(uri).map_err(|e| explain_key(&e))?;
+        args.steps.tell(&format!("the device's key is {}", key.place()), "key", key.place());
+    }
     join(&files, &args.cloud, &args.token_file, &args.steps)?;
     eprintln!("next: outrigger-agent run --state-dir {}", state_dir.display());
     Ok(ExitCode::SUCCESS)
+}
+
+fn read_uri(text: &str) -> Result<KeyUri, String> {
+    text.parse().map_err(|e: InvalidUri| format!("{e} (hint: {})", e.hint()))
+}
+
+fn explain_key(error: &IdentityError) -> anyhow::Error {
+    hinted(protocol::problem::chain(error), error.hint())
 }
 
 /// Enrols this device and says so.
@@ -100,6 +117,7 @@ fn explain(error: &EnrolError) -> anyhow::Error {
             "is the port open for UDP or TCP, and is outrigger-cloud running there?"
         }
         EnrolError::Uplink(error @ (UplinkError::Time(_) | UplinkError::Dial(_))) => error.hint(),
+        EnrolError::Identity(error) => error.hint(),
         EnrolError::Refused(problem) => {
             return hinted(format!("the cloud refused: {}", problem.message), problem.hint.clone());
         }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// How long the end waits for spans that are on their way to the collector.
@@ -291,7 +291,7 @@ fn renewer(keeper: &Keeper) -> Renewer {
         identity: keeper.identity.clone(),
         counters: keeper.counters.clone(),
         clock: keeper.clock.clone(),
-        wanted: keeper.renewal.clone(),
+        bells: keeper.bells.clone(),
     }
 }
 
@@ -321,7 +321,7 @@ fn assemble(
         policy: config.link.clone(),
         counters: counters.clone(),
         clock: clock.clone(),
-        renewal: Arc::new(Notify::new()),
+        bells: Arc::default(),
         desired: desired_sender,
         reported,
     };

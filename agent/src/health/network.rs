@@ -113,7 +113,7 @@ fn handshake(
     let (ca, identity) =
         identity.map_err(|_| Finding::skipped("the identity cannot be read; see there"))?;
     let connect = async {
-        let trust = tls::Trust::Ca(ca);
+        let trust = tls::Trust::Ca(vec![ca]);
         let link = way.connect(trust, Some(identity), protocol::ALPN_RENEW, &subject.clock).await?;
         let closed = link.connection.closed();
         if let Ok(refusal) = tokio::time::timeout(REFUSAL_PATIENCE, closed).await {

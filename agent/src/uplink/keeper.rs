@@ -1,6 +1,7 @@
 //! The connection to the control node, kept up, over QUIC wherever that works.
 
 use super::nodes::Nodes;
+use super::renew::Bells;
 use super::way::Own;
 use super::{Link, Uplink, UplinkError, Way, control, explained, time};
 use crate::clock::Clock;
@@ -15,7 +16,7 @@ use protocol::problem::ProblemCode;
 use protocol::wire::{DesiredState, ReportedState};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, watch};
 
 /// How often the time is asked for on a connection that stays.
 const TIME_PERIOD: Duration = Duration::from_secs(6 * 3600);
@@ -27,8 +28,7 @@ pub(crate) struct Keeper {
     pub(crate) policy: config::Link,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Arc<Clock>,
-    /// Rung when the cloud takes this device's certificate for no good.
-    pub(crate) renewal: Arc<Notify>,
+    pub(crate) bells: Arc<Bells>,
     pub(crate) desired: watch::Sender<Option<DesiredState>>,
     pub(crate) reported: watch::Receiver<ReportedState>,
 }
@@ -68,7 +68,7 @@ impl Keeper {
                 Ok(()) => "the cloud ended the control stream".to_owned(),
                 Err(error) => {
                     if error.is_unauthorised() {
-                        self.renewal.notify_one();
+                        self.bells.wanted.notify_one();
                     }
                     explained(&error)
                 }
@@ -87,9 +87,9 @@ impl Keeper {
         sender: &watch::Sender<Option<Connection>>,
         backoff: &mut Backoff,
     ) -> Result<(), UplinkError> {
-        let (trust, own) = (tls::Trust::Ca(self.identity.ca()?), Some(self.identity.tls()?));
-        let mut link = self.way.connect(trust, own, protocol::ALPN_AGENT, &self.clock).await?;
+        let mut link = self.connect().await?;
         loop {
+            self.follow(&link)?;
             let served = self.serve(&link, sender, backoff).await;
             if let Ok(Served::Better(better)) = served {
                 link = better; // requests leave the old one by themselves: `nodes` closes it
@@ -97,6 +97,31 @@ impl Keeper {
             }
             link.connection.close(ProblemCode::None, "");
             return served.map(drop);
+        }
+    }
+
+    async fn connect(&self) -> Result<Link, UplinkError> {
+        let (trust, own) = (tls::Trust::Ca(vec![self.identity.ca()?]), self.identity.tls()?);
+        self.way.connect(trust, Some(own), protocol::ALPN_AGENT, &self.clock).await
+    }
+
+    /// Goes with the fleet CA where another one took its place, and asks it for a certificate.
+    fn follow(&self, link: &Link) -> Result<(), UplinkError> {
+        if self.identity.follow(&link.connection.peer_certificates())? {
+            self.counters.fleet_ca_changed();
+            self.bells.wanted.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for a certificate of another CA, and shows it on a connection: until then the cloud has to
+    /// believe the old one.
+    async fn reissued(&self) -> Link {
+        loop {
+            self.bells.reissued.notified().await;
+            if let Ok(link) = self.connect().await {
+                return link; // else the next connection shows it
+            }
         }
     }
 
@@ -123,6 +148,7 @@ impl Keeper {
                 Ok(Served::Ended)
             }
             better = self.way.better(connection, own, &self.clock) => Ok(Served::Better(better)),
+            fresh = self.reissued() => Ok(Served::Better(fresh)),
             () = self.keep_time(link) => Ok(Served::Ended),
         }
     }

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::{IdentityError, IdentityFiles};
 use ::link::frames;
-use ::link::pki::DeviceCertificate;
+use ::link::pki::{DeviceCertificate, is_issued_by};
 use ::link::tls;
 use edge::renewal;
 use protocol::problem::chain;
@@ -40,8 +40,16 @@ pub(crate) struct Renewer {
     pub(crate) identity: IdentityFiles,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Arc<Clock>,
-    /// Rung when the cloud takes the certificate for no good, whatever its dates say here.
-    pub(crate) wanted: Arc<Notify>,
+    pub(crate) bells: Arc<Bells>,
+}
+
+/// What the renewal of the certificate and the connection that shows it tell each other.
+#[derive(Default)]
+pub(crate) struct Bells {
+    /// The cloud takes the certificate for no good, whatever its dates say here.
+    pub(super) wanted: Notify,
+    /// The certificate is of another CA than the one before.
+    pub(super) reissued: Notify,
 }
 
 impl Renewer {
@@ -67,7 +75,7 @@ impl Renewer {
                 if forced {
                     tokio::time::sleep_until(again).await;
                 }
-                self.wanted.notified().await;
+                self.bells.wanted.notified().await;
             };
             forced =
                 tokio::select! { () = tokio::time::sleep_until(again) => false, () = may => true };
@@ -80,14 +88,26 @@ impl Renewer {
             DeviceCertificate::parse(chain.first()?).ok()
         };
         let Some(certificate) = certificate() else { return true };
+        if !self.is_of_current_ca() {
+            return true;
+        }
         let now_s = self.clock.now_s();
         renewal::is_due(certificate.not_before_s, certificate.not_after_s, now_s, jitter)
     }
 
+    /// Whether the fleet CA has signed this device's certificate, and not one whose place it took.
+    fn is_of_current_ca(&self) -> bool {
+        let (Ok(chain), Ok(ca)) = (self.identity.chain(), self.identity.ca()) else { return true };
+        chain.first().is_some_and(|leaf| is_issued_by(leaf, &ca))
+    }
+
     /// Renews, if it is still due once the cloud has told the time. Whether it did.
     async fn renew(&self, jitter: u64) -> Result<bool, RenewError> {
-        let (trust, own) = (tls::Trust::Ca(self.identity.ca()?), Some(self.identity.tls()?));
+        let (trust, own) = (tls::Trust::Ca(vec![self.identity.ca()?]), Some(self.identity.tls()?));
         let link = self.way.connect(trust, own, protocol::ALPN_RENEW, &self.clock).await?;
+        if self.identity.follow(&link.connection.peer_certificates())? {
+            self.counters.fleet_ca_changed();
+        }
         if !self.is_due(jitter) {
             link.connection.finish().await;
             return Ok(false);
@@ -112,6 +132,11 @@ impl Renewer {
         if certificate.key != self.identity.key()?.hash() {
             return Err(RenewError::WrongKey);
         }
-        Ok(self.identity.keep_chain(&fresh)?)
+        let was_of_current_ca = self.is_of_current_ca();
+        self.identity.keep_chain(&fresh)?;
+        if !was_of_current_ca {
+            self.bells.reissued.notify_one();
+        }
+        Ok(())
     }
 }

@@ -8,9 +8,9 @@ use crate::config;
 use crate::identity::{IdentityError, IdentityFiles};
 use ::link::connection::Connection;
 use ::link::dial::{Dialler, Target};
-use ::link::tls;
+use ::link::{pki, tls};
 use protocol::carrier::{Carrier, Wanted};
-use protocol::id::{ContentHash, NodeId};
+use protocol::id::NodeId;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,14 +55,20 @@ pub(crate) struct Way {
 /// Whose connection it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Own {
-    pub(crate) ca: CertificateDer<'static>,
+    /// The fleet CA, and those whose place it is taking.
+    pub(crate) cas: Vec<CertificateDer<'static>>,
     pub(crate) identity: tls::Identity,
 }
 
 impl Own {
     /// As it is on the disk now: it is renewed while the agent runs.
     pub(super) fn read(files: &IdentityFiles) -> Result<Self, IdentityError> {
-        Ok(Self { ca: files.ca()?, identity: files.tls()? })
+        Ok(Self { cas: files.cas()?, identity: files.tls()? })
+    }
+
+    /// Who may speak for the control node: the current CA alone.
+    fn trust(&self) -> tls::Trust {
+        tls::Trust::Ca(self.cas.iter().take(1).cloned().collect())
     }
 }
 
@@ -100,7 +106,7 @@ impl Way {
         own: Own,
         clock: &Clock,
     ) -> Result<Link, UplinkError> {
-        let trust = tls::Trust::Ca(own.ca);
+        let trust = own.trust();
         let tls = tls::agent(trust.clone(), Some(own.identity), protocol::ALPN_AGENT)?;
         let target = self.address.target(self.address.host.clone());
         let connection = self.dialler.dial_over(carrier, &target, &tls).await?;
@@ -116,10 +122,10 @@ impl Way {
     ) -> Link {
         let target = self.address.target(self.address.host.clone());
         loop {
-            let tls = || agent_tls(own()?);
+            let tls = || own().and_then(|own| agent_tls(own.trust(), own));
             let better = self.dialler.better(connection, &target, tls).await;
-            let Some(Own { ca, .. }) = own() else { continue };
-            if let Ok(link) = judged(better, tls::Trust::Ca(ca), clock).await {
+            let Some(trust) = own().map(|own| own.trust()) else { continue };
+            if let Ok(link) = judged(better, trust, clock).await {
                 return link;
             }
         }
@@ -133,7 +139,7 @@ impl Way {
         own: Own,
         clock: &Clock,
     ) -> Result<Connection, UplinkError> {
-        let trust = tls::Trust::Ca(own.ca);
+        let trust = tls::Trust::Ca(own.cas);
         let tls = tls::agent(trust, Some(own.identity), protocol::ALPN_AGENT)?;
         let target = self.address.target(node.server_name());
         let connection = self.dialler.dial(&target, &tls).await?;
@@ -151,7 +157,8 @@ impl Way {
     ) -> Connection {
         let target = self.address.target(node.server_name());
         loop {
-            let better = self.dialler.better(connection, &target, || agent_tls(own()?)).await;
+            let tls = || own().and_then(|own| agent_tls(tls::Trust::Ca(own.cas.clone()), own));
+            let better = self.dialler.better(connection, &target, tls).await;
             if time::judge(&better, clock).is_ok() {
                 return better;
             }
@@ -164,8 +171,8 @@ impl Way {
     }
 }
 
-fn agent_tls(own: Own) -> Option<rustls::ClientConfig> {
-    tls::agent(tls::Trust::Ca(own.ca), Some(own.identity), protocol::ALPN_AGENT).ok()
+fn agent_tls(trust: tls::Trust, own: Own) -> Option<rustls::ClientConfig> {
+    tls::agent(trust, Some(own.identity), protocol::ALPN_AGENT).ok()
 }
 
 async fn judged(
@@ -173,16 +180,15 @@ async fn judged(
     trust: tls::Trust,
     clock: &Clock,
 ) -> Result<Link, UplinkError> {
-    let ca = match trust {
-        tls::Trust::Ca(ca) => ca,
-        tls::Trust::Hash(hash) => shown_ca(&connection, hash).ok_or(UplinkError::NoCa)?,
+    let shown = connection.peer_certificates();
+    let known = match trust {
+        tls::Trust::Ca(cas) => cas,
+        tls::Trust::Hash(hash) => tls::find_ca(&shown, hash).into_iter().collect(),
     };
+    // The time is told by the CA that took the place of the one that is known, if one did.
+    let ca = pki::followed(&known, &shown).into_iter().next().ok_or(UplinkError::NoCa)?;
     time::settle(&connection, &ca, clock).await?;
     Ok(Link { connection, ca })
-}
-
-fn shown_ca(connection: &Connection, hash: ContentHash) -> Option<CertificateDer<'static>> {
-    tls::find_ca(&connection.peer_certificates(), hash)
 }
 
 impl std::fmt::Display for CloudAddress {

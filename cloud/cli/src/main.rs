@@ -4,7 +4,8 @@
 //! Data goes to stdout, everything else to stderr. [`commands`] has one file per command,
 //! [`client`] the API, [`config`] what `login` left behind, [`lab`] models timed on a device through
 //! both, [`probe`] the first contact with a
-//! cloud that is known only by a hash, [`runtime`] ONNX Runtime, and [`output`] tables and words.
+//! cloud that is known only by a hash, [`runtime`] ONNX Runtime, `token_file` where tokens
+//! go, and [`output`] tables and words.
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ mod output;
 mod probe;
 mod runtime;
 mod time;
+mod token_file;
 
 /// Ships models to a fleet of devices, and looks after it.
 #[derive(Parser)]

@@ -52,7 +52,8 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// The certificate of the CA with this hash, once the server proved to be its.
+/// The certificate of the CA with this hash, or of the one that took its place, once the server proved to
+/// be its.
 pub(crate) fn learn_ca(
     address: &Address,
     ca_hash: ContentHash,
@@ -66,7 +67,8 @@ pub(crate) fn learn_ca(
     }
     let chain = tls.peer_certificates().unwrap_or_default();
     let absent = || hinted(format!("{address} did not show its CA"), "");
-    link::tls::find_ca(chain, ca_hash).ok_or_else(absent)
+    let named = link::tls::find_ca(chain, ca_hash);
+    link::pki::followed(named.as_slice(), chain).into_iter().next().ok_or_else(absent)
 }
 
 fn connect(address: &Address) -> anyhow::Result<TcpStream> {

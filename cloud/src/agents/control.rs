@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use super::clip;
 use super::session::{Session, StreamError};
 use crate::state::now_s;
+use crate::store::Store;
 
 /// Serves the control stream until the agent ends it.
 pub(super) async fn serve(
@@ -29,8 +30,9 @@ pub(super) async fn serve(
     if let Some(reported) = &mut hello.reported {
         take_measured(session, reported).await?;
     }
-    let device = session.device.clone();
-    session.cloud.db.call(move |store| store.device_hello(&device, &hello, now_s())).await?;
+    let (device, ca_hash) = (session.device.clone(), session.ca_hash);
+    let note = move |store: &Store| store.device_hello(&device, ca_hash, &hello, now_s());
+    session.cloud.db.call(note).await?;
     tokio::select! {
         result = push_desired(session, send) => result,
         result = take_reports(session, recv) => result,
@@ -74,8 +76,7 @@ async fn take_reports(session: &Session, mut recv: RecvStream) -> Result<(), Str
         let mut reported: wire::ReportedState = frames::message(&mut recv, header).await?;
         take_measured(session, &mut reported).await?;
         let device = session.device.clone();
-        let kept =
-            move |store: &crate::store::Store| store.device_reported(&device, &reported, now_s());
+        let kept = move |store: &Store| store.device_reported(&device, &reported, now_s());
         session.cloud.db.call(kept).await?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use link::frames::{self, LinkError};
 use protocol::codec::{FrameKind, Framed};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire;
+use rustls_pki_types::CertificateDer;
 
 use super::{FAREWELL_TIMEOUT, FIRST_FRAME_TIMEOUT, time, violation};
 use crate::state::Cloud;
@@ -74,4 +75,9 @@ async fn send_last<M: Framed>(
 /// A device's chain: its certificate, and the fleet CA's.
 pub(crate) fn chain(cloud: &Cloud, leaf: &[u8]) -> Vec<Bytes> {
     vec![Bytes::copy_from_slice(leaf), Bytes::copy_from_slice(cloud.ca.certificate())]
+}
+
+/// The chain of an inference node, which is a server: it must lead devices to the CA as well.
+pub(crate) fn server_chain(cloud: &Cloud, leaf: CertificateDer<'static>) -> Vec<Bytes> {
+    cloud.ca.chain(leaf).iter().map(|der| Bytes::copy_from_slice(der)).collect()
 }

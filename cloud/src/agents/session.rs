@@ -4,7 +4,7 @@ use link::connection::{Connection, Ended, RecvStream, SendStream};
 use link::frames::{self, LinkError};
 use link::pki::DeviceCertificate;
 use protocol::codec::{CodecError, FrameKind};
-use protocol::id::{DeviceId, ModelName, TenantName};
+use protocol::id::{ContentHash, DeviceId, ModelName, TenantName};
 use protocol::problem::{Problem, ProblemCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +20,8 @@ use crate::store::StoreError;
 pub(super) struct Session {
     pub(super) cloud: Arc<Cloud>,
     pub(super) device: DeviceId,
+    /// The fleet CA that has signed its certificate.
+    pub(super) ca_hash: Option<ContentHash>,
     pub(super) connection: Connection,
     pub(super) has_control: AtomicBool,
     pub(super) identity: Identity,
@@ -49,9 +51,9 @@ pub(super) enum StreamError {
 pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let remote = connection.remote_address();
     let known = identify(&cloud, &connection).await;
-    let (device, tenant) = match known.and_then(|known| known.valid_at(cloud.control.judged_at_s()))
-    {
-        Ok(Known { certificate, tenant }) => (certificate.device, tenant),
+    let known = known.and_then(|known| known.valid_at(cloud.control.judged_at_s()));
+    let (device, tenant, ca_hash) = match known {
+        Ok(Known { certificate, tenant, ca_hash }) => (certificate.device, tenant, ca_hash),
         Err(reason) => {
             cloud.events.agent_unauthorised(remote, reason);
             return connection.close(ProblemCode::Unauthorised, reason);
@@ -59,12 +61,17 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     };
     cloud.events.agent_connected(&device, remote);
     cloud.online.enter(&device, &connection);
+    // Whoever was denied between the question and this was not among those to be expelled.
+    if let Err(reason) = identify(&cloud, &connection).await {
+        connection.close(ProblemCode::Unauthorised, reason);
+    }
     let has_control = AtomicBool::new(false);
     let times = time::Allowance::default();
     let identity = Identity { tenant, caller: format!("device {device}").into() };
     let scope = Scope::default();
     let pace = blob::Pace::default();
-    let session = Session { cloud, device, connection, has_control, times, identity, scope, pace };
+    let session =
+        Session { cloud, device, ca_hash, connection, has_control, times, identity, scope, pace };
     let session = Arc::new(session);
     let ended = session.run().await;
     let Session { cloud, device, connection, .. } = &*session;
@@ -79,6 +86,8 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
 /// A device that is known here.
 pub(super) struct Known {
     pub(super) certificate: DeviceCertificate,
+    /// The fleet CA that has signed it; an inference node may not know it yet.
+    ca_hash: Option<ContentHash>,
     tenant: TenantName,
 }
 
@@ -104,6 +113,7 @@ pub(super) async fn identify(
     let chain = connection.peer_certificates();
     let leaf = chain.first().ok_or("no client certificate: enrol the device first")?;
     let certificate = DeviceCertificate::parse(leaf).map_err(|_| "not a device's certificate")?;
+    let ca_hash = cloud.ca.issuer_of(leaf);
     let id = certificate.device.clone();
     let known = cloud.db.call(move |store| store.known_device(&id)).await.map_err(|error| {
         cloud.events.internal_error(&error);
@@ -112,7 +122,7 @@ pub(super) async fn identify(
     match known {
         Some(known) if known.key != certificate.key => Err("the device enrolled with another key"),
         Some(known) if known.denied => Err("this device was denied by the operator"),
-        Some(known) => Ok(Known { certificate, tenant: known.tenant }),
+        Some(known) => Ok(Known { certificate, ca_hash, tenant: known.tenant }),
         None => Err("this device never enrolled here"),
     }
 }

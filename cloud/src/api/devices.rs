@@ -50,9 +50,19 @@ fn describe(cloud: &Cloud, device: &DeviceRecord, assignments: &[Assignment]) ->
         "os": device.os,
         "arch": device.arch,
         "denied": device.denied,
+        "ca": which_ca(cloud, &device.ca_hash),
         "desired": desired,
         "reported": device.reported.models.iter().map(reported).collect::<Vec<_>>(),
     })
+}
+
+/// Which fleet CA has signed the certificate that a device showed last.
+fn which_ca(cloud: &Cloud, ca_hash: &str) -> &'static str {
+    match ca_hash {
+        "" => "unknown",
+        hash if hash == cloud.ca.hash().to_string() => "current",
+        _ => "previous",
+    }
 }
 
 fn reported(model: &ReportedModel) -> Value {

@@ -1,11 +1,11 @@
 //! Enrolment tokens.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use fleet::access::Permission;
+use fleet::enrol;
 use protocol::id::TenantName;
-use protocol::limits::NAME_MAX_BYTES;
 use protocol::token::Token;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,8 +14,9 @@ use std::sync::Arc;
 use super::ApiError;
 use super::auth::Caller;
 use super::error::Body;
-use crate::state::Cloud;
-use crate::store::tokens::NewToken;
+use crate::state::{Cloud, now_s};
+use crate::store::Store;
+use crate::store::tokens::{NewToken, StoredToken};
 
 const TTL_DEFAULT_S: u32 = 60 * 60;
 const TTL_MAX_S: u32 = 30 * 24 * 60 * 60;
@@ -28,6 +29,8 @@ pub(super) struct Wanted {
     label: String,
     #[serde(default)]
     tenant: TenantName,
+    /// How many devices it is good for; one when absent.
+    count: Option<u32>,
 }
 
 /// How long a token is to be good for, where that is allowed.
@@ -46,18 +49,59 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     caller.need(Permission::Enrol)?;
     let ttl_s = lifetime_s(wanted.ttl_s, TTL_MAX_S)?;
-    if wanted.label.len() > NAME_MAX_BYTES || wanted.label.contains(char::is_control) {
-        let text = format!("a label has at most {NAME_MAX_BYTES} bytes, on one line");
-        return Err(ApiError::invalid(text));
-    }
+    let uses_max = wanted.count.unwrap_or(1);
+    enrol::check(&wanted.label, uses_max).map_err(|e| ApiError::invalid(e.to_string()))?;
     cloud.access.check_tenant(&wanted.tenant)?;
     let token = Token::from_entropy(link::entropy(), link::entropy(), cloud.ca.hash());
     let by = caller.by();
     let expires_at_s = by.now_s + i64::from(ttl_s);
     let (id, digest) = (token.id.clone(), token.secret.digest());
     let Wanted { label, tenant, .. } = wanted;
-    let new = NewToken { id, digest, label, tenant, expires_at_s };
+    let new = NewToken { id, digest, label, uses_max, tenant, expires_at_s };
     cloud.db.call(move |store| store.add_token(&by, &new)).await?;
     let answer = json!({ "id": token.id, "token": token.reveal(), "expires_at_s": expires_at_s });
     Ok((StatusCode::CREATED, Json(answer)))
+}
+
+pub(super) async fn list(
+    State(cloud): State<Arc<Cloud>>,
+    caller: Caller,
+) -> Result<Json<Value>, ApiError> {
+    caller.need(Permission::Enrol)?;
+    let tokens = cloud.db.call(Store::tokens).await?;
+    let tokens: Vec<_> = tokens.iter().map(|token| describe(token, now_s())).collect();
+    Ok(Json(json!({ "tokens": tokens })))
+}
+
+fn describe(token: &StoredToken, now_s: i64) -> Value {
+    let state = match token {
+        StoredToken { revoked_at_s: Some(_), .. } => "revoked",
+        token if now_s >= token.expires_at_s => "expired",
+        token if token.uses >= token.uses_max => "used",
+        _ => "live",
+    };
+    json!({
+        "id": token.id,
+        "label": token.label,
+        "tenant": token.tenant,
+        "state": state,
+        "count": token.uses_max,
+        "used": token.uses,
+        "created_at_s": token.created_at_s,
+        "expires_at_s": token.expires_at_s,
+    })
+}
+
+pub(super) async fn revoke(
+    State(cloud): State<Arc<Cloud>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    caller.need(Permission::Enrol)?;
+    let (by, own) = (caller.by(), id.clone());
+    match cloud.db.call(move |store| store.revoke_token(&by, &own)).await? {
+        true => Ok(Json(json!({ "id": id, "state": "revoked" }))),
+        false => Err(ApiError::not_found("there is no such token that is not revoked")
+            .hint("see what there is: outrigger device token list")),
+    }
 }

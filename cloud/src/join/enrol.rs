@@ -4,7 +4,7 @@
 use link::connection::{Connection, Ended};
 use link::dial::{DialError, Dialler, Target};
 use link::frames::{self, LinkError};
-use link::tls;
+use link::{pki, tls};
 use protocol::ALPN_NODE_ENROL;
 use protocol::carrier::Wanted;
 use protocol::problem::{Problem, ProblemCode};
@@ -119,7 +119,10 @@ async fn ask(files: &Files, control: &str, token: &Token) -> Result<(), JoinErro
     let way = Way::to(control)?;
     let connection = way.connect(&tls).await?;
     let shown = connection.peer_certificates();
-    let ca = tls::find_ca(&shown, token.ca_hash).ok_or(JoinError::WrongCa)?;
+    let named = tls::find_ca(&shown, token.ca_hash);
+    // The token may be older than the CA that took the place of the one that it names.
+    let cas = pki::followed(named.as_slice(), &shown);
+    let ca = cas.into_iter().next().ok_or(JoinError::WrongCa)?;
     let (mut send, mut receive) = connection.open_bi().await?;
     frames::send_last(&mut send, &request, []).await?;
     let reply: EnrolReply = frames::receive(&mut receive).await.map_err(|error| match error {

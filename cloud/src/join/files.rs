@@ -97,7 +97,7 @@ impl Files {
         if chain.is_empty() {
             return Err(FilesError::Empty(self.0.join(CHAIN)));
         }
-        Ok(Identity { chain, key: pki::key_from_pem(&self.require(KEY)?)? })
+        Ok(Identity { chain, key: pki::key_from_pem(&self.require(KEY)?)?.into() })
     }
 
     /// What the control node called it: its certificate's subject.
@@ -107,9 +107,26 @@ impl Files {
         Ok(leaf.device.to_string())
     }
 
+    /// The fleet CA; behind it those whose place it is taking. There is one at least.
+    pub(super) fn cas(&self) -> Result<Vec<CertificateDer<'static>>, FilesError> {
+        let cas = pki::chain_from_pem(&self.require(CA)?)?;
+        if cas.is_empty() { Err(FilesError::Empty(self.0.join(CA))) } else { Ok(cas) }
+    }
+
+    /// The fleet CA alone: who may speak for the control node.
     pub(super) fn ca(&self) -> Result<CertificateDer<'static>, FilesError> {
-        let chain = pki::chain_from_pem(&self.require(CA)?)?;
-        chain.into_iter().next().ok_or_else(|| FilesError::Empty(self.0.join(CA)))
+        Ok(self.cas()?.swap_remove(0))
+    }
+
+    /// Goes with the fleet CA, where the control node proved that another one took its place, or that
+    /// this is done everywhere. Whether anything changed.
+    pub(super) fn follow(&self, shown: &[CertificateDer<'_>]) -> Result<bool, FilesError> {
+        let known = self.cas()?;
+        let followed = pki::followed(&known, shown);
+        if followed != known {
+            self.write(CA, &pki::chain_to_pem(&followed))?;
+        }
+        Ok(followed != known)
     }
 }
 

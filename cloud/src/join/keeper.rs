@@ -119,7 +119,10 @@ impl Keeper {
     }
 
     async fn serve(&self, connection: &Connection) -> Result<(), JoinError> {
-        self.renew_if_due(connection).await?;
+        let followed = self.files.follow(&connection.peer_certificates())?;
+        if !self.renew_if_due(connection).await? && followed {
+            self.serve_renewed()?;
+        }
         let (mut send, mut receive) = connection.open_bi().await?;
         let known = self.cloud.db.call(crate::store::Store::replica).await?;
         let hello = NodeHello {
@@ -196,25 +199,34 @@ impl Keeper {
     async fn renew(&self, connection: &Connection) -> Result<(), JoinError> {
         loop {
             tokio::time::sleep(RENEW_LOOK_EVERY).await;
-            self.renew_if_due(connection).await?;
+            let _ = self.renew_if_due(connection).await?;
         }
     }
 
-    async fn renew_if_due(&self, connection: &Connection) -> Result<(), JoinError> {
-        let identity = self.files.identity()?;
+    /// Renews where two thirds of the certificate's life are over, or another CA took the place of the one
+    /// that has signed it. Whether it did.
+    async fn renew_if_due(&self, connection: &Connection) -> Result<bool, JoinError> {
+        let (identity, ca) = (self.files.identity()?, self.files.ca()?);
         let leaf = identity.chain.first().map(|leaf| pki::validity_s(leaf));
         let life = leaf.transpose().map_err(FilesError::from)?;
         let is_due = |(from_s, to_s): (i64, i64)| now_s() >= from_s + (to_s - from_s) / 3 * 2;
-        if !life.is_none_or(is_due) {
-            return Ok(());
+        let is_current = identity.chain.first().is_some_and(|leaf| pki::is_issued_by(leaf, &ca));
+        if is_current && !life.is_none_or(is_due) {
+            return Ok(false);
         }
         let (mut send, mut receive) = connection.open_bi().await?;
         let request = RenewRequest { agent_version: env!("CARGO_PKG_VERSION").into() };
         frames::send_last(&mut send, &request, []).await?;
         let reply: EnrolReply = frames::receive(&mut receive).await?;
         self.files.keep_chain(&chain_of(&reply.certificates))?;
+        self.serve_renewed()?;
+        Ok(true)
+    }
+
+    /// Serves with what the files hold now.
+    fn serve_renewed(&self) -> Result<(), JoinError> {
         if let Some((_, renewed)) = self.serves.get()
-            && let Err(error) = renewed(self.files.identity()?)
+            && let Err(error) = renewed(self.files.identity()?, self.files.cas()?)
         {
             self.cloud.events.internal_error(&error);
         }

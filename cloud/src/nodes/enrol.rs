@@ -45,7 +45,7 @@ async fn enrol(cloud: &Cloud, request: wire::EnrolRequest) -> Result<wire::Enrol
     cloud.events.node_joined(&node.id, &node.hostname);
     Ok(wire::EnrolReply {
         device_id: node.id.to_string(),
-        certificates: once::chain(cloud, &leaf),
+        certificates: once::server_chain(cloud, leaf),
         signer_keys: Vec::new(), // nodes hear of signers as they hear of everything else
     })
 }

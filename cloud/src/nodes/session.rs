@@ -8,7 +8,7 @@ use link::connection::{Connection, RecvStream, SendStream};
 use link::frames::{self, LinkError};
 use link::pki::DeviceCertificate;
 use protocol::codec::{CodecError, FrameHeader, FrameKind};
-use protocol::id::{InvalidName, NodeId};
+use protocol::id::{ContentHash, InvalidName, NodeId};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire;
 use std::sync::Arc;
@@ -49,15 +49,17 @@ pub(crate) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
         Ok(known) => known,
         Err(reason) => {
             cloud.events.node_refused(connection.remote_address(), reason);
-            let code = match reason {
-                UNKNOWN => ProblemCode::NotFound,
-                _ => ProblemCode::Unauthorised,
-            };
-            return connection.close(code, reason);
+            return connection.close(code_of(reason), reason);
         }
     };
     cloud.events.node_connected(&node.id, connection.remote_address());
+    let shown = connection.peer_certificates().first().and_then(|leaf| cloud.ca.issuer_of(leaf));
+    certified(&cloud, &node.id, shown).await;
     cloud.nodes.enter(&node.id, &connection);
+    // Whoever was removed between the question and this was not expelled.
+    if let Err(reason) = identify(&cloud, &connection).await {
+        connection.close(code_of(reason), reason);
+    }
     let session = Arc::new(Session { cloud, node, certificate, connection, pace: Pace::default() });
     let mut streams = JoinSet::new();
     let ended = loop {
@@ -75,6 +77,22 @@ pub(crate) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let id = node.id.clone();
     if let Err(error) = cloud.db.call(move |store| store.node_seen(&id, now_s())).await {
         cloud.events.internal_error(&error);
+    }
+}
+
+/// Notes whose certificate a node has.
+async fn certified(cloud: &Cloud, node: &NodeId, ca_hash: Option<ContentHash>) {
+    let Some(ca_hash) = ca_hash else { return };
+    let id = node.clone();
+    if let Err(error) = cloud.db.call(move |store| store.node_certified(&id, ca_hash)).await {
+        cloud.events.internal_error(&error);
+    }
+}
+
+fn code_of(reason: &str) -> ProblemCode {
+    match reason {
+        UNKNOWN => ProblemCode::NotFound,
+        _ => ProblemCode::Unauthorised,
     }
 }
 
@@ -257,10 +275,12 @@ impl Session {
                 self.cloud.events.renewed(id);
                 let reply = wire::EnrolReply {
                     device_id: id.to_string(),
-                    certificates: once::chain(&self.cloud, &leaf),
+                    certificates: once::server_chain(&self.cloud, leaf),
                     signer_keys: Vec::new(),
                 };
-                Ok(frames::send_last(&mut send, &reply, []).await?)
+                frames::send_last(&mut send, &reply, []).await?;
+                certified(&self.cloud, id, Some(self.cloud.ca.hash())).await;
+                Ok(())
             }
             Err(error) => {
                 self.cloud.events.internal_error(&error);

@@ -15,7 +15,8 @@ use crate::join::Renewed;
 /// What certificates of this server are used for.
 #[derive(Clone)]
 pub(super) struct Certificate {
-    pub(super) ca: CertificateDer<'static>,
+    /// Whose certificates agents and nodes may show.
+    pub(super) cas: Vec<CertificateDer<'static>>,
     /// What is spoken over QUIC.
     pub(super) protocols: Vec<&'static [u8]>,
 }
@@ -23,14 +24,14 @@ pub(super) struct Certificate {
 impl Certificate {
     /// The QUIC side with this certificate.
     pub(super) fn quic(&self, identity: Identity) -> Result<quinn::ServerConfig, StartError> {
-        Ok(quic::server(tls::server(identity, Some(&self.ca), &self.protocols)?)?)
+        Ok(quic::server(tls::server(identity, &self.cas, &self.protocols)?)?)
     }
 
     /// The side of agents over TCP with this certificate.
     pub(super) fn tcp(&self, identity: Identity) -> Result<rustls::ServerConfig, StartError> {
         let protocols: Vec<_> =
             self.protocols.iter().filter_map(|quic| alpn_over_tcp(quic)).collect();
-        Ok(tls::server(identity, Some(&self.ca), &protocols)?)
+        Ok(tls::server(identity, &self.cas, &protocols)?)
     }
 
     /// Puts a fresh certificate in place; connections that are open keep the old one.
@@ -40,9 +41,10 @@ impl Certificate {
         https: RustlsConfig,
         agents: AgentsConfig,
     ) -> Renewed {
-        Box::new(move |identity| {
-            endpoint.set_server_config(Some(self.quic(identity.clone())?));
-            agents.replace(self.tcp(identity.clone())?);
+        Box::new(move |identity, cas| {
+            let fresh = Self { cas, protocols: self.protocols.clone() };
+            endpoint.set_server_config(Some(fresh.quic(identity.clone())?));
+            agents.replace(fresh.tcp(identity.clone())?);
             https.reload_from_config(Arc::new(https::config(identity)?));
             Ok(())
         })

@@ -68,5 +68,5 @@ impl Https {
 
 /// Client certificates are not asked for here.
 pub(super) fn config(identity: Identity) -> Result<rustls::ServerConfig, tls::TlsError> {
-    tls::server(identity, None, &[b"h2", b"http/1.1"])
+    tls::server(identity, &[], &[b"h2", b"http/1.1"])
 }

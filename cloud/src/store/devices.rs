@@ -43,6 +43,8 @@ pub struct DeviceRecord {
     pub last_seen_s: Option<i64>,
     /// Whether the operator shut it out.
     pub denied: bool,
+    /// SHA-256 of the fleet CA behind the certificate that it showed last; empty until it connected.
+    pub ca_hash: String,
     /// What it said it runs.
     pub reported: wire::ReportedState,
 }
@@ -61,6 +63,7 @@ impl DeviceRecord {
             enrolled_at_s: row.get("enrolled_at_s")?,
             last_seen_s: row.get("last_seen_s")?,
             denied: row.get("denied")?,
+            ca_hash: row.get("ca_hash")?,
             reported: wire::ReportedState::decode(reported.as_slice())
                 .map_err(|e| conversion_failure(Type::Blob, e))?,
         })
@@ -100,21 +103,24 @@ impl Store {
         })
     }
 
-    /// What a device said when it connected.
+    /// What a device said when it connected, with a certificate by this fleet CA.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn device_hello(
         &self,
         id: &DeviceId,
+        ca_hash: Option<ContentHash>,
         hello: &wire::Hello,
         now_s: i64,
     ) -> Result<(), StoreError> {
-        let sql = "UPDATE devices SET agent_version = ?, os = ?, arch = ?, reported = ?,
+        let sql =
+            "UPDATE devices SET agent_version = ?, os = ?, arch = ?, reported = ?, ca_hash = ?,
                    last_seen_s = ? WHERE id = ?";
         let reported = hello.reported.as_ref().map(Message::encode_to_vec).unwrap_or_default();
-        let values =
-            params![hello.agent_version, hello.os, hello.arch, reported, now_s, id.as_str()];
+        let wire::Hello { agent_version, os, arch, .. } = hello;
+        let ca = ca_hash.map(|hash| hash.to_string()).unwrap_or_default();
+        let values = params![agent_version, os, arch, reported, ca, now_s, id.as_str()];
         self.change(|transaction| Ok(transaction.execute(sql, values).map(drop)?))
     }
 

@@ -10,7 +10,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::assignments::bump_revision;
 use super::audit::{By, append};
-use super::tokens::{EnrolError, token_record};
+use super::keys::bytes32;
+use super::tokens::EnrolError;
 use super::{Store, StoreError, parsed, to_sql, unsigned};
 
 /// A token that is about to be handed out.
@@ -116,9 +117,9 @@ impl Store {
     /// [`EnrolError::Refused`] with what the node is told.
     pub fn join(&self, applicant: &NodeApplicant) -> Result<NodeRecord, EnrolError> {
         self.change(|transaction| {
-            let found = find_token(transaction, &applicant.token_id)?;
+            let found = find_token(transaction, applicant)?;
             let record = found.as_ref().map(|(record, ..)| record);
-            let grant = enrol::decide(record, &applicant.presented, applicant.key, applicant.now_s);
+            let grant = enrol::decide(record, &applicant.presented, applicant.now_s);
             let grant = grant.map_err(EnrolError::Refused)?;
             let (_, label, names) = found.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
             carry_out(transaction, applicant, grant, &label, &names)
@@ -173,6 +174,16 @@ impl Store {
         })
     }
 
+    /// That a node has a certificate of this fleet CA.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn node_certified(&self, id: &NodeId, ca_hash: ContentHash) -> Result<(), StoreError> {
+        let sql = "UPDATE nodes SET ca_hash = ? WHERE id = ?";
+        let values = params![ca_hash.to_string(), id.as_str()];
+        self.change(|transaction| Ok(transaction.execute(sql, values).map(drop)?))
+    }
+
     /// That a node was connected until now.
     ///
     /// # Errors
@@ -215,11 +226,24 @@ pub(super) fn endpoints(connection: &Connection) -> rusqlite::Result<Vec<wire::I
 /// A token's record, the label, and the names.
 type FoundToken = (TokenRecord, String, String);
 
-fn find_token(transaction: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<FoundToken>> {
+fn find_token(
+    transaction: &Transaction<'_>,
+    applicant: &NodeApplicant,
+) -> rusqlite::Result<Option<FoundToken>> {
     let sql =
         "SELECT digest, label, names, expires_at_s, used_by_key FROM node_tokens WHERE id = ?";
-    let found = transaction
-        .query_row(sql, [id], |row| Ok((token_record(row)?, row.get("label")?, row.get("names")?)));
+    let found = transaction.query_row(sql, [&applicant.token_id], |row| {
+        let used_by: Option<String> = row.get("used_by_key")?;
+        let record = TokenRecord {
+            secret: SecretDigest(bytes32(row, "digest")?),
+            expires_at_s: row.get("expires_at_s")?,
+            is_revoked: false,
+            uses_max: 1, // a node's certificate bears names that no two nodes may
+            uses: u32::from(used_by.is_some()),
+            knows_key: used_by == Some(applicant.key.to_string()),
+        };
+        Ok((record, row.get("label")?, row.get("names")?))
+    });
     found.optional()
 }
 
@@ -231,7 +255,7 @@ fn carry_out(
     names: &str,
 ) -> Result<NodeRecord, EnrolError> {
     let key = applicant.key.to_string();
-    if grant == Grant::NewDevice {
+    if grant != Grant::SameDevice {
         let sql = "UPDATE node_tokens SET used_by_key = ? WHERE id = ?";
         transaction.execute(sql, params![key, applicant.token_id])?;
     }

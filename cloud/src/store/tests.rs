@@ -1,3 +1,5 @@
+mod migrations;
+
 use super::audit::By;
 use super::models::{PushError, Pushed};
 use super::tokens::{Applicant, EnrolError, NewToken};
@@ -35,11 +37,16 @@ pub(super) fn applicant(seed: u8, key: &str, now_s: i64) -> Applicant {
 }
 
 pub(super) fn add_token(store: &Store) {
+    add_token_for(store, "door", 1);
+}
+
+fn add_token_for(store: &Store, label: &str, uses_max: u32) {
     let digest = secret(1).digest();
     let token = NewToken {
         id: "t".into(),
         digest,
-        label: "door".into(),
+        label: label.into(),
+        uses_max,
         tenant: TenantName::default(),
         expires_at_s: 2000,
     };
@@ -63,6 +70,25 @@ fn one_token_makes_one_device() {
     let devices = store.devices().unwrap();
     assert_eq!(devices.len(), 1);
     assert_eq!((devices[0].label.as_str(), devices[0].last_seen_s), ("door", None));
+}
+
+#[test]
+fn a_token_for_three_makes_three_devices_and_tells_them_apart() {
+    let (_folder, store) = store();
+    add_token_for(&store, "line-{n}", 3);
+    let enrol = |key: &str| store.enrol(&applicant(1, key, 1500)).map(|device| device.to_string());
+    for key in ["a", "b", "a", "c", "b"] {
+        assert_eq!(enrol(key).unwrap(), format!("d-{key}-1500"));
+    }
+    let Err(EnrolError::Refused(problem)) = enrol("d") else { panic!("a fourth") };
+    assert!(problem.message.contains("as many devices"), "{problem}");
+    let labels: Vec<_> = store.devices().unwrap().into_iter().map(|d| d.label).collect();
+    assert_eq!(labels, ["line-1", "line-2", "line-3"]);
+    let token = &store.tokens().unwrap()[0];
+    assert_eq!((token.uses, token.uses_max, token.revoked_at_s), (3, 3, None));
+    assert!(store.revoke_token(&by(), "t").unwrap());
+    assert!(!store.revoke_token(&by(), "t").unwrap());
+    assert!(enrol("a").unwrap_err().to_string().contains("revoked"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::audit::{By, append};
 use super::keys::bytes32;
-use super::{Store, StoreError, parse_text, parsed};
+use super::{Store, StoreError, parsed};
 
 /// A token that is about to be handed out.
 #[derive(Debug, Clone)]
@@ -17,12 +17,35 @@ pub struct NewToken {
     pub id: String,
     /// SHA-256 of the secret.
     pub digest: SecretDigest,
-    /// What the device will be called.
+    /// What the devices will be called ([`enrol::label`]).
     pub label: String,
+    /// How many there may be.
+    pub uses_max: u32,
     /// Whom the device will belong to.
     pub tenant: TenantName,
     /// Unix seconds after which it is worthless.
     pub expires_at_s: i64,
+}
+
+/// A token as it stands.
+#[derive(Debug, Clone)]
+pub struct StoredToken {
+    /// Its id.
+    pub id: String,
+    /// What its devices are called.
+    pub label: String,
+    /// Whom they belong to.
+    pub tenant: TenantName,
+    /// Unix seconds.
+    pub created_at_s: i64,
+    /// Unix seconds after which it is worthless.
+    pub expires_at_s: i64,
+    /// Unix seconds; `None` unless revoked.
+    pub revoked_at_s: Option<i64>,
+    /// How many devices it is good for, and how many it has let in.
+    pub uses_max: u32,
+    /// See `uses_max`.
+    pub uses: u32,
 }
 
 /// A device that asks to enrol, with its signing request already verified.
@@ -67,32 +90,78 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn add_token(&self, by: &By, token: &NewToken) -> Result<(), StoreError> {
-        let sql = "INSERT INTO enrolment_tokens (id, digest, label, tenant, created_at_s,
-                                                 expires_at_s) VALUES (?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO enrolment_tokens (id, digest, label, tenant, uses_max, created_at_s,
+                                                 expires_at_s) VALUES (?, ?, ?, ?, ?, ?, ?)";
         self.change(|transaction| {
             let digest = token.digest.0.as_slice();
-            let tenant = token.tenant.as_str();
-            let values =
-                params![token.id, digest, token.label, tenant, by.now_s, token.expires_at_s];
+            let NewToken { id, label, tenant, uses_max, expires_at_s, .. } = token;
+            let tenant = tenant.as_str();
+            let values = params![id, digest, label, tenant, uses_max, by.now_s, expires_at_s];
             transaction.execute(sql, values)?;
-            let detail = format!("{:?} for {} s", token.label, token.expires_at_s - by.now_s);
-            Ok(append(transaction, by, "token.create", &token.id, &detail)?)
+            let life_s = expires_at_s - by.now_s;
+            let detail = format!("{label:?} for {uses_max} devices, for {life_s} s");
+            Ok(append(transaction, by, "token.create", id, &detail)?)
         })
     }
 
-    /// Decides about an applicant and carries the decision out, in one transaction: of two
-    /// devices that race for one token, one wins.
+    /// Every token that was ever made, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
+        let sql = "SELECT *, (SELECT count(*) FROM token_uses WHERE token = id) AS uses
+                   FROM enrolment_tokens ORDER BY created_at_s DESC, id";
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([], StoredToken::from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Takes a token back; false for one that is unknown or was taken back before.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn revoke_token(&self, by: &By, id: &str) -> Result<bool, StoreError> {
+        let sql = "UPDATE enrolment_tokens SET revoked_at_s = ?
+                   WHERE id = ? AND revoked_at_s IS NULL";
+        self.change(|transaction| {
+            let known = transaction.execute(sql, params![by.now_s, id])? == 1;
+            if known {
+                append(transaction, by, "token.revoke", id, "")?;
+            }
+            Ok(known)
+        })
+    }
+
+    /// Decides about an applicant and carries the decision out, in one transaction: of devices that race
+    /// for a token, as many win as it is good for.
     ///
     /// # Errors
     /// [`EnrolError::Refused`] with what the device is told.
     pub fn enrol(&self, applicant: &Applicant) -> Result<DeviceId, EnrolError> {
         self.change(|transaction| {
-            let found = find_token(transaction, &applicant.token_id)?;
+            let found = find_token(transaction, applicant)?;
             let record = found.as_ref().map(|(record, _)| record);
-            let grant = enrol::decide(record, &applicant.presented, applicant.key, applicant.now_s);
+            let grant = enrol::decide(record, &applicant.presented, applicant.now_s);
             let grant = grant.map_err(EnrolError::Refused)?;
             let belongs = found.map(|(_, belongs)| belongs).unwrap_or_default();
-            carry_out(transaction, applicant, grant, &belongs)
+            carry_out(transaction, applicant, grant, belongs)
+        })
+    }
+}
+
+impl StoredToken {
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            label: row.get("label")?,
+            tenant: parsed(row, "tenant")?,
+            created_at_s: row.get("created_at_s")?,
+            expires_at_s: row.get("expires_at_s")?,
+            revoked_at_s: row.get("revoked_at_s")?,
+            uses_max: row.get("uses_max")?,
+            uses: row.get("uses")?,
         })
     }
 }
@@ -102,35 +171,38 @@ type Belongs = (String, TenantName);
 
 fn find_token(
     transaction: &Transaction<'_>,
-    id: &str,
+    applicant: &Applicant,
 ) -> rusqlite::Result<Option<(TokenRecord, Belongs)>> {
-    let sql = "SELECT digest, label, tenant, expires_at_s, used_by_key FROM enrolment_tokens
-               WHERE id = ?";
-    let found = transaction.query_row(sql, [id], |row| {
-        Ok((token_record(row)?, (row.get("label")?, parsed(row, "tenant")?)))
-    });
+    let sql = "SELECT digest, label, tenant, expires_at_s, revoked_at_s, uses_max,
+                   (SELECT count(*) FROM token_uses WHERE token = id) AS uses,
+                   EXISTS (SELECT 1 FROM token_uses WHERE token = id AND key_hash = ?2) AS knows_key
+               FROM enrolment_tokens WHERE id = ?1";
+    let found =
+        transaction.query_row(sql, params![applicant.token_id, applicant.key.to_string()], |row| {
+            let record = TokenRecord {
+                secret: SecretDigest(bytes32(row, "digest")?),
+                expires_at_s: row.get("expires_at_s")?,
+                is_revoked: row.get::<_, Option<i64>>("revoked_at_s")?.is_some(),
+                uses_max: row.get("uses_max")?,
+                uses: row.get("uses")?,
+                knows_key: row.get("knows_key")?,
+            };
+            Ok((record, (row.get("label")?, parsed(row, "tenant")?)))
+        });
     found.optional()
-}
-
-/// What decides about the holder of a token, whatever it lets in.
-pub(super) fn token_record(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
-    let used_by: Option<String> = row.get("used_by_key")?;
-    Ok(TokenRecord {
-        secret: SecretDigest(bytes32(row, "digest")?),
-        expires_at_s: row.get("expires_at_s")?,
-        used_by: used_by.map(|text| parse_text(&text)).transpose()?,
-    })
 }
 
 fn carry_out(
     transaction: &Transaction<'_>,
     applicant: &Applicant,
     grant: Grant,
-    belongs: &Belongs,
+    (mut label, tenant): Belongs,
 ) -> Result<DeviceId, EnrolError> {
-    if grant == Grant::NewDevice {
-        let sql = "UPDATE enrolment_tokens SET used_by_key = ? WHERE id = ?";
-        transaction.execute(sql, params![applicant.key.to_string(), applicant.token_id])?;
+    if let Grant::NewDevice { number } = grant {
+        let sql = "INSERT INTO token_uses VALUES (?, ?, ?, ?)";
+        let key = applicant.key.to_string();
+        transaction.execute(sql, params![applicant.token_id, key, number, applicant.now_s])?;
+        label = enrol::label(&label, number);
     }
     match find_device(transaction, applicant.key)? {
         Some((_, true)) => {
@@ -138,7 +210,7 @@ fn carry_out(
             Err(EnrolError::Refused(Problem::new(ProblemCode::Unauthorised, text)))
         }
         Some((device, false)) => Ok(device),
-        None => insert_device(transaction, applicant, belongs),
+        None => insert_device(transaction, applicant, &label, &tenant),
     }
 }
 
@@ -156,7 +228,8 @@ fn find_device(
 fn insert_device(
     transaction: &Transaction<'_>,
     applicant: &Applicant,
-    (label, tenant): &Belongs,
+    label: &str,
+    tenant: &TenantName,
 ) -> Result<DeviceId, EnrolError> {
     let sql = "INSERT INTO devices (id, key_hash, label, tenant, hostname, agent_version,
                                     enrolled_at_s) VALUES (?, ?, ?, ?, ?, ?, ?)";

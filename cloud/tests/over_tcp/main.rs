@@ -12,6 +12,8 @@ mod hostile;
 mod lanes;
 #[path = "../server/models.rs"]
 mod models;
+#[path = "../server/revocation.rs"]
+mod revocation;
 #[path = "../server/support.rs"]
 mod support;
 #[path = "../server/time.rs"]

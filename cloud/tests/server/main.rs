@@ -5,12 +5,14 @@
 
 mod accelerators;
 mod access;
+mod backup;
 mod enrol;
 mod garbage;
 mod lanes;
 mod models;
 mod operations;
 mod process;
+mod revocation;
 mod standard;
 mod support;
 mod time;

@@ -30,6 +30,7 @@ use protocol::{ALPN_AGENT, ALPN_ENROL};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -165,35 +166,21 @@ impl Cloud {
         wanted: Wanted,
         tls: &rustls::ClientConfig,
     ) -> Result<Connection, DialError> {
-        let address = self.server.address();
-        let (host, server_name) = (address.ip().to_string(), "localhost".to_owned());
-        let target = Target { host, port: address.port(), server_name };
-        self.runtime.block_on(Dialler::new(wanted, None).dial(&target, tls))
+        self.runtime.block_on(dial(wanted, self.server.address(), tls))
     }
 
     /// Asks for a certificate.
     pub(crate) fn enrol(&self, token: &Token, key: &DeviceKey) -> Result<wire::EnrolReply, String> {
-        let tls = tls::pinned_client(token.ca_hash, ALPN_ENROL).unwrap();
-        let connection = self.connect(tls).map_err(|e| e.to_string())?;
-        let request = wire::EnrolRequest {
-            token_id: token.id.clone(),
-            token_secret: token.secret.reveal(),
-            csr: key.signing_request().unwrap().into(),
-            hostname: "box".into(),
-            agent_version: "0.1.0".into(),
-        };
-        let exchange = async {
-            let (mut send, mut recv) = connection.open_bi().await?;
-            frames::send(&mut send, &request).await?;
-            frames::receive::<wire::EnrolReply>(&mut recv).await
-        };
-        let reply = self.runtime.block_on(exchange);
-        connection.close(ProblemCode::None, "");
-        reply.map_err(|e| e.to_string())
+        self.runtime.block_on(enrol(self.server.address(), token, key))
     }
 
     pub(crate) fn token(&self) -> Token {
-        let (status, body) = self.admin("POST", "/v1/tokens", &json!({}));
+        self.token_for(&json!({}))
+    }
+
+    /// A token as asked for.
+    pub(crate) fn token_for(&self, wanted: &Value) -> Token {
+        let (status, body) = self.admin("POST", "/v1/tokens", wanted);
         assert_eq!(status, 201, "{body}");
         body["token"].as_str().unwrap().parse().unwrap()
     }
@@ -205,7 +192,7 @@ impl Cloud {
         let chain =
             reply.certificates.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
         let key = link::pki::key_from_pem(key.to_pem().as_bytes()).unwrap();
-        Device { id: reply.device_id, identity: Identity { chain, key } }
+        Device { id: reply.device_id, identity: Identity { chain, key: key.into() } }
     }
 
     /// A connection as that device.
@@ -224,6 +211,41 @@ impl Cloud {
             other => panic!("ended otherwise: {other}"),
         }
     }
+}
+
+async fn dial(
+    wanted: Wanted,
+    address: SocketAddr,
+    tls: &rustls::ClientConfig,
+) -> Result<Connection, DialError> {
+    let (host, server_name) = (address.ip().to_string(), "localhost".to_owned());
+    let target = Target { host, port: address.port(), server_name };
+    Dialler::new(wanted, None).dial(&target, tls).await
+}
+
+/// Asks the server there for a certificate.
+pub(crate) async fn enrol(
+    address: SocketAddr,
+    token: &Token,
+    key: &DeviceKey,
+) -> Result<wire::EnrolReply, String> {
+    let tls = tls::pinned_client(token.ca_hash, ALPN_ENROL).unwrap();
+    let connection = dial(crate::CARRIER, address, &tls).await.map_err(|e| e.to_string())?;
+    let request = wire::EnrolRequest {
+        token_id: token.id.clone(),
+        token_secret: token.secret.reveal(),
+        csr: key.signing_request().unwrap().into(),
+        hostname: "box".into(),
+        agent_version: "0.1.0".into(),
+    };
+    let exchange = async {
+        let (mut send, mut recv) = connection.open_bi().await?;
+        frames::send(&mut send, &request).await?;
+        frames::receive::<wire::EnrolReply>(&mut recv).await
+    };
+    let reply = exchange.await;
+    connection.close(ProblemCode::None, "");
+    reply.map_err(|e| e.to_string())
 }
 
 /// A bundle of a stand-in model that doubles its input.

@@ -53,8 +53,8 @@ pub fn sweep(folder: &Path) -> io::Result<usize> {
     Ok(swept)
 }
 
-/// `NAME.PID.tmp`, as [`temporary_name`] makes them.
-fn is_temporary(name: &str) -> bool {
+/// Whether this is the name of a file that [`write()`] has not put into its place: `NAME.PID.tmp`.
+pub fn is_temporary(name: &str) -> bool {
     let before = name.strip_suffix(".tmp").and_then(|rest| rest.rsplit_once('.'));
     before.is_some_and(|(name, process)| !name.is_empty() && process.parse::<u32>().is_ok())
 }
@@ -99,6 +99,21 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let folder = File::open(folder)?;
     aside(|| folder.sync_all())
+}
+
+/// Syncs every file and folder below one, and itself.
+///
+/// # Errors
+/// One cannot be read or synced.
+pub fn sync_tree(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => sync_tree(&entry.path())?,
+            false => File::open(entry.path())?.sync_all()?,
+        }
+    }
+    sync_folder(folder)
 }
 
 /// Makes a folder, and those above it, that only its owner may enter; once this returns they survive

@@ -4,6 +4,7 @@ use protocol::id::{ContentHash, DeviceId};
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::sync::{Mutex, PoisonError};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Why a key or certificate cannot be used.
@@ -12,6 +13,9 @@ pub enum PkiError {
     /// A key could not be made, or a request not be signed.
     #[error("cannot make a key or a certificate")]
     Make(#[from] rcgen::Error),
+    /// A key that is held elsewhere did not sign.
+    #[error("the key did not sign")]
+    Elsewhere(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Not PEM of the expected kind.
     #[error("not a {0} in PEM form")]
     Pem(&'static str, #[source] rustls_pki_types::pem::Error),
@@ -65,6 +69,60 @@ impl DeviceKey {
     /// SHA-256 of the SubjectPublicKeyInfo: what the device is known by.
     pub fn hash(&self) -> ContentHash {
         ContentHash::of(&self.0.subject_public_key_info())
+    }
+}
+
+/// What precedes a point of P-256 in a SubjectPublicKeyInfo (RFC 5480).
+const P256_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// The SubjectPublicKeyInfo of an uncompressed point of P-256.
+pub fn p256_public_key(point: &[u8]) -> Vec<u8> {
+    [&P256_PREFIX[..], point].concat()
+}
+
+/// Signs a text (ECDSA, SHA-256, ASN.1), somewhere else than here.
+pub type SignElsewhere<'a> =
+    dyn Fn(&[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> + 'a;
+
+/// A signing request (PKCS#10, DER) for a key of P-256 that is held elsewhere, by its uncompressed point.
+///
+/// # Errors
+/// [`PkiError::Elsewhere`] with what kept it from signing, or [`PkiError::Make`].
+pub fn signing_request_by(point: &[u8], sign: &SignElsewhere<'_>) -> Result<Vec<u8>, PkiError> {
+    let key = HeldElsewhere { point, sign, failure: Mutex::default() };
+    let made = CertificateParams::default().serialize_request(&key);
+    let failure = key.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match failure {
+        Some(error) => Err(PkiError::Elsewhere(error)),
+        None => Ok(made?.der().to_vec()),
+    }
+}
+
+struct HeldElsewhere<'a> {
+    point: &'a [u8],
+    sign: &'a SignElsewhere<'a>,
+    failure: Mutex<Option<Box<dyn std::error::Error + Send + Sync>>>,
+}
+
+impl PublicKeyData for HeldElsewhere<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.point
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl rcgen::SigningKey for HeldElsewhere<'_> {
+    fn sign(&self, text: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        (self.sign)(text).map_err(|error| {
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            rcgen::Error::RemoteKeyError
+        })
     }
 }
 
@@ -131,6 +189,63 @@ pub fn verify_signature(der: &[u8], text: &[u8], signature: &[u8]) -> Result<(),
         };
     let key = UnparsedPublicKey::new(algorithm, key);
     key.verify(text, signature).map_err(|_| PkiError::Signature)
+}
+
+/// Whether a certificate was signed by this CA's key, whatever its dates.
+pub fn is_issued_by(der: &[u8], ca: &CertificateDer<'_>) -> bool {
+    let Ok((_, cert)) = X509Certificate::from_der(der) else { return false };
+    verify_signature(ca, cert.tbs_certificate.as_ref(), &cert.signature_value.data).is_ok()
+}
+
+/// How many exchanges of the fleet CA one chain may prove.
+const SUCCESSORS_MAX: usize = 4;
+
+/// The CAs that whoever knew `known` trusts after it was shown a chain by a server whose handshake was
+/// verified; the current one first. `known` is the same list from before.
+///
+/// A CA that takes another's place shows itself, and a certificate for its key that the old one has signed.
+/// The old one is trusted for as long as the server shows it: until its place is taken everywhere.
+pub fn followed(
+    known: &[CertificateDer<'static>],
+    shown: &[CertificateDer<'_>],
+) -> Vec<CertificateDer<'static>> {
+    let Some(mut current) = known.first().cloned() else { return Vec::new() };
+    let mut passed = Vec::new();
+    while passed.len() < SUCCESSORS_MAX
+        && let Some(next) = successor(&current, shown).filter(|next| !passed.contains(next))
+    {
+        passed.push(std::mem::replace(&mut current, next));
+    }
+    let older = passed.into_iter().rev().chain(known.iter().skip(1).cloned());
+    std::iter::once(current).chain(older.filter(|ca| shown.contains(ca))).collect()
+}
+
+fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
+    X509Certificate::from_der(der).ok().map(|(_, cert)| cert)
+}
+
+/// The CA that this one has signed a certificate for.
+fn successor(
+    ca: &CertificateDer<'_>,
+    shown: &[CertificateDer<'_>],
+) -> Option<CertificateDer<'static>> {
+    let old = parse(ca)?;
+    let crossed = |root: &&CertificateDer<'_>| {
+        let Some(new) = parse(root).filter(|new| new.is_ca() && is_issued_by(root, root)) else {
+            return false;
+        };
+        shown.iter().any(|der| {
+            parse(der).is_some_and(|cross| {
+                cross.is_ca()
+                    && cross.subject().as_raw() == new.subject().as_raw()
+                    && cross.public_key().raw == new.public_key().raw
+                    && cross.issuer().as_raw() == old.subject().as_raw()
+                    && is_issued_by(der, ca)
+            })
+        })
+    };
+    let mut roots = shown.iter().filter(|der| **der != *ca);
+    roots.find(crossed).map(|root| root.clone().into_owned())
 }
 
 /// A chain from its PEM file.

@@ -12,11 +12,12 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
     ServerConfig, SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,23 +38,66 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 /// A certificate chain, leaf first, with its private key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Identity {
     /// The chain.
     pub chain: Vec<CertificateDer<'static>>,
     /// The leaf's key.
-    pub key: PrivateKeyDer<'static>,
+    pub key: PrivateKey,
 }
 
-impl Clone for Identity {
+/// A private key.
+#[derive(Debug)]
+pub enum PrivateKey {
+    /// Here.
+    Der(PrivateKeyDer<'static>),
+    /// Elsewhere, where it signs what is asked.
+    Held(Arc<dyn SigningKey>),
+}
+
+impl Clone for PrivateKey {
     fn clone(&self) -> Self {
-        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+        match self {
+            Self::Der(key) => Self::Der(key.clone_key()),
+            Self::Held(key) => Self::Held(key.clone()),
+        }
     }
 }
 
-fn roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error> {
+impl From<PrivateKeyDer<'static>> for PrivateKey {
+    fn from(key: PrivateKeyDer<'static>) -> Self {
+        Self::Der(key)
+    }
+}
+
+impl From<PrivatePkcs8KeyDer<'static>> for PrivateKey {
+    fn from(key: PrivatePkcs8KeyDer<'static>) -> Self {
+        Self::Der(key.into())
+    }
+}
+
+impl Identity {
+    /// As rustls wants it.
+    fn certified(self) -> Result<Arc<SingleCertAndKey>, rustls::Error> {
+        let key = match self.key {
+            PrivateKey::Der(key) => provider().key_provider.load_private_key(key)?,
+            PrivateKey::Held(key) => key,
+        };
+        let certified = CertifiedKey::new(self.chain, key);
+        match certified.keys_match() {
+            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
+                Ok(Arc::new(SingleCertAndKey::from(certified)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn roots(cas: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(ca.clone())?;
+    for ca in cas {
+        roots.add(ca.clone())?;
+    }
     Ok(roots)
 }
 
@@ -68,9 +112,9 @@ pub fn client(
 ) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots(ca)?);
+        .with_root_certificates(roots(std::slice::from_ref(ca))?);
     let mut config = match identity {
-        Some(identity) => builder.with_client_auth_cert(identity.chain, identity.key)?,
+        Some(identity) => builder.with_client_cert_resolver(identity.certified()?),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.to_vec()];
@@ -95,8 +139,8 @@ pub fn pinned_client(ca_hash: ContentHash, alpn: &[u8]) -> Result<ClientConfig, 
 /// What an agent knows of the fleet CA.
 #[derive(Debug, Clone)]
 pub enum Trust {
-    /// All of it.
-    Ca(CertificateDer<'static>),
+    /// All of it; more than one while one takes another's place, the current one first.
+    Ca(Vec<CertificateDer<'static>>),
     /// Its hash, from a token.
     Hash(ContentHash),
 }
@@ -113,8 +157,8 @@ pub fn agent(
     alpn: &[u8],
 ) -> Result<ClientConfig, TlsError> {
     let known: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::Ca(ca) => {
-            WebPkiServerVerifier::builder_with_provider(roots(&ca)?.into(), provider())
+        Trust::Ca(cas) => {
+            WebPkiServerVerifier::builder_with_provider(roots(&cas)?.into(), provider())
                 .build()
                 .map_err(|e| rustls::Error::General(e.to_string()))?
         }
@@ -125,7 +169,7 @@ pub fn agent(
         .dangerous() // the caller judges what is left out here
         .with_custom_certificate_verifier(Arc::new(DatesLater(known)));
     let mut config = match identity {
-        Some(identity) => builder.with_client_auth_cert(identity.chain, identity.key)?,
+        Some(identity) => builder.with_client_cert_resolver(identity.certified()?),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.to_vec()];
@@ -135,28 +179,29 @@ pub fn agent(
 /// A server that asks for a client certificate of the fleet CA. Two things are left to the caller
 /// to refuse after the handshake, because they depend on what the connection is for: no certificate
 /// at all (enrolment has none yet), and one whose life ended less than [`RENEWAL_GRACE`] ago, or begins
-/// in less than that (renewal takes both). `None` for `client_ca` never asks.
+/// in less than that (renewal takes both). Without `client_cas` it never asks; there is more than one while
+/// one takes another's place.
 ///
 /// # Errors
 /// A chain, key or CA that rustls refuses.
 pub fn server(
     identity: Identity,
-    client_ca: Option<&CertificateDer<'static>>,
+    client_cas: &[CertificateDer<'static>],
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?;
-    let builder = match client_ca {
-        None => builder.with_no_client_auth(),
-        Some(ca) => {
-            let roots = Arc::new(roots(ca)?);
+    let builder = match client_cas {
+        [] => builder.with_no_client_auth(),
+        cas => {
+            let roots = Arc::new(roots(cas)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
                 .allow_unauthenticated()
                 .build()?;
             builder.with_client_cert_verifier(Arc::new(WithGrace(verifier)))
         }
     };
-    let mut config = builder.with_single_cert(identity.chain, identity.key)?;
+    let mut config = builder.with_cert_resolver(identity.certified()?);
     config.alpn_protocols = alpn.iter().map(|a| a.to_vec()).collect();
     config.max_early_data_size = 0; // 0-RTT off: requests must not be replayable
     Ok(config)
@@ -315,7 +360,7 @@ impl ServerCertVerifier for PinnedCa {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let ca = find_ca(intermediates, self.ca_hash).ok_or(CertificateError::UnknownIssuer)?;
-        let roots = Arc::new(roots(&ca)?);
+        let roots = Arc::new(roots(&[ca])?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone())
             .build()
             .map_err(|e| rustls::Error::General(e.to_string()))?;

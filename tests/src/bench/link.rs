@@ -167,7 +167,7 @@ impl Fleet {
     }
 
     async fn connect_quic(&self) -> anyhow::Result<Connection> {
-        let tls = tls::server(self.server.clone(), None, &[ALPN_AGENT])?;
+        let tls = tls::server(self.server.clone(), &[], &[ALPN_AGENT])?;
         let endpoint = quic::listener("127.0.0.1:0".parse()?, quic::server(tls)?, &[0; 32])?;
         let address = endpoint.local_addr()?;
         tokio::spawn(async move {
@@ -180,7 +180,7 @@ impl Fleet {
 
     async fn connect_tcp(&self) -> anyhow::Result<Connection> {
         let alpn = alpn_over_tcp(ALPN_AGENT).context("a name over TCP")?;
-        let tls = TlsAcceptor::from(Arc::new(tls::server(self.server.clone(), None, &[alpn])?));
+        let tls = TlsAcceptor::from(Arc::new(tls::server(self.server.clone(), &[], &[alpn])?));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         tokio::spawn(async move {

@@ -49,6 +49,8 @@ enum Name {
     Link,
     /// Deferrals beside gRPC and HTTPS over an emulated wide area network; without root, why not.
     Wan,
+    /// How long a device that is shut out keeps its connection.
+    Revocation,
     /// The cloud beside other servers; with `--json FILE`, a plot beside it as SVG.
     Serve,
     /// Inputs that travel in fewer bytes: what that saves, and what it costs in accuracy.
@@ -92,6 +94,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         },
         #[cfg(not(target_os = "linux"))]
         Name::Wan => anyhow::bail!("network namespaces are Linux's"),
+        Name::Revocation => bench::revocation::run(args.short)?,
         Name::Serve => serve(args)?,
         Name::Thrift => bench::thrift::run(args.short)?,
         Name::Nodes if args.short => nodes::run(nodes::Amount::SHORT)?,

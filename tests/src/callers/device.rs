@@ -45,13 +45,27 @@ impl Device {
     /// # Errors
     /// No identity there, or it is refused.
     pub async fn connect(wanted: Wanted, folder: &Path, cloud: &str) -> anyhow::Result<Self> {
+        Self::connect_to(wanted, folder, cloud, "localhost").await
+    }
+
+    /// The same to a node whose certificate bears this name.
+    ///
+    /// # Errors
+    /// No identity there, or it is refused.
+    pub async fn connect_to(
+        wanted: Wanted,
+        folder: &Path,
+        cloud: &str,
+        name: &str,
+    ) -> anyhow::Result<Self> {
         let read = |name: &str| std::fs::read(folder.join(name));
         let ca = pki::chain_from_pem(&read("ca.pem")?)?.remove(0);
         let chain = pki::chain_from_pem(&read("device.pem")?)?;
         let key = pki::key_from_pem(&read("device.key")?)?;
-        let tls = tls::client(&ca, Some(tls::Identity { chain, key }), protocol::ALPN_AGENT)?;
+        let tls =
+            tls::client(&ca, Some(tls::Identity { chain, key: key.into() }), protocol::ALPN_AGENT)?;
         let address: SocketAddr = cloud.parse()?;
-        let (host, server_name) = (address.ip().to_string(), "localhost".to_owned());
+        let (host, server_name) = (address.ip().to_string(), name.to_owned());
         let target = Target { host, port: address.port(), server_name };
         Ok(Self { connection: Dialler::new(wanted, None).dial(&target, &tls).await? })
     }

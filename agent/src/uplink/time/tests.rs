@@ -62,7 +62,7 @@ async fn check(
     clock: &Clock,
     answer: impl Fn(&[u8]) -> SignedTime + Send + 'static,
 ) -> Result<(), UplinkError> {
-    let config = tls::server(fleet.server.clone(), None, &[ALPN_RENEW]).unwrap();
+    let config = tls::server(fleet.server.clone(), &[], &[ALPN_RENEW]).unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
     let endpoint = quic::listener(any, quic::server(config).unwrap(), &[0; 32]).unwrap();
     let address: CloudAddress = endpoint.local_addr().unwrap().to_string().parse().unwrap();
@@ -73,7 +73,7 @@ async fn check(
             frames::send_last(&mut send, &answer(&asked.nonce), []).await.unwrap();
         }
     });
-    let trust = Trust::Ca(fleet.ca.clone());
+    let trust = Trust::Ca(vec![fleet.ca.clone()]);
     let way = Way::new(address, &crate::config::Link::default());
     let connected = way.connect(trust, None, ALPN_RENEW, clock).await;
     serving.abort();

@@ -225,11 +225,18 @@ fn devices() -> Vec<Operation> {
         Operation::new(
             "post /v1/tokens",
             "create_token",
-            "Make a token that one device enrols with",
+            "Make a token that one device enrols with, or several",
         )
         .need("Enrol")
         .takes(reference("NewToken"))
         .gives(201, "It was made.", reference("CreatedToken")),
+        Operation::new("get /v1/tokens", "tokens", "Every token, without its secret")
+            .need("Enrol")
+            .gives(200, "Tokens, the newest first.", list("tokens", "Token")),
+        Operation::new("delete /v1/tokens/{id}", "revoke_token", "Take a token back, at once")
+            .need("Enrol")
+            .in_path("id", &json!({ "type": "string", "minLength": 1 }))
+            .gives(200, "It was taken back.", reference("Revoked")),
         Operation::new("get /v1/devices", "devices", "Every device: what it should run, and runs")
             .need("View")
             .gives(200, "Devices.", list("devices", "Device")),

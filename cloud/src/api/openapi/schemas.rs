@@ -1,6 +1,6 @@
 //! What bodies look like.
 
-use protocol::limits::{NAME_MAX_BYTES, PATTERNS_MAX_COUNT};
+use protocol::limits::{NAME_MAX_BYTES, PATTERNS_MAX_COUNT, TOKEN_DEVICES_MAX};
 use serde_json::{Value, json};
 
 /// A schema by its name.
@@ -196,7 +196,13 @@ fn of_devices() -> Value {
     json!({
         "NewToken": object(&json!({
             "ttl_s": span(2_592_000), "label": label(0), "tenant": reference("Name"),
-        }), &["ttl_s", "label", "tenant"]),
+            "count": { "type": ["integer", "null"], "minimum": 1, "maximum": TOKEN_DEVICES_MAX },
+        }), &["ttl_s", "label", "tenant", "count"]),
+        "Token": object(&json!({
+            "id": text(), "label": text(), "tenant": reference("Name"),
+            "state": { "enum": ["live", "used", "expired", "revoked"] }, "count": count(),
+            "used": count(), "created_at_s": seconds(), "expires_at_s": seconds(),
+        }), &[]),
         "CreatedToken": object(&json!({
             "id": text(), "token": text(), "expires_at_s": seconds(),
         }), &[]),
@@ -206,6 +212,7 @@ fn of_devices() -> Value {
             "carrier": { "enum": ["quic", "tcp", null] }, "carrier_reason": text(),
             "last_seen_s": { "type": ["integer", "null"] }, "enrolled_at_s": seconds(),
             "agent_version": text(), "os": text(), "arch": text(), "denied": flag(),
+            "ca": { "enum": ["current", "previous", "unknown"] },
             "desired": { "type": "array", "items": object(&desired, &[]) },
             "reported": { "type": "array", "items": object(&reported, &[]) },
         }), &[]),

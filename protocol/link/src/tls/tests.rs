@@ -33,7 +33,7 @@ fn ca_and_leaf(
 #[test]
 fn a_certificate_passes_within_the_grace_on_either_side_and_not_beyond() {
     let (ca, device) = ca_and_device();
-    let roots = Arc::new(roots(&ca).unwrap());
+    let roots = Arc::new(roots(&[ca]).unwrap());
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
     let verifier = WithGrace(verifier.allow_unauthenticated().build().unwrap());
 
@@ -56,7 +56,7 @@ fn an_agent_verifies_all_of_a_server_but_its_dates() {
             let known: Arc<dyn ServerCertVerifier> = if by_hash {
                 Arc::new(PinnedCa { ca_hash: hash, provider: provider() })
             } else {
-                let roots = Arc::new(roots(ca).unwrap());
+                let roots = Arc::new(roots(std::slice::from_ref(ca)).unwrap());
                 WebPkiServerVerifier::builder_with_provider(roots, provider()).build().unwrap()
             };
             let shown = [ca.clone()];

@@ -71,7 +71,7 @@ struct Pair {
 impl Pair {
     fn new() -> anyhow::Result<Self> {
         let (ca, identity) = identity()?;
-        let server = tls::server(identity, None, &[b"http/1.1"])?;
+        let server = tls::server(identity, &[], &[b"http/1.1"])?;
         let client = tls::client(&ca, None, b"http/1.1")?;
         let name = ServerName::try_from("localhost")?;
         let client = ClientConnection::new(Arc::new(client), name)?;

@@ -27,6 +27,9 @@ struct Device {
     last_seen_s: Option<i64>,
     agent_version: String,
     denied: bool,
+    /// Which fleet CA has signed the certificate that it showed last.
+    #[serde(default)]
+    ca: String,
     desired: Vec<Desired>,
     reported: Vec<Reported>,
 }
@@ -84,8 +87,15 @@ impl Device {
     }
 
     fn state(&self, now_s: i64) -> String {
-        match self.last_seen_s {
+        match &*self.ca {
             _ if self.denied => "denied".to_owned(),
+            "previous" => format!("{}, has the CA from before", self.seen(now_s)),
+            _ => self.seen(now_s),
+        }
+    }
+
+    fn seen(&self, now_s: i64) -> String {
+        match self.last_seen_s {
             _ if self.online => match (self.carrier.as_deref(), &*self.carrier_reason) {
                 (Some("tcp"), "udp_silent") => "connected over TCP (UDP is silent)".to_owned(),
                 (Some("tcp"), _) => "connected over TCP".to_owned(),

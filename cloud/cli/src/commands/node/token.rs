@@ -5,9 +5,9 @@ use serde_json::json;
 use std::path::PathBuf;
 
 use crate::client::Client;
-use crate::config::{Config, write_private};
-use crate::errors::hinted;
+use crate::config::Config;
 use crate::time::parse_span;
+use crate::token_file;
 
 /// Arguments of `node token`.
 #[derive(clap::Args)]
@@ -36,14 +36,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let client = Client::open(&Config::open()?)?;
     let body = json!({ "ttl_s": args.ttl, "label": args.label, "names": args.names }).to_string();
     let answer: Answer = client.send("POST", "/v1/nodes/tokens", body.as_bytes())?;
-    write_private(&args.output, format!("{}\n", answer.token).as_bytes()).map_err(|error| {
-        hinted(format!("{error:#}"), "the token is lost; make another with -o elsewhere")
-    })?;
+    let file = token_file::hand_out(&answer.token, Some(&args.output))?;
     eprintln!("It is good for one node. On its machine:");
     eprintln!(
-        "next: outrigger-cloud serve --role inference --join {} --token-file {} --data-dir FOLDER",
-        client.cloud(),
-        args.output.display()
+        "next: outrigger-cloud serve --role inference --join {} --token-file {file} --data-dir FOLDER",
+        client.cloud()
     );
     Ok(())
 }
