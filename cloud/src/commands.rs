@@ -9,7 +9,9 @@ pub(crate) mod restore;
 pub(crate) mod run_model;
 pub(crate) mod serve;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use outrigger_cloud::backup::{self as backups, Secret};
 use outrigger_cloud::settings::{Finding, Flag, LogFormat, Role, Sources};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -107,6 +109,32 @@ pub(crate) fn complain(findings: &[Finding]) {
         if !finding.hint.is_empty() {
             eprintln!("hint: {}", finding.hint);
         }
+    }
+}
+
+/// What a backup is sealed with.
+#[derive(clap::Args)]
+#[group(id = "secret", multiple = false)]
+pub(crate) struct SecretArgs {
+    /// The key is in this file, which only you can read.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// The passphrase is in this file, or on stdin where it is -.
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl SecretArgs {
+    pub(crate) fn read(&self) -> anyhow::Result<Secret> {
+        let secret = match (&self.key_file, &self.passphrase_file) {
+            (Some(path), _) => backups::read_key(path),
+            (_, Some(path)) => backups::read_passphrase(path),
+            _ => {
+                let text = anyhow::anyhow!("a backup is sealed with a key or a passphrase");
+                return Err(hinted(text, "name --key-file or --passphrase-file"));
+            }
+        };
+        secret.context("the backup's key or passphrase cannot be used")
     }
 }
 

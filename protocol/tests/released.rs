@@ -1,8 +1,8 @@
 //! Programs of a released version and of this one understand each other: what they said, byte by byte, is
 //! read as what it meant, said again in the same bytes, and no field has changed its number or its kind.
 //!
-//! `released/VERSION/` is what a version was released with: its .proto files, and one frame of each kind
-//! (`frames.txt`). Nothing in there is ever changed; a release adds a folder.
+//! `released/VERSION/` is what a version was released with: one frame of each kind (`frames.txt`), and every
+//! field of its messages (`fields.txt`). Nothing in there is ever changed; a release adds a folder.
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 #![allow(clippy::needless_update)] // fields that come later were not in what was said then
 
@@ -12,9 +12,8 @@ use outrigger_protocol::codec::{
 };
 use outrigger_protocol::wire;
 use outrigger_protocol::wire::inference;
-use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, FileDescriptorSet};
-use std::collections::BTreeMap;
+use prost_types::DescriptorProto;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 fn released() -> PathBuf {
@@ -305,12 +304,11 @@ fn a_kind_of_frame_keeps_its_number() {
     assert_eq!(FrameKind::Problem as u8, 0);
 }
 
-/// A field, as it must stay: number, kind, label, and the message or enumeration in it.
-type Field = (i32, Type, Label, String);
-
-fn messages(folder: &Path) -> BTreeMap<String, BTreeMap<String, Field>> {
-    let set: FileDescriptorSet =
-        protox::compile([folder.join("outrigger.proto")], [folder]).unwrap();
+/// Every field of the messages of today: its name, and then what it must keep, its number, kind, label, and
+/// the message or enumeration in it.
+fn fields() -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    let set = protox::compile([folder.join("outrigger.proto")], [folder]).unwrap();
     let mut all = BTreeMap::new();
     for file in &set.file {
         for message in &file.message_type {
@@ -320,36 +318,35 @@ fn messages(folder: &Path) -> BTreeMap<String, BTreeMap<String, Field>> {
     all
 }
 
-fn collect(
-    within: &str,
-    message: &DescriptorProto,
-    all: &mut BTreeMap<String, BTreeMap<String, Field>>,
-) {
+fn collect(within: &str, message: &DescriptorProto, all: &mut BTreeMap<String, String>) {
     let name = format!("{within}.{}", message.name());
-    let field = |f: &prost_types::FieldDescriptorProto| {
-        (f.name().to_owned(), (f.number(), f.r#type(), f.label(), f.type_name().to_owned()))
-    };
-    all.insert(name.clone(), message.field.iter().map(field).collect());
+    for field in &message.field {
+        let (kind, label) = (field.r#type(), field.label());
+        let kept = format!("{} {kind:?} {label:?} {}", field.number(), field.type_name());
+        all.insert(format!("{name}.{}", field.name()), kept.trim_end().to_owned());
+    }
     message.nested_type.iter().for_each(|nested| collect(&name, nested, all));
 }
 
 #[test]
 fn no_released_field_has_changed_its_number_or_kind() {
-    let today = messages(&Path::new(env!("CARGO_MANIFEST_DIR")).join("proto"));
+    let today = fields();
     for version in std::fs::read_dir(released()).unwrap().flatten() {
-        let then = messages(&version.path());
-        assert!(then.len() > 30, "{} messages", then.len());
-        for (message, fields) in then {
-            let now = &today[&message];
-            for (name, field) in &fields {
-                assert_eq!(now.get(name), Some(field), "{message}.{name} of {version:?}");
-            }
-            // A number of then means nothing else now.
-            let numbers: Vec<i32> = fields.values().map(|field| field.0).collect();
-            let reused = now
-                .iter()
-                .find(|(name, field)| !fields.contains_key(*name) && numbers.contains(&field.0));
-            assert_eq!(reused, None, "{message}");
+        let text = std::fs::read_to_string(version.path().join("fields.txt")).unwrap();
+        let then: BTreeMap<_, _> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+        assert!(then.len() > 150, "of {version:?}; today there are: {today:#?}");
+        for (name, kept) in &then {
+            assert_eq!(today.get(*name).map(String::as_str), Some(*kept), "{name} of {version:?}");
+        }
+        // A number of then means nothing else now.
+        let number = |name: &str, kept: &str| {
+            let message = name.rsplit_once('.').map(|(message, _)| message.to_owned());
+            (message, kept.split(' ').next().map(str::to_owned))
+        };
+        let taken: BTreeSet<_> = then.iter().map(|(name, kept)| number(name, kept)).collect();
+        let new = today.iter().filter(|(name, _)| !then.contains_key(name.as_str()));
+        for (name, kept) in new {
+            assert!(!taken.contains(&number(name, kept)), "{name} takes a number of {version:?}");
         }
     }
 }

@@ -88,6 +88,15 @@ pub fn ask(
     send(client, request_body(pixels, parameters))
 }
 
+/// Asks the cloud and nobody else about one image; where the answer came from.
+///
+/// # Errors
+/// The connection breaks, or there is no answer.
+pub fn ask_cloud_alone(client: &mut HttpClient, pixels: &[u8]) -> anyhow::Result<Value> {
+    let answer = ask(client, pixels, &json!({ "placement": "cloud", "timeout": 20_000_000 }))?;
+    Ok(answer.split()?.0["parameters"]["placement"].clone())
+}
+
 /// Sends one request about one image as the model takes it.
 ///
 /// # Errors

@@ -22,6 +22,30 @@ const TPM: [&str; 2] = [
     "/usr/lib/aarch64-linux-gnu/pkcs11/libtpm2_pkcs11.so",
 ];
 
+/// OpenSC's.
+const SPY: [&str; 2] =
+    ["/usr/lib/x86_64-linux-gnu/pkcs11-spy.so", "/usr/lib/aarch64-linux-gnu/pkcs11-spy.so"];
+
+/// What was asked of a token.
+pub struct Spy {
+    file: PathBuf,
+    environment: Vec<(&'static str, OsString)>,
+}
+
+impl Spy {
+    /// What a program needs in its environment to be spied on.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// How often a function was called so far.
+    pub fn calls(&self, function: &str) -> usize {
+        let text = std::fs::read(&self.file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        text.lines().filter(|line| line.ends_with(&format!(": {function}"))).count()
+    }
+}
+
 /// An initialised token.
 pub struct Token {
     folder: PathBuf,
@@ -129,12 +153,32 @@ impl Token {
         self.folder.join("pin")
     }
 
+    /// Its module.
+    pub fn module(&self) -> &Path {
+        &self.module
+    }
+
     /// The URI of one of its keys.
     pub fn uri(&self, object: &str) -> String {
         let (name, module) = (NAME.replace(' ', "%20"), self.module.display());
         let pin = self.pin_file();
         let pin = pin.display();
         format!("pkcs11:token={name};object={object}?module-path={module}&pin-source=file:{pin}")
+    }
+
+    /// Has every call of a program be written down by OpenSC's spy; where. It stands between the program and
+    /// the module, at the path in the second place.
+    ///
+    /// # Errors
+    /// The spy is not installed.
+    pub fn spied_on(&self) -> anyhow::Result<(Spy, PathBuf)> {
+        let spy = SPY.iter().map(PathBuf::from).find(|path| path.is_file());
+        let spy = spy.context("opensc-pkcs11 (a package of Debian) is not installed")?;
+        let file = self.folder.join("calls");
+        let mut environment = self.environment.clone();
+        environment.push(("PKCS11SPY", self.module.clone().into()));
+        environment.push(("PKCS11SPY_OUTPUT", file.clone().into()));
+        Ok((Spy { file, environment }, spy))
     }
 
     /// Pulls it out, as far as a program can be: it answers no more.

@@ -1,7 +1,7 @@
 //! Disaster: the cloud's folder is gone, and comes back out of a backup that was made while it ran.
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
-use outrigger_tests::fashion::{Images, ask};
+use outrigger_tests::fashion::{Images, ask_cloud_alone};
 use outrigger_tests::world::{Agent, AgentOptions, World, program};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
@@ -59,9 +59,7 @@ impl Backup {
 
 /// Asks about an image, of the cloud and nobody else.
 fn placement(agent: &Agent, images: &Images) -> Value {
-    let parameters = json!({ "placement": "cloud", "timeout": 20_000_000 });
-    let answer = ask(&mut agent.client().unwrap(), images.pixels(0), &parameters).unwrap();
-    answer.split().unwrap().0["parameters"]["placement"].clone()
+    ask_cloud_alone(&mut agent.client().unwrap(), images.pixels(0)).unwrap()
 }
 
 #[test]

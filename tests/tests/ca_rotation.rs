@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
 use link::pki::{chain_from_pem, is_issued_by};
-use outrigger_tests::fashion::{Images, ask};
+use outrigger_tests::fashion::{Images, ask_cloud_alone};
 use outrigger_tests::world::{Agent, AgentOptions, Node, World, eventually, program};
 use rustls::pki_types::CertificateDer;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -39,9 +39,7 @@ fn moved(state_dir: &Path, ca: &CertificateDer<'static>) {
 }
 
 fn placement(agent: &Agent, images: &Images) -> Value {
-    let parameters = json!({ "placement": "cloud", "timeout": 20_000_000 });
-    let answer = ask(&mut agent.client().unwrap(), images.pixels(0), &parameters).unwrap();
-    answer.split().unwrap().0["parameters"]["placement"].clone()
+    ask_cloud_alone(&mut agent.client().unwrap(), images.pixels(0)).unwrap()
 }
 
 fn waiting(world: &World) -> usize {

@@ -2,13 +2,13 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
-use outrigger_tests::fashion::{Images, ask};
+use outrigger_tests::fashion::{Images, ask_cloud_alone};
 use outrigger_tests::tokens::{PIN, Token, private};
-use outrigger_tests::world::{Agent, AgentOptions, World, program};
-use serde_json::json;
+use outrigger_tests::world::{Agent, AgentOptions, World, eventually, program};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 /// Runs `outrigger-agent ARGS --state-dir DIR` with the token in reach.
 fn agent(token: &Token, state_dir: &Path, args: &[&str]) -> Output {
@@ -39,11 +39,8 @@ fn a_device_lives_on_its_token(world: &mut World, token: &Token) {
 
     let images = Images::test().unwrap();
     let start = || Agent::start_in(&state_dir, &AgentOptions::default(), token.environment());
-    let placement = |agent: &Agent| {
-        let parameters = json!({ "placement": "cloud", "timeout": 20_000_000 });
-        let answer = ask(&mut agent.client().unwrap(), images.pixels(0), &parameters).unwrap();
-        answer.split().unwrap().0["parameters"]["placement"].clone()
-    };
+    let placement =
+        |agent: &Agent| ask_cloud_alone(&mut agent.client().unwrap(), images.pixels(0)).unwrap();
     let running = start().unwrap();
     running.wait_active("fashion", 1).unwrap();
     assert_eq!(placement(&running), "cloud");
@@ -93,8 +90,25 @@ fn a_key_in_softhsm() {
     token.tool(&[&["--login", "--pin", PIN][..], &made].concat()).unwrap();
     check(&token.uri("loose"), "could be taken out");
 
-    // The key is gone: the device says so, and goes on answering by itself.
+    // A wrong PIN is shown once, however often the connection is tried; then the device waits for a person.
     let state_dir = world.folder().join("device");
+    let file = state_dir.join("device.key-uri");
+    let uri = std::fs::read_to_string(&file).unwrap();
+    let (spy, module) = token.spied_on().unwrap();
+    let through_spy = uri.replace(token.module().to_str().unwrap(), module.to_str().unwrap());
+    std::fs::write(&file, &through_spy).unwrap();
+    std::fs::write(token.pin_file(), "wrong\n").unwrap();
+    let running = Agent::start_in(&state_dir, &AgentOptions::default(), spy.environment()).unwrap();
+    let tried = || (spy.calls("C_OpenSession") >= 4).then_some(());
+    eventually("four attempts", Duration::from_secs(60), tried).unwrap();
+    assert_eq!(spy.calls("C_Login"), 1);
+    std::fs::write(token.pin_file(), format!("{PIN}\n")).unwrap();
+    running.wait_until("the connection", |status| status["connected"] == true).unwrap();
+    assert_eq!(spy.calls("C_Login"), 2);
+    running.stop().unwrap();
+    std::fs::write(&file, &uri).unwrap();
+
+    // The key is gone: the device says so, and goes on answering by itself.
     let gone = ["--delete-object", "--type", "privkey", "--label", "device"];
     token.tool(&[&["--login", "--pin", PIN][..], &gone].concat()).unwrap();
     let running =

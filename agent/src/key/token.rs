@@ -15,9 +15,10 @@ use cryptoki::types::AuthPin;
 use protocol::id::ContentHash;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The curve P-256, as an object identifier in DER.
 const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -98,15 +99,13 @@ pub(crate) struct TokenKey {
     token: String,
     /// Its public half, uncompressed.
     point: Vec<u8>,
-    state: Mutex<State>,
+    /// Lost with the token, and opened anew.
+    open: Mutex<Option<Open>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    open: Option<Open>,
-    /// SHA-256 of the PIN that was refused.
-    refused: Option<ContentHash>,
-}
+/// SHA-256 of each URI and PIN that was refused. Of the process, for a connection is tried again and again,
+/// and the token counts.
+static REFUSED: Mutex<BTreeSet<ContentHash>> = Mutex::new(BTreeSet::new());
 
 #[derive(Debug)]
 struct Open {
@@ -127,17 +126,15 @@ impl TokenKey {
 
     fn open(uri: &KeyUri, make: bool) -> Result<Arc<Self>, TokenError> {
         let module = load(&uri.module)?;
-        let mut state = State::default();
-        let (session, token) = log_in(&module, uri, &mut state)?;
+        let (session, token) = log_in(&module, uri)?;
         let key = match find(&session, uri) {
             Err(TokenError::Gone) if make => generate(&session, uri)?,
             found => found?,
         };
         let point = public_point(&session, uri, key)?;
         check_kept(&session, key)?;
-        state.open = Some(Open { session, key });
-        let (uri, state) = (uri.clone(), Mutex::new(state));
-        Ok(Arc::new(Self { uri, module, token, point, state }))
+        let (uri, open) = (uri.clone(), Mutex::new(Some(Open { session, key })));
+        Ok(Arc::new(Self { uri, module, token, point, open }))
     }
 
     /// Its public half, uncompressed.
@@ -155,30 +152,28 @@ impl TokenKey {
     pub(crate) fn sign(&self, text: &[u8]) -> Result<Vec<u8>, TokenError> {
         let hash = ContentHash::of(text);
         aside(|| {
-            let mut state = self.lock();
-            let had_one = state.open.is_some();
-            match self.sign_once(&mut state, hash.as_bytes()) {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let had_one = open.is_some();
+            match self.sign_once(&mut open, hash.as_bytes()) {
                 Err(TokenError::Device(_)) if had_one => {
-                    state.open = None;
-                    self.sign_once(&mut state, hash.as_bytes())
+                    *open = None;
+                    self.sign_once(&mut open, hash.as_bytes())
                 }
                 result => result,
             }
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn sign_once(&self, state: &mut State, hash: &[u8]) -> Result<Vec<u8>, TokenError> {
-        if state.open.is_none() {
-            let (session, _) = log_in(&self.module, &self.uri, state)?;
-            let key = find(&session, &self.uri)?;
-            state.open = Some(Open { session, key });
-        }
-        let Some(open) = &state.open else { return Err(TokenError::Gone) };
-        let raw = open.session.sign(&Mechanism::Ecdsa, open.key, hash)?;
+    fn sign_once(&self, open: &mut Option<Open>, hash: &[u8]) -> Result<Vec<u8>, TokenError> {
+        let Open { session, key } = match open {
+            Some(open) => open,
+            None => {
+                let (session, _) = log_in(&self.module, &self.uri)?;
+                let key = find(&session, &self.uri)?;
+                open.insert(Open { session, key })
+            }
+        };
+        let raw = session.sign(&Mechanism::Ecdsa, *key, hash)?;
         signature_der(&raw).ok_or(TokenError::OtherKind)
     }
 }
@@ -193,37 +188,39 @@ fn load(path: &Path) -> Result<Pkcs11, TokenError> {
 }
 
 /// A session with the token, and the token's name.
-fn log_in(
-    module: &Pkcs11,
-    uri: &KeyUri,
-    state: &mut State,
-) -> Result<(Session, String), TokenError> {
+fn log_in(module: &Pkcs11, uri: &KeyUri) -> Result<(Session, String), TokenError> {
     let (slot, info) = find_token(module, uri)?;
     let session = module.open_rw_session(slot)?;
-    if !info.login_required() {
-        return Ok((session, info.label().to_owned()));
+    if info.login_required() {
+        let pin = read_pin(uri.pin_file.as_deref().ok_or(TokenError::NoPin)?)?;
+        show_pin(&session, &info, uri, pin)?;
     }
-    if info.user_pin_locked() {
-        return Err(TokenError::Locked);
-    }
-    let pin = read_pin(uri.pin_file.as_deref().ok_or(TokenError::NoPin)?)?;
-    let hash = ContentHash::of(pin.as_bytes());
-    match state.refused {
-        Some(refused) if refused == hash => return Err(TokenError::RefusedBefore),
-        _ if info.user_pin_final_try() => return Err(TokenError::LastTry),
+    Ok((session, info.label().to_owned()))
+}
+
+/// Shows a PIN, unless it was refused before or is the last that may be wrong.
+fn show_pin(
+    session: &Session,
+    info: &TokenInfo,
+    uri: &KeyUri,
+    pin: String,
+) -> Result<(), TokenError> {
+    let shown = ContentHash::of(format!("{uri} {pin}").as_bytes());
+    let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    match info {
+        info if info.user_pin_locked() => return Err(TokenError::Locked),
+        _ if refused.contains(&shown) => return Err(TokenError::RefusedBefore),
+        info if info.user_pin_final_try() => return Err(TokenError::LastTry),
         _ => {}
     }
     match session.login(UserType::User, Some(&AuthPin::new(pin.into()))) {
-        Ok(()) | Err(ModuleError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-            state.refused = None;
-            Ok((session, info.label().to_owned()))
-        }
+        Ok(()) | Err(ModuleError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
         Err(ModuleError::Pkcs11(RvError::PinLocked, _)) => Err(TokenError::Locked),
         Err(ModuleError::Pkcs11(
             RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange,
             _,
         )) => {
-            state.refused = Some(hash);
+            refused.insert(shown);
             Err(TokenError::WrongPin)
         }
         Err(error) => Err(error.into()),

@@ -4,7 +4,7 @@
 //! Data goes to stdout, everything else to stderr. [`commands`] has one file per command,
 //! [`client`] the API, [`config`] what `login` left behind, [`lab`] models timed on a device through
 //! both, [`probe`] the first contact with a
-//! cloud that is known only by a hash, [`runtime`] ONNX Runtime, `token_file` where tokens
+//! cloud that is known only by a hash, [`revocation`] what takes keys and tokens back, [`runtime`] ONNX Runtime, `token_file` where tokens
 //! go, and [`output`] tables and words.
 
 use clap::{Parser, Subcommand};
@@ -17,6 +17,7 @@ mod errors;
 mod lab;
 mod output;
 mod probe;
+mod revocation;
 mod runtime;
 mod time;
 mod token_file;

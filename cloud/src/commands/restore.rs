@@ -1,12 +1,11 @@
 //! `outrigger-cloud restore`: a server out of a backup.
 
-use anyhow::Context;
-use outrigger_cloud::backup::{self, Restored, Secret, Wanted};
+use outrigger_cloud::backup::{self, Restored, Wanted};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Progress, advised, hinted, now_s};
+use super::{Progress, SecretArgs, advised, hinted, now_s};
 
 /// Arguments of `restore`.
 #[derive(clap::Args)]
@@ -28,29 +27,6 @@ pub(crate) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// What it was sealed with: one of these.
-#[derive(clap::Args)]
-#[group(required = true, multiple = false)]
-struct SecretArgs {
-    /// The key is in this file.
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
-    /// The passphrase is in this file, or on stdin where it is -.
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
-}
-
-impl SecretArgs {
-    fn read(&self) -> anyhow::Result<Secret> {
-        let secret = match (&self.key_file, &self.passphrase_file) {
-            (Some(path), _) => backup::read_key(path),
-            (_, Some(path)) => backup::read_passphrase(path),
-            _ => anyhow::bail!("name --key-file or --passphrase-file"),
-        };
-        secret.context("there is nothing to open the backup with")
-    }
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
