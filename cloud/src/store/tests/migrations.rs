@@ -17,7 +17,7 @@ const RELEASED: [&str; SCHEMA as usize] = [
     "27c18317c16d8e9f",
 ];
 
-/// Rows as the schema of this number takes them, beside those of the numbers before.
+/// What a program of this schema has added.
 fn rows(schema: usize) -> &'static str {
     match schema {
         1 => {
@@ -57,14 +57,12 @@ fn key() -> String {
     ContentHash::of(b"key").to_string()
 }
 
-/// A database as a program of that schema has left it.
+/// A database that has been there since the first schema, as a program of this one has left it.
 fn made_at(schema: usize, path: &Path) {
     let connection = Connection::open(path).unwrap();
     connection.pragma_update(None, "foreign_keys", true).unwrap();
     for step in 1..=schema {
         connection.execute_batch(MIGRATIONS[step - 1]).unwrap();
-    }
-    for step in 1..=schema {
         connection.execute_batch(&rows(step).replace("KEY", &format!("'{}'", key()))).unwrap();
     }
     connection.pragma_update(None, "user_version", i64::try_from(schema).unwrap()).unwrap();

@@ -145,5 +145,5 @@ fn identity() -> anyhow::Result<(CertificateDer<'static>, Identity)> {
     let leaf = CertificateParams::new(vec!["localhost".to_owned()])?;
     let leaf = leaf.signed_by(&leaf_key, &Issuer::new(ca, ca_key))?;
     let key = PrivateKeyDer::try_from(leaf_key.serialize_der()).map_err(anyhow::Error::msg)?;
-    Ok((ca_der, Identity { chain: vec![leaf.der().clone()], key }))
+    Ok((ca_der, Identity { chain: vec![leaf.der().clone()], key: key.into() }))
 }
