@@ -18,7 +18,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// What a command says that is to succeed.
-fn done(output: Output) -> Value {
+fn done(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -42,7 +42,7 @@ impl Backup {
         let (file, key) = (world.folder().join("cloud.backup"), world.folder().join("backup.key"));
         let folder = text(world.cloud.data_dir()).to_owned();
         let to = ["-o", text(&file), "--new-key", text(&key), "--json"];
-        let made = done(cloud(&[&["backup", "--data-dir", &folder][..], &to].concat()));
+        let made = done(&cloud(&[&["backup", "--data-dir", &folder][..], &to].concat()));
         assert!(made["bytes"].as_u64() > Some(100_000), "{made}");
         for path in [&file, &key] {
             let mode = std::fs::metadata(path).unwrap().permissions().mode();
@@ -86,7 +86,7 @@ fn devices_reconnect_to_a_restored_cloud_without_enrolling_again() {
     world.cloud.kill();
     std::fs::remove_dir_all(world.cloud.data_dir()).unwrap();
     let folder = world.cloud.data_dir().to_owned();
-    let restored = done(backup.restore(&folder, &["--shut-out", &shut_out]));
+    let restored = done(&backup.restore(&folder, &["--shut-out", &shut_out]));
     assert_eq!(
         (&restored["backup"]["devices"], &restored["void"]["tokens"]),
         (&json!(2), &json!(3))
@@ -130,7 +130,7 @@ fn keys_may_be_kept_and_nothing_is_overwritten() {
     let said = refused(&backup.restore(&folder, &[]));
     assert!(said.contains("is there already"), "{said}");
     std::fs::remove_dir_all(&folder).unwrap();
-    let restored = done(backup.restore(&folder, &["--keep-keys"]));
+    let restored = done(&backup.restore(&folder, &["--keep-keys"]));
     assert_eq!(restored["admin_key"], Value::Null);
     let mode =
         |name: &str| std::fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;

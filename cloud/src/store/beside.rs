@@ -75,15 +75,16 @@ impl Beside {
         Ok(ids.collect::<Result<_, _>>()?)
     }
 
-    /// Tokens that were made before this moment and are still good.
+    /// Tokens that were made before this moment and still let somebody in.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn tokens_from_before(&self, then_s: i64, now_s: i64) -> Result<u64, StoreError> {
         let sql = "SELECT (SELECT count(*) FROM enrolment_tokens
-                           WHERE created_at_s < ?1 AND expires_at_s > ?2 AND revoked_at_s IS NULL)
-                        + (SELECT count(*) FROM node_tokens
-                           WHERE created_at_s < ?1 AND expires_at_s > ?2) AS n";
+                           WHERE created_at_s < ?1 AND expires_at_s > ?2 AND revoked_at_s IS NULL
+                           AND uses_max > (SELECT count(*) FROM token_uses WHERE token = id))
+                        + (SELECT count(*) FROM node_tokens WHERE created_at_s < ?1
+                           AND expires_at_s > ?2 AND used_by_key IS NULL) AS n";
         Ok(self.0.query_row(sql, params![then_s, now_s], |row| unsigned(row, "n"))?)
     }
 }

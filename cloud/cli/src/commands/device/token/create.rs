@@ -11,6 +11,7 @@ use crate::token_file;
 
 /// Arguments of `device token`.
 #[derive(clap::Args)]
+#[group(skip)] // it is flattened into others of that name
 pub(crate) struct Args {
     /// How long the token is good for, for example 30m, 1h or 7d.
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_span)]
