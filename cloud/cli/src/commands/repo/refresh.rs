@@ -1,0 +1,50 @@
+//! `outrigger repo refresh`: the same again, good for longer.
+
+use protocol::tuf::metadata::{ROOT, Root, TARGETS, Targets};
+
+use super::{LIFE, tell};
+use crate::client::Client;
+use crate::config::Config;
+use crate::output;
+use crate::repository::{Files, Keys, KeysArgs, Remote, publish, sign, team_keys};
+use crate::time::parse_span;
+
+/// Arguments of `repo refresh`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Whose file: root, targets or a team's. What is online renews itself.
+    #[arg(default_value = TARGETS, value_name = "ROLE")]
+    role: String,
+    #[command(flatten)]
+    keys: KeysArgs,
+    /// How long it is good from now on.
+    #[arg(long = "for", default_value = LIFE, value_name = "TIME", value_parser = parse_span)]
+    span: u32,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let config = Config::open()?;
+    let client = Client::open(&config)?;
+    let remote = Remote::get(&client)?.need()?;
+    let keys = Keys::open(&args.keys, &config)?;
+    let expires_s = output::now_s() + i64::from(args.span);
+    let role = args.role.as_str();
+    let text = if role == ROOT {
+        let mut root: Root = remote.read(ROOT, &keys)?;
+        let counting = root.keys_of(ROOT);
+        sign(ROOT, &mut root, (&keys, &[&counting]), expires_s)?
+    } else {
+        let mut targets: Targets = remote.read(role, &keys)?;
+        let counting = match (role, remote.look::<Targets>(TARGETS)?) {
+            (TARGETS, _) | (_, None) => remote.read_root()?.keys_of(TARGETS),
+            (team, Some(targets)) => team_keys(&targets, team)?,
+        };
+        sign(role, &mut targets, (&keys, &[&counting]), expires_s)?
+    };
+    let files: Files = [(role.to_owned(), text)].into();
+    tell(&publish(&client, &files, None)?, args.json);
+    Ok(())
+}
