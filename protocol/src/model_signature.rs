@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use crate::id::{ContentHash, Hasher};
 use crate::limits::MODEL_SIGNATURE_MAX_BYTES;
-use crate::tuf::key::{EC_P256, public_bits};
+use crate::tuf::key::{EC_P256, from_pem, public_bits};
 
 const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
@@ -317,11 +317,4 @@ fn to_pem(label: &str, der: &[u8]) -> String {
         pem.push('\n');
     }
     pem + &format!("-----END {label}-----\n")
-}
-
-fn from_pem(label: &str, pem: &str) -> Option<Vec<u8>> {
-    let body = pem.trim().strip_prefix(&format!("-----BEGIN {label}-----"))?;
-    let body = body.strip_suffix(&format!("-----END {label}-----"))?;
-    let base64: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    STANDARD.decode(base64).ok()
 }

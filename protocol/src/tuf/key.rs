@@ -88,14 +88,19 @@ const RSA: [u8; 15] =
 
 /// The key bits of a `SubjectPublicKeyInfo` with this algorithm identifier, in PEM.
 pub(crate) fn public_bits(pem: &str, algorithm: &[u8]) -> Option<Vec<u8>> {
-    let body = pem.trim().strip_prefix("-----BEGIN PUBLIC KEY-----")?;
-    let body = body.strip_suffix("-----END PUBLIC KEY-----")?;
-    let base64: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    let der = STANDARD.decode(base64).ok()?;
+    let der = from_pem("PUBLIC KEY", pem)?;
     let (info, rest) = der_value(&der, 0x30)?;
     let (bits, end) = der_value(info.strip_prefix(algorithm)?, 0x03)?;
     let (unused, bits) = bits.split_first()?;
     (rest.is_empty() && end.is_empty() && *unused == 0).then(|| bits.to_vec())
+}
+
+/// What is between the two lines of a PEM text with this label.
+pub(crate) fn from_pem(label: &str, pem: &str) -> Option<Vec<u8>> {
+    let body = pem.trim().strip_prefix(&format!("-----BEGIN {label}-----"))?;
+    let body = body.strip_suffix(&format!("-----END {label}-----"))?;
+    let base64: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    STANDARD.decode(base64).ok()
 }
 
 /// The content of the DER value with this tag in front, and what follows it.

@@ -5,12 +5,10 @@ use protocol::pattern::ModelPatterns;
 use protocol::tuf::delegation::DelegatedRole;
 use protocol::tuf::metadata::{TARGETS, Targets};
 
-use super::{LIFE, tell};
+use super::{Signing, tell};
 use crate::client::Client;
 use crate::config::Config;
-use crate::output;
-use crate::repository::{self, Files, Keys, KeysArgs, Remote, publish, sign, team_keys};
-use crate::time::parse_span;
+use crate::repository::{self, Files, Keys, Remote, publish, sign, team_keys};
 
 /// Arguments of `repo delegate`.
 #[derive(clap::Args)]
@@ -21,13 +19,7 @@ pub(crate) struct Args {
     #[arg(long = "model", required = true, value_name = "PATTERN")]
     models: Vec<String>,
     #[command(flatten)]
-    keys: KeysArgs,
-    /// How long what is signed is good.
-    #[arg(long = "for", default_value = LIFE, value_name = "TIME", value_parser = parse_span)]
-    span: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    signing: Signing,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -35,8 +27,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::open()?;
     let client = Client::open(&config)?;
     let remote = Remote::get(&client)?.need()?;
-    let mut keys = Keys::open(&args.keys, &config)?;
-    let expires_s = output::now_s() + i64::from(args.span);
+    let mut keys = Keys::open(&args.signing.keys, &config)?;
+    let expires_s = args.signing.expires_s();
     let team = args.team.as_str();
     let mut targets: Targets = remote.read(TARGETS, &keys)?;
     let mut own: Targets = match remote.look::<Targets>(team)? {
@@ -61,7 +53,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let text = sign(TARGETS, &mut targets, (&keys, &[&by_targets]), expires_s)?;
     files.insert(TARGETS.to_owned(), text);
     files.insert(team.to_owned(), sign(team, &mut own, (&keys, &[&by_team]), expires_s)?);
-    tell(&publish(&client, &files, None)?, args.json);
+    tell(&publish(&client, &files, None)?, args.signing.json);
     eprintln!("The team's key is in {}; it signs by: outrigger repo sign", keys.folder().display());
     Ok(())
 }

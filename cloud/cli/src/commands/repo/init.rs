@@ -7,31 +7,23 @@ use protocol::tuf::key::Key;
 use protocol::tuf::metadata::{Head, ROOT, Root, SNAPSHOT, TARGETS, TIMESTAMP, Target, Targets};
 use std::collections::BTreeMap;
 
-use super::{LIFE, tell};
+use super::{Signing, tell};
 use crate::client::Client;
 use crate::config::{Config, SIGNING_KEY};
 use crate::errors::hinted;
-use crate::output;
-use crate::repository::{self, Files, Keys, KeysArgs, Named, Remote, publish, pushed, sign};
-use crate::time::parse_span;
+use crate::repository::{self, Files, Keys, Named, Remote, publish, pushed, sign};
 
 /// Arguments of `repo init`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    keys: KeysArgs,
     /// How many keys root has.
     #[arg(long, default_value_t = 3, value_name = "N")]
     root_keys: u64,
     /// How many of them must sign.
     #[arg(long, default_value_t = 2, value_name = "N")]
     threshold: u64,
-    /// How long root and targets are good.
-    #[arg(long = "for", default_value = LIFE, value_name = "TIME", value_parser = parse_span)]
-    span: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    signing: Signing,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -47,8 +39,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.threshold == 0 || args.root_keys < args.threshold {
         return Err(hinted("so many keys can never sign", "--threshold 2 --root-keys 3"));
     }
-    let mut keys = Keys::open(&args.keys, &config)?;
-    let expires_s = output::now_s() + i64::from(args.span);
+    let mut keys = Keys::open(&args.signing.keys, &config)?;
+    let expires_s = args.signing.expires_s();
     let (named, others) = pushed(&client, &[operator.public()])?;
     let root_keys: Vec<Key> =
         (0..args.root_keys).map(|_| keys.make(ROOT)).collect::<anyhow::Result<_>>()?;
@@ -59,7 +51,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let targets_text = sign(TARGETS, &mut targets, (&keys, &[&by_targets]), expires_s)?;
     let introduction = Introduction::sign(root_text.as_bytes(), &operator);
     let files: Files = [(ROOT.to_owned(), root_text), (TARGETS.to_owned(), targets_text)].into();
-    tell(&publish(&client, &files, Some(&introduction))?, args.json);
+    tell(&publish(&client, &files, Some(&introduction))?, args.signing.json);
     say_next(&keys, named.len(), others);
     Ok(())
 }

@@ -2,12 +2,10 @@
 
 use protocol::tuf::metadata::{ROOT, Root, TARGETS, Targets};
 
-use super::{LIFE, tell};
+use super::{Signing, tell};
 use crate::client::Client;
 use crate::config::Config;
-use crate::output;
-use crate::repository::{Files, Keys, KeysArgs, Remote, publish, sign, team_keys};
-use crate::time::parse_span;
+use crate::repository::{Files, Keys, Remote, publish, sign, team_keys};
 
 /// Arguments of `repo refresh`.
 #[derive(clap::Args)]
@@ -16,21 +14,15 @@ pub(crate) struct Args {
     #[arg(default_value = TARGETS, value_name = "ROLE")]
     role: String,
     #[command(flatten)]
-    keys: KeysArgs,
-    /// How long it is good from now on.
-    #[arg(long = "for", default_value = LIFE, value_name = "TIME", value_parser = parse_span)]
-    span: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    signing: Signing,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::open()?;
     let client = Client::open(&config)?;
     let remote = Remote::get(&client)?.need()?;
-    let keys = Keys::open(&args.keys, &config)?;
-    let expires_s = output::now_s() + i64::from(args.span);
+    let keys = Keys::open(&args.signing.keys, &config)?;
+    let expires_s = args.signing.expires_s();
     let role = args.role.as_str();
     let text = if role == ROOT {
         let mut root: Root = remote.read(ROOT, &keys)?;
@@ -45,6 +37,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         sign(role, &mut targets, (&keys, &[&counting]), expires_s)?
     };
     let files: Files = [(role.to_owned(), text)].into();
-    tell(&publish(&client, &files, None)?, args.json);
+    tell(&publish(&client, &files, None)?, args.signing.json);
     Ok(())
 }

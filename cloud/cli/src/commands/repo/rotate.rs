@@ -6,13 +6,11 @@ use protocol::tuf::key::Key;
 use protocol::tuf::metadata::{ROOT, Root, SNAPSHOT, TARGETS, TIMESTAMP, Targets};
 use serde_json::Value;
 
-use super::{LIFE, tell};
+use super::{Signing, tell};
 use crate::client::Client;
 use crate::config::Config;
 use crate::errors::hinted;
-use crate::output;
-use crate::repository::{self, Files, Keys, KeysArgs, Remote, publish, sign};
-use crate::time::parse_span;
+use crate::repository::{self, Files, Keys, Remote, publish, sign};
 
 /// Arguments of `repo rotate`.
 #[derive(clap::Args)]
@@ -20,21 +18,15 @@ pub(crate) struct Args {
     /// Whose keys: root, targets, snapshot, timestamp or director.
     role: String,
     #[command(flatten)]
-    keys: KeysArgs,
-    /// How long what is signed is good.
-    #[arg(long = "for", default_value = LIFE, value_name = "TIME", value_parser = parse_span)]
-    span: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    signing: Signing,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::open()?;
     let client = Client::open(&config)?;
     let remote = Remote::get(&client)?.need()?;
-    let mut keys = Keys::open(&args.keys, &config)?;
-    let expires_s = output::now_s() + i64::from(args.span);
+    let mut keys = Keys::open(&args.signing.keys, &config)?;
+    let expires_s = args.signing.expires_s();
     let files = match args.role.as_str() {
         DIRECTOR => direct_anew(&client, &remote, &keys, expires_s)?,
         role @ (ROOT | TARGETS | SNAPSHOT | TIMESTAMP) => {
@@ -47,7 +39,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             return Err(hinted(format!("{other} has no keys that can be rotated here"), hint));
         }
     };
-    tell(&publish(&client, &files, None)?, args.json);
+    tell(&publish(&client, &files, None)?, args.signing.json);
     Ok(())
 }
 

@@ -2,27 +2,19 @@
 
 use protocol::manifest::SignerKey;
 
-use super::{LIFE, tell};
+use super::{Signing, tell};
 use crate::client::Client;
 use crate::config::{Config, SIGNING_KEY};
-use crate::output;
-use crate::repository::{Keys, KeysArgs, Remote, name, publish, pushed};
-use crate::time::parse_span;
+use crate::repository::{Keys, Remote, name, publish, pushed};
 
 /// Arguments of `repo sign`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    keys: KeysArgs,
     /// The public key of an operator whose bundles are named too, beside your own; repeatable.
     #[arg(long = "signer", value_name = "KEY", value_parser = parse_key)]
     signers: Vec<SignerKey>,
-    /// How long what is signed is good.
-    #[arg(long = "for", default_value = LIFE, value_name = "TIME", value_parser = parse_span)]
-    span: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    signing: Signing,
 }
 
 fn parse_key(text: &str) -> Result<SignerKey, String> {
@@ -34,11 +26,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::open()?;
     let client = Client::open(&config)?;
     let remote = Remote::get(&client)?.need()?;
-    let keys = Keys::open(&args.keys, &config)?;
+    let keys = Keys::open(&args.signing.keys, &config)?;
     let own = config.key(SIGNING_KEY)?.map(|key| key.public());
     let operators: Vec<SignerKey> = own.into_iter().chain(args.signers.iter().copied()).collect();
     let (named, others) = pushed(&client, &operators)?;
-    let files = name(&remote, &keys, &named, output::now_s() + i64::from(args.span))?;
+    let files = name(&remote, &keys, &named, args.signing.expires_s())?;
     if others > 0 {
         eprintln!(
             "{others} bundles were left out: none of these operators signed them (--signer KEY)."
@@ -48,6 +40,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         eprintln!("All {} others were named before.", named.len());
         return Ok(());
     }
-    tell(&publish(&client, &files, None)?, args.json);
+    tell(&publish(&client, &files, None)?, args.signing.json);
     Ok(())
 }
