@@ -15,6 +15,7 @@ const RELEASED: [&str; SCHEMA as usize] = [
     "d377b4d5a4c93e6a",
     "b04a78a2ecc086dc",
     "27c18317c16d8e9f",
+    "ddbd5c6cafc482d4",
 ];
 
 /// What a program of this schema has added.
