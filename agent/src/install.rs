@@ -1,6 +1,7 @@
 //! From desired state to active model: one task per model carries out what `edge::update` decides.
 //! The version that is active goes on answering until the next one has proven itself.
 
+mod bases;
 pub(crate) mod library;
 mod task;
 
@@ -11,6 +12,7 @@ use crate::sandbox::{NotProven, Prover, Sandbox};
 use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
 use crate::uplink::Uplink;
+use crate::uplink::gate::Gate;
 use edge::update::{Target, Update};
 use library::{Library, LibraryError};
 use protocol::id::{ContentHash, ModelName};
@@ -45,6 +47,7 @@ pub(crate) struct Installer {
     /// Counts releases from quarantine, for the tasks that may try again.
     released: watch::Sender<u64>,
     library: Library,
+    gate: Arc<Gate>,
     trusted: Vec<SignerKey>,
     counters: Arc<Counters>,
     audits: Arc<Audits>,
@@ -52,10 +55,10 @@ pub(crate) struct Installer {
     models: Mutex<BTreeMap<ModelName, ModelStatus>>,
 }
 
-/// Where the installer keeps things, and how fast it may fetch.
+/// Where the installer keeps things, and how it may fetch.
 pub(crate) struct Places<'a> {
     pub(crate) state_dir: &'a Path,
-    pub(crate) bytes_per_s: u64,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// What the installer works with.
@@ -102,7 +105,7 @@ impl Installer {
         let Parts { engine, uplink, counters, audits, state, trusted, reported, prover, runtime } =
             parts;
         let sandbox = Arc::new(Sandbox::new(prover, runtime, state.clone(), counters.clone())?);
-        let library = Library::open(places.state_dir, places.bytes_per_s, counters.clone())?;
+        let library = Library::open(places.state_dir, places.gate.clone(), counters.clone())?;
         let installer = Arc::new(Self {
             engine,
             uplink,
@@ -110,6 +113,7 @@ impl Installer {
             sandbox,
             released: watch::Sender::new(0),
             library,
+            gate: places.gate.clone(),
             trusted,
             counters,
             audits,
@@ -312,9 +316,9 @@ impl Installer {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on models are downloaded at most this fast; 0 for as fast as it goes.
-    pub(crate) fn set_download_rate(&self, bytes_per_s: u64) {
-        self.library.set_download_rate(bytes_per_s);
+    /// What downloads pass.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// How every model stands.

@@ -2,6 +2,7 @@
 //! before it, and what trying models out has shown ([`trials`]). SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
 
 mod attempts;
+mod downloads;
 mod offload;
 mod remembered;
 mod trials;
@@ -62,6 +63,7 @@ impl State {
             newer => return Err(StateError::Newer(newer)),
         }
         connection.execute_batch(attempts::TABLE)?;
+        connection.execute_batch(downloads::TABLE)?;
         connection.execute_batch(offload::TABLES)?;
         connection.execute_batch(remembered::TABLE)?;
         connection.execute_batch(trials::TABLES)?;

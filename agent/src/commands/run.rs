@@ -18,6 +18,7 @@ use crate::sandbox::Prover;
 use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::state::State;
+use crate::uplink::gate::Gate;
 use crate::uplink::renew::Renewer;
 use crate::uplink::{Keeper, Way};
 use ::link::traces::{Service, TraceSettings, Traces};
@@ -329,7 +330,9 @@ fn assemble(
     let (uplink, keep) = keeper.start();
     let state = Arc::new(tokio::task::block_in_place(|| State::open(state_dir))?);
     let audits = Arc::new(Audits::new(state.clone(), counters.clone(), config.offload.audit()));
-    let places = Places { state_dir, bytes_per_s: config.link.download_bytes_per_s };
+    let rate = config.link.download_bytes_per_s;
+    let gate = Arc::new(Gate::open(&config.download, rate, clock.clone(), state.clone())?);
+    let places = Places { state_dir, gate: gate.clone() };
     let parts = Parts {
         engine: engine.clone(),
         uplink: uplink.clone(),
@@ -370,7 +373,7 @@ fn assemble(
         clock,
         traces,
     });
-    let lab = lab(&context, config, enrolment, runtime, reported_sender);
+    let lab = lab(&context, config, enrolment, runtime, reported_sender, gate);
     tokio::spawn(Lab::new(state_dir, lab)?.run(desired));
     Ok(context)
 }
@@ -382,6 +385,7 @@ fn lab(
     enrolment: &Enrolment,
     runtime: String,
     reported: watch::Sender<ReportedState>,
+    gate: Arc<Gate>,
 ) -> lab::Parts {
     lab::Parts {
         device: context.device.clone(),
@@ -393,6 +397,6 @@ fn lab(
         clock: context.clock.clone(),
         counters: context.counters.clone(),
         reported,
-        bytes_per_s: config.link.download_bytes_per_s,
+        gate,
     }
 }
