@@ -114,7 +114,13 @@ impl Deltas {
         }
         let fits = |size: u64| size <= self.file_max_bytes;
         let is_here = |base: &&ContentHash| matches!(self.blobs.size_bytes(**base), Ok(Some(size)) if fits(size));
-        let key = Key { target, base: bases.iter().find(is_here).copied() };
+        let from_base = bases.iter().find(is_here).map(|base| Key { target, base: Some(*base) });
+        let packed = Key { target, base: None };
+        let mut offers = from_base.into_iter().chain([packed]).map(|key| self.offer_one(key));
+        offers.find(|offer| *offer != Offer::None).unwrap_or(Offer::None)
+    }
+
+    fn offer_one(&self, key: Key) -> Offer {
         let mut cache = self.cache();
         if let Some(made) = cache.get(&key) {
             return Offer::Made(key, made);

@@ -14,6 +14,9 @@ use std::ops::Range;
 use crate::id::{ContentHash, Hasher};
 use crate::limits::CHUNK_BYTES;
 
+/// [`CHUNK_BYTES`], in memory.
+const CHUNK_LENGTH: usize = 256 << 10;
+const _: () = assert!(CHUNK_LENGTH as u64 == CHUNK_BYTES);
 /// How often one download takes a chunk that is not what its hash says, before it ends with that.
 const DAMAGED_MAX: u32 = 4;
 
@@ -97,7 +100,7 @@ pub struct ChunkHashes(Vec<ContentHash>);
 impl ChunkHashes {
     /// Those of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(bytes.chunks(CHUNK_BYTES as usize).map(ContentHash::of).collect())
+        Self(bytes.chunks(CHUNK_LENGTH).map(ContentHash::of).collect())
     }
 
     /// How many bytes they take for this blob.
@@ -114,7 +117,7 @@ impl ChunkHashes {
 
     /// As they travel.
     pub fn to_bytes(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|hash| hash.as_bytes()).copied().collect()
+        self.0.iter().flat_map(ContentHash::as_bytes).copied().collect()
     }
 }
 
@@ -274,6 +277,7 @@ impl Download {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)] // of small data
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -33,11 +33,11 @@ impl Amount {
 /// The name of the model.
 const MODEL: &str = "wide";
 
-/// Publishes a model of two layers of this width, which has about 4 x width^2 bytes; how many exactly.
+/// Pushes a model of two layers of this width, which has about 4 x width^2 bytes; how many exactly.
 ///
 /// # Errors
 /// What the cloud answered.
-pub fn publish(world: &World, version: u64, width: i64) -> anyhow::Result<u64> {
+pub fn push(world: &World, version: u64, width: i64) -> anyhow::Result<u64> {
     let onnx = wide_perceptron(version, width);
     let size = onnx.len() as u64;
     let (input, output) = perceptron_specs();
@@ -45,8 +45,15 @@ pub fn publish(world: &World, version: u64, width: i64) -> anyhow::Result<u64> {
     let model = MODEL.to_owned();
     let single = Single { model, version, variant: Variant::Edge, onnx, input, output, probes };
     Publisher::with_keys_of(&world.operator)?.publish_single(&single)?;
-    world.operator.run(&["model", "assign", &format!("{MODEL}@{version}"), "--all"])?;
     Ok(size)
+}
+
+/// Assigns it to every device.
+///
+/// # Errors
+/// What the operator's command printed.
+pub fn assign(world: &World, version: u64) -> anyhow::Result<()> {
+    world.operator.run(&["model", "assign", &format!("{MODEL}@{version}"), "--all"]).map(drop)
 }
 
 /// The configuration of an agent behind a proxy, with more of it.
@@ -72,7 +79,8 @@ pub fn fetched_bytes(agent: &Agent) -> anyhow::Result<u64> {
 /// The model does not arrive.
 pub fn run(amount: Amount) -> anyhow::Result<BenchReport> {
     let world = World::start()?;
-    let size = publish(&world, 1, amount.width)?;
+    let size = push(&world, 1, amount.width)?;
+    assign(&world, 1)?;
     let proxy = HttpProxy::start(None)?;
     // The first cut comes when something has arrived, the last before all has.
     proxy.trouble(Trouble::Cut { after_bytes: size / (amount.cuts + 2), times: amount.cuts });

@@ -21,7 +21,8 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     rows.extend(connections(agent_toml)?);
     rows.extend(items());
     rows.extend(cloud());
-    rows.extend(fleet(agent_toml)?);
+    rows.extend(fleet());
+    rows.extend(downloads(agent_toml)?);
     let mut table = "| what | limit | beyond it | configured by |\n|---|---|---|---|\n".to_owned();
     for [what, limit, beyond, by] in rows {
         table.push_str(&format!("| {what} | {limit} | {beyond} | {by} |\n"));
@@ -198,46 +199,13 @@ fn cloud() -> Vec<Row> {
     ]
 }
 
-fn fleet(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
-    let stall_s = configured(agent_toml, "download", "stall_s")?;
+fn fleet() -> Vec<Row> {
     let closed = "the stream is closed, `too_large`";
     let waiting = OutboxPolicy::default();
-    Ok(vec![
+    vec![
         row("files of a bundle", count(BUNDLE_MAX_FILES as u64), REFUSED, ""),
         row("file of a bundle", size(BUNDLE_FILE_MAX_BYTES), REFUSED, ""),
         row("manifest", size(MANIFEST_MAX_BYTES as u64), REFUSED, ""),
-        row(
-            "chunk of a file, which is fetched again when it is damaged",
-            size(CHUNK_BYTES),
-            "-",
-            "",
-        ),
-        row(
-            "bytes downloaded in a day, and in a month",
-            "none unless configured",
-            "it waits, `waiting for the next day's bytes`",
-            "[download] bytes_per_day, bytes_per_month",
-        ),
-        row(
-            "time without a byte of what was asked for",
-            format!("{stall_s} s"),
-            "it is tried again later",
-            "[download] stall_s",
-        ),
-        row(
-            "files that one delta may be from, deltas that wait to be made",
-            format!("{DELTA_BASES_MAX}, {DELTAS_WAITING_MAX}"),
-            "whole files are fetched",
-            "",
-        ),
-        row("file that has deltas", "250 MB", "it is fetched whole", "[blobs] delta_file_max_mb"),
-        row(
-            "deltas on the cloud's disk",
-            "2,000 MB",
-            "the least recently used go",
-            "[blobs] delta_cache_mb",
-        ),
-        row("memory to apply a delta", "48 MiB", "the file is fetched whole", ""),
         row("control frame to or from the cloud", size(CONTROL_FRAME_MAX_BYTES.into()), closed, ""),
         row(
             "header of a stream to or from the cloud",
@@ -294,5 +262,38 @@ fn fleet(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
             "409; they end",
             "",
         ),
+    ]
+}
+
+fn downloads(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
+    let stall_s = configured(agent_toml, "download", "stall_s")?;
+    Ok(vec![
+        row("chunk of a file", size(CHUNK_BYTES), "a damaged one is fetched again by itself", ""),
+        row(
+            "bytes downloaded in a day, and in a month",
+            "none unless configured",
+            "it waits, `waiting for the next day's bytes`",
+            "[download] bytes_per_day, bytes_per_month",
+        ),
+        row(
+            "time without a byte of what was asked for",
+            format!("{stall_s} s"),
+            "it is tried again later",
+            "[download] stall_s",
+        ),
+        row(
+            "files that one delta may be from, deltas that wait to be made",
+            format!("{DELTA_BASES_MAX}, {DELTAS_WAITING_MAX}"),
+            "whole files are fetched",
+            "",
+        ),
+        row("file that has deltas", "250 MB", "it is fetched whole", "[blobs] delta_file_max_mb"),
+        row(
+            "deltas on the cloud's disk",
+            "2,000 MB",
+            "the least recently used go",
+            "[blobs] delta_cache_mb",
+        ),
+        row("memory to apply a delta", "48 MiB", "the file is fetched whole", ""),
     ])
 }

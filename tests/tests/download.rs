@@ -1,7 +1,7 @@
 //! How models come to a device: in few bytes, over links that break, when and as much as its owner allows.
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
-use outrigger_tests::downloads::{Amount, behind, publish, run};
+use outrigger_tests::downloads::{Amount, assign, behind, push, run};
 use outrigger_tests::proxy::{HttpProxy, Trouble};
 use outrigger_tests::world::{Agent, AgentOptions, World, model_status};
 use serde_json::Value;
@@ -68,26 +68,31 @@ fn a_new_version_comes_as_a_delta_and_a_first_one_packed() {
 fn what_is_absent_or_of_another_length_is_said_and_tried_again_later() {
     let world = World::start().unwrap();
     let agent = world.agent("device", &AgentOptions::default()).unwrap();
-    publish(&world, 1, WIDTH).unwrap();
+    push(&world, 1, WIDTH).unwrap();
+    assign(&world, 1).unwrap();
     agent.wait_active("wide", 1).unwrap();
 
-    let lie = "UPDATE bundle_files SET size_bytes = size_bytes + 1";
-    let truth = "UPDATE bundle_files SET size_bytes = size_bytes - 1";
-    let hide = "UPDATE bundle_files SET sha256 = 'x' || sha256";
-    let show = "UPDATE bundle_files SET sha256 = substr(sha256, 2)";
-    for (version, break_it, mend, words) in
-        [(2, hide, show, "no such blob"), (3, lie, truth, "bytes, the signed manifest says")]
-    {
-        database(&world).execute_batch(&format!(
-            "CREATE TRIGGER fault AFTER INSERT ON bundle_files BEGIN {break_it} WHERE rowid = new.rowid; END"
-        )).unwrap();
-        publish(&world, version, WIDTH).unwrap();
+    let other = "sha256 = replace(sha256, substr(sha256, 1, 8), '00000000')";
+    for (version, lie, words) in [
+        (2, other, "no such blob"),
+        (3, "size_bytes = size_bytes + 1", "bytes, the signed manifest says"),
+    ] {
+        push(&world, version, WIDTH).unwrap();
+        let own = format!(
+            "name = 'model.onnx' AND bundle = (SELECT bundle FROM bundles WHERE version = {version})"
+        );
+        let database = database(&world);
+        let sql = format!(
+            "CREATE TABLE truth AS SELECT * FROM bundle_files WHERE {own}; UPDATE bundle_files SET {lie} WHERE {own}"
+        );
+        database.execute_batch(&sql).unwrap();
+        assign(&world, version).unwrap();
         let status = waits_because(&agent, words);
         assert_eq!(model_status(&status, "wide")["active_version"], version - 1);
         let sql = format!(
-            "DROP TRIGGER fault; {mend} WHERE rowid IN (SELECT rowid FROM bundle_files ORDER BY rowid DESC LIMIT 2)"
+            "DELETE FROM bundle_files WHERE {own}; INSERT INTO bundle_files SELECT * FROM truth; DROP TABLE truth"
         );
-        database(&world).execute_batch(&sql).unwrap();
+        database.execute_batch(&sql).unwrap();
         agent.wait_active("wide", version).unwrap();
         let failed = agent.status().unwrap()["counters"]["installs"]["failed"].as_u64().unwrap();
         assert!(failed < 30, "{failed} attempts: that was a loop");
@@ -102,7 +107,8 @@ fn a_cloud_that_stands_still_is_given_up_and_asked_again() {
     let agent = world.agent("device", &options).unwrap();
     agent.wait_until("a connection", |status| status["connected"] == true).unwrap();
     proxy.trouble(Trouble::Stall { after_bytes: 300_000 });
-    publish(&world, 1, WIDTH).unwrap();
+    push(&world, 1, WIDTH).unwrap();
+    assign(&world, 1).unwrap();
     waits_because(&agent, "nothing came for 1 s");
     proxy.trouble(Trouble::None);
     agent.wait_active("wide", 1).unwrap();
@@ -111,7 +117,8 @@ fn a_cloud_that_stands_still_is_given_up_and_asked_again() {
 #[test]
 fn it_waits_for_its_window_and_for_its_bytes() {
     let world = World::start().unwrap();
-    publish(&world, 1, WIDTH).unwrap();
+    push(&world, 1, WIDTH).unwrap();
+    assign(&world, 1).unwrap();
     // Open for a minute, half a day from now.
     let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let minute = (now_s.as_secs() / 60 + 12 * 60) % (24 * 60);

@@ -90,8 +90,8 @@ fn a_truncated_or_altered_blob_is_refused_and_a_repaired_one_is_installed() {
     let agent = world.agent("device", &AgentOptions::default()).unwrap();
     agent.wait_active("fashion", 1).unwrap();
 
-    for (version, truncated) in [(2, true), (3, false)] {
-        let blob = push_changed(&world, b'0' + version as u8);
+    for (version, comment, truncated) in [(2, b'2', true), (3, b'3', false)] {
+        let blob = push_changed(&world, comment);
         let good = std::fs::read(&blob).unwrap();
         let mut bad = good.clone();
         bad[good.len() / 2] ^= 1;

@@ -330,8 +330,7 @@ fn assemble(
     let (uplink, keep) = keeper.start();
     let state = Arc::new(tokio::task::block_in_place(|| State::open(state_dir))?);
     let audits = Arc::new(Audits::new(state.clone(), counters.clone(), config.offload.audit()));
-    let rate = config.link.download_bytes_per_s;
-    let gate = Arc::new(Gate::open(&config.download, rate, clock.clone(), state.clone())?);
+    let gate = gate(config, &clock, &state)?;
     let places = Places { state_dir, gate: gate.clone() };
     let parts = Parts {
         engine: engine.clone(),
@@ -376,6 +375,12 @@ fn assemble(
     let lab = lab(&context, config, enrolment, runtime, reported_sender, gate);
     tokio::spawn(Lab::new(state_dir, lab)?.run(desired));
     Ok(context)
+}
+
+/// What every download passes.
+fn gate(config: &Config, clock: &Arc<Clock>, state: &Arc<State>) -> anyhow::Result<Arc<Gate>> {
+    let rate = config.link.download_bytes_per_s;
+    Ok(Arc::new(Gate::open(&config.download, rate, clock.clone(), state.clone())?))
 }
 
 /// What carries out the orders of labs.

@@ -55,7 +55,7 @@ mod tests {
     fn they_are_those_of_the_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("blob");
-        let bytes: Vec<u8> = (0..=255).cycle().take(3 * CHUNK_BYTES as usize - 5).collect();
+        let bytes: Vec<u8> = (0..=255).cycle().take((3 << 18) - 5).collect();
         std::fs::write(&path, &bytes).unwrap();
         let (chunks, hash) = (Chunks::default(), ContentHash::of(&bytes));
         let counted = chunks.of(hash, &path).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Training ends on numbers of 24 bits, of which the last dozen say nothing that the model needs, and nobody can
 //! foresee: they are most of what a delta has to carry. An update that keeps its first four bits is off by at most
-//! 1/32 of itself, so no weight moves by more than that share of what training moved it by.
+//! 1/16 of itself: no weight is further from where training left it than that share of the way that it came.
 
 use crate::element::Element;
 use crate::numbers::{length, rank, read, unrank};
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!((found.tensors, found.numbers, found.moved), (1, 64, 64));
         for ((old, new), settled) in old.iter().zip(&new).zip(settled.chunks(4)) {
             let settled = f32::from_le_bytes(settled.try_into().unwrap());
-            assert!((settled - new).abs() <= (new - old).abs() / 30.0, "{old} {new} {settled}");
+            assert!((settled - new).abs() <= (new - old).abs() / 15.9, "{old} {new} {settled}");
         }
         assert_eq!(settle(from, from, 4).0, a);
         let again = Source { bytes: &settled, tensors: &tensors };

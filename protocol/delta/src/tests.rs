@@ -78,6 +78,7 @@ fn the_smallest_that_became_zero_cost_little() {
 }
 
 #[test]
+#[allow(clippy::cast_possible_truncation)] // rounds
 fn integers_that_hardly_change_take_a_fraction() {
     let old: Vec<u8> = weights(4, 50_000).iter().map(|w| (w * 500.0) as i8 as u8).collect();
     let steps = weights(5, 50_000);

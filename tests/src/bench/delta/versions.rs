@@ -7,6 +7,7 @@ use models::authoring::dataset::Dataset;
 use models::backend::{Backend, SessionOptions};
 use models::onnx::{Model, places};
 use models::ort_backend::OrtBackend;
+use protocol::tensor::Tensor;
 use std::path::{Path, PathBuf};
 
 use super::super::compress::Sources;
@@ -215,7 +216,7 @@ impl Maker<'_> {
             let inputs = items.inputs(item)?;
             let [a, b] = [&mut a, &mut b].map(|session| {
                 let outputs = session.run(&inputs, std::slice::from_ref(&name))?;
-                anyhow::Ok(outputs.first().and_then(|output| output.to_f32()).unwrap_or_default())
+                anyhow::Ok(outputs.first().and_then(Tensor::to_f32).unwrap_or_default())
             });
             for (a, b) in a?.iter().zip(&b?) {
                 sum += f64::from((a - b).abs());
