@@ -317,7 +317,7 @@ impl Installer {
     }
 
     /// What downloads pass.
-    pub(crate) fn gate(&self) -> &Gate {
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
         &self.gate
     }
 

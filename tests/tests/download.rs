@@ -67,7 +67,8 @@ fn a_new_version_comes_as_a_delta_and_a_first_one_packed() {
 #[test]
 fn what_is_absent_or_of_another_length_is_said_and_tried_again_later() {
     let world = World::start().unwrap();
-    let agent = world.agent("device", &AgentOptions::default()).unwrap();
+    let config = "[download]\ndeltas = false".to_owned();
+    let agent = world.agent("device", &AgentOptions { config }).unwrap();
     push(&world, 1, WIDTH).unwrap();
     assign(&world, 1).unwrap();
     agent.wait_active("wide", 1).unwrap();

@@ -330,8 +330,6 @@ fn assemble(
     let (uplink, keep) = keeper.start();
     let state = Arc::new(tokio::task::block_in_place(|| State::open(state_dir))?);
     let audits = Arc::new(Audits::new(state.clone(), counters.clone(), config.offload.audit()));
-    let gate = gate(config, &clock, &state)?;
-    let places = Places { state_dir, gate: gate.clone() };
     let parts = Parts {
         engine: engine.clone(),
         uplink: uplink.clone(),
@@ -343,6 +341,7 @@ fn assemble(
         prover,
         runtime: runtime.clone(),
     };
+    let places = Places { state_dir, gate: gate(config, &clock, &state)? };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
     tokio::spawn(keep);
     tokio::spawn(renewer.run());
@@ -372,7 +371,7 @@ fn assemble(
         clock,
         traces,
     });
-    let lab = lab(&context, config, enrolment, runtime, reported_sender, gate);
+    let lab = lab(&context, config, enrolment, runtime, reported_sender);
     tokio::spawn(Lab::new(state_dir, lab)?.run(desired));
     Ok(context)
 }
@@ -390,7 +389,6 @@ fn lab(
     enrolment: &Enrolment,
     runtime: String,
     reported: watch::Sender<ReportedState>,
-    gate: Arc<Gate>,
 ) -> lab::Parts {
     lab::Parts {
         device: context.device.clone(),
@@ -402,6 +400,6 @@ fn lab(
         clock: context.clock.clone(),
         counters: context.counters.clone(),
         reported,
-        gate,
+        gate: context.installer.gate().clone(),
     }
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 /// zstd's level: the slowest that needs no memory of its own kind.
 const LEVEL: i32 = 19;
 /// Up to here it is also tried whether the tensors are of any use.
-const ALSO_PLAIN_MAX_BYTES: usize = 8 << 20;
+const ALSO_PLAIN_MAX_BYTES: usize = 1 << 20;
 /// Numbers are coded in blocks of so many bytes, a multiple of every element's.
 pub(crate) const BLOCK_BYTES: usize = 64 << 10;
 

@@ -3,7 +3,7 @@
 //! After training, a number has moved by a little, and by how much depends on the layer: on all numbers of a
 //! channel alike, or in proportion to each. So a difference is coded as its length in bits, which is predicted
 //! from the last ones, then its leading bits, and then those of which nothing can be known. Floats are compared
-//! by their place in the order of all floats: neighbours differ by one. After quantizing again most numbers are
+//! by their place in the order of all floats: neighbours differ by one. What crossed zero is coded by itself. After quantizing again most numbers are
 //! the same, and after pruning many are zero, the small ones first: both are decisions of their own, made likely
 //! by the number of before.
 //!
@@ -67,6 +67,7 @@ struct Known {
     element: Element,
     same: Vec<Bit>,
     zero: Vec<Bit>,
+    apart: Vec<Bit>,
     sign: Vec<Bit>,
     length: Vec<Bit>,
     leading: Vec<Bit>,
@@ -89,6 +90,7 @@ impl Known {
             element,
             same: chances(BUCKETS * 9),
             zero: chances(BUCKETS * 3),
+            apart: chances(BUCKETS),
             sign: chances(BUCKETS),
             length: chances(LEVELS * LENGTHS),
             leading: chances(LENGTHS << LEADING),
@@ -138,6 +140,9 @@ impl Known {
         self.remember(Fate::Other);
         match self.element.float_parts() {
             Some(parts) if exponent(parts, old) == 0 => self.float(coder, parts, new),
+            Some(parts) if coder.bit(&mut self.apart[bucket], is_apart(parts, old, new))? => {
+                self.float(coder, parts, new)
+            }
             Some(parts) => {
                 let zero = if moved == Moved::Alike { exponent(parts, old) } else { 0 };
                 let bits = self.element.bits();
@@ -263,6 +268,13 @@ pub(crate) fn length(number: u32) -> u32 {
 
 pub(crate) fn exponent(parts: FloatParts, number: u32) -> u32 {
     number >> parts.mantissa & mask(parts.exponent)
+}
+
+/// Whether a float is so far from the one before that their difference says less than it says itself: on the other
+/// side of zero, or of another order of size.
+pub(crate) fn is_apart(parts: FloatParts, old: u32, new: u32) -> bool {
+    let sign = parts.exponent + parts.mantissa;
+    old >> sign != new >> sign || exponent(parts, old).abs_diff(exponent(parts, new)) > 1
 }
 
 /// The place of a float in the order of all floats of its type.

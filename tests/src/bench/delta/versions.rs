@@ -114,9 +114,9 @@ impl Maker<'_> {
         match subject.name {
             "fashion-edge" | "fashion-cloud" => {
                 let files = ["calibration-images.u8", "calibration-labels.u8"].map(data);
-                Some(("images", "1e-4", files.into()))
+                Some(("images", "3e-5", files.into()))
             }
-            "efficientnet-lite0" => Some(("crops", "1e-4", vec![text(&subject.calibration)])),
+            "efficientnet-lite0" => Some(("crops", "3e-5", vec![text(&subject.calibration)])),
             "minilm" => {
                 let tokenizer = subject.calibration.join("tokenizer.json");
                 let lines = self.sources.lines.as_ref()?;
