@@ -1,9 +1,11 @@
 //! The agent's configuration: `agent.toml` in the state folder. Every field has a default, so the
 //! file may be absent; an unknown field is an error, so that a typing mistake is not a silent no.
 
+mod download;
 mod offload;
 mod runtime;
 
+pub(crate) use download::Download;
 pub(crate) use offload::Offload;
 pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
 
@@ -31,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) offload: Offload,
     pub(crate) sequences: Sequences,
     pub(crate) link: Link,
+    pub(crate) download: Download,
     pub(crate) log: Log,
     pub(crate) sandbox: Sandbox,
     pub(crate) traces: TraceSettings,
@@ -320,16 +323,23 @@ mod tests {
 
     /// Every line that the packaged file shows as a default is one, and every field is shown.
     #[test]
-    fn the_packaged_file_shows_the_defaults_of_offloading() {
+    fn the_packaged_file_shows_the_defaults() {
+        let offload = format!("{:?}", Offload::default());
+        let download = format!("{:?}", Download::default());
+        for (name, fields) in [("offload", offload), ("download", download)] {
+            check_packaged(name, fields.matches(": ").count());
+        }
+    }
+
+    fn check_packaged(name: &str, fields_of_struct: usize) {
         let packaged = include_str!("../packaging/agent.toml");
-        let section = packaged.split("\n[offload]\n").nth(1).unwrap();
+        let section = packaged.split(&format!("\n[{name}]\n")).nth(1).unwrap();
         let section = section.split("\n[").next().unwrap();
         let fields: Vec<_> = section.lines().filter_map(|line| line.strip_prefix('#')).collect();
         let fields: Vec<_> = fields.into_iter().filter(|line| !line.starts_with(' ')).collect();
-        let text = format!("[offload]\n{}", fields.join("\n"));
+        let text = format!("[{name}]\n{}", fields.join("\n"));
         assert_eq!(check(&text).unwrap(), Config::default());
-        let shown = fields.len();
-        assert_eq!(format!("{:?}", Offload::default()).matches(": ").count(), shown);
+        assert_eq!(fields.len(), fields_of_struct, "[{name}]");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(crate) struct Counters {
     answers: Answers,
     refusals: Refusals,
     link: Link,
+    downloads: Downloads,
     installs: Installs,
     memory: Memory,
     sequences: SequenceEvents,
@@ -65,6 +66,25 @@ struct Link {
     renewals: Counter,
     renewal_failures: Counter,
     ca_changes: Counter,
+}
+
+/// Files of bundles on their way, and what spared them.
+#[derive(Debug, Default, Serialize)]
+struct Downloads {
+    /// Of files, deltas and hashes of chunks.
+    fetched_bytes: Counter,
+    /// That need not come, because a delta did.
+    saved_bytes: Counter,
+    /// Files made from a file that was here.
+    from_base: Counter,
+    /// Files that came packed.
+    packed: Counter,
+    /// Files that another version had brought already.
+    shared: Counter,
+    /// Deltas that came to nothing.
+    deltas_failed: Counter,
+    chunks_damaged: Counter,
+    partials_swept: Counter,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -206,6 +226,51 @@ impl Counters {
     /// Blob or tensor bytes came from the cloud.
     pub(crate) fn received(&self, bytes: u64) {
         self.link.downlink_bytes.add(bytes);
+    }
+
+    /// Bytes of a file of a bundle came, or of what makes one.
+    pub(crate) fn downloaded(&self, bytes: u64) {
+        self.received(bytes);
+        self.downloads.fetched_bytes.add(bytes);
+    }
+
+    /// Bytes that came so far.
+    pub(crate) fn fetched_bytes(&self) -> u64 {
+        self.downloads.fetched_bytes.get()
+    }
+
+    /// A chunk is not what the cloud says that it is; it is fetched again.
+    pub(crate) fn chunk_damaged(&self) {
+        self.downloads.chunks_damaged.add(1);
+        tracing::warn!("a chunk of a download is damaged");
+    }
+
+    /// A file was made from a delta, or unpacked.
+    pub(crate) fn delta_applied(&self, from_base: bool) {
+        let counter = if from_base { &self.downloads.from_base } else { &self.downloads.packed };
+        counter.add(1);
+    }
+
+    /// So many bytes need not come.
+    pub(crate) fn delta_saved(&self, bytes: u64) {
+        self.downloads.saved_bytes.add(bytes);
+    }
+
+    /// A delta came to nothing; the file itself is fetched.
+    pub(crate) fn delta_failed(&self, why: &str) {
+        self.downloads.deltas_failed.add(1);
+        tracing::warn!(why, "a delta is of no use");
+    }
+
+    /// A file is here already, in another version.
+    pub(crate) fn file_shared(&self, bytes: u64) {
+        self.downloads.shared.add(1);
+        self.downloads.saved_bytes.add(bytes);
+    }
+
+    /// What was left of a download that nobody wants any more was removed.
+    pub(crate) fn partial_swept(&self) {
+        self.downloads.partials_swept.add(1);
     }
 
     /// The cloud is connected.

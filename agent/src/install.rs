@@ -1,6 +1,7 @@
 //! From desired state to active model: one task per model carries out what `edge::update` decides.
 //! The version that is active goes on answering until the next one has proven itself.
 
+mod bases;
 pub(crate) mod library;
 mod task;
 
@@ -12,6 +13,7 @@ use crate::sandbox::{NotProven, Prover, Sandbox};
 use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
 use crate::uplink::Uplink;
+use crate::uplink::gate::Gate;
 use edge::update::{Target, Update};
 use library::{Library, LibraryError};
 use protocol::id::{ContentHash, ModelName};
@@ -47,16 +49,17 @@ pub(crate) struct Installer {
     released: watch::Sender<u64>,
     library: Library,
     repository: Arc<Repository>,
+    gate: Arc<Gate>,
     counters: Arc<Counters>,
     audits: Arc<Audits>,
     reported: watch::Sender<ReportedState>,
     models: Mutex<BTreeMap<ModelName, ModelStatus>>,
 }
 
-/// Where the installer keeps things, and how fast it may fetch.
+/// Where the installer keeps things, and how it may fetch.
 pub(crate) struct Places<'a> {
     pub(crate) state_dir: &'a Path,
-    pub(crate) bytes_per_s: u64,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// What the installer works with.
@@ -113,7 +116,7 @@ impl Installer {
             runtime,
         } = parts;
         let sandbox = Arc::new(Sandbox::new(prover, runtime, state.clone(), counters.clone())?);
-        let library = Library::open(places.state_dir, places.bytes_per_s, counters.clone())?;
+        let library = Library::open(places.state_dir, places.gate.clone(), counters.clone())?;
         let installer = Arc::new(Self {
             engine,
             uplink,
@@ -122,6 +125,7 @@ impl Installer {
             released: watch::Sender::new(0),
             library,
             repository,
+            gate: places.gate.clone(),
             counters,
             audits,
             reported,
@@ -324,9 +328,9 @@ impl Installer {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on models are downloaded at most this fast; 0 for as fast as it goes.
-    pub(crate) fn set_download_rate(&self, bytes_per_s: u64) {
-        self.library.set_download_rate(bytes_per_s);
+    /// What downloads pass.
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// How every model stands.

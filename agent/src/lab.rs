@@ -11,13 +11,13 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::sandbox::{Course, Failed, Sandbox};
 use crate::uplink::blob::{FetchError, Incoming};
+use crate::uplink::gate::Gate;
 use crate::uplink::{Uplink, UplinkError};
 use edge::backoff::Backoff;
 use protocol::id::DeviceId;
 use protocol::manifest::SignerKey;
 use protocol::measurement::{InvalidOrder, Measured, Order, Report, SignedOrder};
 use protocol::problem::chain;
-use protocol::transfer::TransferError;
 use protocol::wire::{DesiredState, MeasurementReport, ReportedState};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<Clock>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) reported: watch::Sender<ReportedState>,
-    pub(crate) bytes_per_s: u64,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// Carries out orders.
@@ -72,10 +72,8 @@ impl LabError {
     fn is_passing(&self) -> bool {
         match self {
             Self::Uplink(_) => true,
-            Self::Fetch(FetchError::Link(_)) => true,
-            Self::Fetch(FetchError::Transfer(error)) => {
-                matches!(error, TransferError::Incomplete { .. })
-            }
+            Self::Fetch(FetchError::Transfer(error)) => error.keeps_partial(),
+            Self::Fetch(error) => !matches!(error, FetchError::Disk { .. }),
             _ => false,
         }
     }
@@ -117,7 +115,7 @@ impl Lab {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let incoming = Incoming::new(folder.clone(), parts.bytes_per_s, parts.counters.clone())?;
+        let incoming = Incoming::new(folder.clone(), parts.gate.clone(), parts.counters.clone())?;
         Ok(Self { parts, folder, incoming })
     }
 
@@ -148,8 +146,9 @@ impl Lab {
             if !error.is_passing() {
                 return Report::Refused { why: chain(&error), hint: error.hint().to_owned() };
             }
+            let known = if let LabError::Fetch(fetch) = &error { fetch.not_before() } else { None };
             let delay = backoff.next_delay(u64::from_le_bytes(::link::entropy()));
-            tokio::time::sleep(delay).await;
+            tokio::time::sleep(known.unwrap_or(delay)).await;
         }
     }
 
@@ -173,7 +172,7 @@ impl Lab {
         for file in order.files() {
             if !self.folder.join(file.sha256.to_string()).exists() {
                 let connection = self.parts.uplink.bulk().await?;
-                self.incoming.fetch(&connection, (*file).into()).await?;
+                self.incoming.fetch(&connection, (*file).into(), &[]).await?;
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The configuration, read again on SIGHUP. What can change takes effect at once; what cannot is
 //! named in the log and waits for a restart; a file that is invalid changes nothing.
 
-use crate::config::Config;
+use crate::config::{Config, Download};
 use crate::logging::Log;
 use crate::serve::Context;
 use protocol::problem::chain;
@@ -61,6 +61,7 @@ impl Changes {
             ("[offload] placement rules", a.rules() != b.rules()),
             ("[offload] budgets", a.budget() != b.budget()),
             ("[offload] checks", a.audit() != b.audit()),
+            ("[download] windows and budgets", old.download.policy() != new.download.policy()),
             (
                 "[link] download_bytes_per_s",
                 old.link.download_bytes_per_s != new.link.download_bytes_per_s,
@@ -74,6 +75,8 @@ impl Changes {
             ("[sandbox]", old.sandbox != new.sandbox),
             ("[traces]", old.traces != new.traces),
             ("[lab]", old.lab != new.lab),
+            ("[download] stall_s", old.download.stall_s != new.download.stall_s),
+            ("[download] deltas", old.download.deltas != new.download.deltas),
             ("[link] reconnect_max_s", old.link.reconnect_max_s != new.link.reconnect_max_s),
             ("[link] carrier", old.link.carrier != new.link.carrier),
             ("[link] proxy", old.link.proxy().ok() != new.link.proxy().ok()),
@@ -91,6 +94,8 @@ fn merged(old: &Config, new: &Config) -> Config {
     let mut merged = old.clone();
     merged.log = new.log.clone();
     merged.offload = new.offload.clone();
+    let (stall_s, deltas) = (old.download.stall_s, old.download.deltas);
+    merged.download = Download { stall_s, deltas, ..new.download.clone() };
     merged.link.download_bytes_per_s = new.link.download_bytes_per_s;
     merged
 }
@@ -129,7 +134,9 @@ impl Reloader {
         self.current = merged(&self.current, &new);
         self.source.log.set_level(self.current.log.level);
         self.context.requests.set_policy(&self.current.offload);
-        self.context.installer.set_download_rate(self.current.link.download_bytes_per_s);
+        let gate = self.context.installer.gate();
+        gate.set_rate(self.current.link.download_bytes_per_s);
+        gate.set_policy(self.current.download.policy());
         tracing::info!(changed = changes.live.join(", "), "the configuration was reloaded");
         if !changes.after_restart.is_empty() {
             let fields = changes.after_restart.join(", ");

@@ -2,6 +2,7 @@
 //! before it, and what trying models out has shown ([`trials`]). SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
 
 mod attempts;
+mod downloads;
 mod offload;
 #[cfg(test)]
 mod released;
@@ -65,6 +66,7 @@ impl State {
             newer => return Err(StateError::Newer(newer)),
         }
         connection.execute_batch(attempts::TABLE)?;
+        connection.execute_batch(downloads::TABLE)?;
         connection.execute_batch(offload::TABLES)?;
         connection.execute_batch(remembered::TABLE)?;
         connection.execute_batch(repository::TABLES)?;

@@ -13,6 +13,7 @@ pub(crate) mod blob;
 pub(crate) mod control;
 pub(crate) mod deferral;
 pub(crate) mod enrol;
+pub(crate) mod gate;
 mod keeper;
 mod listed;
 mod nodes;

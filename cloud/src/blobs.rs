@@ -11,6 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 
+pub(crate) mod chunks;
+
 /// Why an upload was not kept.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
@@ -78,6 +80,30 @@ impl Blobs {
         for blob in blobs {
             let _ = std::fs::remove_file(self.path(*blob));
         }
+    }
+
+    /// Somebody counts on this blob: where nothing names it yet, its grace begins anew.
+    pub fn touch(&self, hash: ContentHash) {
+        if let Ok(file) = std::fs::File::open(self.path(hash)) {
+            let _ = file.set_modified(std::time::SystemTime::now()); // then the grace is as it was
+        }
+    }
+
+    /// Every blob, with what the file system says of it.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub fn all(&self) -> io::Result<Vec<(ContentHash, std::fs::Metadata)>> {
+        let mut all = Vec::new();
+        for folder in std::fs::read_dir(&self.folder)? {
+            for entry in std::fs::read_dir(folder?.path())? {
+                let entry = entry?;
+                if let Ok(hash) = entry.file_name().to_string_lossy().parse() {
+                    all.push((hash, entry.metadata()?));
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Takes a blob in; returns its size once it is durable.

@@ -6,6 +6,7 @@
 //! D/listening           the bound address       D/bundles/abc…/   bundles laid out for loading
 //! D/lock                held while running      D/incoming/       uploads in progress
 //! D/repository/         the repository's online keys
+//! D/deltas/             files of bundles in fewer bytes: a cache, which may be deleted
 //! D/node/               of an inference node: its key and certificate, and the fleet CA's
 //! ```
 
@@ -62,7 +63,13 @@ impl DataDir {
             Err(TryLockError::Error(source)) => return Err(failed(&path)(source)),
         }
         let data_dir = Self { root: root.to_owned(), _lock: lock };
-        let kept = [data_dir.ca(), data_dir.node(), data_dir.repository(), data_dir.blobs()];
+        let kept = [
+            data_dir.ca(),
+            data_dir.node(),
+            data_dir.repository(),
+            data_dir.blobs(),
+            data_dir.deltas(),
+        ];
         for folder in kept.into_iter().chain([data_dir.bundles(), data_dir.incoming()]) {
             durable::create_private_folder(&folder).map_err(failed(&folder))?;
         }
@@ -94,6 +101,11 @@ impl DataDir {
     /// The folder of blobs.
     pub fn blobs(&self) -> PathBuf {
         self.root.join("blobs")
+    }
+
+    /// The folder of deltas.
+    pub fn deltas(&self) -> PathBuf {
+        self.root.join("deltas")
     }
 
     /// The folder of uploads in progress.

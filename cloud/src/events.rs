@@ -1,6 +1,8 @@
 //! What happens inside the server: each event is logged and counted in one place, so that logs and
 //! numbers cannot drift apart.
 
+use crate::deltas::Key;
+use crate::garbage::Swept;
 use link::counter::Counter;
 use protocol::carrier::Carrier;
 use protocol::id::{ContentHash, DeviceId, NodeId};
@@ -8,6 +10,7 @@ use protocol::problem::{Problem, chain};
 use serde::Serialize;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident),* $(,)?) => {
@@ -72,10 +75,20 @@ counters! {
     requests_failed,
     /// Inference requests that the agent gave up.
     requests_cancelled,
-    /// Blobs sent to agents, whole.
+    /// Blobs and deltas sent to agents, or what was asked of them.
     blobs_sent,
     /// Bytes of blobs sent to agents.
     blob_bytes_sent,
+    /// Deltas made.
+    deltas_made,
+    /// Deltas that would have saved too little.
+    deltas_useless,
+    /// Deltas that could not be made.
+    deltas_failed,
+    /// Files that nothing named any more, and that were removed.
+    blobs_swept,
+    /// Their bytes.
+    blob_bytes_swept,
     /// Blobs that were refused to agents.
     blobs_refused,
     /// Calls over HTTPS that failed to say who calls more often than an address may.
@@ -227,6 +240,31 @@ impl Events {
     pub(crate) fn blob_refused(&self, asker: &dyn Display, problem: &Problem) {
         self.blobs_refused.add(1);
         tracing::warn!(%asker, %problem, "blob refused");
+    }
+
+    pub(crate) fn delta_made(&self, key: &Key, bytes: u64, of: u64, took: Duration) {
+        self.deltas_made.add(1);
+        let (target, took_ms) = (key.target, took.as_millis());
+        tracing::info!(target_file = %target, bytes, of, took_ms, packed = key.base.is_none(), "a delta was made");
+    }
+
+    pub(crate) fn delta_useless(&self, key: &Key, bytes: u64, of: u64) {
+        self.deltas_useless.add(1);
+        tracing::debug!(target_file = %key.target, bytes, of, "a delta saves too little");
+    }
+
+    pub(crate) fn delta_not_made(&self, key: &Key, why: &str) {
+        self.deltas_failed.add(1);
+        tracing::warn!(target_file = %key.target, why, "a delta cannot be made");
+    }
+
+    pub(crate) fn blobs_swept(&self, swept: Swept) {
+        let Swept { count, bytes } = swept;
+        self.blobs_swept.add(count);
+        self.blob_bytes_swept.add(bytes);
+        if count > 0 {
+            tracing::info!(count, bytes, "files that nothing names any more were removed");
+        }
     }
 
     pub(crate) fn api_unauthorised(&self, remote: IpAddr) {

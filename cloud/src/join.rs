@@ -15,7 +15,6 @@ use rustls_pki_types::CertificateDer;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::blobs::Blobs;
 use crate::ca::{self, FleetCa};
 use crate::data_dir::DataDir;
 use crate::repository::Repository;
@@ -68,14 +67,15 @@ async fn open_cloud(
     let ca = FleetCa::elsewhere(cas.remove(0), cas);
     let store = Store::open(&data_dir.database())?;
     let contact_s = store.replica()?.contact_s;
-    let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
+    let opened = crate::server::open_files(config, data_dir)?;
+    let blobs = &opened.blobs;
     let (settings, folder) = (config.serving.clone(), data_dir.bundles());
     let db = Database::new(store);
     let from = (db.clone(), blobs.clone());
     let serving = Serving::new(config.engine.backend(), from, folder, settings);
     let mut here = BTreeSet::new();
     for record in db.store().bundles()? {
-        if record.variant == Variant::Cloud && models::is_whole(&blobs, &record.signed) {
+        if record.variant == Variant::Cloud && models::is_whole(blobs, &record.signed) {
             serving.add(&record.signed, None)?;
             here.insert(record.bundle);
         }
@@ -85,8 +85,8 @@ async fn open_cloud(
     }
     let records = crate::server::open_records(config, Some(files.name()?))?;
     let engine = config.engine.clone();
-    let cloud =
-        Cloud::new(db, (ca, Repository::elsewhere()), blobs, (serving, engine), records).await?;
+    let signing = (ca, Repository::elsewhere());
+    let cloud = Cloud::new(db, signing, opened, (serving, engine), records).await?;
     cloud.control.away_since(contact_s);
     Ok((cloud, here))
 }

@@ -9,7 +9,7 @@
 //! There may be more than one node: inference nodes ([`join`]) pull what they must know from the
 //! control node, which tells devices of them ([`nodes`]), and go on without it.
 //!
-//! All work on the same [`state`]: the [`store`] (SQLite), the [`blobs`] (files by hash), the
+//! All work on the same [`state`]: the [`store`] (SQLite), the [`blobs`] (files by hash, also as [`deltas`]), the
 //! fleet's [`ca`], and the cloud variants in [`serving`], which run in child processes (`workers`).
 //! What is decided is decided in the `fleet` crate; here it is carried out. What happens is counted and
 //! logged in [`events`], what became of requests in [`metrics`] and [`access_log`]; what a person can
@@ -24,7 +24,9 @@ pub mod backup;
 pub mod blobs;
 pub mod ca;
 pub mod data_dir;
+pub mod deltas;
 pub mod events;
+mod garbage;
 pub mod join;
 pub mod metrics;
 pub mod nodes;

@@ -16,6 +16,7 @@ use link::metrics::{Exposition, Kind, process};
 use std::sync::Arc;
 
 use crate::access_log::Counts as LogCounts;
+use crate::deltas::Held;
 use crate::state::{CONNECTIONS_MAX, Cloud};
 
 /// All metrics now.
@@ -97,6 +98,11 @@ fn events(cloud: &Cloud, out: &mut Exposition) {
         out.family(&format!("outrigger_cloud_{name}_total"), help.trim(), Kind::Counter)
             .sample(&[], count);
     }
+    let Held { count, bytes } = cloud.deltas.held();
+    let help = "Deltas that are here.";
+    out.family("outrigger_cloud_deltas", help, Kind::Gauge).sample(&[], count);
+    let help = "What they take on the disk.";
+    out.family("outrigger_cloud_deltas_bytes", help, Kind::Gauge).sample(&[], bytes);
     let LogCounts { written, dropped } = cloud.access_log.counts();
     let help = "Lines of the access log, by what became of them.";
     let mut family = out.family("outrigger_cloud_access_log_lines_total", help, Kind::Counter);

@@ -27,13 +27,16 @@ use crate::api;
 use crate::blobs::Blobs;
 use crate::ca::{CaError, FleetCa};
 use crate::data_dir::{DataDir, DataDirError};
+use crate::deltas::Deltas;
+use crate::events::Events;
+use crate::garbage;
 use crate::join::{self, Keeper};
 use crate::metrics;
 use crate::repository::Repository;
 use crate::serving::settings::ServingSettings;
 use crate::serving::{ServeError, Serving};
 use crate::settings::{self, Role as Part, Settings};
-use crate::state::{Cloud, now_s};
+use crate::state::{Cloud, Files, now_s};
 use crate::store::audit::By;
 use crate::store::{Database, Store, StoreError};
 use crate::usage;
@@ -243,6 +246,8 @@ impl Server {
         tokio::spawn(preload(cloud.clone()));
         let metering = tokio::spawn(usage::keep(cloud.clone()));
         tokio::spawn(release_idle(cloud.clone()));
+        let grace = config.settings.blobs.grace();
+        tokio::spawn(garbage::keep_sweeping(cloud.clone(), grace));
         let joined = keeper.map(|keeper| {
             let advertise = advertised(&config.settings, address);
             let renewed = certificate.replace_on(endpoint.clone(), https.tls(), agents_tls);
@@ -333,6 +338,16 @@ pub(crate) fn open_records(
     Ok((log, Traces::start(&settings.traces, service)?))
 }
 
+/// What lies in the data folder.
+pub(crate) fn open_files(config: &Config, data_dir: &DataDir) -> Result<Files, StartError> {
+    let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
+    let (settings, events) = (&config.settings.blobs, Arc::new(Events::default()));
+    let path = data_dir.deltas();
+    let deltas = Deltas::open(path.clone(), blobs.clone(), settings, events.clone());
+    let deltas = deltas.map_err(|source| DataDirError::Io { path, source })?;
+    Ok(Files { blobs, deltas, events })
+}
+
 async fn open_metrics(
     cloud: &Arc<Cloud>,
     settings: &settings::Metrics,
@@ -420,11 +435,12 @@ async fn open_cloud(
     store: Store,
     signing: (FleetCa, Repository),
 ) -> Result<Arc<Cloud>, StartError> {
-    let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
+    let files = open_files(config, data_dir)?;
+    let blobs = files.blobs.clone();
     let (backend, settings) = (config.engine.backend(), config.serving.clone());
     let db = Database::new(store);
     let folder = data_dir.bundles();
-    let serving = Serving::new(backend, (db.clone(), blobs.clone()), folder, settings);
+    let serving = Serving::new(backend, (db.clone(), blobs), folder, settings);
     for record in db.store().bundles()? {
         if record.variant == Variant::Cloud {
             serving.add(&record.signed, None)?;
@@ -435,7 +451,7 @@ async fn open_cloud(
     }
     let records = open_records(config, None)?;
     let serving = (serving, config.engine.clone());
-    Ok(Cloud::new(db, signing, blobs, serving, records).await?)
+    Ok(Cloud::new(db, signing, files, serving, records).await?)
 }
 
 /// Loads what should answer before anybody asks for it; then the server is ready.

@@ -19,7 +19,7 @@ pub use findings::{Finding, Origin};
 pub use layers::{Flag, Loaded, Sources};
 pub(crate) use node::split_address;
 pub use node::{Node, Role};
-pub use sections::{AccessLog, Drain, Log, LogFormat, Metrics, Runtime, Server};
+pub use sections::{AccessLog, Blobs, Drain, Log, LogFormat, Metrics, Runtime, Server};
 pub use serving::{Model, Models, Serving};
 
 /// All sections.
@@ -28,6 +28,8 @@ pub use serving::{Model, Models, Serving};
 pub struct Settings {
     /// Where it listens, and what it keeps.
     pub server: Server,
+    /// The files of bundles.
+    pub blobs: Blobs,
     /// Its part among several nodes.
     pub node: Node,
     /// How models run.

@@ -17,7 +17,9 @@ use crate::access::Access;
 use crate::access_log::AccessLog;
 use crate::agents::tcp::OverTcp;
 use crate::blobs::Blobs;
+use crate::blobs::chunks::Chunks;
 use crate::ca::FleetCa;
+use crate::deltas::Deltas;
 use crate::events::Events;
 use crate::metrics::Observed;
 use crate::nodes::Nodes;
@@ -46,12 +48,16 @@ pub struct Cloud {
     pub meter: Meter,
     /// The pushed files.
     pub blobs: Blobs,
+    /// The same in fewer bytes.
+    pub deltas: Arc<Deltas>,
+    /// The hashes of their chunks.
+    pub(crate) chunks: Chunks,
     /// The cloud variants.
     pub serving: Arc<Serving>,
     /// What runs them.
     pub engine: Engine,
     /// What happened.
-    pub events: Events,
+    pub events: Arc<Events>,
     /// What became of requests to models.
     pub observed: Observed,
     /// A line for each of them.
@@ -82,15 +88,22 @@ pub struct Cloud {
     pub stopping: watch::Sender<bool>,
 }
 
+/// What lies in the data folder, and what is counted of it.
+pub(crate) struct Files {
+    pub(crate) blobs: Blobs,
+    pub(crate) deltas: Arc<Deltas>,
+    pub(crate) events: Arc<Events>,
+}
+
 impl Cloud {
     /// The shared state at the start.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn new(
+    pub(crate) async fn new(
         db: Database,
         (ca, repository): (FleetCa, Repository),
-        blobs: Blobs,
+        Files { blobs, deltas, events }: Files,
         (serving, engine): (Serving, Engine),
         (access_log, traces): (AccessLog, Traces),
     ) -> Result<Arc<Self>, StoreError> {
@@ -104,9 +117,11 @@ impl Cloud {
             ca,
             repository: Arc::new(repository),
             blobs,
+            deltas,
+            chunks: Chunks::default(),
             serving: Arc::new(serving),
             engine,
-            events: Events::default(),
+            events,
             observed: Observed::default(),
             access_log,
             traces,

@@ -6,6 +6,7 @@
 //!   to date. Nodes are named by [`NodeId`], values by their ONNX names.
 //! - [`tensor`]: weights as typed numbers; [`attribute`]: attributes of nodes; [`opset`]: which version of an
 //!   operator is meant, and raising it.
+//! - [`places`]: where tensors lie in a file, for whoever compares files.
 //! - [`proto`] are the messages themselves, for what the edit API does not cover.
 //!
 //! ```no_run
@@ -34,6 +35,7 @@ pub mod graph;
 pub mod limits;
 pub mod opset;
 mod order;
+pub mod places;
 mod scan;
 pub mod tensor;
 

@@ -23,6 +23,12 @@ pub const MANIFEST_MAX_BYTES: usize = 256 << 10;
 pub const BUNDLE_MAX_FILES: usize = 64;
 /// One file of a bundle: 4 GiB.
 pub const BUNDLE_FILE_MAX_BYTES: u64 = 4 << 30;
+/// Bytes of a blob that have a hash of their own, so that damage costs no more than they: 256 KiB.
+pub const CHUNK_BYTES: u64 = 256 << 10;
+/// Files of which one delta may be made that a device says it has.
+pub const DELTA_BASES_MAX: usize = 4;
+/// Deltas that wait to be made on a cloud.
+pub const DELTAS_WAITING_MAX: usize = 32;
 /// All tensors of one request or response together: 64 MiB.
 pub const TENSORS_MAX_BYTES: u64 = 64 << 20;
 /// Tensors in one request or response.

@@ -44,7 +44,7 @@ fn golden_frames() {
             Version::FIRST,
             250,
         )),
-        encode(&wire::BlobRequest { sha256: "ab".into(), offset: 300 }),
+        encode(&wire::BlobRequest { sha256: "ab".into(), offset: 300, ..Default::default() }),
         encode(&wire::Problem {
             code: 6,
             message: "full".into(),
@@ -209,7 +209,7 @@ fn lengths_are_bounded_by_kind() {
 
 #[test]
 fn a_frame_out_of_place_is_named() {
-    let frame = encode(&wire::BlobHeader { size_bytes: 1, offset: 0 }).unwrap().freeze();
+    let frame = encode(&wire::BlobHeader { size_bytes: 1, ..Default::default() }).unwrap().freeze();
     let error = decode::<wire::Hello>(header_of(&frame).unwrap(), frame.slice(5..)).unwrap_err();
     assert_eq!(error.to_string(), "expected a Hello frame, got BlobHeader");
 }

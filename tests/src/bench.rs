@@ -4,6 +4,7 @@ pub mod agent;
 mod beside;
 pub mod cascade;
 pub mod compress;
+pub mod delta;
 pub mod drift;
 pub mod footprint;
 pub mod gpu;

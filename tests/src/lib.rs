@@ -17,6 +17,7 @@ pub mod collector;
 pub mod cores;
 pub mod deadlines;
 pub mod demo;
+pub mod downloads;
 pub mod faketime;
 pub mod fashion;
 pub mod floods;

@@ -23,6 +23,9 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     rows.extend(cloud());
     rows.extend(fleet());
     rows.extend(repository());
+}
+
+    rows.extend(downloads(agent_toml)?);
     let mut table = "| what | limit | beyond it | configured by |\n|---|---|---|---|\n".to_owned();
     for [what, limit, beyond, by] in rows {
         table.push_str(&format!("| {what} | {limit} | {beyond} | {by} |\n"));
@@ -314,4 +317,37 @@ fn repository() -> Vec<Row> {
             "",
         ),
     ]
+}
+
+fn downloads(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
+    let stall_s = configured(agent_toml, "download", "stall_s")?;
+    Ok(vec![
+        row("chunk of a file", size(CHUNK_BYTES), "a damaged one is fetched again by itself", ""),
+        row(
+            "bytes downloaded in a day, and in a month",
+            "none unless configured",
+            "it waits, `waiting for the next day's bytes`",
+            "[download] bytes_per_day, bytes_per_month",
+        ),
+        row(
+            "time without a byte of what was asked for",
+            format!("{stall_s} s"),
+            "it is tried again later",
+            "[download] stall_s",
+        ),
+        row(
+            "files that one delta may be from, deltas that wait to be made",
+            format!("{DELTA_BASES_MAX}, {DELTAS_WAITING_MAX}"),
+            "whole files are fetched",
+            "",
+        ),
+        row("file that has deltas", "250 MB", "it is fetched whole", "[blobs] delta_file_max_mb"),
+        row(
+            "deltas on the cloud's disk",
+            "2,000 MB",
+            "the least recently used go",
+            "[blobs] delta_cache_mb",
+        ),
+        row("memory to apply a delta", "48 MiB", "the file is fetched whole", ""),
+    ])
 }

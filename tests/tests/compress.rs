@@ -290,3 +290,44 @@ fn a_bundle_carries_the_report_under_its_signature() {
     let refused = Bundle::open(&out, manifest);
     assert!(matches!(refused, Err(BundleError::Altered(file)) if file == "report.html"));
 }
+
+/// A fine-tuned model whose updates are rounded is near what it was, and a smaller delta.
+#[test]
+fn settled_updates_travel_in_less() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, new) = (fashion().join("edge.onnx"), folder.path().join("new.onnx"));
+    let mut bytes = std::fs::read(&base).unwrap();
+    let tensors = models::onnx::places::tensors(&bytes.clone().into()).unwrap();
+    for tensor in tensors.iter().filter(|tensor| tensor.dims.len() > 1) {
+        for (index, number) in bytes[tensor.range.clone()].chunks_exact_mut(4).enumerate() {
+            let weight = f32::from_le_bytes(number.try_into().unwrap());
+            let moved = weight + 1e-3 * (index as f32).sin();
+            number.copy_from_slice(&moved.to_le_bytes());
+        }
+    }
+    std::fs::write(&new, &bytes).unwrap();
+    let out = folder.path().join("settled.onnx");
+    let mut command = Command::new(program("outrigger").unwrap());
+    command.args(["model", "settle", "--json"]).arg(&new).arg("--base").arg(&base);
+    let output = command.arg("--out").arg(&out).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let [before, after, size] = ["delta_bytes_before", "delta_bytes", "size_bytes"]
+        .map(|name| said[name].as_f64().unwrap());
+    assert!(after < 0.3 * size && after < 0.6 * before, "{said}");
+    let backend = OrtBackend::open(&find_library(None).unwrap()).unwrap();
+    let data = Dataset::open(&fashion().join("test.toml")).unwrap();
+    let classes = |path: &Path| {
+        let mut session = backend.load(path, &SessionOptions::default()).unwrap();
+        let items = data.for_model(session.inputs()).unwrap();
+        let logits = |item| {
+            let outputs = session.run(&items.inputs(item).unwrap(), &[]).unwrap();
+            outputs[0].to_f32().unwrap()
+        };
+        let best = |logits: Vec<f32>| {
+            logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class)
+        };
+        (0..100).map(logits).map(best).collect::<Vec<_>>()
+    };
+    assert_eq!(classes(&out), classes(&new));
+}

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
 use outrigger_tests::fashion::{Images, ask};
-use outrigger_tests::world::{Agent, AgentOptions, World, eventually, fashion, model_status};
+use outrigger_tests::world::{
+    Agent, AgentOptions, World, copy_of_fashion, eventually, fashion, model_status,
+};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,11 +22,20 @@ fn answers_with_version(agent: &Agent, version: &str) {
     assert_eq!((response.status, body["model_version"].as_str()), (200, Some(version)), "{body}");
 }
 
-/// The blob of the newest edge model in the cloud's folder.
-fn edge_blob(world: &World) -> PathBuf {
-    let bytes = std::fs::read(fashion().join("edge.onnx")).unwrap();
-    let hash = protocol::id::ContentHash::of(&bytes).to_string();
+/// Where the cloud has a file.
+fn blob(world: &World, bytes: &[u8]) -> PathBuf {
+    let hash = protocol::id::ContentHash::of(bytes).to_string();
     world.cloud.data_dir().join("blobs").join(&hash[..2]).join(&hash)
+}
+
+/// Pushes the pair with an edge model that differs in a comment, so that its file is another; the file.
+fn push_changed(world: &World, comment: u8) -> PathBuf {
+    let folder = copy_of_fashion(world.folder()).unwrap();
+    let mut bytes = std::fs::read(folder.join("edge.onnx")).unwrap();
+    bytes.extend([0x32, 1, comment]); // the model's doc_string
+    std::fs::write(folder.join("edge.onnx"), &bytes).unwrap();
+    world.operator.run(&["model", "push", &folder.to_string_lossy()]).unwrap();
+    blob(world, &bytes)
 }
 
 fn push_again(world: &World) {
@@ -78,13 +89,13 @@ fn a_truncated_or_altered_blob_is_refused_and_a_repaired_one_is_installed() {
     world.ship_fashion().unwrap();
     let agent = world.agent("device", &AgentOptions::default()).unwrap();
     agent.wait_active("fashion", 1).unwrap();
-    let blob = edge_blob(&world);
-    let good = std::fs::read(&blob).unwrap();
-    let mut altered = good.clone();
-    altered[good.len() / 2] ^= 1;
 
-    for (version, bad) in [(2, &good[..good.len() - 1]), (3, &altered)] {
-        push_again(&world);
+    for (version, comment, truncated) in [(2, b'2', true), (3, b'3', false)] {
+        let blob = push_changed(&world, comment);
+        let good = std::fs::read(&blob).unwrap();
+        let mut bad = good.clone();
+        bad[good.len() / 2] ^= 1;
+        bad.truncate(good.len() - usize::from(truncated));
         std::fs::write(&blob, bad).unwrap();
         world.operator.run(&["model", "assign", &format!("fashion@{version}"), "--all"]).unwrap();
         let status = agent.wait_until("a failure with its reason", |status| {

@@ -19,6 +19,7 @@ use crate::sandbox::Prover;
 use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::state::State;
+use crate::uplink::gate::Gate;
 use crate::uplink::renew::Renewer;
 use crate::uplink::{Keeper, Uplink, Way};
 use ::link::traces::{Service, TraceSettings, Traces};
@@ -330,7 +331,6 @@ fn assemble(
     let (uplink, keep) = keeper.start();
     let state = Arc::new(tokio::task::block_in_place(|| State::open(state_dir))?);
     let audits = Arc::new(Audits::new(state.clone(), counters.clone(), config.offload.audit()));
-    let places = Places { state_dir, bytes_per_s: config.link.download_bytes_per_s };
     let parts = Parts {
         engine: engine.clone(),
         uplink: uplink.clone(),
@@ -342,6 +342,7 @@ fn assemble(
         prover,
         runtime: runtime.clone(),
     };
+    let places = Places { state_dir, gate: gate(config, &clock, &state)? };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
     tokio::spawn(keep);
     tokio::spawn(renewer.run());
@@ -394,6 +395,12 @@ fn repository(
     }))
 }
 
+/// What every download passes.
+fn gate(config: &Config, clock: &Arc<Clock>, state: &Arc<State>) -> anyhow::Result<Arc<Gate>> {
+    let rate = config.link.download_bytes_per_s;
+    Ok(Arc::new(Gate::open(&config.download, rate, clock.clone(), state.clone())?))
+}
+
 /// What carries out the orders of labs.
 fn lab(
     context: &Context,
@@ -412,6 +419,6 @@ fn lab(
         clock: context.clock.clone(),
         counters: context.counters.clone(),
         reported,
-        bytes_per_s: config.link.download_bytes_per_s,
+        gate: context.installer.gate().clone(),
     }
 }

@@ -1,8 +1,10 @@
 //! The bundles on this device: `bundles/<hash>/` holds a whole bundle with its signed manifest and
 //! appears by one rename; `incoming/` holds what is on its way.
 
+use super::bases::{Here, share};
 use crate::counters::Counters;
 use crate::uplink::blob::{FetchError, Incoming};
+use crate::uplink::gate::Gate;
 use ::link::connection::Connection;
 use ::link::durable::{self, Access};
 use edge::update::Target;
@@ -40,23 +42,19 @@ pub(crate) enum LibraryError {
 pub(crate) struct Library {
     bundles: PathBuf,
     incoming: Incoming,
+    counters: Arc<Counters>,
 }
 
 impl Library {
     pub(crate) fn open(
         state_dir: &Path,
-        bytes_per_s: u64,
+        gate: Arc<Gate>,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
         let bundles = state_dir.join("bundles");
         durable::create_private_folder(&bundles)?;
-        let incoming = Incoming::new(state_dir.join("incoming"), bytes_per_s, counters)?;
-        Ok(Self { bundles, incoming })
-    }
-
-    /// Also for downloads under way; 0 for as fast as it goes.
-    pub(crate) fn set_download_rate(&self, bytes_per_s: u64) {
-        self.incoming.set_rate(bytes_per_s);
+        let incoming = Incoming::new(state_dir.join("incoming"), gate, counters.clone())?;
+        Ok(Self { bundles, incoming, counters })
     }
 
     /// Where a bundle is, or would be.
@@ -64,8 +62,9 @@ impl Library {
         self.bundles.join(bundle.to_string())
     }
 
-    /// Removes every bundle but these, and what an interrupted installation left.
+    /// Removes every bundle but these, what an interrupted installation left, and downloads that nobody goes on with.
     pub(crate) fn sweep(&self, keep: &[Target]) -> io::Result<()> {
+        self.incoming.sweep()?;
         let keep: BTreeSet<String> = keep.iter().map(|t| t.bundle.to_string()).collect();
         for entry in std::fs::read_dir(&self.bundles)? {
             let entry = entry?;
@@ -98,13 +97,21 @@ impl Library {
         }
         let staging = self.bundles.join(format!("{bundle}.staging"));
         durable::create_private_folder(&staging)?;
+        let here = durable::aside(|| Here::read(&self.bundles));
         for (name, file) in &manifest.files {
             let place = staging.join(name);
-            if !place.exists() {
-                let _alone = self.incoming.alone(file.sha256).await;
-                let whole = self.incoming.fetch(connection, (*file).into()).await?;
-                durable::rename(&whole, &place)?;
+            if place.exists() {
+                continue;
             }
+            if let Some(same) = durable::aside(|| here.same(file.sha256)) {
+                durable::aside(|| share(&same, &place))?;
+                self.counters.file_shared(file.size_bytes);
+                continue;
+            }
+            let _alone = self.incoming.alone(file.sha256).await;
+            let bases = here.bases(&manifest.model, name);
+            let whole = self.incoming.fetch(connection, (*file).into(), &bases).await?;
+            durable::rename(&whole, &place)?;
         }
         let json = serde_json::to_vec(kept).expect("strings are always JSON");
         durable::write(&staging.join(KEPT_FILE), &json, Access::Private)?;

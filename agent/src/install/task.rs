@@ -15,19 +15,28 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// A window or a budget may be configured anew while it is waited for.
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(900);
+
 /// A failure and whether it may pass.
 struct Failure {
     passing: bool,
     why: String,
+    /// When trying again makes sense, where that is known.
+    not_before: Option<Duration>,
 }
 
 impl Failure {
+    fn because(passing: bool, why: impl Into<String>) -> Self {
+        Self { passing, why: why.into(), not_before: None }
+    }
+
     fn passing(error: &dyn std::error::Error) -> Self {
-        Self { passing: true, why: chain(error) }
+        Self { passing: true, why: chain(error), not_before: None }
     }
 
     fn lasting(error: &dyn std::error::Error) -> Self {
-        Self { passing: false, why: chain(error) }
+        Self { passing: false, why: chain(error), not_before: None }
     }
 }
 
@@ -40,13 +49,24 @@ pub(super) struct Task {
     proven: Option<Arc<ActiveModel>>,
     /// Whether the target is refused because it is in quarantine.
     quarantined: bool,
+    /// When the next attempt makes sense, where that is known.
+    not_before: Option<Duration>,
 }
 
 impl Task {
     pub(super) fn new(installer: Arc<Installer>, name: ModelName, active: Option<Target>) -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
         let update = Update::new(active);
-        Self { installer, name, update, backoff, wanted: None, proven: None, quarantined: false }
+        Self {
+            installer,
+            name,
+            update,
+            backoff,
+            wanted: None,
+            proven: None,
+            quarantined: false,
+            not_before: None,
+        }
     }
 
     /// Carries out one action after the other, for ever. A change of what is wanted interrupts
@@ -111,6 +131,8 @@ impl Task {
             Action::Rest => std::future::pending().await,
             Action::Wait => {
                 let delay = self.backoff.next_delay(u64::from_le_bytes(::link::entropy()));
+                let known = self.not_before.take().map(|known| known.min(ASK_AGAIN_MAX));
+                let delay = known.unwrap_or(delay);
                 tokio::time::sleep(delay).await;
                 Ok(Event::RetryDue)
             }
@@ -120,7 +142,8 @@ impl Task {
         };
         match result {
             Ok(event) => self.update.handle(event),
-            Err(Failure { passing, why }) => {
+            Err(Failure { passing, why, not_before }) => {
+                self.not_before = not_before;
                 self.installer.counters.install_failed(&self.name, passing, &why);
                 self.update.fail(passing, why)
             }
@@ -129,17 +152,15 @@ impl Task {
 
     /// The manifest, if it may be installed here, and is for this model, version and variant.
     fn manifest(&self) -> Result<(Manifest, Wanted), Failure> {
-        let wanted = self
-            .wanted
-            .clone()
-            .ok_or_else(|| Failure { passing: true, why: "nothing is wanted".into() })?;
+        let wanted =
+            self.wanted.clone().ok_or_else(|| Failure::because(true, "nothing is wanted"))?;
         let manifest = self.installer.repository.recall(&wanted.signed);
         let manifest = manifest.map_err(|e| Failure::lasting(&e))?;
         let named = (&manifest.model, manifest.version, manifest.variant);
         if named != (&self.name, wanted.target.version, Variant::Edge) {
             let (model, version, variant) = named;
             let why = format!("refused: the signed manifest is for {model}@{version} ({variant})");
-            return Err(Failure { passing: false, why });
+            return Err(Failure::because(false, why));
         }
         Ok((manifest, wanted))
     }
@@ -158,13 +179,18 @@ impl Task {
         sandbox.check_quarantine(wanted.target.bundle).map_err(|e| self.not_proven(&e))?;
         let connection = self.installer.uplink.bulk().await.map_err(|e| Failure::passing(&e))?;
         let kept = Kept { signed: wanted.signed, cloud_variant: wanted.cloud_variant };
+        let before = self.installer.counters.fetched_bytes();
         let fetched = self.installer.library.fetch(&connection, &manifest, &kept).await;
+        if self.installer.counters.fetched_bytes() > before {
+            self.backoff.reset(); // a link that breaks again and again still gets there
+        }
         fetched.map_err(|error| {
             let mut failure = Failure::passing(&error);
-            if let LibraryError::Fetch(fetch) = &error
-                && !fetch.hint().is_empty()
-            {
-                failure.why = format!("{} ({})", failure.why, fetch.hint());
+            if let LibraryError::Fetch(fetch) = &error {
+                failure.not_before = fetch.not_before();
+                if !fetch.hint().is_empty() {
+                    failure.why = format!("{} ({})", failure.why, fetch.hint());
+                }
             }
             failure
         })
@@ -194,12 +220,12 @@ impl Task {
 
     fn not_proven(&mut self, error: &NotProven) -> Failure {
         self.quarantined = matches!(error, NotProven::Quarantined(_));
-        Failure { passing: error.is_passing(), why: chain(error) }
+        Failure::because(error.is_passing(), chain(error))
     }
 
     /// Durable first, then visible: after a power cut the new version answers again.
     fn activate(&mut self) -> Result<(), Failure> {
-        let none = || Failure { passing: true, why: "nothing was checked".into() };
+        let none = || Failure::because(true, "nothing was checked");
         let model = self.proven.take().ok_or_else(none)?;
         let target = model.target();
         let obsolete = self.installer.state.previous(&self.name);

@@ -50,7 +50,11 @@ impl State {
         Ok(())
     }
 
-    fn text<T: DeserializeOwned>(&self, sql: &str, key: &str) -> Result<Option<T>, StateError> {
+    pub(super) fn text<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        key: &str,
+    ) -> Result<Option<T>, StateError> {
         let text: Option<String> =
             self.connection().query_row(sql, [key], |row| row.get(0)).optional()?;
         let Some(text) = text else { return Ok(None) };
@@ -58,7 +62,7 @@ impl State {
     }
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain numbers are always JSON")
 }
 

@@ -1,22 +1,30 @@
-//! Fetching a blob: by hash, from where the partial file ends, never faster than allowed, never
-//! more than the signed length. What is here at the end has the signed hash, or is thrown away.
+//! Fetching a blob: by hash, from where the partial file ends, in as few bytes as there is a way to, never faster
+//! or more than allowed, never more than the signed length. What is here at the end has the signed hash, or is
+//! thrown away.
 
+mod delta;
+mod partial;
+
+pub(crate) use self::delta::Base;
+use super::gate::{Gate, NotNow};
 use crate::counters::Counters;
 use ::link::connection::{Connection, RecvStream};
 use ::link::durable;
 use ::link::frames::{self, LinkError};
+use partial::Partial;
 use protocol::id::ContentHash;
-use protocol::transfer::{BlobRef, Download, TransferError};
-use protocol::wire::{BlobHeader, BlobRequest};
+use protocol::transfer::{BlobRef, ChunkHashes, TransferError};
+use protocol::wire::{BlobForm, BlobHeader, BlobRequest};
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::OwnedMutexGuard;
 
 const PIECE_BYTES: usize = 64 << 10;
+/// What nobody asked for so long is not asked for any more.
+const PARTIAL_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Why a blob is not here.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +33,10 @@ pub(crate) enum FetchError {
     Link(#[from] LinkError),
     #[error("the download is not what was signed")]
     Transfer(#[from] TransferError),
+    #[error("nothing came for {} s", .0.as_secs())]
+    Stalled(Duration),
+    #[error(transparent)]
+    NotNow(#[from] NotNow),
     #[error("cannot keep {}", path.display())]
     Disk { path: PathBuf, source: io::Error },
 }
@@ -35,7 +47,16 @@ impl FetchError {
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             FetchError::Disk { .. } => "is there space left in the state folder?",
+            FetchError::NotNow(_) => "[download] in agent.toml says when, and how much",
             _ => "",
+        }
+    }
+
+    /// When trying again makes sense, where that is known.
+    pub(crate) fn not_before(&self) -> Option<Duration> {
+        match self {
+            FetchError::NotNow(not_now) => Some(not_now.wait),
+            _ => None,
         }
     }
 }
@@ -43,7 +64,7 @@ impl FetchError {
 /// A place for partial downloads, named by content.
 pub(crate) struct Incoming {
     folder: PathBuf,
-    bytes_per_s: AtomicU64,
+    gate: Arc<Gate>,
     counters: Arc<Counters>,
     alone: Mutex<BTreeMap<ContentHash, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -51,12 +72,11 @@ pub(crate) struct Incoming {
 impl Incoming {
     pub(crate) fn new(
         folder: PathBuf,
-        bytes_per_s: u64,
+        gate: Arc<Gate>,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
         durable::create_private_folder(&folder)?;
-        let bytes_per_s = AtomicU64::new(bytes_per_s);
-        Ok(Self { folder, bytes_per_s, counters, alone: Mutex::default() })
+        Ok(Self { folder, gate, counters, alone: Mutex::default() })
     }
 
     /// To be held over a fetch, and until the file has its own place: models may share files, and
@@ -72,101 +92,168 @@ impl Incoming {
         lock.lock_owned().await
     }
 
-    /// The fastest from now on, also of downloads under way; 0 for as fast as it goes.
-    pub(crate) fn set_rate(&self, bytes_per_s: u64) {
-        self.bytes_per_s.store(bytes_per_s, Relaxed);
-    }
-
-    /// Fetches a blob and gives the path of the whole, verified file. A partial file that an
-    /// earlier attempt left, even one that was killed, is continued.
+    /// Fetches a blob and gives the path of the whole, verified file: from a base that is here, if the cloud has
+    /// a delta from one, else packed, else as it is. A partial file that an earlier attempt left, even one that
+    /// was killed, is continued.
     pub(crate) async fn fetch(
         &self,
         connection: &Connection,
         blob: BlobRef,
+        bases: &[Base],
     ) -> Result<PathBuf, FetchError> {
-        let whole = self.folder.join(blob.hash.to_string());
-        let partial = self.folder.join(format!("{}.part", blob.hash));
-        let result = self.continue_into(connection, blob, &partial).await;
-        if let Err(FetchError::Transfer(error)) = &result
-            && !matches!(error, TransferError::Incomplete { .. })
-        {
-            let _ = std::fs::remove_file(&partial); // worthless; the next attempt starts from zero
+        let whole = self.path(blob.hash, "");
+        let has_begun = self.path(blob.hash, ".part").exists();
+        if !has_begun && self.fetch_delta(connection, blob, bases, &whole).await? {
+            return Ok(whole);
+        }
+        self.fetch_bytes(connection, blob, &whole).await?;
+        Ok(whole)
+    }
+
+    fn path(&self, blob: ContentHash, ending: &str) -> PathBuf {
+        self.folder.join(format!("{blob}{ending}"))
+    }
+
+    /// Fetches the bytes themselves into their place.
+    async fn fetch_bytes(
+        &self,
+        connection: &Connection,
+        blob: BlobRef,
+        whole: &Path,
+    ) -> Result<(), FetchError> {
+        let (part, chunks) = (self.path(blob.hash, ".part"), self.path(blob.hash, ".chunks"));
+        let result = self.continue_into(connection, blob, &part, &chunks).await;
+        self.gate.settle();
+        let keeps = match &result {
+            Ok(()) => false,
+            Err(FetchError::Transfer(error)) => error.keeps_partial(),
+            Err(_) => true,
+        };
+        if !keeps {
+            let _ = std::fs::remove_file(&chunks); // swept later
+        }
+        if result.is_err() && !keeps {
+            let _ = std::fs::remove_file(&part); // worthless; the next attempt starts from zero
         }
         result?;
-        durable::rename(&partial, &whole).map_err(disk(&whole))?;
-        Ok(whole)
+        durable::rename(&part, whole).map_err(disk(whole))
     }
 
     async fn continue_into(
         &self,
         connection: &Connection,
         blob: BlobRef,
-        partial: &Path,
+        part: &Path,
+        chunks: &Path,
     ) -> Result<(), FetchError> {
-        let mut download = Download::new(blob);
-        let mut file = std::fs::OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(partial)
-            .map_err(disk(partial))?;
-        resume(&mut download, &mut file, partial)?;
-        if download.remaining() > 0 {
-            let (mut send, mut receive) = connection.open_bi().await.map_err(LinkError::from)?;
-            let ask = BlobRequest { sha256: blob.hash.to_string(), offset: download.offset() };
-            frames::send_last(&mut send, &ask, []).await?;
-            let header: BlobHeader = frames::receive(&mut receive).await?;
-            download.check_header(header.size_bytes, header.offset)?;
-            self.pour(&mut receive, &mut download, &mut file, partial).await?;
+        let hashes = self.chunk_hashes(connection, &blob, chunks).await?;
+        let mut partial = durable::aside(|| Partial::open(blob, hashes, part))?;
+        while let Some(range) = partial.download.wanted() {
+            let length = self.gate.permit(range.end - range.start)?;
+            let ask = BlobRequest {
+                sha256: blob.hash.to_string(),
+                offset: range.start,
+                length,
+                ..Default::default()
+            };
+            let (header, mut receive) = self.ask(connection, &ask).await?;
+            partial.download.check_header(header.size_bytes, header.offset)?;
+            self.pour(&mut receive, &mut partial, range.start + length).await?;
         }
-        file.sync_all().map_err(disk(partial))?;
-        Ok(download.finish()?)
+        durable::aside(|| partial.finish())
     }
 
+    /// What the sender knows of the chunks: kept beside the partial file, so that a restart need not ask again.
+    async fn chunk_hashes(
+        &self,
+        connection: &Connection,
+        blob: &BlobRef,
+        path: &Path,
+    ) -> Result<Option<ChunkHashes>, FetchError> {
+        if blob.chunks() < 2 {
+            return Ok(None);
+        }
+        let kept = std::fs::read(path).ok();
+        if let Some(hashes) = kept.and_then(|bytes| ChunkHashes::from_bytes(blob, &bytes)) {
+            return Ok(Some(hashes));
+        }
+        let form = BlobForm::Chunks.into();
+        let ask = BlobRequest { sha256: blob.hash.to_string(), form, ..Default::default() };
+        let (header, mut receive) = self.ask(connection, &ask).await?;
+        if header.form() != BlobForm::Chunks {
+            return Ok(None); // an older cloud; its bytes are not read
+        }
+        let size = ChunkHashes::size_bytes(blob);
+        if header.size_bytes != blob.size_bytes {
+            let (expected, announced) = (blob.size_bytes, header.size_bytes);
+            return Err(TransferError::WrongSize { expected, announced }.into());
+        }
+        let raw = self.patiently(frames::receive_raw(&mut receive, &[size])).await??;
+        self.came(size);
+        let raw = raw.into_iter().next().unwrap_or_default();
+        std::fs::write(path, &raw).map_err(disk(path))?; // damage shows: then it is asked again
+        Ok(ChunkHashes::from_bytes(blob, &raw))
+    }
+
+    /// Asks, and hears what follows.
+    async fn ask(
+        &self,
+        connection: &Connection,
+        request: &BlobRequest,
+    ) -> Result<(BlobHeader, RecvStream), FetchError> {
+        let (mut send, mut receive) = connection.open_bi().await.map_err(LinkError::from)?;
+        frames::send_last(&mut send, request, []).await?;
+        let header = self.patiently(frames::receive(&mut receive)).await??;
+        Ok((header, receive))
+    }
+
+    /// What a sender that stands still does not hold up for ever.
+    async fn patiently<T>(&self, wait: impl Future<Output = T>) -> Result<T, FetchError> {
+        let stall = self.gate.stall();
+        tokio::time::timeout(stall, wait).await.map_err(|_| FetchError::Stalled(stall))
+    }
+
+    /// Reads up to a place in the blob, or to where a damaged chunk ends, or the stream.
     async fn pour(
         &self,
         receive: &mut RecvStream,
-        download: &mut Download,
-        file: &mut std::fs::File,
-        partial: &Path,
+        partial: &mut Partial,
+        end: u64,
     ) -> Result<(), FetchError> {
         let mut due = Instant::now();
-        while download.remaining() > 0 {
-            let Some(chunk) = receive.read_chunk(PIECE_BYTES).await? else {
-                break; // finish() says that it is incomplete
+        while partial.download.offset() < end {
+            let room = partial.download.room().min(end - partial.download.offset());
+            let most = usize::try_from(room).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+            let Some(piece) = self.patiently(receive.read_chunk(most)).await?? else {
+                return Ok(partial.download.finish()?); // says that it is incomplete
             };
-            download.take(&chunk)?;
-            self.counters.received(chunk.len() as u64);
-            file.write_all(&chunk).map_err(disk(partial))?;
-            due = self.pace(due, chunk.len()).await;
+            self.came(piece.len() as u64);
+            if !partial.take(&piece)? {
+                self.counters.chunk_damaged();
+                return Ok(());
+            }
+            due = self.gate.pace(due, piece.len()).await;
         }
         Ok(())
     }
 
-    /// Waits until a piece of `bytes`, after one that was due at `due`, is within the allowed
-    /// rate. Piece by piece, because the rate may change between two.
-    async fn pace(&self, due: Instant, bytes: usize) -> Instant {
-        let bytes_per_s = self.bytes_per_s.load(Relaxed);
-        if bytes_per_s == 0 {
-            return Instant::now();
-        }
-        let due = due + Duration::from_secs_f64(bytes as f64 / bytes_per_s as f64);
-        tokio::time::sleep_until(due.into()).await;
-        due
+    fn came(&self, bytes: u64) {
+        self.gate.spend(bytes);
+        self.counters.downloaded(bytes);
     }
-}
 
-fn resume(
-    download: &mut Download,
-    file: &mut std::fs::File,
-    path: &Path,
-) -> Result<(), FetchError> {
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        match file.read(&mut piece).map_err(disk(path))? {
-            0 => return Ok(()),
-            n => download.resume(&piece[..n])?,
+    /// Removes what is left of downloads that nobody has gone on with for a week: their version is no longer wanted.
+    pub(crate) fn sweep(&self) -> io::Result<()> {
+        let now = SystemTime::now();
+        for entry in std::fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
+            if age > PARTIAL_KEPT {
+                std::fs::remove_file(entry.path())?;
+                self.counters.partial_swept();
+            }
         }
+        Ok(())
     }
 }
 

@@ -73,6 +73,8 @@ enum Model {
     DistillEdge(commands::model::distill_edge::Args),
     /// Half the bits for every float, for GPUs
     Float16(commands::model::float16::Args),
+    /// Round the updates of a fine-tuned model, so that its delta is small.
+    Settle(commands::model::settle::Args),
     /// Measure from which confidence on an edge answer is accepted, at a stated risk.
     Calibrate(commands::model::calibrate::Args),
     /// Show what is in an ONNX file: inputs, operators, parameters, multiplications of each layer.
@@ -174,6 +176,7 @@ fn main() -> ExitCode {
         Command::Model(Model::Prune(args)) => commands::model::prune::run(&args),
         Command::Model(Model::DistillEdge(args)) => commands::model::distill_edge::run(&args),
         Command::Model(Model::Float16(args)) => commands::model::float16::run(&args),
+        Command::Model(Model::Settle(args)) => commands::model::settle::run(&args),
         Command::Model(Model::Diff(args)) => commands::model::diff::run(&args),
         Command::Model(Model::Evaluate(args)) => commands::model::evaluate::run(&args),
         Command::Model(Model::Push(args)) => commands::model::push::run(&args),

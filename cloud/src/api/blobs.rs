@@ -29,7 +29,9 @@ pub(super) async fn exists(
     Path(hash): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
     caller.need(Permission::View)?;
-    let size = cloud.blobs.size_bytes(parse(&hash)?).map_err(ApiError::internal)?;
+    let hash = parse(&hash)?;
+    let size = cloud.blobs.size_bytes(hash).map_err(ApiError::internal)?;
+    cloud.blobs.touch(hash);
     let size = size.ok_or_else(|| ApiError::not_found("there is no such blob"))?;
     Ok([(CONTENT_LENGTH, size.to_string())])
 }
@@ -43,6 +45,7 @@ pub(super) async fn push(
     caller.need(Permission::Push)?;
     let hash = parse(&hash)?;
     if let Some(size_bytes) = cloud.blobs.size_bytes(hash).map_err(ApiError::internal)? {
+        cloud.blobs.touch(hash);
         // A short one is read away: over HTTP/1 an unread body costs the connection.
         let _ = axum::body::to_bytes(body, READ_AWAY_MAX_BYTES).await;
         return Ok((StatusCode::OK, Json(json!({ "sha256": hash, "size_bytes": size_bytes }))));

@@ -146,7 +146,7 @@ async fn fetch_blob(
     wanted: u64,
 ) -> Result<(), FetchError> {
     let (mut send, mut receive) = connection.open_bi().await.map_err(LinkError::from)?;
-    let request = BlobRequest { sha256: hash.to_string(), offset: 0 };
+    let request = BlobRequest { sha256: hash.to_string(), ..Default::default() };
     frames::send_last(&mut send, &request, []).await?;
     let header: BlobHeader = frames::receive(&mut receive).await?;
     if header.size_bytes != wanted {

@@ -245,7 +245,7 @@ impl Session {
         let opened = match hash {
             Ok(hash) => {
                 let size = self.cloud.db.call(move |store| store.cloud_blob(hash)).await?;
-                blob::open_at(&self.cloud, hash, size, request.offset).await
+                blob::open_for_node(&self.cloud, hash, size, &request).await
             }
             Err(problem) => Err(problem),
         };

@@ -59,6 +59,41 @@ impl Server {
     }
 }
 
+/// The files of bundles.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Blobs {
+    /// What deltas between versions, and packed files, may take on the disk, in MB; 0 for none.
+    pub delta_cache_mb: u64,
+    /// Larger files have no deltas, in MB: two of them are in memory while one is made.
+    pub delta_file_max_mb: u64,
+    /// How long a file is kept that no bundle names, in hours.
+    pub keep_unnamed_h: u32,
+}
+
+impl Default for Blobs {
+    fn default() -> Self {
+        Self { delta_cache_mb: 2_000, delta_file_max_mb: 250, keep_unnamed_h: 24 }
+    }
+}
+
+impl Blobs {
+    /// What deltas may take, in bytes.
+    pub fn delta_cache_bytes(&self) -> u64 {
+        self.delta_cache_mb.saturating_mul(1_000_000)
+    }
+
+    /// The largest file that has deltas, in bytes.
+    pub fn delta_file_max_bytes(&self) -> u64 {
+        self.delta_file_max_mb.saturating_mul(1_000_000)
+    }
+
+    /// How long a file is kept that no bundle names.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(3600 * u64::from(self.keep_unnamed_h))
+    }
+}
+
 /// How models run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

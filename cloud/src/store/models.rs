@@ -4,6 +4,7 @@ use protocol::id::{ContentHash, ModelName, Variant, Version};
 use protocol::manifest::{Manifest, SignedManifest};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use std::collections::BTreeSet;
 
 use super::assignments::bump_revision;
 use super::audit::{By, append};
@@ -148,6 +149,41 @@ impl Store {
             let mut statement = connection.prepare_cached(sql)?;
             let size = statement.query_row([blob.to_string()], |row| unsigned(row, "size_bytes"));
             Ok(size.optional()?)
+        })
+    }
+
+    /// Every file that a bundle or an order of a lab names.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn named_blobs(&self) -> Result<BTreeSet<ContentHash>, StoreError> {
+        let sql = "SELECT sha256 FROM bundle_files UNION SELECT sha256 FROM measured_files";
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let files = statement.query_map([], |row| parsed(row, "sha256"))?;
+            Ok(files.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Whether two files belong to the same variant of the same model, in whatever versions: then whoever may read
+    /// the one may learn of the other.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn are_of_one_model(
+        &self,
+        file: ContentHash,
+        other: ContentHash,
+    ) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (
+                     SELECT 1 FROM bundle_files f JOIN bundles b ON b.bundle = f.bundle
+                     JOIN bundles c ON c.model = b.model AND c.variant = b.variant
+                     JOIN bundle_files g ON g.bundle = c.bundle
+                     WHERE f.sha256 = ?1 AND g.sha256 = ?2)";
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let files = [file.to_string(), other.to_string()];
+            Ok(statement.query_row(files, |row| row.get(0))?)
         })
     }
 

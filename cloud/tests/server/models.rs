@@ -106,7 +106,7 @@ fn blob(
     hash: ContentHash,
     offset: u64,
 ) -> Result<Bytes, ProblemCode> {
-    let request = wire::BlobRequest { sha256: hash.to_string(), offset };
+    let request = wire::BlobRequest { sha256: hash.to_string(), offset, ..Default::default() };
     let exchange = async {
         let (mut send, mut recv) = connection.open_bi().await?;
         frames::send(&mut send, &request).await?;

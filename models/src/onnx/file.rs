@@ -53,7 +53,7 @@ impl Model {
         }
     }
 
-    fn parse(bytes: Bytes) -> Result<Self, OnnxError> {
+    pub(super) fn parse(bytes: Bytes) -> Result<Self, OnnxError> {
         let size_bytes = bytes.len() as u64;
         if size_bytes > FILE_MAX_BYTES {
             return Err(OnnxError::TooLong { size_bytes });

@@ -63,13 +63,18 @@ pub const LAYERS: &[Layer] = &[
         reason: "link carries frames for both ends: it decides nothing and knows no models",
     },
     Layer {
+        name: "outrigger-delta",
+        may_import: &[],
+        reason: "delta turns bytes into fewer bytes and back: whose they are, and where they go, is not its business",
+    },
+    Layer {
         name: "outrigger-oip",
         may_import: &["outrigger-protocol"],
         reason: "oip speaks the standard for whoever can answer: what answers, and from where, is not its business",
     },
     Layer {
         name: "outrigger-models",
-        may_import: &["outrigger-protocol"],
+        may_import: &["outrigger-protocol", "outrigger-delta"],
         reason: "models knows tensors and ONNX Runtime; who asks, and from where, is none of its business",
     },
     Layer {
@@ -97,6 +102,7 @@ pub const LAYERS: &[Layer] = &[
         may_import: &[
             "outrigger-protocol",
             "outrigger-edge",
+            "outrigger-delta",
             "outrigger-link",
             "outrigger-oip",
             "outrigger-models",
@@ -109,6 +115,7 @@ pub const LAYERS: &[Layer] = &[
         may_import: &[
             "outrigger-protocol",
             "outrigger-fleet",
+            "outrigger-delta",
             "outrigger-link",
             "outrigger-oip",
             "outrigger-models",
@@ -121,6 +128,7 @@ pub const LAYERS: &[Layer] = &[
         may_import: &[
             "outrigger-protocol",
             "outrigger-fleet",
+            "outrigger-delta",
             "outrigger-link",
             "outrigger-models",
             "outrigger-compress",
@@ -140,7 +148,7 @@ pub const LAYERS: &[Layer] = &[
 /// What is linked into what, through any number of crates.
 pub const OUT_OF_REACH: &[OutOfReach] = &[
     OutOfReach {
-        from: &["outrigger-protocol", "outrigger-edge", "outrigger-fleet"],
+        from: &["outrigger-protocol", "outrigger-edge", "outrigger-fleet", "outrigger-delta"],
         never: &["tokio", "quinn", "quinn-proto", "rustls", "ort", "rusqlite"],
         reason: "the crates that decide do no IO, read no clock and start no thread, so that both ends can be simulated from one seed",
     },

@@ -23,7 +23,7 @@ use subjects::{Amount, Subject};
 
 mod anchor;
 mod judge;
-mod subjects;
+pub(super) mod subjects;
 
 const PACKAGES: [&str; 5] =
     ["onnx==1.23.2", "onnxruntime==1.31.1", "numpy", "sympy", "pillow==12.0.0"];

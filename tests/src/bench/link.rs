@@ -128,7 +128,7 @@ async fn ask_for(connection: &Connection, time: Duration) -> anyhow::Result<Roun
 
 async fn ask(connection: &Connection, data: &Bytes) -> anyhow::Result<()> {
     let (mut send, mut receive) = connection.open_bi().await?;
-    let head = BlobRequest { sha256: String::new(), offset: data.len() as u64 };
+    let head = BlobRequest { offset: data.len() as u64, ..Default::default() };
     frames::send_last(&mut send, &head, [data.clone()]).await?;
     let answer: BlobHeader = frames::receive(&mut receive).await?;
     anyhow::ensure!(answer.size_bytes == data.len() as u64, "another answer");
@@ -141,7 +141,7 @@ async fn serve(connection: Connection) {
             let head: BlobRequest = frames::receive(&mut receive).await?;
             let data = frames::receive_raw(&mut receive, &[head.offset]).await?;
             let size_bytes = data.iter().map(|piece| piece.len() as u64).sum();
-            frames::send_last(&mut send, &BlobHeader { size_bytes, offset: 0 }, []).await
+            frames::send_last(&mut send, &BlobHeader { size_bytes, ..Default::default() }, []).await
         });
     }
 }

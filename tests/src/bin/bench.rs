@@ -3,7 +3,7 @@
 use clap::{Parser, ValueEnum};
 use outrigger_tests::bench;
 use outrigger_tests::people::{exit_code, write_json};
-use outrigger_tests::{nodes, overload, soak, swap};
+use outrigger_tests::{downloads, nodes, overload, soak, swap};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,6 +41,8 @@ enum Name {
     Compress,
     /// CUDA under the agent beside Python's ONNX Runtime; without an NVIDIA GPU, why not.
     Gpu,
+    /// New versions of models on their way, as deltas and otherwise.
+    Delta,
     /// Accepted answers when the world changes: how soon it is noticed, and how often in error.
     Drift,
     /// Memory, time to be ready, size of the program.
@@ -59,6 +61,8 @@ enum Name {
     Nodes,
     /// Thousands of calls, after which nothing has grown; fails where something has.
     Soak,
+    /// A download over a link that is cut 50 times, by an agent that is killed; fails where bytes come twice.
+    Downloads,
     /// A version is exchanged 1,000 times while it is asked; fails where anybody notices.
     Swap,
     /// Three times as many requests as can be answered; fails where the answers get worse.
@@ -77,6 +81,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
             None => return Ok(()),
         },
         Name::Compress => match bench::compress::run(&compressed(args), args.short)? {
+            Some(report) => report,
+            None => return Ok(()),
+        },
+        Name::Delta => match bench::delta::run(&compressed(args), args.short)? {
             Some(report) => report,
             None => return Ok(()),
         },
@@ -101,6 +109,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Name::Nodes => nodes::run(nodes::Amount::WHOLE)?,
         Name::Soak if args.short => soak::run(soak::Amount::SHORT)?,
         Name::Soak => soak::run(soak::Amount::WHOLE)?,
+        Name::Downloads if args.short => downloads::run(downloads::Amount::SHORT)?,
+        Name::Downloads => downloads::run(downloads::Amount::WHOLE)?,
         Name::Swap if args.short => swap::run(swap::Amount::SHORT)?,
         Name::Swap => swap::run(swap::Amount::WHOLE)?,
         Name::Overload if args.short => overload::run(overload::Effort::SHORT, false)?,
@@ -108,7 +118,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
     println!("{report}");
     write_json(args.json.as_deref(), &report)?;
-    let proves = matches!(args.name, Name::Nodes | Name::Soak | Name::Swap | Name::Overload);
+    let proves = matches!(
+        args.name,
+        Name::Downloads | Name::Nodes | Name::Soak | Name::Swap | Name::Overload
+    );
     if proves { report.check() } else { Ok(()) }
 }
 

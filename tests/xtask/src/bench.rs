@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// with the float models. That of OUTRIGGER_BENCH_MODELS when absent.
     #[arg(long, value_name = "DIR")]
     models: Option<PathBuf>,
-    /// For `compress`: only models whose name holds this; for `wan`: only such links, `download` or `moving`.
+    /// For `compress` and `delta`: only models whose name holds this; for `wan`: only such links, `download` or `moving`.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// For `cascade`: a pair of your own in place of the two tasks, a folder with model.toml.
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.name == "cascade" {
         options.extend(cascade(args)?);
     }
-    if args.name == "compress" {
+    if matches!(args.name.as_str(), "compress" | "delta") {
         options.extend(compress(args)?);
     }
     options.extend(args.only.iter().flat_map(|only| ["--only".to_owned(), only.clone()]));

@@ -44,6 +44,8 @@ pub(crate) struct Args {
 enum Claim {
     /// Over six kinds of links no request is lost, answered twice or answered late: 100,000 in virtual time, 12,000 in real time.
     Deadlines,
+    /// Over a link that is cut 50 times, by an agent that is killed in between, a model comes with hardly a byte twice.
+    Downloads,
     /// In half an hour of hostile ONNX files none makes the reader, or what edits graphs, do anything but answer or refuse.
     Fuzz,
     /// Of three inference nodes under load one is killed, hangs and stops, the control node too, and no request is lost.
@@ -69,6 +71,7 @@ enum Claim {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.claim {
         Claim::Deadlines => return deadlines::prove(args.short),
+        Claim::Downloads => return lasting::prove("downloads", args.short),
         Claim::Fuzz => return fuzz::prove(args.short, args.minutes),
         Claim::Nodes => return lasting::prove("nodes", args.short),
         Claim::Package => package::prove(args.short)?,

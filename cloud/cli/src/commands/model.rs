@@ -12,6 +12,7 @@ pub(crate) mod list;
 pub(crate) mod policy;
 pub(crate) mod prune;
 pub(crate) mod push;
+pub(crate) mod settle;
 pub(crate) mod sign;
 pub(crate) mod verify;
 

@@ -15,32 +15,32 @@ const CALIBRATING: [&str; 3] = ["camera-tripod.jpg", "cat-chelsea.jpg", "space-s
 const JUDGING: [&str; 3] = ["clock.jpg", "coffee.jpg", "rocket.jpg"];
 
 /// A model and its data.
-pub(super) struct Subject {
-    pub(super) name: &'static str,
-    pub(super) onnx: PathBuf,
+pub(in crate::bench) struct Subject {
+    pub(in crate::bench) name: &'static str,
+    pub(in crate::bench) onnx: PathBuf,
     /// To calibrate and to choose with.
-    pub(super) calibration: PathBuf,
+    pub(in crate::bench) calibration: PathBuf,
     /// To judge with.
-    pub(super) evaluation: PathBuf,
+    pub(in crate::bench) evaluation: PathBuf,
     /// How much may be lost.
-    pub(super) target_drop: f64,
+    pub(in crate::bench) target_drop: f64,
     /// What the anchor is tried with.
     pub(super) anchors: &'static [Config],
     /// What is written on the lines that are judged, for a model that reads.
-    pub(super) truth: Option<Vec<String>>,
+    pub(in crate::bench) truth: Option<Vec<String>>,
 }
 
 /// How many items there are of each kind.
 #[derive(Clone, Copy)]
-pub(super) struct Amount {
+pub(in crate::bench) struct Amount {
     /// To calibrate and to choose with.
-    pub(super) calibration: usize,
+    pub(in crate::bench) calibration: usize,
     /// To judge with.
-    pub(super) evaluation: usize,
+    pub(in crate::bench) evaluation: usize,
 }
 
 /// Makes the data of every model that is there.
-pub(super) fn all(
+pub(in crate::bench) fn all(
     sources: &Sources,
     python: &Environment,
     folder: &Path,

@@ -188,7 +188,7 @@ impl Work {
 async fn download(device: Device, blob: ContentHash, loaded: Arc<AtomicU64>) -> anyhow::Result<()> {
     loop {
         let (mut send, mut receive) = device.connection().open_bi().await?;
-        let ask = BlobRequest { sha256: blob.to_string(), offset: 0 };
+        let ask = BlobRequest { sha256: blob.to_string(), ..Default::default() };
         frames::send_last(&mut send, &ask, []).await?;
         let _: BlobHeader = frames::receive(&mut receive).await?;
         while let Some(piece) = receive.read_chunk(PIECE_BYTES).await? {

@@ -1,0 +1,76 @@
+//! What is here already of a bundle that is to be fetched: files that another version has too, and files of other
+//! versions from which a delta may lead to its own.
+
+use super::library::Kept;
+use crate::uplink::blob::Base;
+use models::bundle::MANIFEST_FILE as KEPT_FILE;
+use protocol::id::{ContentHash, Hasher, ModelName, Version};
+use protocol::manifest::Manifest;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// An installed bundle, as its manifest has it.
+struct Installed {
+    folder: PathBuf,
+    manifest: Manifest,
+}
+
+/// The bundles that are installed here.
+pub(super) struct Here(Vec<Installed>);
+
+impl Here {
+    /// Reads the folder of bundles. One that cannot be read is of no use as a base, and no reason to stop.
+    pub(super) fn read(bundles: &Path) -> Self {
+        let entries = std::fs::read_dir(bundles).into_iter().flatten().flatten();
+        let read = |folder: PathBuf| {
+            let kept = std::fs::read(folder.join(KEPT_FILE)).ok()?;
+            let kept: Kept = serde_json::from_slice(&kept).ok()?;
+            let manifest = Manifest::from_json(kept.signed.manifest.as_bytes()).ok()?;
+            Some(Installed { folder, manifest })
+        };
+        Self(entries.filter_map(|entry| read(entry.path())).collect())
+    }
+
+    /// The same file under another version.
+    pub(super) fn same(&self, file: ContentHash) -> Option<PathBuf> {
+        let files = self.0.iter().flat_map(|bundle| {
+            bundle.manifest.files.iter().map(|(name, file)| (bundle.folder.join(name), file))
+        });
+        let mut same = files.filter(|(_, other)| other.sha256 == file).map(|(path, _)| path);
+        same.find(|path| hash(path).is_ok_and(|actual| actual == file))
+    }
+
+    /// Files of that name in other versions of the model, the newest first.
+    pub(super) fn bases(&self, model: &ModelName, name: &str) -> Vec<Base> {
+        let own = self.0.iter().filter(|bundle| bundle.manifest.model == *model);
+        let mut found: Vec<(Version, Base)> = own
+            .filter_map(|bundle| {
+                let file = bundle.manifest.files.get(name)?;
+                let base = Base { hash: file.sha256, path: bundle.folder.join(name) };
+                Some((bundle.manifest.version, base))
+            })
+            .collect();
+        found.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+        found.into_iter().map(|(_, base)| base).collect()
+    }
+}
+
+/// Puts a file of another version into its place, without its bytes where the file system can.
+pub(super) fn share(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::hard_link(from, to).or_else(|_| {
+        std::fs::copy(from, to)?;
+        File::open(to)?.sync_all()
+    })
+}
+
+fn hash(path: &Path) -> io::Result<ContentHash> {
+    let (mut file, mut hasher, mut piece) =
+        (File::open(path)?, Hasher::default(), vec![0; 64 << 10]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hasher.finish()),
+            n => hasher.update(&piece[..n]),
+        }
+    }
+}
