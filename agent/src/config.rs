@@ -3,9 +3,11 @@
 
 mod offload;
 mod runtime;
+mod update;
 
 pub(crate) use offload::Offload;
 pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
+pub(crate) use update::Update;
 
 use ::link::proxy::{Proxy, ProxyError};
 use ::link::traces::{Objection, TraceSettings};
@@ -33,6 +35,7 @@ pub(crate) struct Config {
     pub(crate) link: Link,
     pub(crate) log: Log,
     pub(crate) sandbox: Sandbox,
+    pub(crate) update: Update,
     pub(crate) traces: TraceSettings,
     pub(crate) lab: Lab,
 }
@@ -248,6 +251,8 @@ pub(crate) enum ConfigError {
     NotLoopback(SocketAddr),
     #[error("[traces] {}: {_0}", _0.key)]
     Traces(#[from] Objection),
+    #[error("[update] {field}: {why}")]
+    Update { field: &'static str, why: &'static str },
     #[error("[link] proxy")]
     Proxy(#[from] ProxyError),
 }
@@ -274,6 +279,7 @@ impl Config {
         let open = addresses.into_iter().find(|address| !address.ip().is_loopback());
         open.map_or(Ok(()), |address| Err(ConfigError::NotLoopback(address)))?;
         self.link.proxy()?;
+        self.update.check()?;
         Ok(self.traces.check()?)
     }
 }
@@ -320,16 +326,21 @@ mod tests {
 
     /// Every line that the packaged file shows as a default is one, and every field is shown.
     #[test]
-    fn the_packaged_file_shows_the_defaults_of_offloading() {
+    fn the_packaged_file_shows_the_defaults() {
         let packaged = include_str!("../packaging/agent.toml");
-        let section = packaged.split("\n[offload]\n").nth(1).unwrap();
-        let section = section.split("\n[").next().unwrap();
-        let fields: Vec<_> = section.lines().filter_map(|line| line.strip_prefix('#')).collect();
-        let fields: Vec<_> = fields.into_iter().filter(|line| !line.starts_with(' ')).collect();
-        let text = format!("[offload]\n{}", fields.join("\n"));
-        assert_eq!(check(&text).unwrap(), Config::default());
-        let shown = fields.len();
-        assert_eq!(format!("{:?}", Offload::default()).matches(": ").count(), shown);
+        for (name, default) in [
+            ("offload", format!("{:?}", Offload::default())),
+            ("update", format!("{:?}", Update::default())),
+        ] {
+            let section = packaged.split(&format!("\n[{name}]\n")).nth(1).unwrap();
+            let section = section.split("\n[").next().unwrap();
+            let fields = section.lines().filter_map(|line| line.strip_prefix('#'));
+            let fields: Vec<_> = fields.filter(|line| !line.starts_with(' ')).collect();
+            let text = format!("[{name}]\n{}", fields.join("\n"));
+            assert_eq!(check(&text).unwrap(), Config::default());
+            assert_eq!(default.matches(": ").count(), fields.len(), "{name}");
+        }
+        assert!(check("[update]\nshadow_cpu = 2.0").unwrap_err().contains("[update] shadow_cpu"));
     }
 
     #[test]
