@@ -39,8 +39,10 @@ pub struct Effort {
     pub rounds: u64,
     /// The longest that a serving agent runs between two points, in microseconds.
     pub step_max_us: u16,
-    /// Points while versions take over, and give way again.
+    /// Points while versions take over, and give way again; of three versions at least...
     pub update_points: usize,
+    /// ...with so many questions between two of them.
+    pub questions: usize,
     /// The longest from the start of an agent to its first answer.
     pub recovery_max: Option<Duration>,
 }
@@ -55,6 +57,7 @@ impl Effort {
         rounds: 1,
         step_max_us: 60_000,
         update_points: 24,
+        questions: 4,
         recovery_max: None, // other tests run beside it
     };
     /// For a proof.
@@ -66,6 +69,7 @@ impl Effort {
         rounds: 3,
         step_max_us: 15_000,
         update_points: 500,
+        questions: 1,
         recovery_max: Some(Duration::from_secs(1)),
     };
 }
