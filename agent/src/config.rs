@@ -4,10 +4,12 @@
 mod download;
 mod offload;
 mod runtime;
+mod update;
 
 pub(crate) use download::Download;
 pub(crate) use offload::Offload;
 pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
+pub(crate) use update::Update;
 
 use ::link::proxy::{Proxy, ProxyError};
 use ::link::traces::{Objection, TraceSettings};
@@ -36,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) download: Download,
     pub(crate) log: Log,
     pub(crate) sandbox: Sandbox,
+    pub(crate) update: Update,
     pub(crate) traces: TraceSettings,
     pub(crate) lab: Lab,
 }
@@ -251,6 +254,8 @@ pub(crate) enum ConfigError {
     NotLoopback(SocketAddr),
     #[error("[traces] {}: {_0}", _0.key)]
     Traces(#[from] Objection),
+    #[error("[update] {field}: {why}")]
+    Update { field: &'static str, why: &'static str },
     #[error("[link] proxy")]
     Proxy(#[from] ProxyError),
 }
@@ -277,6 +282,7 @@ impl Config {
         let open = addresses.into_iter().find(|address| !address.ip().is_loopback());
         open.map_or(Ok(()), |address| Err(ConfigError::NotLoopback(address)))?;
         self.link.proxy()?;
+        self.update.check()?;
         Ok(self.traces.check()?)
     }
 }
@@ -326,9 +332,11 @@ mod tests {
     fn the_packaged_file_shows_the_defaults() {
         let offload = format!("{:?}", Offload::default());
         let download = format!("{:?}", Download::default());
-        for (name, fields) in [("offload", offload), ("download", download)] {
+        let update = format!("{:?}", Update::default());
+        for (name, fields) in [("offload", offload), ("download", download), ("update", update)] {
             check_packaged(name, fields.matches(": ").count());
         }
+        assert!(check("[update]\nshadow_cpu = 2.0").unwrap_err().contains("[update] shadow_cpu"));
     }
 
     fn check_packaged(name: &str, fields_of_struct: usize) {

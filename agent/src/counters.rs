@@ -4,6 +4,7 @@
 use crate::metrics::Latencies;
 use crate::sandbox::Proof;
 use edge::audit::Alarm;
+use edge::probation::{Fault, Standing};
 use edge::sequences::Forgotten;
 use link::counter::Counter;
 use protocol::id::{ContentHash, ModelName, NodeId};
@@ -24,6 +25,7 @@ pub(crate) struct Counters {
     memory: Memory,
     sequences: SequenceEvents,
     trials: Trials,
+    updates: Updates,
     checks: Checks,
     measurements: Measurements,
     clock: Clock,
@@ -120,6 +122,18 @@ struct Trials {
     quarantined: Counter,
     not_run: Counter,
     released: Counter,
+}
+
+/// New versions beside the active one, and in its place.
+#[derive(Debug, Default, Serialize)]
+struct Updates {
+    shadow_compared: Counter,
+    shadow_probes: Counter,
+    shadow_agreed: Counter,
+    shadow_refused: Counter,
+    trials_passed: Counter,
+    settled: Counter,
+    rolled_back: Counter,
 }
 
 /// Accepted answers that were compared with the cloud's.
@@ -371,6 +385,41 @@ impl Counters {
     pub(crate) fn installed(&self, model: &ModelName, version: u64) {
         self.installs.done.add(1);
         tracing::info!(%model, version, "active");
+    }
+
+    /// A candidate has answered beside the active version: so many live requests, and probes.
+    pub(crate) fn shadowed(
+        &self,
+        model: &ModelName,
+        version: u64,
+        (live, probes): (usize, usize),
+        fault: Option<&Fault>,
+    ) {
+        self.updates.shadow_compared.add(live as u64);
+        self.updates.shadow_probes.add(probes as u64);
+        if let Some(fault) = fault {
+            self.updates.shadow_refused.add(1);
+            tracing::error!(%model, version, live, probes, %fault, "refused in its shadow");
+        } else {
+            self.updates.shadow_agreed.add(1);
+            tracing::info!(%model, version, live, probes, "has done as well in its shadow");
+        }
+    }
+
+    /// A version on probation has come further.
+    pub(crate) fn held(&self, model: &ModelName, version: u64, standing: Standing) {
+        let counter = match standing {
+            Standing::Trusted => &self.updates.settled,
+            _ => &self.updates.trials_passed,
+        };
+        counter.add(1);
+        tracing::info!(%model, version, standing = standing.as_str(), "holds");
+    }
+
+    /// A version gave way to the one before it; 0 for none.
+    pub(crate) fn rolled_back(&self, model: &ModelName, from: u64, to: u64, why: &str) {
+        self.updates.rolled_back.add(1);
+        tracing::error!(%model, from, to, why, "rolled back");
     }
 
     /// An application let a model answer again.

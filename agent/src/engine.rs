@@ -4,11 +4,13 @@
 //! memory for others answers, and is loaded again by the request that asks for it.
 
 mod active;
+mod observers;
 mod prove;
 mod shelf;
 mod source;
 
 pub(crate) use active::{ActiveModel, EdgeAnswer, Running};
+pub(crate) use observers::{Observer, Seen};
 use oip::Statistics;
 pub(crate) use prove::{Bundled, ProveError};
 
@@ -99,6 +101,12 @@ impl Engine {
     pub(crate) fn activate(&self, name: &ModelName, model: Arc<ActiveModel>) {
         let old = self.slots_mut().insert(name.clone(), Slot::Answering(model));
         drop(old); // outside the lock: ending a session takes time
+    }
+
+    /// From now on none answers.
+    pub(crate) fn remove(&self, name: &ModelName) {
+        let old = self.slots_mut().remove(name);
+        drop(old);
     }
 
     /// The installed version, whether it answers or not.

@@ -1,20 +1,27 @@
 //! From desired state to active model: one task per model carries out what `edge::update` decides.
-//! The version that is active goes on answering until the next one has proven itself.
+//! The version that is active goes on answering until the next one has proven itself, also beside it
+//! ([`shadow`]); and it stays at hand until the next one has shown that it holds ([`trial`]).
 
 mod bases;
 pub(crate) mod library;
+mod restore;
+mod shadow;
 mod task;
+mod trial;
 
 use crate::audits::{AuditStatus, Audits};
+use crate::config;
 use crate::counters::Counters;
-use crate::engine::{ActiveModel, Bundled, Engine, ProveError};
+use crate::engine::{ActiveModel, Bundled, Engine, Observer, ProveError};
 use crate::repository::{Repository, RepositoryError};
 use crate::sandbox::{NotProven, Prover, Sandbox};
 use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
 use crate::uplink::Uplink;
 use crate::uplink::gate::Gate;
-use edge::update::{Target, Update};
+use ::link::durable::aside;
+use edge::probation::Standing;
+use edge::update::{Phase, Target, Update};
 use library::{Library, LibraryError};
 use protocol::id::{ContentHash, ModelName};
 use protocol::manifest::{Manifest, SignedManifest};
@@ -22,10 +29,12 @@ use protocol::problem::{Problem, ProblemCode, chain};
 use protocol::transport::Allowances;
 use protocol::wire::inference::repository_index_response::ModelIndex;
 use protocol::wire::{DesiredModel, DesiredState, ReportedModel, ReportedState, allowances};
+use restore::Restored;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
+use trial::Trial;
 
 /// What one model should be.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +62,19 @@ pub(crate) struct Installer {
     counters: Arc<Counters>,
     audits: Arc<Audits>,
     reported: watch::Sender<ReportedState>,
+    update: config::Update,
+    /// Which run of the device this is.
+    boot: String,
+    /// How models stand after the start, until their tasks take it.
+    restored: Mutex<BTreeMap<ModelName, Restored>>,
+    watched: Mutex<BTreeMap<ModelName, Watched>>,
     models: Mutex<BTreeMap<ModelName, ModelStatus>>,
+}
+
+/// An active version on probation.
+struct Watched {
+    standing: Standing,
+    observer: Observer,
 }
 
 /// Where the installer keeps things, and how it may fetch.
@@ -75,6 +96,7 @@ pub(crate) struct Parts {
     pub(crate) prover: Prover,
     /// ONNX Runtime's version, for which a proof holds.
     pub(crate) runtime: String,
+    pub(crate) update: config::Update,
 }
 
 /// Why a bundle does not answer.
@@ -104,17 +126,9 @@ impl LoadError {
 impl Installer {
     /// Opens the state and brings back what was active. Blocks while models load.
     pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
-        let Parts {
-            engine,
-            uplink,
-            counters,
-            audits,
-            state,
-            repository,
-            reported,
-            prover,
-            runtime,
-        } = parts;
+        let Parts { engine, uplink, counters, audits, state, repository, reported, update, .. } =
+            parts;
+        let (prover, runtime) = (parts.prover, parts.runtime);
         let sandbox = Arc::new(Sandbox::new(prover, runtime, state.clone(), counters.clone())?);
         let library = Library::open(places.state_dir, places.gate.clone(), counters.clone())?;
         let installer = Arc::new(Self {
@@ -129,54 +143,14 @@ impl Installer {
             counters,
             audits,
             reported,
+            update,
+            boot: trial::boot(),
+            restored: Mutex::default(),
+            watched: Mutex::default(),
             models: Mutex::default(),
         });
         installer.restore()?;
         Ok(installer)
-    }
-
-    /// Loads every active version again; where that fails, the one before it.
-    fn restore(&self) -> Result<(), InstallerError> {
-        let rows = self.state.active()?;
-        let keep: Vec<Target> =
-            rows.iter().flat_map(|r| r.previous.into_iter().chain([r.active])).collect();
-        self.library.sweep(&keep)?;
-        self.state.forget_all_but(&keep.iter().map(|target| target.bundle).collect())?;
-        self.sandbox.tidy(&keep)?;
-        for row in rows {
-            let mut failed = None;
-            for target in [Some(row.active), row.previous].into_iter().flatten() {
-                match self.restore_one(&row.model, target) {
-                    Ok(()) => break,
-                    Err(error) => {
-                        let (passing, why) = (error.is_passing(), chain(&error));
-                        self.counters.install_failed(&row.model, passing, &why);
-                        failed.get_or_insert((passing, why));
-                    }
-                }
-            }
-            if let Some((passing, why)) = failed {
-                self.report_failed(&row.model, row.active, passing, why);
-            }
-        }
-        Ok(())
-    }
-
-    fn restore_one(&self, name: &ModelName, target: Target) -> Result<(), LoadError> {
-        let model = self.prove_installed(name, target, Engine::restore)?;
-        self.engine.activate(name, Arc::new(model));
-        self.report(name, &Update::new(Some(target)));
-        Ok(())
-    }
-
-    /// What was active does not answer any more: that, and why, is the status until the cloud says
-    /// what it should be.
-    fn report_failed(&self, name: &ModelName, target: Target, passing: bool, why: String) {
-        let mut update = Update::new(self.engine.target(name));
-        match update.want(Some(target)).and_then(|_| update.fail(passing, why)) {
-            Ok(_) => self.report(name, &update),
-            Err(error) => tracing::error!(model = %name, %error, "a fault in the installer"),
-        }
     }
 
     /// Loads what is installed, checked as on the first day. Blocks.
@@ -218,9 +192,12 @@ impl Installer {
         self.sandbox.clone()
     }
 
-    /// Ends a trial that is under way.
-    pub(crate) fn stop_trials(&self) {
+    /// The agent ends in order: so does a trial that is under way, and no version is to blame.
+    pub(crate) fn stop(&self) {
         self.sandbox.stop();
+        if let Err(error) = aside(|| self.state.ends_in_order()) {
+            tracing::warn!(error = chain(&error), "the orderly end is not written down");
+        }
     }
 
     /// Lets an unloaded model answer again.
@@ -236,6 +213,9 @@ impl Installer {
         let proven = tokio::task::spawn_blocking(prove).await;
         let model = proven.map_err(|panic| failed(panic.to_string()))?;
         let model = model.map_err(|error| failed(chain(&error)))?;
+        if let Some(watched) = self.all_watched().get(name) {
+            model.watch(watched.observer.clone());
+        }
         self.engine.reload(name, model);
         Ok(())
     }
@@ -243,6 +223,11 @@ impl Installer {
     /// Follows the desired state for ever.
     pub(crate) async fn run(self: Arc<Self>, mut desired: watch::Receiver<Option<DesiredState>>) {
         let mut tasks: BTreeMap<ModelName, watch::Sender<Option<Wanted>>> = BTreeMap::new();
+        // What is here needs no cloud to go on: trials, candidates, reasons.
+        let here: Vec<ModelName> = self.restored().keys().cloned().collect();
+        for name in here {
+            tasks.insert(name.clone(), self.spawn(name));
+        }
         while desired.changed().await.is_ok() {
             let state = desired.borrow_and_update().clone().unwrap_or_default();
             self.repository.hear(state.repository);
@@ -260,9 +245,39 @@ impl Installer {
 
     fn spawn(self: &Arc<Self>, name: ModelName) -> watch::Sender<Option<Wanted>> {
         let (sender, receiver) = watch::channel(None);
-        let active = self.engine.target(&name);
-        tokio::spawn(task::Task::new(self.clone(), name, active).run(receiver));
+        let restored = self.restored().remove(&name).unwrap_or_default();
+        tokio::spawn(task::Task::new(self.clone(), name, restored).run(receiver));
         sender
+    }
+
+    fn restored(&self) -> MutexGuard<'_, BTreeMap<ModelName, Restored>> {
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all_watched(&self) -> MutexGuard<'_, BTreeMap<ModelName, Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The active version of a model is on probation, or is not any more.
+    fn watched(&self, name: &ModelName, trial: &Trial) {
+        let (standing, observer) = (trial.standing(), trial.observer());
+        if standing == Standing::Trusted {
+            return self.unwatched(name);
+        }
+        self.all_watched().insert(name.clone(), Watched { standing, observer });
+    }
+
+    fn unwatched(&self, name: &ModelName) {
+        self.all_watched().remove(name);
+    }
+
+    /// Where a model stands, in a word: its update, or its probation while there is none.
+    fn phase(&self, name: &ModelName, update: &Update) -> &'static str {
+        let standing = self.all_watched().get(name).map(|watched| watched.standing);
+        match standing {
+            Some(standing) if update.phase() == Phase::Idle => standing.as_str(),
+            _ => update.phase().as_str(),
+        }
     }
 
     /// What the cloud wants of one model. What does not even parse is counted and left out.
@@ -297,7 +312,7 @@ impl Installer {
             threshold: profile.and_then(|profile| profile.threshold),
             risk: profile.and_then(|profile| profile.risk?.at_most()),
             target_version: update.target().map(|t| t.version.get()),
-            phase: update.phase().as_str().into(),
+            phase: self.phase(name, update).into(),
             running: None,
             checks: None,
             reason: update.reason().into(),

@@ -41,6 +41,7 @@ fn counters(out: &mut Exposition, counters: &Value) {
         ("memory", "outrigger_memory_events_total", "event", "Models that make room for others."),
         ("sequences", "outrigger_sequences_total", "event", "Streams with state."),
         ("trials", "outrigger_trials_total", "result", "Models tried in a confined process."),
+        ("updates", "outrigger_updates_total", "event", "New versions beside and after the old."),
         ("checks", "outrigger_checks_total", "result", "Accepted answers beside the cloud's."),
         (
             "measurements",

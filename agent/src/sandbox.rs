@@ -349,24 +349,30 @@ impl Sandbox {
         serde_json::from_str(&json).ok()
     }
 
-    fn quarantine(
+    /// Quarantines a bundle: it is not tried again with these programs.
+    pub(crate) fn quarantine(
         &self,
         model: &ModelName,
         target: Target,
         reason: String,
     ) -> Result<NotProven, StateError> {
+        self.state.put_into_quarantine(&self.entry(model, target, reason.clone()))?;
+        self.counters.quarantined(model, target.version.get(), &reason);
+        Ok(NotProven::Quarantined(reason))
+    }
+
+    /// What stands in quarantine of a bundle, for these programs and from now on.
+    pub(crate) fn entry(&self, model: &ModelName, target: Target, reason: String) -> Quarantined {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        self.state.put_into_quarantine(&Quarantined {
+        Quarantined {
             model: model.clone(),
             version: target.version.get(),
             bundle: target.bundle,
-            reason: reason.clone(),
+            reason,
             agent: self.programs.agent.clone(),
             runtime: self.programs.runtime.clone(),
             since_s: i64::try_from(now).unwrap_or(i64::MAX),
-        })?;
-        self.counters.quarantined(model, target.version.get(), &reason);
-        Ok(NotProven::Quarantined(reason))
+        }
     }
 
     /// Lets a bundle out of quarantine; whether it was in.

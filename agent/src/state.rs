@@ -1,5 +1,5 @@
 //! What the agent must remember over a restart: which version of each model is active, which one was
-//! before it, and what trying models out has shown ([`trials`]). SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
+//! before it and which one comes next ([`slots`]), and what trying models out has shown ([`trials`]). SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
 
 mod attempts;
 mod downloads;
@@ -8,14 +8,16 @@ mod offload;
 mod released;
 mod remembered;
 mod repository;
+mod slots;
 mod trials;
 
 pub(crate) use remembered::Remembered;
+pub(crate) use slots::ProbationRow;
 pub(crate) use trials::{Programs, Quarantined};
 
 use edge::update::Target;
 use protocol::id::ModelName;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -70,6 +72,7 @@ impl State {
         connection.execute_batch(offload::TABLES)?;
         connection.execute_batch(remembered::TABLE)?;
         connection.execute_batch(repository::TABLES)?;
+        connection.execute_batch(slots::TABLES)?;
         connection.execute_batch(trials::TABLES)?;
         Ok(Self(Mutex::new(connection)))
     }
@@ -105,19 +108,6 @@ impl State {
             Ok((row.get(0)?, (row.get(1)?, row.get(2)?), (row.get(3)?, row.get(4)?)))
         })?;
         rows.map(|row| parse_row(row?)).collect()
-    }
-
-    /// Makes a version the active one; what was active becomes the previous one.
-    pub(crate) fn activate(&self, model: &ModelName, target: Target) -> Result<(), StateError> {
-        let version = i64::try_from(target.version.get()).unwrap_or(i64::MAX);
-        self.connection().execute(
-            "INSERT INTO active (model, version, bundle) VALUES (?1, ?2, ?3)
-             ON CONFLICT (model) DO UPDATE SET
-                previous_version = version, previous_bundle = bundle,
-                version = excluded.version, bundle = excluded.bundle",
-            params![model.as_str(), version, target.bundle.to_string()],
-        )?;
-        Ok(())
     }
 
     /// The version before the active one.
@@ -164,25 +154,6 @@ fn parse_target(version: i64, bundle: &str) -> Result<Target, StateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::id::{ContentHash, Version};
-
-    #[test]
-    fn survives_reopening_and_remembers_the_one_before() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = |n: u64| Target {
-            version: Version::new(n).unwrap(),
-            bundle: ContentHash::of(&n.to_le_bytes()),
-        };
-        let model: ModelName = "fashion".parse().unwrap();
-        for n in 1..=3 {
-            State::open(folder.path()).unwrap().activate(&model, target(n)).unwrap();
-        }
-        let state = State::open(folder.path()).unwrap();
-        let expected =
-            ActiveRow { model: model.clone(), active: target(3), previous: Some(target(2)) };
-        assert_eq!(state.active().unwrap(), [expected]);
-        assert_eq!(state.previous(&model).unwrap(), Some(target(2)));
-    }
 
     #[test]
     fn a_database_of_an_older_agent_is_brought_up_to_date() {

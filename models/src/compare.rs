@@ -2,6 +2,7 @@
 
 use protocol::tensor::{DataType, Tensor};
 
+use crate::confidence::disagreement;
 use crate::numbers;
 
 /// How far a number may lie from the expected one: `|a - b| <= absolute + relative * |b|`.
@@ -88,6 +89,77 @@ pub fn check(expected: &Tensor, actual: &Tensor, tolerance: Tolerance) -> Result
     Ok(())
 }
 
+/// How two models' answers to the same request compare, where neither is known to be right.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Apart {
+    /// Of the items this share is answered differently, 0 to 1.
+    Differs(f64),
+    /// The other gave NaN or infinity where the first gave a number.
+    NotNumbers,
+}
+
+/// Numbers are another answer when they lie this far from the first's, as `|a - b| / max(|a|, |b|)` of
+/// the whole tensor (Euclidean norms): for vectors of one length a cosine of 0.95, and a number may be
+/// a third larger.
+pub const OTHER_ANSWER: f64 = 0.316;
+
+/// Compares the answers of two versions of a model. The classes that logits name are what counts where
+/// there are any (`logits`, `blank` of the manifest's classes); else all outputs, by how far they lie
+/// apart. `None` where there is nothing to compare.
+pub fn apart(
+    one: &[Tensor],
+    other: &[Tensor],
+    (logits, blank): (Option<&str>, Option<u32>),
+) -> Option<Apart> {
+    let pairs: Vec<(&Tensor, Option<&Tensor>)> = one
+        .iter()
+        .map(|tensor| (tensor, other.iter().find(|other| other.name() == tensor.name())))
+        .collect();
+    if pairs.iter().any(|(one, other)| other.is_some_and(|other| lost_numbers(one, other))) {
+        return Some(Apart::NotNumbers);
+    }
+    let classes = pairs.iter().find(|(one, _)| Some(one.name()) == logits);
+    if let Some((one, Some(other))) = classes {
+        return Some(Apart::Differs(disagreement(one, other, blank).unwrap_or(1.0)));
+    }
+    let differs = |(one, other): &(&Tensor, Option<&Tensor>)| {
+        other.is_none_or(|other| are_other_answers(one, other))
+    };
+    let differ = pairs.iter().any(differs);
+    (!pairs.is_empty()).then_some(Apart::Differs(f64::from(u8::from(differ))))
+}
+
+/// Whether every number of every tensor is one; texts are.
+pub fn are_numbers(tensors: &[Tensor]) -> bool {
+    tensors.iter().all(|tensor| {
+        let floats = matches!(
+            tensor.datatype(),
+            DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64
+        );
+        let finite = |values: Vec<f64>| values.iter().all(|value| value.is_finite());
+        !floats || numbers::to_f64(tensor).is_none_or(finite)
+    })
+}
+
+fn lost_numbers(one: &Tensor, other: &Tensor) -> bool {
+    are_numbers(std::slice::from_ref(one)) && !are_numbers(std::slice::from_ref(other))
+}
+
+fn are_other_answers(one: &Tensor, other: &Tensor) -> bool {
+    let (Some(a), Some(b)) = (numbers::to_f64(one), numbers::to_f64(other)) else {
+        return one.data() != other.data();
+    };
+    if one.shape() != other.shape() {
+        return true;
+    }
+    let norm = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
+    // What is no number on both sides says nothing.
+    let both = a.iter().zip(&b).filter(|(a, b)| a.is_finite() && b.is_finite());
+    let (a, b): (Vec<f64>, Vec<f64>) = both.map(|(a, b)| (*a, *b)).unzip();
+    let between: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
+    norm(&between) > OTHER_ANSWER * norm(&a).max(norm(&b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +176,31 @@ mod tests {
         assert!(!Tolerance::between_providers(DataType::Int64).allows(7.0, 8.0));
         let wide = Tolerance::between_providers(DataType::Fp32).or(Tolerance::of_manifest(0.5));
         assert!(wide.allows(1.0, 1.9));
+    }
+
+    fn floats(name: &str, values: &[f32]) -> Tensor {
+        Tensor::from_f32(name, vec![1, values.len() as i64], values).unwrap()
+    }
+
+    #[test]
+    fn two_versions_are_compared_by_what_their_answers_mean() {
+        let check = |one: &[f32], other: &[f32], logits: Option<&str>| {
+            apart(&[floats("y", one)], &[floats("y", other)], (logits, None))
+        };
+        let (same, differ) = (Some(Apart::Differs(0.0)), Some(Apart::Differs(1.0)));
+        assert_eq!(check(&[1.0, 5.0], &[9.0, 10.0], Some("y")), same, "the same class");
+        assert_eq!(check(&[1.0, 5.0], &[9.0, 8.0], Some("y")), differ);
+        assert_eq!(check(&[1.0, 5.0], &[1.1, 4.9], None), same);
+        assert_eq!(check(&[1.0, 5.0], &[10.0, 50.0], None), differ, "a cosine of 1");
+        assert_eq!(check(&[0.0, 0.0], &[0.0, 0.0], None), same);
+        assert_eq!(check(&[1.0], &[1.0, 1.0], None), differ, "another shape");
+        let nan = Some(Apart::NotNumbers);
+        for logits in [None, Some("y")] {
+            assert_eq!(check(&[1.0, 5.0], &[1.0, f32::NAN], logits), nan);
+        }
+        assert_eq!(check(&[f32::INFINITY, 5.0], &[f32::NAN, 5.0], None), same);
+        let one = [floats("y", &[1.0])];
+        assert_eq!(apart(&one, &[floats("z", &[1.0])], (None, None)), differ, "it is gone");
+        assert_eq!(apart(&[], &[], (None, None)), None);
     }
 }

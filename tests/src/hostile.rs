@@ -2,6 +2,8 @@
 //! take `x` and give `y`, `FP32 [-1,3]`, and every one is well-formed: what is wrong with them shows
 //! only when ONNX Runtime 1.31 loads or runs them.
 
+pub mod versions;
+
 const FLOAT: u64 = 1;
 const INT64: u64 = 7;
 const BOOL: u64 = 9;
@@ -49,12 +51,16 @@ pub fn loops_as_told() -> Vec<u8> {
 }
 
 fn loops(counting: &[Vec<u8>], times: &[Vec<u8>]) -> Vec<u8> {
-    let one = [numbers(2, FLOAT), bytes(8, b"one"), bytes(9, &1f32.to_le_bytes())].concat();
+    loops_before(&[node("Add", &["x", "end"], "y", &[])], counting, times)
+}
+
+/// What comes after the loop finds its result as `end`.
+fn loops_before(after: &[Vec<u8>], counting: &[Vec<u8>], constants: &[Vec<u8>]) -> Vec<u8> {
     let body = [
         bytes(1, &node("Identity", &["go"], "go_on", &[])),
         bytes(1, &node("Add", &["sum", "one"], "more", &[])),
         bytes(2, b"body"),
-        bytes(5, &one),
+        bytes(5, &float("one", 1.0)),
         bytes(11, &value("i", INT64, Some(&[]))),
         bytes(11, &value("go", BOOL, Some(&[]))),
         bytes(11, &value("sum", FLOAT, Some(&[]))),
@@ -63,13 +69,10 @@ fn loops(counting: &[Vec<u8>], times: &[Vec<u8>]) -> Vec<u8> {
     ];
     let body = [bytes(1, b"body"), bytes(6, &body.concat()), numbers(20, 5)].concat();
     let start = node("ReduceMax", &["x"], "start", &[integer("keepdims", 0)]);
-    let round = [
-        node("Loop", &["times", "yes", "start"], "end", &[body]),
-        node("Add", &["x", "end"], "y", &[]),
-    ];
-    let nodes = [&[start], counting, &round].concat();
+    let round = node("Loop", &["times", "yes", "start"], "end", &[body]);
+    let nodes = [&[start], counting, &[round], after].concat();
     let yes = [numbers(2, BOOL), bytes(8, b"yes"), bytes(9, &[1])].concat();
-    model(&nodes, &[times, &[yes]].concat(), &[])
+    model(&nodes, &[constants, &[yes]].concat(), &[])
 }
 
 /// Subtracts the mean over the batch, so that neighbours change every answer; 0 for one alone.
@@ -140,6 +143,11 @@ fn integers(name: &str, shape: &[u64], values: &[u64]) -> Vec<u8> {
     let shape: Vec<u8> = shape.iter().flat_map(|d| numbers(1, *d)).collect();
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     [shape, numbers(2, INT64), bytes(8, name.as_bytes()), bytes(9, &raw)].concat()
+}
+
+/// An initializer without dimensions.
+fn float(name: &str, value: f32) -> Vec<u8> {
+    [numbers(2, FLOAT), bytes(8, name.as_bytes()), bytes(9, &value.to_le_bytes())].concat()
 }
 
 /// A function from `a` to `b`.

@@ -218,6 +218,12 @@ fn fleet() -> Vec<Row> {
         ),
         row("a model on trial", "half of the memory, 120 s", "it is quarantined", "[sandbox]"),
         row(
+            "answers that wait to be compared with a candidate's",
+            count(edge::shadow::WAITING_MAX as u64),
+            "they are not compared",
+            "",
+        ),
+        row(
             "streams, unread bytes of a connection to the cloud",
             format!("{STREAMS_PER_CONNECTION}, {}", size(CONNECTION_WINDOW_BYTES.into())),
             "they wait; over TCP the connection of who sends more is closed",

@@ -15,12 +15,14 @@ mod cloud;
 mod disk;
 mod judge;
 mod life;
+mod updates;
 
 use comfy_table::{Table, presets};
 use disk::Room;
 use judge::Verdict;
 use std::fmt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// How much is done.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +39,12 @@ pub struct Effort {
     pub rounds: u64,
     /// The longest that a serving agent runs between two points, in microseconds.
     pub step_max_us: u16,
+    /// Points while versions take over, and give way again; of three versions at least...
+    pub update_points: usize,
+    /// ...with so many questions between two of them.
+    pub questions: usize,
+    /// The longest from the start of an agent to its first answer.
+    pub recovery_max: Option<Duration>,
 }
 
 impl Effort {
@@ -48,6 +56,9 @@ impl Effort {
         departures: 1,
         rounds: 1,
         step_max_us: 60_000,
+        update_points: 24,
+        questions: 4,
+        recovery_max: None, // other tests run beside it
     };
     /// For a proof.
     pub const LONG: Self = Self {
@@ -57,6 +68,9 @@ impl Effort {
         departures: 8,
         rounds: 3,
         step_max_us: 15_000,
+        update_points: 500,
+        questions: 1,
+        recovery_max: Some(Duration::from_secs(1)),
     };
 }
 
@@ -88,10 +102,14 @@ pub fn obstacle() -> Option<String> {
 ///
 /// # Errors
 /// A program that does not start, or a machine on which this cannot be shown.
-pub fn cut(effort: Effort) -> anyhow::Result<Report> {
+pub fn cut(effort: Effort, only_updates: bool) -> anyhow::Result<Report> {
     let room = Room::new()?;
     room.control()?;
     let mut report = Report::default();
+    updates::live(&room, effort, &mut report)?;
+    if only_updates {
+        return Ok(report);
+    }
     life::live(&room, effort, &mut report)?;
     cloud::live(&room, effort.rounds, &mut report)?;
     Ok(report)
@@ -134,12 +152,14 @@ impl fmt::Display for Report {
             "started",
             "served >= acknowledged",
             "swept",
+            "slowest to its first answer",
             "failures",
         ]);
         for (stage, verdicts) in &self.0 {
             let count = |fits: fn(&Verdict) -> bool| verdicts.iter().filter(|v| fits(v)).count();
             let served = count(|v| v.served >= v.acknowledged && v.acknowledged > 0);
             let due = count(|v| v.acknowledged > 0);
+            let slowest = verdicts.iter().filter_map(|verdict| verdict.recovery).max();
             table.add_row([
                 (*stage).to_owned(),
                 verdicts.len().to_string(),
@@ -148,6 +168,7 @@ impl fmt::Display for Report {
                 count(|v| v.started).to_string(),
                 format!("{served} of {due}"),
                 verdicts.iter().map(|v| v.swept).sum::<usize>().to_string(),
+                slowest.map_or("-".into(), |slowest| format!("{} ms", slowest.as_millis())),
                 verdicts.iter().map(|v| v.failures.len()).sum::<usize>().to_string(),
             ]);
         }

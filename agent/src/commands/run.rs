@@ -127,7 +127,7 @@ async fn serve(
     tokio::spawn(notifier.clone().keep_alive());
     tokio::spawn(say_goodbye(notifier, stop.clone()));
     sockets.serve(&context, &applications, stop).await;
-    context.installer.stop_trials();
+    context.installer.stop();
     ::link::durable::aside(|| context.traces.finish(TRACES_PATIENCE));
     tracing::info!("stopped");
     Ok(())
@@ -315,11 +315,10 @@ fn assemble(
     let engine = Arc::new(Engine::new(backend, own, of_models, counters.clone()));
     let (desired_sender, desired) = watch::channel(None);
     let (reported_sender, reported) = watch::channel(ReportedState::default());
-    let own_identity = identity.clone();
     let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
     let keeper = Keeper {
         way: Way::new(enrolment.cloud.parse()?, &config.link),
-        identity,
+        identity: identity.clone(),
         policy: config.link.clone(),
         counters: counters.clone(),
         clock: clock.clone(),
@@ -341,6 +340,7 @@ fn assemble(
         reported: reported_sender.clone(),
         prover,
         runtime: runtime.clone(),
+        update: config.update.clone(),
     };
     let places = Places { state_dir, gate: gate(config, &clock, &state)? };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
@@ -367,7 +367,7 @@ fn assemble(
         installer,
         device: enrolment.device.clone(),
         cloud: enrolment.cloud.clone(),
-        identity: own_identity,
+        identity,
         intake: config.local.intake(),
         clock,
         traces,

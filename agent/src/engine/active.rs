@@ -1,10 +1,12 @@
 //! One version of one model that answers, whether it is in memory at this moment or not.
 
+use super::observers::{Observer, Observers, Seen, Tapped};
 use super::shelf::Membership;
 use super::source::Source;
 use edge::offload::{Outlook, Profile};
 use edge::update::Target;
-use models::providers::{Agreement, Choice};
+use models::bundle::{BundleError, ProbeCase};
+use models::providers::{Agreement, Choice, Provider};
 use models::stream::{Piece, StreamState};
 use models::worker::{Job, Refused};
 use oip::Statistics;
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// One version of one model, proven.
 pub(crate) struct ActiveModel {
@@ -33,6 +36,9 @@ pub(crate) struct ActiveModel {
     pub(super) transports: Mutex<Arc<Allowances>>,
     /// What its requests have taught.
     pub(super) outlook: Mutex<Outlook>,
+    /// Rung when a run ends.
+    pub(super) left: Notify,
+    pub(super) observers: Observers,
 }
 
 /// An answer of the edge model.
@@ -139,8 +145,73 @@ impl ActiveModel {
         self.outlook().edge.estimate(self.sessions()).high
     }
 
+    /// Who computes it.
+    pub(crate) fn provider(&self) -> Provider {
+        self.choice.provider
+    }
+
+    /// What a run takes as a rule, where enough have shown it.
+    pub(crate) fn founded_run(&self) -> Option<Duration> {
+        let estimate = self.outlook().edge.estimate(u32::MAX);
+        estimate.is_founded().then_some(estimate.usual)
+    }
+
+    /// How many threads a run keeps busy at most.
+    pub(crate) fn threads(&self) -> u32 {
+        u32::try_from(self.source.threads()).unwrap_or(1)
+    }
+
+    /// The probes of its bundle, read anew. Blocks.
+    pub(crate) fn probes(&self) -> Result<Vec<ProbeCase>, BundleError> {
+        self.source.bundle().probes()
+    }
+
+    /// Whether it is in memory, or could be without another being unloaded.
+    pub(crate) fn has_place(&self) -> bool {
+        let standing = self.membership.shelf.standing(self.membership.id);
+        standing.is_some_and(|(standing, bytes)| {
+            standing == Standing::Resident || self.membership.shelf.has_room(bytes)
+        })
+    }
+
+    /// Waits for a moment in which no run is under way.
+    pub(crate) async fn until_idle(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.outlook().edge.is_idle() {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// Has somebody look on at every run, for as long as the model answers.
+    pub(crate) fn watch(&self, observer: Observer) {
+        self.observers.watch(observer);
+    }
+
+    /// Has somebody look on at every run until the guard goes.
+    pub(crate) fn tap(self: &Arc<Self>, observer: Observer) -> Tapped {
+        Observers::tap(self, observer)
+    }
+
     /// Runs the model, on a whole or a piece of a sequence; it is loaded first if it is not in memory; never later than the deadline.
     pub(crate) async fn run(
+        &self,
+        request: &InferRequest,
+        piece: Option<Piece>,
+        deadline: Instant,
+    ) -> Result<EdgeAnswer, Problem> {
+        if !self.observers.any() {
+            return self.answer(request, piece, deadline).await;
+        }
+        let (alone, start) = (self.outlook().edge.is_idle(), Instant::now());
+        let end = self.answer(request, piece, deadline).await;
+        self.observers.show(&Seen { request, end: end.as_ref(), took: start.elapsed(), alone });
+        end
+    }
+
+    async fn answer(
         &self,
         request: &InferRequest,
         piece: Option<Piece>,
@@ -208,6 +279,7 @@ impl<'a> UnderWay<'a> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.outlook().edge.left();
+        self.0.left.notify_waiters();
     }
 }
 

@@ -9,6 +9,7 @@ use edge::update::Target;
 use models::bundle::{Bundle, BundleError};
 use models::model::ModelOptions;
 use models::providers::{self, Choice, ChooseError, Provider, Reason, choose};
+use protocol::id::ModelName;
 use protocol::manifest::Manifest;
 use protocol::oip::ModelDescription;
 use protocol::problem::Problem;
@@ -147,6 +148,15 @@ impl Engine {
         self.runtime.terms(self.models.get(&bundle.manifest().model))
     }
 
+    /// Whether a provider stands behind another in the order in which they are tried for this model. The
+    /// CPU is the last.
+    pub(crate) fn is_behind(&self, name: &ModelName, one: Provider, other: Provider) -> bool {
+        let order = self.runtime.terms(self.models.get(name)).order;
+        let place = |provider| order.providers().iter().position(|known| *known == provider);
+        let place = |provider| place(provider).unwrap_or(usize::MAX);
+        place(one) > place(other)
+    }
+
     /// What was found out under the same conditions.
     fn known(&self, bundled: &Bundled<'_>, terms: &Terms, state: &State) -> Known {
         let conditions = format!(
@@ -234,6 +244,8 @@ impl Engine {
             cloud_variant: AtomicBool::new(bundled.cloud_variant),
             transports: Mutex::default(), // the cloud says so anew on each connection
             outlook: <_>::default(),
+            left: <_>::default(),
+            observers: <_>::default(),
         }
     }
 }

@@ -85,6 +85,10 @@ impl Source {
         self.options.sessions.max(1)
     }
 
+    pub(super) fn threads(&self) -> usize {
+        self.options.session.threads.max(1)
+    }
+
     /// How long a load usually takes; nothing is known before the first.
     pub(super) fn usual_load(&self) -> Duration {
         Duration::from_micros(self.usual_load_us.load(Relaxed))

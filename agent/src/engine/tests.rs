@@ -176,3 +176,42 @@ async fn a_choice_is_remembered_until_it_does_not_work_any_more() {
     let cpu = shop.prove(&other, &bundle).unwrap();
     assert_eq!(cpu.running().choice.provider, Provider::Cpu, "under other conditions");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_on_sees_every_run_and_what_is_behind_is_known() {
+    use super::observers::Seen;
+    use std::sync::Mutex;
+    let _alone = ALONE.lock().await;
+    let shop = Shop::new();
+    let (engine, _) = engine("[models.a]\nproviders = [\"qnn\", \"cuda\"]");
+    let name: ModelName = "a".parse().unwrap();
+    for (one, other, behind) in [
+        (Provider::Cpu, Provider::Cuda, true),
+        (Provider::Cuda, Provider::Qnn, true),
+        (Provider::Qnn, Provider::Cpu, false),
+        (Provider::Cpu, Provider::Cpu, false),
+    ] {
+        assert_eq!(engine.is_behind(&name, one, other), behind, "{one} {other}");
+    }
+    let model = Arc::new(shop.prove(&engine, &shop.bundle("a", "on qnn refuse")).unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let observer = |by: &'static str| -> Observer {
+        let seen = seen.clone();
+        Arc::new(move |run: &Seen<'_>| {
+            assert!(run.alone && run.request.model.as_str() == "a");
+            seen.lock().unwrap().push((by, run.end.is_ok()));
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut wrong = request("a");
+    wrong.inputs.clear();
+    model.watch(observer("watch"));
+    let tapped = model.tap(observer("tap"));
+    model.until_idle().await;
+    model.run(&request("a"), None, deadline).await.unwrap();
+    drop(tapped);
+    model.run(&wrong, None, deadline).await.unwrap_err();
+    let expected = [("watch", true), ("tap", true), ("watch", false)];
+    assert_eq!(*seen.lock().unwrap(), expected);
+    assert!(model.has_place());
+}

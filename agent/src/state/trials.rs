@@ -7,7 +7,7 @@
 use super::{State, StateError, parse_target};
 use edge::update::Target;
 use protocol::id::{ContentHash, ModelName};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
 
 /// The programs that a trial was made with.
@@ -131,28 +131,11 @@ impl State {
         .collect()
     }
 
-    /// Puts a bundle into quarantine. It has no proof any more, and no trial under way.
+    /// Puts a bundle into quarantine. It has no proof any more, no trial under way, and is no candidate.
     pub(crate) fn put_into_quarantine(&self, entry: &Quarantined) -> Result<(), StateError> {
-        let bundle = entry.bundle.to_string();
-        let version = i64::try_from(entry.version).unwrap_or(i64::MAX);
         let mut connection = self.connection();
         let change = connection.transaction()?;
-        change.execute("DELETE FROM proven WHERE bundle = ?1", [&bundle])?;
-        change.execute("DELETE FROM trials WHERE bundle = ?1", [&bundle])?;
-        change.execute(
-            "INSERT OR REPLACE INTO quarantine
-             (bundle, model, version, reason, agent, runtime, since_s)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                bundle,
-                entry.model.as_str(),
-                version,
-                entry.reason,
-                entry.agent,
-                entry.runtime,
-                entry.since_s
-            ],
-        )?;
+        insert_into_quarantine(&change, entry)?;
         Ok(change.commit()?)
     }
 
@@ -179,6 +162,32 @@ impl State {
         self.connection().execute("DELETE FROM trials WHERE bundle = ?1", [bundle.to_string()])?;
         Ok(())
     }
+}
+
+/// The same within a larger change.
+pub(super) fn insert_into_quarantine(
+    change: &Transaction<'_>,
+    entry: &Quarantined,
+) -> Result<(), StateError> {
+    let bundle = entry.bundle.to_string();
+    for table in ["proven", "trials", "candidates"] {
+        change.execute(&format!("DELETE FROM {table} WHERE bundle = ?1"), [&bundle])?;
+    }
+    change.execute(
+        "INSERT OR REPLACE INTO quarantine
+         (bundle, model, version, reason, agent, runtime, since_s)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            bundle,
+            entry.model.as_str(),
+            i64::try_from(entry.version).unwrap_or(i64::MAX),
+            entry.reason,
+            entry.agent,
+            entry.runtime,
+            entry.since_s
+        ],
+    )?;
+    Ok(())
 }
 
 #[cfg(test)]

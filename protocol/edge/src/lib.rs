@@ -4,8 +4,8 @@
 //! node of the cloud is asked ([`balance`]), what is packed on the way ([`thrift`]), whether
 //! accepted answers are still as good as was said ([`audit`]), when
 //! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), how a
-//! model gets from wanted to active ([`update`]), when a
-//! certificate is renewed ([`renewal`]), and what time it is where the clock may be wrong ([`time`]).
+//! model gets from wanted to active ([`update`]), whether it does as well as the one before ([`shadow`],
+//! [`probation`]), when a certificate is renewed ([`renewal`]), and what time it is where the clock may be wrong ([`time`]).
 //!
 //! Plain values in, plain values out: `now` and entropy are arguments, so that both sides, the
 //! network and time can be simulated in one thread from one seed.
@@ -18,9 +18,11 @@ pub mod budget;
 pub mod download;
 pub mod offload;
 pub mod paths;
+pub mod probation;
 pub mod quantiles;
 pub mod renewal;
 pub mod sequences;
+pub mod shadow;
 pub mod thrift;
 pub mod time;
 pub mod update;

@@ -54,6 +54,11 @@ impl EdgePath {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
+    /// Whether no run is under way.
+    pub fn is_idle(&self) -> bool {
+        self.under_way == 0
+    }
+
     /// A run took so long, without its wait in the queue.
     pub fn ran(&mut self, took: Duration, now: Instant) {
         self.runs.record(micros(took), now);

@@ -1,13 +1,21 @@
-//! How a model gets from wanted to active on a device.
+//! How a model gets from wanted to active on a device, and back.
 //!
-//! One [`Update`] per model. The agent carries out each [`Action`] and reports an [`Event`]; the
-//! active version answers all the while and changes only with [`Event::Activated`].
+//! One [`Update`] per model. The agent carries out each [`Action`] and reports an [`Event`]. Two slots:
+//! the active version answers all the while, the candidate waits beside it, and they change places only
+//! with [`Event::Switched`]. What is active then is on probation ([`crate::probation`]); where it does
+//! not hold, the version before takes its place again ([`Event::RolledBack`]).
 //!
 //! ```text
-//! idle -> fetching -> checking -> activating -> idle
-//!             |           |            |
-//!          waiting     refused      waiting
+//! idle -> fetching -> verifying -> staging -> warming-up -> shadow -> switching -> idle (on trial)
+//!            |            |           |           |           |          |
+//!            +------------+--- waiting, or refused -----------+----------+
 //! ```
+//!
+//! * *fetching*: the files are on their way, into the candidate's folder;
+//! * *verifying*: every hash, then load, first run and probes in a confined child;
+//! * *staging*: the candidate is written down, so that it goes on from here after a restart, without a cloud;
+//! * *warming up*: it is loaded where it will answer, on the execution provider that is right for it;
+//! * *shadow*: it answers beside the active version, for nobody ([`crate::shadow`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +23,7 @@ use crate::IllegalTransition;
 use protocol::id::{ContentHash, Version};
 
 /// What is wanted: a version, by the bundle that it must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Target {
     /// The version.
     pub version: Version,
@@ -25,16 +33,22 @@ pub struct Target {
 
 /// Where an update stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Nothing to do.
     Idle,
     /// The bundle's files are on their way.
     Fetching,
-    /// Hashes, load and probes.
-    Checking,
+    /// Hashes, load and probes, in a confined child.
+    Verifying,
+    /// The candidate is being written down.
+    Staging,
+    /// It is being loaded where it will answer.
+    WarmingUp,
+    /// It answers beside the active version, for nobody.
+    Shadow,
     /// The switch itself.
-    Activating,
+    Switching,
     /// Failed for a reason that may pass; the next attempt has its time.
     Waiting,
     /// Failed for a reason that will not pass: nothing is tried until another target is wanted.
@@ -47,8 +61,11 @@ impl Phase {
         match self {
             Phase::Idle => "idle",
             Phase::Fetching => "fetching",
-            Phase::Checking => "checking",
-            Phase::Activating => "activating",
+            Phase::Verifying => "verifying",
+            Phase::Staging => "staging",
+            Phase::WarmingUp => "warming-up",
+            Phase::Shadow => "shadow",
+            Phase::Switching => "switching",
             Phase::Waiting => "waiting",
             Phase::Refused => "refused",
         }
@@ -62,18 +79,28 @@ pub enum Event {
     Wanted,
     /// Nothing else is wanted than what is active.
     Satisfied,
+    /// A candidate was found that had been staged before a restart.
+    Found,
     /// All files are here.
     Fetched,
     /// The bundle is what was signed, loads, and answers its probes.
-    Checked,
+    Verified,
+    /// The candidate is written down.
+    Staged,
+    /// It is loaded where it will answer.
+    Warm,
+    /// It did as well as the active version, as far as could be seen.
+    Agreed,
     /// The new version answers from now on.
-    Activated,
+    Switched,
     /// A failure that may pass: no link, no space, a broken transfer.
     Failed,
     /// A failure that will not pass: forged, damaged at the source, wrong answers.
     Condemned,
     /// The wait is over.
     RetryDue,
+    /// What was active did not hold, and the version before it answers again.
+    RolledBack,
 }
 
 /// What is to be done for an update.
@@ -81,10 +108,16 @@ pub enum Event {
 pub enum Action {
     /// Fetch the target's files.
     Fetch,
-    /// Check hashes, load, answer probes.
-    Check,
+    /// Check hashes, and have it loaded and probed in a confined child.
+    Verify,
+    /// Write the candidate down.
+    Stage,
+    /// Load it where it will answer.
+    WarmUp,
+    /// Have it answer beside the active version.
+    Shadow,
     /// Switch to the target.
-    Activate,
+    Switch,
     /// Wait, then report [`Event::RetryDue`].
     Wait,
     /// Nothing until something else is wanted.
@@ -141,17 +174,30 @@ impl Update {
         self.step(event).map(Some)
     }
 
+    /// Goes on with a candidate that was staged before a restart.
+    ///
+    /// # Errors
+    /// Something is under way already.
+    pub fn found(&mut self, candidate: Target) -> Result<Action, IllegalTransition> {
+        let action = self.step(Event::Found)?;
+        self.target = Some(candidate);
+        Ok(action)
+    }
+
     /// The next action after an event that needs no explanation.
     ///
     /// # Errors
     /// An event that cannot happen in this phase.
     pub fn handle(&mut self, event: Event) -> Result<Action, IllegalTransition> {
         let action = self.step(event)?;
-        if event == Event::Activated {
-            self.active = self.target.take();
-        }
-        if !matches!(event, Event::RetryDue | Event::Fetched) {
-            self.reason.clear();
+        match event {
+            Event::Switched => {
+                self.active = self.target.take();
+                self.reason.clear();
+            }
+            // The last failure is of interest until the attempt after it is through.
+            Event::RetryDue | Event::Fetched => {}
+            _ => self.reason.clear(),
         }
         Ok(action)
     }
@@ -166,6 +212,29 @@ impl Update {
         Ok(action)
     }
 
+    /// What was active gave way to the version before it, or to none. The next action; `None` where
+    /// another update is under way, which goes on.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn rolled_back(
+        &mut self,
+        to: Option<Target>,
+        reason: String,
+    ) -> Result<Option<Action>, IllegalTransition> {
+        let bad = std::mem::replace(&mut self.active, to);
+        if self.target.is_some() && self.target == to {
+            return self.want(None); // what was on its way is there again
+        }
+        if self.target.is_some() {
+            return Ok(None);
+        }
+        self.target = bad;
+        let action = self.step(Event::RolledBack)?;
+        self.reason = reason;
+        Ok(Some(action))
+    }
+
     fn step(&mut self, event: Event) -> Result<Action, IllegalTransition> {
         let (phase, action) = transition(self.phase, event)
             .ok_or_else(|| IllegalTransition::new(self.phase, event))?;
@@ -175,92 +244,28 @@ impl Update {
 }
 
 fn transition(phase: Phase, event: Event) -> Option<(Phase, Action)> {
-    use Event::{Activated, Checked, Condemned, Failed, Fetched, RetryDue, Satisfied, Wanted};
-    use Phase::{Activating, Checking, Fetching, Idle, Refused, Waiting};
+    use Event as E;
+    use Phase::{
+        Fetching, Idle, Refused, Shadow, Staging, Switching, Verifying, Waiting, WarmingUp,
+    };
     Some(match (phase, event) {
-        (_, Wanted) => (Fetching, Action::Fetch),
-        (_, Satisfied) => (Idle, Action::Rest),
-        (Fetching, Fetched) => (Checking, Action::Check),
-        (Checking, Checked) => (Activating, Action::Activate),
-        (Activating, Activated) => (Idle, Action::Rest),
-        (Fetching | Checking | Activating, Failed) => (Waiting, Action::Wait),
-        (Fetching | Checking, Condemned) => (Refused, Action::Rest),
-        (Waiting, RetryDue) => (Fetching, Action::Fetch),
+        (_, E::Wanted) => (Fetching, Action::Fetch),
+        (_, E::Satisfied) => (Idle, Action::Rest),
+        (Idle, E::Found) | (Staging, E::Staged) => (WarmingUp, Action::WarmUp),
+        (Fetching, E::Fetched) => (Verifying, Action::Verify),
+        (Verifying, E::Verified) => (Staging, Action::Stage),
+        (WarmingUp, E::Warm) => (Shadow, Action::Shadow),
+        (Shadow, E::Agreed) => (Switching, Action::Switch),
+        (Switching, E::Switched) => (Idle, Action::Rest),
+        (Fetching | Verifying | Staging | WarmingUp | Shadow | Switching, E::Failed) => {
+            (Waiting, Action::Wait)
+        }
+        (Fetching | Verifying | WarmingUp | Shadow, E::Condemned) => (Refused, Action::Rest),
+        (Waiting, E::RetryDue) => (Fetching, Action::Fetch),
+        (Idle, E::RolledBack) => (Refused, Action::Rest),
         _ => return None,
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(version: u64) -> Target {
-        Target {
-            version: Version::new(version).unwrap(),
-            bundle: ContentHash::of(&version.to_le_bytes()),
-        }
-    }
-
-    #[test]
-    fn table() {
-        use Phase::{Activating, Checking, Fetching, Idle, Refused, Waiting};
-        let mut lines = Vec::new();
-        for phase in [Idle, Fetching, Checking, Activating, Waiting, Refused] {
-            for event in [
-                Event::Wanted,
-                Event::Satisfied,
-                Event::Fetched,
-                Event::Checked,
-                Event::Activated,
-                Event::Failed,
-                Event::Condemned,
-                Event::RetryDue,
-            ] {
-                let to = match transition(phase, event) {
-                    Some((next, action)) => format!("{next:?}, {action:?}"),
-                    None => "-".into(),
-                };
-                lines.push(format!(
-                    "{:10} {:9} -> {to}",
-                    format!("{phase:?}"),
-                    format!("{event:?}")
-                ));
-            }
-        }
-        insta::assert_snapshot!(lines.join("\n"));
-    }
-
-    #[test]
-    fn the_active_version_changes_only_at_the_end() {
-        let mut update = Update::new(Some(target(1)));
-        assert_eq!(update.want(Some(target(1))), Ok(None), "already active");
-        assert_eq!(update.want(Some(target(2))), Ok(Some(Action::Fetch)));
-        assert_eq!(update.want(Some(target(2))), Ok(None), "already on its way");
-        assert_eq!(update.handle(Event::Fetched), Ok(Action::Check));
-        assert_eq!(update.handle(Event::Checked), Ok(Action::Activate));
-        assert_eq!(update.active(), Some(target(1)));
-        assert_eq!(update.handle(Event::Activated), Ok(Action::Rest));
-        assert_eq!((update.active(), update.target()), (Some(target(2)), None));
-    }
-
-    #[test]
-    fn a_condemned_target_is_not_tried_again_but_another_is() {
-        let mut update = Update::new(Some(target(1)));
-        update.want(Some(target(2))).unwrap();
-        assert_eq!(update.fail(false, "forged".into()), Ok(Action::Rest));
-        assert_eq!((update.phase(), update.reason()), (Phase::Refused, "forged"));
-        assert_eq!(update.want(Some(target(2))), Ok(None));
-        assert_eq!(update.want(Some(target(3))), Ok(Some(Action::Fetch)));
-        assert_eq!((update.active(), update.reason()), (Some(target(1)), ""));
-    }
-
-    #[test]
-    fn a_passing_failure_keeps_its_reason_until_the_retry_ends() {
-        let mut update = Update::new(None);
-        update.want(Some(target(1))).unwrap();
-        assert_eq!(update.fail(true, "no link".into()), Ok(Action::Wait));
-        assert_eq!(update.handle(Event::RetryDue), Ok(Action::Fetch));
-        assert_eq!(update.reason(), "no link");
-        assert!(update.handle(Event::Activated).is_err());
-    }
-}
+mod tests;

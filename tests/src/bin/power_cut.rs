@@ -11,6 +11,9 @@ struct Args {
     /// Fewer points: to see that it holds.
     #[arg(long)]
     short: bool,
+    /// Only while versions of a model take over, and give way again.
+    #[arg(long)]
+    only_updates: bool,
     /// Already alone with its mounts and programs.
     #[arg(long, hide = true)]
     inside: bool,
@@ -37,12 +40,14 @@ fn inside(args: &Args) -> anyhow::Result<ExitCode> {
     let mut command = Command::new("unshare");
     command.args(ALONE).arg(std::env::current_exe()?).env("TMPDIR", folder.path());
     command.arg("--inside").args(args.short.then_some("--short"));
+    command.args(args.only_updates.then_some("--only-updates"));
     let code = command.status()?.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    let report = cut(if args.short { Effort::SHORT } else { Effort::LONG })?;
+    let effort = if args.short { Effort::SHORT } else { Effort::LONG };
+    let report = cut(effort, args.only_updates)?;
     println!("{report}");
     report.check()?;
     println!("proven: at no point did a power cut cost what was acknowledged, or the start");

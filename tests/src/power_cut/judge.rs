@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// What had been said when the power went.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub(super) struct Verdict {
     pub(super) served: u64,
     /// Files that an interrupted write left, and that the next start took away.
     pub(super) swept: usize,
+    /// From the start of the agent to its first answer.
+    pub(super) recovery: Option<Duration>,
     pub(super) failures: Vec<String>,
 }
 
@@ -108,11 +111,16 @@ fn enrol_again(world: &World, state_dir: &Path, token: &Path) -> anyhow::Result<
     Agent::enrol(state_dir, &world.cloud.address(), token).context("it cannot enrol again")
 }
 
-fn serve_offline(state_dir: &Path, verdict: &mut Verdict) -> anyhow::Result<()> {
+/// From now on nobody is there where its cloud was.
+pub(super) fn go_offline(state_dir: &Path) -> anyhow::Result<()> {
     let path = state_dir.join("enrolment.json");
     let mut enrolment: Value = serde_json::from_slice(&fs::read(&path)?)?;
-    enrolment["cloud"] = json!("127.0.0.1:9"); // nobody is there
-    fs::write(&path, serde_json::to_vec(&enrolment)?)?;
+    enrolment["cloud"] = json!("127.0.0.1:9");
+    Ok(fs::write(&path, serde_json::to_vec(&enrolment)?)?)
+}
+
+fn serve_offline(state_dir: &Path, verdict: &mut Verdict) -> anyhow::Result<()> {
+    go_offline(state_dir)?;
     let agent = Agent::start(state_dir, &AgentOptions::default())?;
     verdict.started = true;
     let status = agent.status()?;
@@ -128,7 +136,7 @@ fn serve_offline(state_dir: &Path, verdict: &mut Verdict) -> anyhow::Result<()> 
 }
 
 /// What only an interrupted write leaves.
-fn leftovers(state_dir: &Path) -> anyhow::Result<Vec<String>> {
+pub(super) fn leftovers(state_dir: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for folder in ["", "bundles", "incoming"] {
         let Ok(entries) = fs::read_dir(state_dir.join(folder)) else { continue };

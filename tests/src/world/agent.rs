@@ -17,6 +17,16 @@ pub struct AgentOptions {
     pub config: String,
 }
 
+/// What is not said of updates: a new version does not wait for requests that no test sends.
+const UPDATE: &str = "\n[update]\nshadow_quiet_s = 1\n";
+
+impl AgentOptions {
+    fn text(&self) -> String {
+        let says = self.config.contains("[update]");
+        format!("{}{}", self.config, if says { "" } else { UPDATE })
+    }
+}
+
 /// Variables of a program's environment.
 pub type Environment = [(&'static str, OsString)];
 
@@ -82,7 +92,7 @@ impl Agent {
         options: &AgentOptions,
         environment: &Environment,
     ) -> anyhow::Result<Self> {
-        std::fs::write(state_dir.join("agent.toml"), &options.config)?;
+        std::fs::write(state_dir.join("agent.toml"), options.text())?;
         let listening = state_dir.join("listening");
         let _ = std::fs::remove_file(&listening);
         let mut command = Command::new(program("outrigger-agent")?);
