@@ -134,25 +134,33 @@ mod tests {
 
     #[test]
     #[allow(clippy::cast_possible_truncation)]
-    fn each_way_is_nearer_than_the_one_before() {
+    fn passing_errors_on_is_nearer_than_one_weight_at_a_time() {
         let mut random = Random::new(3);
-        let (mut nearest, mut passed, mut settled) = (0.0, 0.0, 0.0);
+        let (mut nearest, mut moved, mut passed, mut settled) = (0.0, 0.0, 0.0, 0.0);
+        let round = |weight: f32| (weight * 8.0).round() / 8.0;
         for _ in 0..20 {
             let curvature = curvature(&mut random);
             let wanted: Vec<f32> = (0..SIZE).map(|_| random.share() as f32 - 0.5).collect();
-            let round = |weight: f32| (weight * 8.0).round() / 8.0;
+            let descend = |mut weights: Vec<f32>| {
+                let before = curvature.error(&weights, &wanted);
+                curvature.descend(&mut weights, &wanted, 50, &mut |_, weight| round(weight));
+                let after = curvature.error(&weights, &wanted);
+                assert!(after <= before * (1.0 + 1e-9), "{after} {before}");
+                after
+            };
             let plain: Vec<f32> = wanted.iter().map(|weight| round(*weight)).collect();
             nearest += curvature.error(&plain, &wanted);
+            moved += descend(plain);
             let mut weights = wanted.clone();
             let successors = curvature.successors().unwrap();
             curvature.pass_on(&mut weights, &successors, &mut |i, w| round(w[i]));
-            let before = curvature.error(&weights, &wanted);
-            curvature.descend(&mut weights, &wanted, 8, &mut |_, weight| round(weight));
-            let after = curvature.error(&weights, &wanted);
-            assert!(after <= before * (1.0 + 1e-9), "{after} {before}");
-            (passed, settled) = (passed + before, settled + after);
+            passed += curvature.error(&weights, &wanted);
+            settled += descend(weights);
         }
-        assert!(settled < passed * 0.95 && passed < nearest * 0.8, "{nearest} {passed} {settled}");
+        println!(
+            "nearest {nearest:.3}, moved {moved:.3}, passed on {passed:.3}, then moved {settled:.3}"
+        );
+        assert!(passed < nearest * 0.5 && passed < moved && settled <= passed, "{passed} {moved}");
     }
 
     #[test]
