@@ -114,7 +114,7 @@ impl Requests {
         let (version, check) = (model.target().version, ask.check);
         let question = Question { request, parcel, version, check, trace };
         let result = self.uplink.ask(&question, grant).await;
-        self.judge(model, &ask, began.elapsed(), result)
+        self.judge(model, &ask, began, result)
     }
 
     fn granted(&self, ask: Ask) -> Result<Grant, Reason> {
@@ -142,7 +142,7 @@ impl Requests {
         &self,
         model: &ActiveModel,
         ask: &Ask,
-        took: Duration,
+        began: Instant,
         result: Result<CloudAnswer, Problem>,
     ) -> Result<CloudAnswer, (Reason, Problem)> {
         let now = Instant::now();
@@ -153,13 +153,13 @@ impl Requests {
         // Nobody waits for a check, so that a busy cloud leaves it aside: its end says nothing.
         if !ask.check {
             let works = failure.is_none_or(|p| is_the_askers_fault(p) || retry_after.is_some());
-            passage.ended(works, now);
+            passage.ended(works, began, now);
         }
         let link = passage.link.state();
         drop(passage);
         // One that is late would have taken longer still.
         if !ask.check && matches!(reason, None | Some(Reason::CloudLate)) {
-            model.outlook().cloud.took(ask.bytes, link, took, now);
+            model.outlook().cloud.took(ask.bytes, link, now - began, now);
         }
         if let Some(wait) = retry_after.filter(|_| !ask.check) {
             model.outlook().refused(wait, now);

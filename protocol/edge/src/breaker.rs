@@ -1,5 +1,8 @@
 //! A circuit breaker for deferral: after several failures in a row the cloud is not asked for a
 //! while, so that hard requests do not each wait out their deadline; then one request tries again.
+//!
+//! Calls that were under way together fail together, with the node that they were on: only a call that
+//! began after the last counted failure is one more in the row.
 
 use std::time::{Duration, Instant};
 
@@ -37,12 +40,14 @@ enum State {
 pub struct Breaker {
     policy: BreakerPolicy,
     state: State,
+    /// When the last failure that counted was known.
+    last_failure: Option<Instant>,
 }
 
 impl Breaker {
     /// A closed breaker.
     pub fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, state: State::Closed { failures: 0 } }
+        Self { policy, state: State::Closed { failures: 0 }, last_failure: None }
     }
 
     /// From now on these rules. A breaker that is open stays so for as long as it was going to.
@@ -76,8 +81,12 @@ impl Breaker {
         self.state = State::Closed { failures: 0 };
     }
 
-    /// The cloud failed, or was late.
-    pub fn failed(&mut self, now: Instant) {
+    /// The cloud failed a call that began then, or was late for it.
+    pub fn failed(&mut self, began: Instant, now: Instant) {
+        if self.last_failure.is_some_and(|last| began < last) {
+            return;
+        }
+        self.last_failure = Some(now);
         let failures = match self.state {
             State::Closed { failures } => failures + 1,
             State::Open { .. } | State::HalfOpen { .. } => self.policy.failures,
@@ -107,14 +116,14 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut breaker = Breaker::new(BreakerPolicy::default());
         for _ in 0..2 {
-            breaker.failed(at(0));
+            breaker.failed(at(0), at(0));
         }
         assert!(breaker.allow(at(1)));
-        breaker.failed(at(1));
+        breaker.failed(at(1), at(1));
         assert!(!breaker.allow(at(2_000)));
         assert!(breaker.allow(at(2_001)), "the trial");
         assert!(!breaker.allow(at(2_001)), "only one trial");
-        breaker.failed(at(2_002));
+        breaker.failed(at(2_001), at(2_002));
         assert!(!breaker.allow(at(4_001)));
         assert!(breaker.allow(at(4_002)));
         breaker.succeeded();
@@ -122,13 +131,31 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_are_lost_together_count_once() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut breaker = Breaker::new(BreakerPolicy::default());
+        for n in 0..16 {
+            breaker.failed(at(n), at(200 + n));
+        }
+        assert!(!breaker.is_open(), "one node died");
+        for round in 1..3 {
+            breaker.failed(at(200 * round + 20), at(200 * round + 220));
+        }
+        assert!(breaker.is_open(), "asked anew, it failed again");
+        assert!(breaker.allow(at(2_620)), "the trial");
+        breaker.failed(at(30), at(2_630));
+        assert!(breaker.allow(at(4_620)), "what began before says nothing of it");
+    }
+
+    #[test]
     fn new_rules_hold_from_the_next_failure_on() {
         let start = Instant::now();
         let mut breaker = Breaker::new(BreakerPolicy::default());
-        breaker.failed(start);
+        breaker.failed(start, start);
         breaker.set_policy(BreakerPolicy { failures: 2, open_for: Duration::from_millis(10) });
         assert!(breaker.allow(start));
-        breaker.failed(start);
+        breaker.failed(start, start);
         assert!(!breaker.allow(start + Duration::from_millis(9)));
         assert!(breaker.allow(start + Duration::from_millis(10)));
     }
@@ -141,7 +168,7 @@ mod tests {
             for (wait_ms, works) in steps {
                 now += Duration::from_millis(wait_ms);
                 if breaker.allow(now) {
-                    if works { breaker.succeeded() } else { breaker.failed(now) }
+                    if works { breaker.succeeded() } else { breaker.failed(now, now) }
                 }
             }
             prop_assert!(breaker.allow(now + breaker.policy.open_for));

@@ -358,7 +358,7 @@ impl Device {
             flight.retry_after = Some(wait);
             self.outlook.refused(wait, now);
         }
-        self.passage.ended(reply != Reply::Late, now);
+        self.passage.ended(reply != Reply::Late, since, now);
         let event = match reply {
             Reply::Answered => Event::CloudAnswered,
             Reply::Busy(_) => Event::CloudAbsent(Reason::CloudBusy),

@@ -133,15 +133,15 @@ impl Passage {
         fill > reserve && ask.doubt >= 1.0 - share
     }
 
-    /// A call ended: the cloud works, or it does not. One that refuses because it is busy works: when to
+    /// A call that began then ended: the cloud works, or it does not. One that refuses because it is busy works: when to
     /// ask it again it says itself, to each device another time, where breakers would all let their
     /// devices through in the same moment. A check's failure says nothing: it is the first thing that a
     /// busy cloud leaves aside.
-    pub fn ended(&mut self, works: bool, now: Instant) {
+    pub fn ended(&mut self, works: bool, began: Instant, now: Instant) {
         if works {
             self.breaker.succeeded();
         } else {
-            self.breaker.failed(now);
+            self.breaker.failed(began, now);
         }
     }
 }
@@ -190,7 +190,7 @@ mod tests {
         let away = Ask { connected: false, ..ask() };
         assert_eq!(passage.ask(&away, now), Err(Reason::CloudUnreachable));
         assert_eq!(passage.ask(&Ask { busy: true, ..ask() }, now), Err(Reason::CloudBusy));
-        (0..3).for_each(|_| passage.ended(false, now));
+        (0..3).for_each(|_| passage.ended(false, now, now));
         assert_eq!(passage.ask(&ask(), now), Err(Reason::BreakerOpen));
         assert_eq!(passage.standing(true, now).closed, Some(Reason::BreakerOpen));
         assert_eq!(passage.standing(false, now).closed, Some(Reason::CloudUnreachable));
@@ -200,7 +200,7 @@ mod tests {
     fn what_cannot_be_asked_is_no_trial_of_the_breaker() {
         let now = Instant::now();
         let mut passage = passage(0, now);
-        (0..3).for_each(|_| passage.ended(false, now));
+        (0..3).for_each(|_| passage.ended(false, now, now));
         let later = now + MS(2_000);
         let check = Ask { check: true, ..ask() };
         assert_eq!(passage.ask(&check, later), Err(Reason::BreakerOpen), "a check tries nothing");
@@ -228,7 +228,7 @@ mod tests {
             while passage.ask(&ask, now).is_ok() {
                 passage.budget.save(now, 0);
                 passage.budget.saved(true);
-                passage.ended(true, now);
+                passage.ended(true, now, now);
             }
             ends.push(format!("{name} until {:.2}", passage.budget.fill(now)));
         }
