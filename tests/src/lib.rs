@@ -45,6 +45,7 @@ pub mod python;
 pub mod raw_link;
 pub mod relay;
 pub mod simulation;
+pub mod small_disk;
 pub mod small_models;
 pub mod soak;
 pub mod statistics;

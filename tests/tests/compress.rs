@@ -184,6 +184,33 @@ fn a_pruned_model_is_smaller_valid_and_told_apart() {
     assert_eq!(ours, theirs);
 }
 
+/// Seven weights of ten are zero: what is sent is less than half, and fitting what stays saves the answers.
+#[test]
+fn zeros_among_the_weights_make_a_file_short_to_send() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = fashion();
+    let (test, cloud) = (data.join("test.toml"), data.join("cloud.onnx"));
+    let zeros = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let own = ["prune", text(&cloud), "--unstructured", "0.7", "--calibration", text(&data)];
+        json(&[&own[..], &["--eval", text(&test), "-o", text(&out)], more].concat())
+    };
+    let fitted = zeros("fitted.onnx", &[]);
+    let plain = zeros("plain.onnx", &["--no-repair"]);
+    let right = |told: &Value, of: &str| told[of]["accuracy"].as_f64().unwrap();
+    println!(
+        "{} {} {}",
+        right(&fitted, "float"),
+        right(&fitted, "pruned"),
+        right(&plain, "pruned")
+    );
+    assert!(fitted["zeros"].as_f64().unwrap() > 0.69, "{fitted}");
+    let bytes = |name: &str| fitted[name].as_u64().unwrap();
+    assert!(bytes("sent_bytes") * 2 < bytes("sent_original_bytes"), "{fitted}");
+    assert!(right(&fitted, "pruned") > right(&fitted, "float") - 0.03, "{fitted}");
+    assert!(right(&fitted, "pruned") >= right(&plain, "pruned"), "{fitted} {plain}");
+}
+
 #[test]
 fn an_edge_variant_comes_out_of_one_model() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,47 +4,11 @@
 
 use outrigger_tests::bad::ask_http;
 use outrigger_tests::fashion::{Images, ask};
+use outrigger_tests::small_disk::SmallDisk;
 use outrigger_tests::small_models::SmallModel;
 use outrigger_tests::world::{Agent, AgentOptions, World, model_status};
 use protocol::tensor::Tensor;
 use serde_json::json;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-/// A small file system of its own; nothing is left of it at the end.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None`, with the reason printed, where this cannot be made.
-    fn mount(folder: &Path) -> Option<Self> {
-        std::fs::create_dir_all(folder).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs"]).arg(folder);
-        match mount.output() {
-            Ok(output) if output.status.success() => Some(Self(folder.to_owned())),
-            _ => {
-                println!("SKIPPED: only root can mount a small disk");
-                None
-            }
-        }
-    }
-
-    /// Takes all space that is left.
-    fn fill(&self) -> PathBuf {
-        let path = self.0.join("filler");
-        let mut file = std::fs::File::create(&path).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-        while file.write_all(&[0]).is_ok() {}
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 #[test]
 fn a_full_disk_is_said_and_survived() {
@@ -56,7 +20,7 @@ fn a_full_disk_is_said_and_survived() {
     let agent = Agent::start(&state_dir, &AgentOptions::default()).unwrap();
     agent.wait_active("fashion", 1).unwrap();
 
-    let filler = disk.fill();
+    let filler = disk.fill().unwrap();
     SmallModel::Plain.ship(&world).unwrap();
     let failing = agent.wait_until("a failed installation", |status| {
         !model_status(status, "plain")["reason"].as_str().unwrap_or("").is_empty()

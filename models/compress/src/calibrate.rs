@@ -1,14 +1,22 @@
 //! Runs a float model on data and looks at the values inside it.
+//!
+//! Values that a run hands out are in memory together, all at once: so they are watched some at a time, each time by the part
+//! of the model that makes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use models::backend::Backend;
+use models::backend::{Backend, Session};
 use models::onnx::Model;
+use models::onnx::attribute::node;
 use protocol::tensor::Tensor;
 
 use crate::error::CompressError;
 use crate::histogram::Histogram;
+use crate::measure::Items;
 use crate::scratch::Scratch;
+
+/// Values that are watched together are at most so long, but for a single one that is longer.
+const TOGETHER_MAX_BYTES: usize = 24 << 20;
 
 /// What was seen of each value.
 pub type Seen = BTreeMap<String, Histogram>;
@@ -21,26 +29,25 @@ pub type Seen = BTreeMap<String, Histogram>;
 pub fn calibrate(
     model: &Model,
     values: &[String],
-    items: impl Iterator<Item = Result<Vec<Tensor>, CompressError>>,
+    (items, chosen): (&Items<'_>, &[usize]),
     backend: &dyn Backend,
 ) -> Result<Seen, CompressError> {
-    let mut watched = model.clone();
-    let inputs: Vec<&String> = values.iter().filter(|v| model.graph().is_input(v)).collect();
-    let inner: Vec<&String> = values.iter().filter(|v| !model.graph().is_input(v)).collect();
-    inner.iter().for_each(|value| watched.graph_mut().add_output(value));
-    let mut session = Scratch::new()?.load(&watched, backend)?;
-    let wanted: Vec<String> = inner.into_iter().cloned().collect();
+    let (inputs, inner): (Vec<String>, Vec<String>) =
+        values.iter().cloned().partition(|value| model.graph().is_input(value));
     let mut seen = Seen::new();
-    for (item, tensors) in items.enumerate() {
-        let tensors = tensors?;
-        let given = tensors.iter().filter(|tensor| inputs.iter().any(|v| *v == tensor.name()));
+    for &item in chosen.iter().filter(|_| !inputs.is_empty()) {
+        let given = items(item)?;
+        let given = given.iter().filter(|tensor| inputs.iter().any(|v| v == tensor.name()));
         given.for_each(|tensor| count(&mut seen, tensor));
-        if wanted.is_empty() {
-            continue;
+    }
+    let first = chosen.first().copied().unwrap_or(0);
+    for some in together(model, &inner, &items(first)?, backend)? {
+        let mut session = watch(model, &some, backend)?;
+        for &item in chosen {
+            let outputs = session.run(&items(item)?, &[]);
+            let outputs = outputs.map_err(|source| CompressError::Run { item, source })?;
+            outputs.iter().for_each(|tensor| count(&mut seen, tensor));
         }
-        let outputs = session.run(&tensors, &wanted);
-        let outputs = outputs.map_err(|source| CompressError::Run { item, source })?;
-        outputs.iter().for_each(|tensor| count(&mut seen, tensor));
     }
     match seen.iter().find(|(_, histogram)| !histogram.is_finite()) {
         Some((name, _)) => Err(CompressError::NotANumber(name.clone())),
@@ -55,4 +62,84 @@ fn count(seen: &mut Seen, tensor: &Tensor) {
             None => seen.entry(tensor.name().to_owned()).or_default().add(&values),
         }
     }
+}
+
+/// The part of a model that makes some values, which are all that it gives, loaded.
+///
+/// # Errors
+/// [`CompressError`].
+pub(crate) fn watch(
+    model: &Model,
+    values: &[String],
+    backend: &dyn Backend,
+) -> Result<Box<dyn Session>, CompressError> {
+    Scratch::new()?.load(&until(model, values), backend)
+}
+
+/// The part of a model that makes some values, which are all that it gives.
+pub(crate) fn until(model: &Model, values: &[String]) -> Model {
+    let mut part = model.clone();
+    let graph = part.graph_mut();
+    graph.head_mut().output.clear();
+    values.iter().for_each(|value| graph.add_output(value));
+    graph.remove_dead();
+    part
+}
+
+/// Values in the order in which they are made, in groups that may be in memory at once.
+pub(crate) fn together(
+    model: &Model,
+    values: &[String],
+    inputs: &[Tensor],
+    backend: &dyn Backend,
+) -> Result<Vec<Vec<String>>, CompressError> {
+    let graph = model.graph();
+    let order: HashMap<_, _> = graph.order()?.into_iter().zip(0..).collect::<HashMap<_, usize>>();
+    let mut values = values.to_vec();
+    values.sort_by_key(|value| graph.maker(value).and_then(|id| order.get(&id).copied()));
+    values.dedup();
+    let lengths = lengths(model, &values, inputs, backend)?;
+    let (mut groups, mut size_bytes) = (Vec::<Vec<String>>::new(), 0);
+    for value in values {
+        let own = lengths.get(&value).copied().unwrap_or(0).saturating_mul(size_of::<f32>());
+        size_bytes += own;
+        match groups.last_mut().filter(|_| size_bytes <= TOGETHER_MAX_BYTES) {
+            Some(group) => group.push(value),
+            None => {
+                groups.push(vec![value]);
+                size_bytes = own;
+            }
+        }
+    }
+    Ok(groups)
+}
+
+/// How many numbers each value has for an item: asked of an operator that tells shapes, so that no value is kept for it.
+fn lengths(
+    model: &Model,
+    values: &[String],
+    inputs: &[Tensor],
+    backend: &dyn Backend,
+) -> Result<HashMap<String, usize>, CompressError> {
+    if values.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut asked = model.clone();
+    let graph = asked.graph_mut();
+    let mut names = HashMap::new();
+    for value in values {
+        let name = graph.fresh(&format!("{value}_size"));
+        graph.insert(node("Size", &[value], &[&name]))?;
+        names.insert(name, value.clone());
+    }
+    let wanted: Vec<String> = names.keys().cloned().collect();
+    let mut session = watch(&asked, &wanted, backend)?;
+    let sizes = session.run(inputs, &[]);
+    let sizes = sizes.map_err(|source| CompressError::Run { item: 0, source })?;
+    let size = |tensor: &Tensor| {
+        let size = models::numbers::to_f64(tensor)?.first().copied()?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
+        Some((names.get(tensor.name())?.clone(), size as usize))
+    };
+    Ok(sizes.iter().filter_map(size).collect())
 }

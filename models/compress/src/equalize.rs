@@ -15,10 +15,11 @@ use models::backend::Backend;
 use models::onnx::attribute::{Attributes, node};
 use models::onnx::graph::is_op;
 use models::onnx::{Graph, Model, NodeId, tensor};
+use protocol::tensor::Tensor;
 
+use crate::calibrate::{together, watch};
 use crate::error::CompressError;
 use crate::measure::Items;
-use crate::scratch::Scratch;
 
 /// How much of the burden the weights take: of these the best for each layer.
 const SHARES: [f64; 4] = [0.25, 0.5, 0.75, 1.0];
@@ -42,6 +43,27 @@ struct Reach {
     squares: Vec<f64>,
     /// How many numbers each channel had.
     count: usize,
+}
+
+impl Reach {
+    /// Looks at an output; without an axis channels are the last one.
+    fn add(&mut self, output: &Tensor, axis: Option<usize>) {
+        let Some(numbers) = output.to_f32() else { return };
+        let shape = output.shape();
+        let axis = axis.unwrap_or(shape.len().saturating_sub(1));
+        let Some(Ok(count)) = shape.get(axis).map(|size| usize::try_from(*size)) else { return };
+        let inner = tensor::elements(&shape[axis + 1..]).unwrap_or(1).max(1);
+        self.most.resize(count, 0.0);
+        self.squares.resize(count, 0.0);
+        self.count += numbers.len() / count.max(1);
+        for (index, slice) in numbers.chunks(inner).enumerate() {
+            let channel = index % count.max(1);
+            for value in slice {
+                self.most[channel] = self.most[channel].max(f64::from(value.abs()));
+                self.squares[channel] += f64::from(*value) * f64::from(*value);
+            }
+        }
+    }
 }
 
 /// Layers that read a value with channels along an axis; who makes the channels, for convolutions.
@@ -150,31 +172,15 @@ fn reach(
     (items, chosen): (&Items<'_>, &[usize]),
     backend: &dyn Backend,
 ) -> Result<BTreeMap<String, Reach>, CompressError> {
-    let mut watched = model.clone();
-    values.iter().for_each(|value| watched.graph_mut().add_output(value));
-    let mut session = Scratch::new()?.load(&watched, backend)?;
-    let wanted: Vec<String> = values.iter().cloned().collect();
+    let values: Vec<String> = values.iter().cloned().collect();
     let mut seen: BTreeMap<String, Reach> = BTreeMap::new();
-    for &item in chosen {
-        let outputs = session.run(&items(item)?, &wanted);
-        for output in outputs.map_err(|source| CompressError::Run { item, source })? {
-            let Some(numbers) = output.to_f32() else { continue };
-            let shape = output.shape();
-            let axis = axis.unwrap_or(shape.len().saturating_sub(1));
-            let Some(Ok(count)) = shape.get(axis).map(|size| usize::try_from(*size)) else {
-                continue;
-            };
-            let inner = tensor::elements(&shape[axis + 1..]).unwrap_or(1).max(1);
-            let reach = seen.entry(output.name().to_owned()).or_default();
-            reach.most.resize(count, 0.0);
-            reach.squares.resize(count, 0.0);
-            reach.count += numbers.len() / count.max(1);
-            for (index, slice) in numbers.chunks(inner).enumerate() {
-                let channel = index % count.max(1);
-                for value in slice {
-                    reach.most[channel] = reach.most[channel].max(f64::from(value.abs()));
-                    reach.squares[channel] += f64::from(*value) * f64::from(*value);
-                }
+    let first = chosen.first().copied().unwrap_or(0);
+    for some in together(model, &values, &items(first)?, backend)? {
+        let mut session = watch(model, &some, backend)?;
+        for &item in chosen {
+            let outputs = session.run(&items(item)?, &[]);
+            for output in outputs.map_err(|source| CompressError::Run { item, source })? {
+                seen.entry(output.name().to_owned()).or_default().add(&output, axis);
             }
         }
     }

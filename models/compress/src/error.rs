@@ -42,6 +42,12 @@ pub enum CompressError {
         "the value {0:?} is NaN or infinite before any compression; mend the model or the data first"
     )]
     NotANumber(String),
+    /// No recogniser.
+    #[error(
+        "the output {0:?} spells nothing: it is not [1, tokens, classes], as a model that reads lines answers; \
+         leave out the blank"
+    )]
+    NoLines(String),
     /// Weights that are not numbers.
     #[error("the weights {0:?} hold NaN or infinity; the model was saved broken")]
     NotANumberWeights(String),

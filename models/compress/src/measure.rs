@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use models::backend::Session;
+use models::confidence::spelled;
 use models::numbers;
 use models::timing;
 use protocol::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::CompressError;
+use kept::Kept;
+
+mod kept;
 
 /// How near the answers of one model are to those of the float model, over some items.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -23,15 +27,46 @@ pub struct Quality {
     pub agreement: Option<f64>,
     /// For classifiers with labels: the share of right answers.
     pub accuracy: Option<f64>,
+    /// For recognisers: the share of items that are read as the float model reads them.
+    #[serde(default)]
+    pub lines: Option<f64>,
     /// Half the width of the 95 % confidence interval of the accuracy's (or agreement's) difference to float.
     pub margin: Option<f64>,
 }
 
 /// The float model's answers to some items, kept to compare others with them.
 pub struct Reference {
-    answers: Vec<Vec<Vec<f32>>>,
-    classes: Vec<Option<usize>>,
+    answers: Vec<Vec<Kept>>,
+    says: Vec<Says>,
     labels: Option<Vec<usize>>,
+    blank: Option<u32>,
+}
+
+/// What an answer says, beside its numbers.
+#[derive(Debug, Clone, PartialEq)]
+enum Says {
+    /// The most probable class.
+    Class(usize),
+    /// The classes that are spelled.
+    Line(Vec<usize>),
+    Nothing,
+}
+
+impl Says {
+    fn of(output: &Tensor, blank: Option<u32>) -> Self {
+        let Some(blank) = blank else {
+            return most_probable(output).map_or(Self::Nothing, Self::Class);
+        };
+        let line = || {
+            let &[1, _, classes] = output.shape() else { return None };
+            spelled(&numbers::to_f64(output)?, usize::try_from(classes).ok()?.max(1), Some(blank))
+        };
+        line().map_or(Self::Nothing, Self::Line)
+    }
+
+    fn class(&self) -> Option<usize> {
+        if let Self::Class(class) = self { Some(*class) } else { None }
+    }
 }
 
 /// Items as a model takes them.
@@ -41,14 +76,16 @@ fn run(
     session: &mut dyn Session,
     items: &Items<'_>,
     item: usize,
-) -> Result<(Vec<Vec<f32>>, Option<usize>), CompressError> {
+    blank: Option<u32>,
+) -> Result<(Vec<Vec<f32>>, Says), CompressError> {
     let outputs = session.run(&items(item)?, &[]);
     let outputs = outputs.map_err(|source| CompressError::Run { item, source })?;
-    let classes = outputs.first().and_then(most_probable);
+    let says = outputs.first().map_or(Says::Nothing, |first| Says::of(first, blank));
     // Answers to hundreds of items are kept: f32 takes half the memory.
     #[allow(clippy::cast_possible_truncation)]
     let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect();
-    Ok((outputs.iter().filter_map(numbers::to_f64).map(narrow).collect(), classes))
+    let values = |tensor: &Tensor| tensor.to_f32().or_else(|| numbers::to_f64(tensor).map(narrow));
+    Ok((outputs.iter().filter_map(values).collect(), says))
 }
 
 /// The most probable class, if the first output is one row of scores.
@@ -73,23 +110,40 @@ impl Reference {
         chosen: &[usize],
         labels: Option<&[usize]>,
     ) -> Result<Self, CompressError> {
-        let (mut answers, mut classes) = (Vec::new(), Vec::new());
+        Self::reading(session, items, chosen, (labels, None))
+    }
+
+    /// The same for a recogniser, whose first output is `[1, tokens, classes]`, where its blank is known: what counts is
+    /// what is spelled.
+    ///
+    /// # Errors
+    /// As [`Reference::new`]; [`CompressError::NoLines`] for another form of output.
+    pub fn reading(
+        session: &mut dyn Session,
+        items: &Items<'_>,
+        chosen: &[usize],
+        (labels, blank): (Option<&[usize]>, Option<u32>),
+    ) -> Result<Self, CompressError> {
+        let (mut answers, mut all) = (Vec::new(), Vec::new());
+        let name = session.outputs().first().map(|o| o.name.clone()).unwrap_or_default();
         for &item in chosen {
-            let (answer, class) = run(session, items, item)?;
+            let (answer, says) = run(session, items, item, blank)?;
             if answer.iter().flatten().any(|value| !value.is_finite()) {
-                let name = session.outputs().first().map(|o| o.name.clone()).unwrap_or_default();
                 return Err(CompressError::NotANumber(name));
             }
-            answers.push(answer);
-            classes.push(class);
+            if blank.is_some() && says == Says::Nothing {
+                return Err(CompressError::NoLines(name));
+            }
+            answers.push(answer.into_iter().map(Kept::of).collect());
+            all.push(says);
         }
         let labels = labels.map(|labels| chosen.iter().map(|item| labels[*item]).collect());
-        Ok(Self { answers, classes, labels })
+        Ok(Self { answers, says: all, labels, blank })
     }
 
     /// How much memory the answers take.
     pub fn size_bytes(&self) -> usize {
-        self.answers.iter().flatten().map(|answer| answer.len() * size_of::<f32>()).sum()
+        self.answers.iter().flatten().map(Kept::size_bytes).sum()
     }
 
     /// Compares another model's answers to the same items.
@@ -115,41 +169,55 @@ impl Reference {
         items: &Items<'_>,
         chosen: &[usize],
     ) -> Result<(Quality, Vec<Option<usize>>), CompressError> {
-        let mut classes = Vec::with_capacity(chosen.len());
+        let mut says = Vec::with_capacity(chosen.len());
         let mut quality = Quality { cosine_min: 1.0, ..Quality::default() };
-        let (mut same, mut right, mut changes) = (0usize, 0usize, Vec::new());
         for (index, &item) in chosen.iter().enumerate() {
-            let (answer, class) = run(session, items, item)?;
-            let cosines = answer.iter().zip(&self.answers[index]).map(|(a, b)| cosine(a, b));
+            let (answer, said) = run(session, items, item, self.blank)?;
+            let cosines = answer.iter().zip(&self.answers[index]).map(|(a, b)| b.cosine(a));
             let cosine = cosines.fold((0.0, 0), |(sum, n), c| (sum + c, n + 1));
             let cosine = cosine.0 / f64::from(cosine.1).max(1.0);
-            classes.push(class);
+            says.push(said);
             quality.items += 1;
             quality.cosine += cosine;
             quality.cosine_min = quality.cosine_min.min(cosine);
-            let before = self.classes[index];
-            same += usize::from(class.is_some() && class == before);
-            let label = self.labels.as_ref().map(|labels| labels[index]);
-            let hit = |class: Option<usize>| f64::from(u8::from(class.is_some() && class == label));
-            right += usize::from(class.is_some() && class == label);
-            changes.push(match label {
-                Some(_) => hit(class) - hit(before),
-                None => f64::from(u8::from(class == before)),
+        }
+        quality.cosine /= quality.items.max(1) as f64;
+        self.count(&says, &mut quality);
+        Ok((quality, says.iter().map(Says::class).collect()))
+    }
+
+    /// How many answers say the same, and how many the right thing.
+    fn count(&self, says: &[Says], quality: &mut Quality) {
+        let share = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let one = |same: bool| f64::from(u8::from(same));
+        let pairs = says.iter().zip(&self.says);
+        let same: Vec<f64> = pairs.clone().map(|(now, before)| one(now == before)).collect();
+        if self.blank.is_some() {
+            (quality.lines, quality.margin) = (Some(share(&same)), Some(margin(&same)));
+        } else if self.classifies() {
+            quality.agreement = Some(share(&same));
+            let right = |says: &Says, label: &usize| one(says.class() == Some(*label));
+            let labels = self.labels.as_ref();
+            let all = |says: &[Says], labels: &Vec<usize>| {
+                says.iter().zip(labels).map(|(s, l)| right(s, l)).collect::<Vec<f64>>()
+            };
+            let now = labels.map(|labels| all(says, labels));
+            quality.accuracy = now.as_ref().map(|now| share(now));
+            let changes = now.zip(labels).map(|(now, labels)| {
+                let before = all(&self.says, labels);
+                now.iter().zip(before).map(|(now, before)| now - before).collect()
             });
+            quality.margin = Some(margin(&changes.unwrap_or(same)));
         }
-        let count = quality.items.max(1) as f64;
-        quality.cosine /= count;
-        if self.classes.iter().all(Option::is_some) && quality.items > 0 {
-            quality.agreement = Some(same as f64 / count);
-            quality.accuracy = self.labels.as_ref().map(|_| right as f64 / count);
-            quality.margin = Some(margin(&changes));
-        }
-        Ok((quality, classes))
+    }
+
+    fn classifies(&self) -> bool {
+        !self.says.is_empty() && self.says.iter().all(|says| says.class().is_some())
     }
 
     /// The float model's most probable class of each item.
-    pub fn classes(&self) -> &[Option<usize>] {
-        &self.classes
+    pub fn classes(&self) -> Vec<Option<usize>> {
+        self.says.iter().map(Says::class).collect()
     }
 
     /// The right class of each item, where it is known.
@@ -159,29 +227,24 @@ impl Reference {
 
     /// The float model's own quality.
     pub fn own(&self) -> Quality {
-        let classifies = !self.classes.is_empty() && self.classes.iter().all(Option::is_some);
-        let right = |labels: &Vec<usize>| {
-            let pairs = self.classes.iter().zip(labels);
-            let right = pairs.filter(|(class, label)| **class == Some(**label)).count();
-            right as f64 / labels.len().max(1) as f64
-        };
-        Quality {
+        let mut own = Quality {
             items: self.answers.len(),
             cosine: 1.0,
             cosine_min: 1.0,
-            agreement: classifies.then_some(1.0),
-            accuracy: self.labels.as_ref().filter(|_| classifies).map(right),
-            margin: None,
-        }
+            ..Quality::default()
+        };
+        self.count(&self.says, &mut own);
+        Quality { margin: None, ..own }
     }
 }
 
 impl Quality {
-    /// What was lost against the float model, as a share: accuracy where labels are known, else distance of
-    /// the outputs.
+    /// What was lost against the float model, as a share: accuracy where labels are known, else lines for what reads lines,
+    /// else distance of the outputs.
     pub fn drop_from(&self, float: &Quality) -> f64 {
-        match (self.accuracy, float.accuracy) {
-            (Some(own), Some(float)) => float - own,
+        match (self.accuracy, float.accuracy, self.lines) {
+            (Some(own), Some(float), _) => float - own,
+            (_, _, Some(lines)) => 1.0 - lines,
             _ => 1.0 - self.cosine,
         }
     }
@@ -193,20 +256,6 @@ fn margin(values: &[f64]) -> f64 {
     let mean = values.iter().sum::<f64>() / count;
     let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
     1.96 * (variance / count).sqrt()
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    if a.len() != b.len() {
-        return 0.0;
-    }
-    let dot = |a: &[f32], b: &[f32]| {
-        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
-    };
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    match lengths > 0.0 {
-        true => dot(a, b) / lengths,
-        false => f64::from(u8::from(dot(a, a) == dot(b, b))),
-    }
 }
 
 /// Median times of two models that took turns, so that both met the same machine.

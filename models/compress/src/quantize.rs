@@ -11,7 +11,8 @@
 
 use std::collections::BTreeSet;
 
-use models::onnx::Model;
+use models::onnx::proto::NodeProto;
+use models::onnx::{Graph, Model};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Seen;
@@ -139,7 +140,7 @@ pub struct Quantized {
     pub model: Model,
     /// The quantized nodes that a runtime fuses, as operators of the float model.
     pub wanted: Vec<String>,
-    /// Nodes that could have been quantized but for their form, with the reason.
+    /// Nodes that stay in float for their form, or because nothing is known of them, with the reason.
     pub left: Vec<(String, &'static str)>,
 }
 
@@ -164,7 +165,7 @@ pub fn quantize_refined(
     model.raise_to_13()?;
     weights::check(model.graph())?;
     let mut wanted = Vec::new();
-    let mut left = Vec::new();
+    let mut left = foreign(model.graph());
     let mut in_blocks = 0;
     match recipe.scheme {
         Scheme::Static => {
@@ -195,4 +196,14 @@ pub fn quantize_refined(
     producer.producer_name = Some("outrigger".to_owned());
     producer.producer_version = Some(env!("CARGO_PKG_VERSION").to_owned());
     Ok(Quantized { model, wanted, left })
+}
+
+/// Nodes of operators that are not the standard's: nothing is known of them.
+fn foreign(graph: &Graph) -> Vec<(String, &'static str)> {
+    let foreign = graph.nodes().filter(|(_, node)| !matches!(node.domain(), "" | "ai.onnx"));
+    let output = |(_, node): (_, &NodeProto)| node.output.first().cloned();
+    foreign
+        .filter_map(output)
+        .map(|output| (output, "its operator is not the standard's"))
+        .collect()
 }

@@ -53,6 +53,7 @@ pub fn page(outcome: &Outcome, options: &Options) -> String {
     page.push_str("<h2>Size and speed of what was tried</h2>");
     page.push_str(&plot::trials(outcome));
     page.push_str(&classes(outcome));
+    page.push_str(&in_float(outcome));
     page.push_str(&origin(outcome));
     page.push_str("</html>\n");
     page
@@ -95,6 +96,9 @@ fn figures(outcome: &Outcome, options: &Options) -> String {
     }
     line("cosine to float", "1".to_owned(), format!("{:.5}", chosen.cosine));
     line("same class as float", share(float.agreement), share(chosen.agreement));
+    if chosen.lines.is_some() {
+        line("same line as float", share(float.lines), share(chosen.lines));
+    }
     line("accuracy", share(float.accuracy), share(chosen.accuracy));
     page.push_str("</table>");
     let margin = chosen.margin.map_or_else(String::new, |margin| {
@@ -134,7 +138,7 @@ fn trials(outcome: &Outcome) -> String {
                 .map_or_else(|| "-".to_owned(), |there| format!("{:.2}x", there.speedup)),
             format!("{fused} of {wanted}"),
             format!("{:.5}", trial.quality.cosine),
-            share(trial.quality.agreement),
+            share(trial.quality.agreement.or(trial.quality.lines)),
             share(trial.quality.accuracy),
             format!("{:.3} %", trial.drop * 100.0),
         ]
@@ -170,6 +174,19 @@ fn classes(outcome: &Outcome) -> String {
                 format!("{} to {}", share(Some(chosen.low)), share(Some(chosen.high))),
             ],
         );
+    }
+    page.push_str("</table>");
+    page
+}
+
+fn in_float(outcome: &Outcome) -> String {
+    if outcome.in_float.is_empty() {
+        return String::new();
+    }
+    let mut page = "<h2>What could not become integers</h2>".to_owned();
+    page.push_str(&table(&["value", "operator", "why"]));
+    for left in &outcome.in_float {
+        row(&mut page, "", &[left.output.clone(), left.operator.clone(), left.reason.to_owned()]);
     }
     page.push_str("</table>");
     page

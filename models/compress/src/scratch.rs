@@ -7,6 +7,10 @@ use models::onnx::Model;
 
 use crate::error::{CompressError, io_error};
 
+/// Longer models have their weights in a file of their own, which ONNX Runtime maps: in the other file they would be in
+/// memory three times while it is loaded.
+const BESIDE_MIN_BYTES: u64 = 8 << 20;
+
 pub(crate) struct Scratch(tempfile::TempDir);
 
 impl Scratch {
@@ -19,16 +23,19 @@ impl Scratch {
         self.0.path().join(name)
     }
 
-    /// Loads a model that is in memory; its file is gone again afterwards.
+    /// Loads a model that is in memory; its files are gone again afterwards.
     pub(crate) fn load(
         &self,
         model: &Model,
         backend: &dyn Backend,
     ) -> Result<Box<dyn Session>, CompressError> {
         let path = self.path("model.onnx");
-        model.write(&path)?;
+        let beside = model.size_bytes() > BESIDE_MIN_BYTES;
+        if beside { model.write_external(&path) } else { model.write(&path) }?;
         let session = backend.load(&path, &SessionOptions::default());
-        let _ = std::fs::remove_file(&path); // overwritten by the next, or gone with the folder
+        // Overwritten by the next, or gone with the folder.
+        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(path.with_file_name("model.onnx.data"));
         Ok(session?)
     }
 }

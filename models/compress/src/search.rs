@@ -9,6 +9,8 @@
 //! Three disjoint parts of the data are used: one for ranges, one for choosing, one for the final figures, which no
 //! choice has seen.
 
+use std::cmp::Ordering;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,8 +18,9 @@ use models::authoring::dataset::Dataset;
 use models::backend::{Backend, SessionOptions};
 use models::machine;
 use models::onnx::Model;
+use models::onnx::proto::NodeProto;
 use models::ort_backend::OrtBackend;
-use protocol::id::ContentHash;
+use protocol::id::{ContentHash, Hasher};
 use protocol::measurement::Machine;
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +56,12 @@ pub enum Goal {
 /// What a search may do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Options {
-    /// How much may be lost: of the accuracy where labels are known, else of the cosine to the float outputs.
+    /// How much may be lost: of the accuracy where labels are known, of the lines that are read the same where there is a
+    /// blank, else of the cosine to the float outputs.
     pub target_drop: f64,
+    /// The class that separates the letters of a recogniser.
+    #[serde(default)]
+    pub blank: Option<u32>,
     /// What is optimised.
     pub goal: Goal,
     /// When no further trial begins.
@@ -66,7 +73,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let budget = Duration::from_secs(600);
-        Self { target_drop: 0.005, goal: Goal::Latency, budget, seed: 0 }
+        Self { target_drop: 0.005, blank: None, goal: Goal::Latency, budget, seed: 0 }
     }
 }
 
@@ -97,6 +104,12 @@ impl Trial {
     pub fn decisive(&self) -> &Latency {
         self.elsewhere.as_ref().unwrap_or(&self.latency)
     }
+
+    /// Which of two loses less; where as many answers are right, the nearer numbers.
+    fn loses(&self, other: &Self) -> Ordering {
+        let by_cosine = || other.quality.cosine.total_cmp(&self.quality.cosine);
+        self.drop.total_cmp(&other.drop).then_with(by_cosine)
+    }
 }
 
 /// What a search found.
@@ -126,6 +139,8 @@ pub struct Outcome {
     pub out_of_time: bool,
     /// The most memory that the process had at once, where the system says it.
     pub memory_peak_bytes: Option<u64>,
+    /// Nodes of the chosen model that could not become integers.
+    pub in_float: Vec<InFloat>,
     /// How the layers rank by what they suffer, where that was asked.
     pub rankings: Vec<Ranked>,
     /// On what all of this was measured.
@@ -151,6 +166,28 @@ impl File {
     fn of(path: &Path) -> Result<Self, CompressError> {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { file, size_bytes: length(path)?, sha256: hash(path)?.to_string() })
+    }
+}
+
+/// A node that could not become integers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InFloat {
+    /// Its first output.
+    pub output: String,
+    /// Its operator, with the domain where that is not the standard's.
+    pub operator: String,
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl InFloat {
+    fn of(float: &Model, (output, reason): (String, &'static str)) -> Self {
+        let node = float.graph().maker(&output).map(|id| float.graph().node(id));
+        let name = |node: &NodeProto| match node.domain() {
+            "" | "ai.onnx" => node.op_type().to_owned(),
+            domain => format!("{domain}.{}", node.op_type()),
+        };
+        Self { operator: node.map(name).unwrap_or_default(), output, reason }
     }
 }
 
@@ -236,30 +273,32 @@ impl Search<'_> {
         drop(original);
         let begin = Instant::now();
         let items = |item: usize| Ok(data.inputs(item)?);
-        let mut bench =
-            Bench::new(&float, (&items, self.calibration.labels()), &parts, self.backend)?;
+        let known = (self.calibration.labels(), options.blank);
+        let mut bench = Bench::new(&float, (&items, known), &parts, self.backend)?;
         let out_of_time = trials::run(&mut bench, options, begin, &mut journal, progress)?;
 
         let ask = self.elsewhere.map(|ask| elsewhere::time(&mut bench, options, ask));
         let elsewhere = ask.transpose()?.flatten();
         let choice = choice::choose(&bench.trials, options);
-        let chosen = match choice.trial {
+        let (chosen, in_float) = match choice.trial {
             Some(trial) => {
                 let recipe = bench.trials[trial].recipe.clone();
-                bench.build(&recipe)?.model
+                let built = bench.build(&recipe)?;
+                (built.model, built.left)
             }
-            None => float.clone(),
+            None => (float.clone(), Vec::new()),
         };
-        let evaluation = self.evaluate(&float, &chosen, &parts)?;
+        let evaluation = self.evaluate(&float, &chosen, (&parts, options.blank))?;
         let path = self.out.join(MODEL_FILE);
         chosen.write(&path)?;
         Ok(Outcome {
             original: File::of(self.onnx)?,
             compressed: File::of(&path)?,
+            in_float: in_float.into_iter().map(|left| InFloat::of(&float, left)).collect(),
             rankings: journal.rankings(),
             machine: machine::own(&self.backend.identity(), 1),
             elsewhere,
-            folded_bytes: float.to_bytes().map_or(0, |bytes| bytes.len() as u64),
+            folded_bytes: float.size_bytes(),
             folded,
             folding_difference,
             float: bench.float_quality(),
@@ -278,7 +317,7 @@ impl Search<'_> {
         &self,
         float: &Model,
         chosen: &Model,
-        parts: &Parts,
+        (parts, blank): (&Parts, Option<u32>),
     ) -> Result<Evaluation, CompressError> {
         let scratch = crate::scratch::Scratch::new()?;
         let mut session = scratch.load(float, self.backend)?;
@@ -288,7 +327,7 @@ impl Search<'_> {
         let data = dataset.for_model(session.inputs())?;
         let get = |item: usize| Ok(data.inputs(item)?);
         let labels = dataset.labels();
-        let reference = Reference::new(&mut *session, &get, items, labels)?;
+        let reference = Reference::reading(&mut *session, &get, items, (labels, blank))?;
         drop(session);
         let mut session = scratch.load(chosen, self.backend)?;
         let (quality, answers) = reference.compare_answers(&mut *session, &get, items)?;
@@ -302,7 +341,7 @@ fn classes(reference: &Reference, answers: &[Option<usize>]) -> Vec<ClassFigures
     let Some(labels) = reference.labels().filter(|_| answers.iter().all(Option::is_some)) else {
         return Vec::new();
     };
-    let pairs = by_class(reference.classes(), labels).into_iter().zip(by_class(answers, labels));
+    let pairs = by_class(&reference.classes(), labels).into_iter().zip(by_class(answers, labels));
     pairs.map(|((class, float), (_, chosen))| ClassFigures { class, float, chosen }).collect()
 }
 
@@ -319,5 +358,13 @@ fn length(path: &Path) -> Result<u64, CompressError> {
 }
 
 fn hash(path: &Path) -> Result<ContentHash, CompressError> {
-    Ok(ContentHash::of(&std::fs::read(path).map_err(io_error(path))?))
+    let mut hasher = Hasher::default();
+    let mut file = std::fs::File::open(path).map_err(io_error(path))?;
+    let mut some = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut some).map_err(io_error(path))? {
+            0 => return Ok(hasher.finish()),
+            count => hasher.update(&some[..count]),
+        }
+    }
 }

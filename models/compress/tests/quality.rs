@@ -39,7 +39,7 @@ fn distance(file: &str, recipe: &Recipe) -> f64 {
         verify(&before, &model, &items(100).unwrap(), &backend).unwrap();
     }
     let values = plan(&model, &BTreeSet::new(), None).measured();
-    let seen = calibrate(&model, &values, chosen.iter().map(|i| items(*i)), &backend).unwrap();
+    let seen = calibrate(&model, &values, (&items, &chosen), &backend).unwrap();
     let refined = refine(&model, recipe, (&items, &chosen), &backend).unwrap();
     let built = quantize_refined(&model, (&seen, &refined), recipe).unwrap();
     let folder = tempfile::tempdir().unwrap();

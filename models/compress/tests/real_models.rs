@@ -58,8 +58,9 @@ fn check_efficientnet(file: &str, side: i64, paddings: usize, nodes: usize) {
     let folded: Folded = fold(&mut model, &backend).unwrap();
     assert_eq!(folded.paddings, paddings);
     let values = plan(&model, &BTreeSet::new(), None).measured();
-    let items = (0..120).map(|item| picture(item, side));
-    let seen = calibrate(&model, &values, items, &backend).unwrap();
+    let items = |item: usize| picture(item, side);
+    let chosen: Vec<usize> = (0..120).collect();
+    let seen = calibrate(&model, &values, (&items, &chosen), &backend).unwrap();
     let built = quantize(&model, &seen, &Recipe::default()).unwrap();
     println!("{file}: one static build with 120 items in {:.1} s", begin.elapsed().as_secs_f64());
     verify(&before, &model, &picture(0, side).unwrap(), &backend).unwrap();

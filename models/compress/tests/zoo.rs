@@ -41,7 +41,9 @@ fn seen(model: &Model, data: &Dataset, backend: &OrtBackend) -> Seen {
     let session = backend.load(&path, &SessionOptions::default()).unwrap();
     let data = data.for_model(session.inputs()).unwrap();
     let values = plan(model, &BTreeSet::new(), None).measured();
-    calibrate(model, &values, (0..64).map(|i| Ok(data.inputs(i)?)), backend).unwrap()
+    let items = |item: usize| Ok(data.inputs(item)?);
+    let chosen: Vec<usize> = (0..64).collect();
+    calibrate(model, &values, (&items, &chosen), backend).unwrap()
 }
 
 #[test]

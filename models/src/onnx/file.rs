@@ -110,6 +110,11 @@ impl Model {
         self.encode(&self.to_proto()?)
     }
 
+    /// How long the file would be; 0 for a graph that cannot be written.
+    pub fn size_bytes(&self) -> u64 {
+        self.to_proto().map_or(0, |proto| (proto.encoded_len() + self.unknown.len()) as u64)
+    }
+
     fn encode(&self, proto: &ModelProto) -> Result<Bytes, OnnxError> {
         let size = proto.encoded_len() + self.unknown.len();
         if size as u64 > FILE_MAX_BYTES {

@@ -29,6 +29,12 @@ struct Args {
     /// For `compress`: only models whose name holds this; for `wan`: only such links, `download` or `moving`.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// For `compress`: keep data, builds and figures in DIR; what is there already is not made again.
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// For `compress`: time the builds in --work again.
+    #[arg(long, requires = "work")]
+    retime: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -127,7 +133,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
 
 fn compressed(args: &Args) -> bench::compress::Sources {
     let (models, lines) = (args.cascade.models.clone(), args.cascade.lines.clone());
-    bench::compress::Sources { models, lines, ocr: args.ocr.clone(), only: args.only.clone() }
+    let (ocr, only, work) = (args.ocr.clone(), args.only.clone(), args.work.clone());
+    bench::compress::Sources { models, ocr, lines, only, work, retime: args.retime }
 }
 
 /// Figures, and a picture.

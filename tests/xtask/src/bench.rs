@@ -29,6 +29,12 @@ pub(crate) struct Args {
     /// For `compress` and `delta`: only models whose name holds this; for `wan`: only such links, `download` or `moving`.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// For `compress`: keep data, builds and figures in DIR; what is there already is not made again.
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// For `compress`: time the builds in --work again.
+    #[arg(long, requires = "work")]
+    retime: bool,
     /// For `cascade`: a pair of your own in place of the two tasks, a folder with model.toml.
     #[arg(long, value_name = "FOLDER", requires = "data")]
     pair: Option<PathBuf>,
@@ -57,6 +63,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if matches!(args.name.as_str(), "compress" | "delta") {
         options.extend(compress(args)?);
+        options.extend(args.retime.then(|| "--retime".to_owned()));
     }
     options.extend(args.only.iter().flat_map(|only| ["--only".to_owned(), only.clone()]));
     options.extend(programs::json_args(args.json.as_deref()));
@@ -85,6 +92,7 @@ fn compress(args: &Args) -> anyhow::Result<Vec<String>> {
         ("--lines", datasets::lines(&cache)),
         ("--ocr", datasets::ocr(&cache)),
         ("--models", models(args)),
+        ("--work", args.work.clone()),
     ]))
 }
 

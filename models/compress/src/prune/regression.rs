@@ -6,6 +6,8 @@
 //! weights are `W - W_B (H⁻¹_BB)⁻¹ H⁻¹_B·` (Hassibi and Stork, Optimal Brain Surgeon, 1993, for rows together). So inputs
 //! are taken out one by one, the cheapest first, and each time everything else is fitted anew.
 
+use super::curvature::Curvature;
+
 /// Sums over samples of one layer.
 #[derive(Clone)]
 pub(crate) struct Moments {
@@ -115,21 +117,12 @@ impl Moments {
         sums.iter().map(|sum| sum / self.samples.max(1) as f64).collect()
     }
 
-    /// The upper triangle `U` with `UᵀU = H⁻¹`, row by row, with the bias as last input or without it: what an error in one
-    /// input's weight is worth in those of the inputs behind it (Frantar et al., GPTQ, 2023). None for a singular matrix.
-    #[allow(clippy::cast_possible_truncation)] // kept as f32
-    pub(crate) fn successors(mut self, ridge: f64, has_bias: bool) -> Option<Vec<f32>> {
+    /// How the layer's output moves with its weights, with the bias as last input or without it.
+    pub(crate) fn curvature(mut self, ridge: f64, has_bias: bool) -> Curvature {
         self.regular(ridge);
         let (all, size) = (self.inputs + 1, self.inputs + usize::from(has_bias));
-        let gram: Vec<f64> =
-            self.gram.chunks(all).take(size).flat_map(|row| row[..size].iter().copied()).collect();
-        let lower = triangle_of(inverted(gram, size)?, size)?;
-        let turned = (0..size).flat_map(|row| (0..size).map(move |column| (row, column)));
-        let upper = turned.map(|(row, column)| match row <= column {
-            true => lower[column * size + row] as f32,
-            false => 0.0,
-        });
-        Some(upper.collect())
+        let rows = self.gram.chunks(all).take(size);
+        Curvature::new(rows.flat_map(|row| row[..size].iter().copied()).collect(), size)
     }
 
     /// The regression towards `weights` (a row for each output) and `bias`; a layer without one keeps it at zero.
@@ -173,7 +166,7 @@ impl Moments {
 /// The lower triangle whose product with its own transpose is a symmetric positive definite matrix (Cholesky); none for any
 /// other matrix.
 #[allow(clippy::needless_range_loop)] // rows and columns
-fn triangle_of(mut matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
+pub(super) fn triangle_of(mut matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
     for row in 0..size {
         for column in 0..=row {
             let (above, below) = matrix.split_at_mut(row * size);
@@ -196,7 +189,7 @@ fn triangle_of(mut matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
 
 /// The inverse of a symmetric positive definite matrix; none for any other.
 #[allow(clippy::needless_range_loop)] // rows and columns
-fn inverted(matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
+pub(super) fn inverted(matrix: Vec<f64>, size: usize) -> Option<Vec<f64>> {
     let matrix = triangle_of(matrix, size)?;
     // The inverse of the triangle, by columns kept as rows.
     let mut triangle = vec![0.0; size * size];

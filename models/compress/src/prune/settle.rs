@@ -5,11 +5,12 @@
 //! adds up. So from the inputs on every layer is fitted to its old outputs from its new inputs, and hands on what comes
 //! nearest to them.
 
-use models::onnx::{Model, NodeId};
+use models::onnx::NodeId;
 
 use super::regression::Regression;
 use super::samples::{Layer, sample};
 use super::{RIDGE, Work};
+use crate::calibrate::watch;
 use crate::error::CompressError;
 
 impl Work<'_> {
@@ -55,8 +56,8 @@ impl Work<'_> {
         let Some(layer) = Layer::of(graph, id) else { return Ok(()) };
         let Some((weights, bias)) = layer.weights(graph) else { return Ok(()) };
         let has_bias = layer.has_bias(graph);
-        let mut current = self.scratch.load(&until(&self.current, &layer.reads), self.backend)?;
-        let mut original = self.scratch.load(&until(self.original, &layer.gives), self.backend)?;
+        let mut current = watch(&self.current, &[layer.reads.clone()], self.backend)?;
+        let mut original = watch(self.original, &[layer.gives.clone()], self.backend)?;
         let only = [layer.clone()];
         let data = (self.items, self.chosen);
         let moments = sample(&only, (&mut *current, &mut *original), data)?;
@@ -92,16 +93,4 @@ impl Work<'_> {
 fn without(mut regression: Regression, gone: &[usize]) -> (Vec<f32>, Vec<f32>) {
     regression.remove(gone);
     regression.weights()
-}
-
-/// The part of a model that makes a value, which is all that it gives.
-fn until(model: &Model, value: &str) -> Model {
-    let mut part = model.clone();
-    let graph = part.graph_mut();
-    if !graph.is_input(value) {
-        graph.head_mut().output.clear();
-        graph.add_output(value);
-        graph.remove_dead();
-    }
-    part
 }

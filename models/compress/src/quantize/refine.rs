@@ -1,35 +1,32 @@
 //! Weights rounded with a look at the data: each error is made good by the weights that are still to be rounded.
 //!
 //! [`Rounding::LeastSquares`] takes the inputs of a layer one after the other. What an input's weights lose by rounding
-//! goes into those of the inputs behind it, so that the layer's output on calibration samples moves least (Frantar et
-//! al., GPTQ, 2023; in the line of Hassibi and Stork's Optimal Brain Surgeon, 1993). The bias comes last and takes what
-//! is left. [`Rounding::BiasCorrected`] rounds to the nearest and moves only the bias, by the mean error (Nagel et al.,
+//! goes into those of the inputs behind it, and then each weight is looked at again, so that the layer's output on
+//! calibration samples moves least ([`Curvature`]). The bias takes what is left. [`Rounding::BiasCorrected`] rounds to the nearest and moves only the bias, by the mean error (Nagel et al.,
 //! Data-Free Quantization, 2019).
 //!
 //! Both see what the float model reads; they depend on the weights' scales, not on those of activations, so they are
 //! computed once for all methods of calibration.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use models::backend::Backend;
-use models::calibrate::random::Random;
 use models::onnx::graph::is_op;
 use models::onnx::{Graph, Model, NodeId, tensor};
-use protocol::tensor::Tensor;
 
 use super::blocks::{Blocks, length};
 use super::weights::{Integers, greatest, scale};
 use super::{Recipe, Rounding, Scheme};
 use crate::error::CompressError;
 use crate::measure::Items;
+use crate::prune::curvature::Curvature;
+use crate::prune::reading;
 use crate::prune::regression::Moments;
 use crate::prune::samples::Layer;
-use crate::scratch::Scratch;
 
-/// Layers that are sampled together have matrices of at most so many numbers.
-const TOGETHER_MAX: usize = 4 << 20;
-/// Places of each item, at least.
-const PLACES: usize = 48;
+/// How often all weights of a row are looked at again; few move after that.
+const ROUNDS: usize = 4;
 /// How much is added to the diagonal, as a share of its mean.
 const RIDGE: f64 = 0.01;
 
@@ -78,84 +75,22 @@ fn set(graph: &mut Graph, bias: &Bias) {
 pub fn refine(
     model: &Model,
     recipe: &Recipe,
-    (items, chosen): (&Items<'_>, &[usize]),
+    data: (&Items<'_>, &[usize]),
     backend: &dyn Backend,
 ) -> Result<Refined, CompressError> {
     let mut refined = Refined::default();
     if recipe.rounding == Rounding::Nearest || !recipe.per_channel {
         return Ok(refined);
     }
-    let layers = layers(model.graph(), recipe);
-    let size = |layer: &Layer| (layer.inputs + 1).pow(2) * layer.groups;
-    let mut rest = &layers[..];
-    while !rest.is_empty() {
-        let mut numbers = 0;
-        let fits = rest.iter().take_while(|layer| {
-            numbers += size(layer);
-            numbers <= TOGETHER_MAX
-        });
-        let (some, others) = rest.split_at(fits.count().max(1));
-        rest = others;
-        let sampled = sample(model, some, (items, chosen), backend)?;
-        for (layer, moments) in some.iter().zip(sampled) {
-            round(&mut refined, model.graph(), layer, moments, recipe)?;
-        }
-    }
-    Ok(refined)
-}
-
-/// The layers with weights of their own.
-fn layers(graph: &Graph, recipe: &Recipe) -> Vec<Layer> {
     let ops: &[&str] = match recipe.scheme {
         Scheme::Static => &["Conv", "Gemm", "MatMul"],
         _ => &["Gemm", "MatMul"],
     };
-    let own = |id: &NodeId| {
-        let weight = graph.node(*id).input.get(1);
-        weight.is_some_and(|w| graph.constant(w).is_some() && graph.readers(w).count() == 1)
-    };
-    let ids = ops.iter().flat_map(|op| graph.nodes_of(op)).filter(own);
-    ids.filter_map(|id| Layer::of(graph, id)).collect()
-}
-
-/// What each group of each layer reads.
-fn sample(
-    model: &Model,
-    layers: &[Layer],
-    (items, chosen): (&Items<'_>, &[usize]),
-    backend: &dyn Backend,
-) -> Result<Vec<Vec<Moments>>, CompressError> {
-    let mut watched = model.clone();
-    let mut wanted: Vec<String> = layers.iter().map(|layer| layer.reads.clone()).collect();
-    wanted.sort();
-    wanted.dedup();
-    wanted.retain(|value| !model.graph().is_input(value));
-    wanted.iter().for_each(|value| watched.graph_mut().add_output(value));
-    let mut session = Scratch::new()?.load(&watched, backend)?;
-    let fresh = |layer: &Layer| {
-        (0..layer.groups).map(|_| Moments::new(layer.inputs, 0)).collect::<Vec<_>>()
-    };
-    let mut moments: Vec<Vec<Moments>> = layers.iter().map(fresh).collect();
-    let mut random = Random::new(chosen.len() as u64);
-    for &item in chosen {
-        let inputs = items(item)?;
-        let outputs = match wanted.is_empty() {
-            true => Vec::new(),
-            false => session
-                .run(&inputs, &wanted)
-                .map_err(|source| CompressError::Run { item, source })?,
-        };
-        let find = |name: &str| -> Option<&Tensor> {
-            inputs.iter().chain(&outputs).find(|tensor| tensor.name() == name)
-        };
-        for (layer, moments) in layers.iter().zip(&mut moments) {
-            let Some(x) = find(&layer.reads) else { continue };
-            let Some(values) = x.to_f32() else { continue };
-            let places = PLACES.max(3 * layer.inputs / chosen.len().max(1));
-            layer.read((x.shape(), &values), places, &mut random, moments);
-        }
-    }
-    Ok(moments)
+    let layers = reading::layers(model.graph(), ops);
+    reading::each(model, &layers, data, backend, &mut |layer, moments| {
+        round(&mut refined, model.graph(), layer, moments, recipe)
+    })?;
+    Ok(refined)
 }
 
 /// Rounds one layer.
@@ -231,9 +166,10 @@ impl Parts<'_> {
         let scales: Vec<f32> =
             self.rows.chunks(self.layer.inputs).map(|row| scale(largest(row), most)).collect();
         let mut values = vec![0i8; self.rows.len()];
-        let bias = self.fit(moments, &mut |row, column, weights| {
+        let mut opened = |_: usize, _: usize, _: &[f32]| {};
+        let bias = self.fit(moments, &mut opened, &mut |row, column, weight| {
             let step = scales[row];
-            let integer = (weights[column] / step).round_ties_even().clamp(-most, most);
+            let integer = (weight / step).round_ties_even().clamp(-most, most);
             values[row * self.layer.inputs + column] = integer as i8;
             integer * step
         })?;
@@ -242,23 +178,27 @@ impl Parts<'_> {
 
     fn in_blocks(&self, moments: Vec<Moments>) -> Option<(Blocks, Vec<f32>)> {
         let bits = self.recipe.scheme.bits();
-        let mut blocks = Blocks::new(self.layer.outputs, self.layer.inputs, bits);
-        let bias = self.fit(moments, &mut |row, column, weights| {
-            if column % length(bits) == 0 {
+        let blocks = Blocks::new(self.layer.outputs, self.layer.inputs, bits);
+        let blocks = RefCell::new(blocks);
+        let mut open = |row: usize, column: usize, weights: &[f32]| {
+            if column.is_multiple_of(length(bits)) {
                 let end = (column + length(bits)).min(self.layer.inputs);
-                blocks.open(row, column, &weights[column..end]);
+                blocks.borrow_mut().open(row, column, &weights[column..end]);
             }
-            blocks.round(row, column, weights[column])
+        };
+        let bias = self.fit(moments, &mut open, &mut |row, column, weight| {
+            blocks.borrow_mut().round(row, column, weight)
         })?;
-        Some((blocks, bias))
+        Some((blocks.into_inner(), bias))
     }
 
-    /// Rounds all rows by `round`, which is asked for one weight after the other and sees the row as it is by then; the
-    /// bias afterwards.
+    /// Rounds all rows by `round`, which is asked for one weight after the other, some of them again; the bias afterwards.
+    /// `open` hears before a weight's first time of the row as it is by then.
     fn fit(
         &self,
         moments: Vec<Moments>,
-        round: &mut dyn FnMut(usize, usize, &[f32]) -> f32,
+        open: &mut dyn FnMut(usize, usize, &[f32]),
+        round: &mut dyn FnMut(usize, usize, f32) -> f32,
     ) -> Option<Vec<f32>> {
         let width = self.layer.inputs;
         let rows_each = self.layer.outputs / moments.len().max(1);
@@ -269,20 +209,24 @@ impl Parts<'_> {
                 return None;
             }
             let means = moments.means();
-            let behind = match self.recipe.rounding {
-                Rounding::LeastSquares => Some(moments.successors(RIDGE, self.has_bias)?),
+            let fitted = match self.recipe.rounding {
+                Rounding::LeastSquares => {
+                    let curvature = moments.curvature(RIDGE, self.has_bias);
+                    Some((curvature.successors()?, curvature))
+                }
                 _ => None,
             };
             for bias in own {
                 let mut weights = self.rows[row * width..][..width].to_vec();
                 weights.push(*bias);
-                let mut round = |column: usize, weights: &[f32]| round(row, column, weights);
-                match &behind {
-                    Some(behind) => {
-                        let size = width + usize::from(self.has_bias);
-                        pass_on(&mut weights, (width, size), behind, round);
+                let mut open = |column: usize, weights: &[f32]| open(row, column, weights);
+                let mut round = |column: usize, weight: f32| round(row, column, weight);
+                match &fitted {
+                    Some((successors, curvature)) => {
+                        let mut row = Row { width, open: &mut open, round: &mut round };
+                        row.fit(&mut weights, successors, curvature);
                     }
-                    None => weights[width] += mean_error(&weights, &means, &mut round),
+                    None => weights[width] += mean_error(&weights, &means, &mut open, &mut round),
                 }
                 *bias = weights[width];
                 row += 1;
@@ -292,25 +236,48 @@ impl Parts<'_> {
     }
 }
 
-/// What rounding takes from the output in the mean.
-#[allow(clippy::cast_possible_truncation)] // kept as f32
-fn mean_error(weights: &[f32], means: &[f64], round: &mut impl FnMut(usize, &[f32]) -> f32) -> f32 {
-    let lost =
-        |(column, mean): (usize, &f64)| f64::from(weights[column] - round(column, weights)) * mean;
-    means.iter().enumerate().map(lost).sum::<f64>() as f32
+/// The weights of one output; what stands behind them is the bias.
+struct Row<'r> {
+    width: usize,
+    open: &'r mut dyn FnMut(usize, &[f32]),
+    round: &'r mut dyn FnMut(usize, f32) -> f32,
 }
 
-/// Rounds the first weights of a row; what each loses goes into those behind it.
-fn pass_on(
-    weights: &mut [f32],
-    (rounded, size): (usize, usize),
-    behind: &[f32],
-    mut round: impl FnMut(usize, &[f32]) -> f32,
-) {
-    for column in 0..rounded {
-        let line = &behind[column * size..][..size];
-        let lost = (weights[column] - round(column, weights)) / line[column];
-        let pairs = weights[column + 1..size].iter_mut().zip(&line[column + 1..]);
-        pairs.for_each(|(weight, share)| *weight -= lost * share);
+impl Row<'_> {
+    fn fit(&mut self, weights: &mut [f32], successors: &[f32], curvature: &Curvature) {
+        let wanted = weights.to_vec();
+        let mut first = |column: usize, weights: &[f32]| match column < self.width {
+            true => {
+                (self.open)(column, weights);
+                (self.round)(column, kept(wanted[column], weights[column]))
+            }
+            false => weights[column],
+        };
+        curvature.pass_on(weights, successors, &mut first);
+        let mut again = |column: usize, weight: f32| match column < self.width {
+            true => (self.round)(column, kept(wanted[column], weight)),
+            false => weight,
+        };
+        curvature.descend(weights, &wanted, ROUNDS, &mut again);
     }
+}
+
+/// A weight that was nothing stays nothing: zeros of a pruned model are worth more than their errors.
+fn kept(before: f32, weight: f32) -> f32 {
+    if before == 0.0 { 0.0 } else { weight }
+}
+
+/// What rounding takes from the output in the mean.
+#[allow(clippy::cast_possible_truncation)] // kept as f32
+fn mean_error(
+    weights: &[f32],
+    means: &[f64],
+    open: &mut dyn FnMut(usize, &[f32]),
+    round: &mut dyn FnMut(usize, f32) -> f32,
+) -> f32 {
+    let lost = |(column, mean): (usize, &f64)| {
+        open(column, weights);
+        f64::from(weights[column] - round(column, weights[column])) * mean
+    };
+    means.iter().enumerate().map(lost).sum::<f64>() as f32
 }

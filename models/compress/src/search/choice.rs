@@ -7,7 +7,7 @@ use crate::quantize::{Recipe, Scheme};
 
 /// Speeds and sizes that are nearer than this are alike: the better answers decide then, which are the same in every
 /// run, and not the noise of a clock.
-const ALIKE: f64 = 0.9;
+const ALIKE: f64 = 0.95;
 /// A build must be that much faster than float to be worth its loss.
 const WORTH: f64 = 1.05;
 
@@ -60,7 +60,7 @@ fn best(trials: &[Trial], good: &[usize], goal: Goal) -> Option<usize> {
     let merit = |i: usize| merit(trials, i, goal);
     let most = good.iter().map(|i| merit(*i)).fold(0.0, f64::max);
     let alike = good.iter().copied().filter(|i| merit(*i) >= most * ALIKE);
-    alike.min_by(|a, b| trials[*a].drop.total_cmp(&trials[*b].drop))
+    alike.min_by(|a, b| trials[*a].loses(&trials[*b]))
 }
 
 /// How good a trial is by the goal.

@@ -52,7 +52,7 @@ pub(super) fn time(
 fn wanted(trials: &[Trial], options: &Options) -> Vec<usize> {
     let mut good: Vec<usize> =
         (0..trials.len()).filter(|i| trials[*i].drop <= options.target_drop).collect();
-    good.sort_by(|a, b| trials[*a].drop.total_cmp(&trials[*b].drop));
+    good.sort_by(|a, b| trials[*a].loses(&trials[*b]));
     let mut wanted: Vec<usize> = Vec::new();
     for trial in good {
         if !wanted.iter().any(|other| same_graph(&trials[*other], &trials[trial])) {

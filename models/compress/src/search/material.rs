@@ -105,10 +105,10 @@ fn between(scheme: Scheme) -> Between {
 
 fn base(
     model: Model,
-    (items, chosen): (&Items<'_>, &[usize]),
+    data: (&Items<'_>, &[usize]),
     backend: &OrtBackend,
 ) -> Result<Base, CompressError> {
     let values = plan(&model, &BTreeSet::new(), None).measured();
-    let seen = calibrate(&model, &values, chosen.iter().map(|item| items(*item)), backend)?;
+    let seen = calibrate(&model, &values, data, backend)?;
     Ok(Base { model, seen })
 }

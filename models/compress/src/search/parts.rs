@@ -5,7 +5,7 @@ use crate::error::CompressError;
 /// The most items that ranges are measured on: they hardly change beyond.
 const RANGES_MAX: usize = 128;
 /// The most items that choices are made on: each trial answers all of them.
-const CHOOSING_MAX: usize = 256;
+const CHOOSING_MAX: usize = 384;
 /// The fewest items of each part.
 const PART_MIN: usize = 2;
 

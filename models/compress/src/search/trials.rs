@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use models::backend::{Backend, Session, SessionOptions};
+use models::backend::{Backend, SessionOptions};
 use models::onnx::Model;
 use models::ort_backend::OrtBackend;
 use protocol::tensor::Tensor;
@@ -29,20 +29,19 @@ const METHODS: [Method; 5] = [
     Method::Mse,
 ];
 /// How many groups of layers stay in float, from trial to trial.
-const EXCLUDED: [usize; 7] = [1, 2, 4, 8, 12, 16, 24];
+const EXCLUDED: [usize; 8] = [1, 2, 4, 8, 12, 16, 24, 32];
 /// Weights alone become integers only where products have at least that share of them.
 const PRODUCTS_MIN: f64 = 0.2;
 /// The float model's answers that are kept to choose by; with longer answers fewer items choose.
-const ANSWERS_MAX_BYTES: usize = 96 << 20;
+const ANSWERS_MAX_BYTES: usize = 48 << 20;
 /// Items that a ranking asks.
-const RANKED_ITEMS: usize = 6;
+const RANKED_ITEMS: usize = 12;
 /// How long two models take turns.
 const TIMING: Duration = Duration::from_millis(1500);
 
 /// All that trials share.
 pub(super) struct Bench<'b> {
     float: &'b Model,
-    session: Box<dyn Session>,
     items: &'b Items<'b>,
     choosing: &'b [usize],
     material: Material<'b>,
@@ -56,19 +55,20 @@ impl<'b> Bench<'b> {
     /// Measures ranges, and asks the float model for its answers.
     pub(super) fn new(
         float: &'b Model,
-        (items, labels): (&'b Items<'b>, Option<&[usize]>),
+        (items, known): (&'b Items<'b>, (Option<&[usize]>, Option<u32>)),
         parts: &'b Parts,
         backend: &'b OrtBackend,
     ) -> Result<Self, CompressError> {
         let material = Material::new(float, (items, &parts.ranges), backend)?;
         let scratch = Scratch::new()?;
         let mut session = scratch.load(float, backend)?;
-        let one = Reference::new(&mut *session, items, &parts.choosing[..1], labels)?.size_bytes();
+        let few = &parts.choosing[..parts.choosing.len().min(2)];
+        let one = Reference::reading(&mut *session, items, few, known)?.size_bytes() / few.len();
         let most = (ANSWERS_MAX_BYTES / one.max(1)).max(2);
         let choosing = &parts.choosing[..parts.choosing.len().min(most)];
-        let reference = Reference::new(&mut *session, items, choosing, labels)?;
+        let reference = Reference::reading(&mut *session, items, choosing, known)?;
         let trials = Vec::new();
-        Ok(Self { float, session, items, choosing, material, reference, backend, scratch, trials })
+        Ok(Self { float, items, choosing, material, reference, backend, scratch, trials })
     }
 
     pub(super) fn float_quality(&self) -> Quality {
@@ -87,9 +87,12 @@ impl<'b> Bench<'b> {
         let size_bytes = super::length(&path)?;
         let fused = fused(&path, &built.wanted, self.backend)?;
         let mut session = self.backend.load(&path, &SessionOptions::default())?;
+        drop(built);
         let quality = self.reference.compare(&mut *session, self.items, self.choosing)?;
         let inputs = self.timed_inputs()?;
-        let latency = latency(&mut *self.session, &mut *session, &inputs, TIMING)?;
+        // Kept between trials it would be in memory beside all that makes a build.
+        let mut float = self.scratch.load(self.float, self.backend)?;
+        let latency = latency(&mut *float, &mut *session, &inputs, TIMING)?;
         let drop = quality.drop_from(&self.reference.own());
         let seconds = begin.elapsed().as_secs_f64();
         let recipe = recipe.clone();
@@ -125,8 +128,7 @@ impl<'b> Bench<'b> {
 
     /// The trial that loses least of those from there on.
     fn best_from(&self, first: usize) -> Option<Trial> {
-        let tried = self.trials[first..].iter();
-        tried.min_by(|a, b| a.drop.total_cmp(&b.drop)).cloned()
+        self.trials[first..].iter().min_by(|a, b| a.loses(b)).cloned()
     }
 }
 
@@ -245,8 +247,7 @@ impl Runner<'_> {
         };
         let without = |count: usize| {
             let worst = ranking.iter().take(count).flat_map(|(layers, _)| layers.clone());
-            let light = recipe.scheme != Scheme::Static;
-            Recipe { float: worst.collect(), light, ..recipe.clone() }
+            Recipe { float: worst.collect(), light: true, ..recipe.clone() }
         };
         let (mut missed, mut met) = (0, None);
         for count in EXCLUDED.into_iter().filter(|count| *count <= ranking.len() * 2 / 3) {

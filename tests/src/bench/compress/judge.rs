@@ -4,17 +4,19 @@
 use compress::measure::{Items, Quality, Reference};
 use models::authoring::dataset::{Dataset, ModelData};
 use models::backend::{Backend, Session, SessionOptions};
+use models::confidence::spelled;
 use models::numbers;
 use models::onnx::Model;
 use models::ort_backend::OrtBackend;
+use protocol::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-use super::subjects::Subject;
+use super::subjects::{Lines, Subject};
 
 /// The float model's answers, and how others are compared with them.
 pub(super) struct Judge<'j> {
     backend: &'j OrtBackend,
-    dataset: &'j Dataset,
     data: ModelData<'j>,
     reference: Reference,
     items: Vec<usize>,
@@ -22,7 +24,7 @@ pub(super) struct Judge<'j> {
 }
 
 /// What a build is worth.
-#[derive(Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Worth {
     pub(super) quality: Quality,
     /// The share of lines that are read right, for a model that reads.
@@ -31,7 +33,7 @@ pub(super) struct Worth {
 
 struct Reading<'j> {
     letters: Vec<String>,
-    truth: &'j [String],
+    lines: &'j Lines,
 }
 
 impl<'j> Judge<'j> {
@@ -44,15 +46,14 @@ impl<'j> Judge<'j> {
         let data = dataset.for_model(session.inputs())?;
         let items: Vec<usize> = (0..dataset.len()).collect();
         let get = |item: usize| Ok(data.inputs(item)?);
-        let reference = Reference::new(&mut *session, &get, &items, dataset.labels())?;
+        let known = (dataset.labels(), subject.blank());
+        let reference = Reference::reading(&mut *session, &get, &items, known)?;
         drop(session);
-        let letters = || letters(&subject.onnx);
-        let reading = subject
-            .truth
-            .as_ref()
-            .map(|truth| Ok::<_, anyhow::Error>(Reading { letters: letters()?, truth }));
+        let reading = subject.lines.as_ref().map(|lines| {
+            Ok::<_, anyhow::Error>(Reading { letters: letters(&subject.onnx)?, lines })
+        });
         let reading = reading.transpose()?;
-        Ok(Self { backend, dataset, data, reference, items, reading })
+        Ok(Self { backend, data, reference, items, reading })
     }
 
     /// How much an answer is worth less than the float model's, by the compressor's own measure.
@@ -72,45 +73,33 @@ impl<'j> Judge<'j> {
         Ok(Worth { quality, lines: self.read(&mut *session)? })
     }
 
-    pub(super) fn load(&self, onnx: &Path) -> anyhow::Result<Box<dyn Session>> {
+    fn load(&self, onnx: &Path) -> anyhow::Result<Box<dyn Session>> {
         Ok(self.backend.load(onnx, &SessionOptions::default())?)
-    }
-
-    /// The item that is timed.
-    pub(super) fn timed(&self) -> anyhow::Result<Vec<protocol::tensor::Tensor>> {
-        Ok(self.data.inputs(self.dataset.len() / 2)?)
     }
 
     fn read(&self, session: &mut dyn Session) -> anyhow::Result<Option<f64>> {
         let Some(reading) = &self.reading else { return Ok(None) };
         let mut right = 0;
-        for (item, truth) in reading.truth.iter().enumerate() {
+        for (item, truth) in reading.lines.truth.iter().enumerate() {
             let outputs = session.run(&self.data.inputs(item)?, &[])?;
             right += usize::from(reading.line(&outputs[0]) == *truth);
         }
-        Ok(Some(right as f64 / reading.truth.len().max(1) as f64))
+        Ok(Some(right as f64 / reading.lines.truth.len().max(1) as f64))
     }
 }
 
 impl Reading<'_> {
-    /// The best path of connectionist temporal classification (Graves et al. 2006): repetitions are one letter, class 0
-    /// separates.
-    fn line(&self, output: &protocol::tensor::Tensor) -> String {
+    fn line(&self, output: &Tensor) -> String {
         let classes = usize::try_from(output.shape().last().copied().unwrap_or(1)).unwrap_or(1);
         let values = numbers::to_f64(output).unwrap_or_default();
-        let best = |row: &[f64]| {
-            let most = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-            most.map_or(0, |(class, _)| class)
+        let spelled = spelled(&values, classes.max(1), Some(self.lines.blank)).unwrap_or_default();
+        let letter = |class: usize| {
+            class
+                .checked_sub(1)
+                .and_then(|place| self.letters.get(place))
+                .map_or(" ", String::as_str)
         };
-        let path: Vec<usize> = values.chunks(classes.max(1)).map(best).collect();
-        let mut line = String::new();
-        for (index, &class) in path.iter().enumerate() {
-            let again = index > 0 && path[index - 1] == class;
-            if class > 0 && !again {
-                line.push_str(self.letters.get(class - 1).map_or(" ", String::as_str));
-            }
-        }
-        line
+        spelled.into_iter().map(letter).collect()
     }
 }
 

@@ -27,9 +27,13 @@ pub(crate) struct Args {
     /// Data for the final figures, which no choice sees; a third of the others when absent.
     #[arg(long, value_name = "DATA")]
     eval: Option<PathBuf>,
-    /// How much may be lost: of the accuracy where the data have labels, else of the cosine to the float outputs.
+    /// How much may be lost: of the accuracy where the data have labels, of the lines read as the float model reads them
+    /// with --blank, else of the cosine to the float outputs.
     #[arg(long, value_name = "PERCENT", default_value = "0.5%", value_parser = percent)]
     target_drop: f64,
+    /// The model reads lines, [1, tokens, classes], and this class separates letters (the blank of CTC; often 0).
+    #[arg(long, value_name = "CLASS")]
+    blank: Option<u32>,
     /// What is wanted most of what meets the target: latency or size.
     #[arg(long = "for", value_name = "GOAL", default_value = "latency", value_parser = goal)]
     goal: Goal,
@@ -96,6 +100,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let options = Options {
         target_drop: args.target_drop,
+        blank: args.blank,
         goal: args.goal,
         budget: args.time_budget,
         seed: args.seed,
@@ -109,7 +114,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let outcome = outcome.map_err(|error| {
         let what = format!("cannot compress {}", args.onnx.display());
-        anyhow::Error::from(error).context(what)
+        with_room(anyhow::Error::from(error).context(what))
     })?;
     let report = json!({ "options": options, "outcome": outcome });
     write(&args.out.join(FACTS_FILE), &format!("{report:#}\n"))?;
@@ -130,6 +135,18 @@ fn device(name: &str) -> anyhow::Result<Box<Elsewhere<'static>>> {
         let terms = Terms { threads: 1, time_s: DEVICE_TIME_S, wait_s: DEVICE_WAIT_S };
         lab.measure(&device, &files, inputs, &terms).map_err(|error| errors::in_words(&error))
     }))
+}
+
+/// Says what helps where there was no space.
+fn with_room(error: anyhow::Error) -> anyhow::Error {
+    let full = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    match full.into_iter().any(|e| e.kind() == std::io::ErrorKind::StorageFull) {
+        true => hinted(
+            format!("{error:#}"),
+            "make room there, or give another folder (TMPDIR for builds); the same command goes on",
+        ),
+        false => error,
+    }
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -168,7 +185,7 @@ fn show(outcome: &Outcome) {
             format!("{:.0}", trial.decisive().own_us),
             format!("{fused}/{wanted}"),
             format!("{:.4}", trial.quality.cosine),
-            output::percent(trial.quality.agreement),
+            output::percent(trial.quality.agreement.or(trial.quality.lines)),
             output::percent(trial.quality.accuracy),
         ]
     };
@@ -202,7 +219,11 @@ fn show(outcome: &Outcome) {
 
 pub(super) fn figures(quality: &Quality) -> String {
     let mut words = vec![format!("cosine {:.4}", quality.cosine)];
-    let shares = [("agreement", quality.agreement), ("accuracy", quality.accuracy)];
+    let shares = [
+        ("agreement", quality.agreement),
+        ("accuracy", quality.accuracy),
+        ("same lines", quality.lines),
+    ];
     let known = shares.iter().filter(|(_, share)| share.is_some());
     words.extend(known.map(|(name, share)| format!("{name} {}", output::percent(*share))));
     if let Some(margin) = quality.margin {

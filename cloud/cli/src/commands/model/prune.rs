@@ -1,9 +1,10 @@
-//! `outrigger model prune`: fewer channels, without training.
+//! `outrigger model prune`: fewer channels, or zeros among the weights, without training.
 
 use anyhow::Context;
+use compress::CompressError;
 use compress::fold::fold;
 use compress::measure::{Items, Quality, Reference, latency};
-use compress::prune::{Importance, Options, Pruned, PrunedGroup, prune};
+use compress::prune::{Importance, Options, PrunedGroup, prune};
 use indicatif::{ProgressBar, ProgressStyle};
 use models::authoring::dataset::ModelData;
 use models::backend::{Backend, SessionOptions};
@@ -17,6 +18,8 @@ use super::compress::figures;
 use super::dataset;
 use crate::output;
 use crate::runtime::RuntimeArgs;
+
+mod zeros;
 
 /// The most items that layers are sampled on.
 const SAMPLED_MAX: usize = 128;
@@ -32,6 +35,10 @@ pub(crate) struct Args {
     /// The share of all channels that stays.
     #[arg(long, value_name = "SHARE", default_value_t = 0.75)]
     keep: f64,
+    /// Take no channels: this share of each layer's weights becomes zero instead, which makes the file shorter when it is
+    /// sent compressed, not where it lies.
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["keep", "uniform", "multiple"])]
+    unstructured: Option<f64>,
     /// Data to choose channels and to fit the others with: a folder with data.toml or model.toml, or such a file.
     #[arg(long, value_name = "DATA")]
     calibration: PathBuf,
@@ -71,6 +78,8 @@ fn importance(text: &str) -> Result<Importance, String> {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.keep > 0.0 && args.keep <= 1.0, "--keep is a share above 0, at most 1");
+    let sparse = args.unstructured.is_none_or(|share| (0.0..1.0).contains(&share));
+    anyhow::ensure!(sparse, "--unstructured is a share from 0 to 1, for example 0.7");
     let what = || format!("cannot prune {}", args.onnx.display());
     let backend = args.runtime.open()?;
     let calibration = dataset(&args.calibration)?;
@@ -84,24 +93,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut model = Model::read(&args.onnx).with_context(what)?;
     fold(&mut model, &backend).with_context(what)?;
     let items = |item: usize| Ok(data.inputs(item)?);
-    let options = Options {
-        keep: args.keep,
-        uniform: args.uniform,
-        importance: args.importance.clone(),
-        repair: !args.no_repair,
-        multiple: args.multiple,
-    };
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
     bar.enable_steady_tick(Duration::from_millis(100));
-    let mut tell = |group: &PrunedGroup| {
-        let name = group.made_by.first().map_or("", String::as_str);
-        bar.set_message(format!("{} of {} channels of {name}", group.kept, group.channels));
+    let data_of = (&items as &Items<'_>, &sampled[..]);
+    let made = match args.unstructured {
+        Some(share) => zeros::make(args, share, &model, data_of, &backend, &bar),
+        None => channels(args, &model, data_of, &backend, &bar),
     };
-    let pruned = prune(&model, &options, (&items, &sampled), &backend, &mut tell);
     bar.finish_and_clear();
-    let pruned = pruned.with_context(what)?;
-    pruned.model.write(&args.out).with_context(what)?;
+    let made = made.with_context(what)?;
+    made.model.write(&args.out).with_context(what)?;
     let judged = match &eval {
         Some(eval) => {
             let data =
@@ -114,7 +116,60 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             judge(args, &backend, (&data, calibration.labels()), &items)?
         }
     };
-    report(args, &pruned, &judged)
+    report(args, &made, &judged)
+}
+
+/// A smaller model, and what is to be said of it.
+struct Made {
+    model: Model,
+    table: Table,
+    lines: Vec<String>,
+    facts: Value,
+}
+
+struct Table {
+    header: &'static [&'static str],
+    rows: Vec<Vec<String>>,
+    empty: &'static str,
+}
+
+fn channels(
+    args: &Args,
+    model: &Model,
+    data: (&Items<'_>, &[usize]),
+    backend: &OrtBackend,
+    bar: &ProgressBar,
+) -> Result<Made, CompressError> {
+    let options = Options {
+        keep: args.keep,
+        uniform: args.uniform,
+        importance: args.importance.clone(),
+        repair: !args.no_repair,
+        multiple: args.multiple,
+    };
+    let mut tell = |group: &PrunedGroup| {
+        let name = group.made_by.first().map_or("", String::as_str);
+        bar.set_message(format!("{} of {} channels of {name}", group.kept, group.channels));
+    };
+    let pruned = prune(model, &options, data, backend, &mut tell)?;
+    let (channels, kept) = pruned.channels();
+    let row = |group: &PrunedGroup| {
+        vec![
+            group.made_by.join(" "),
+            format!("{} of {}", group.kept, group.channels),
+            group.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}")),
+            group.fixed.unwrap_or_default().to_owned(),
+        ]
+    };
+    let rows = pruned.groups.iter().map(row).collect();
+    let header = &["made by", "channels", "loss", ""];
+    let share = output::percent(Some(kept as f64 / channels.max(1) as f64));
+    Ok(Made {
+        table: Table { header, rows, empty: "The model has no channels" },
+        lines: vec![format!("channels  {kept} of {channels} ({share})")],
+        facts: json!({ "groups": pruned.groups, "channels": channels, "kept": kept }),
+        model: pruned.model,
+    })
 }
 
 /// The pruned model beside the one that came.
@@ -140,33 +195,22 @@ fn judge(
     Ok(Judged { float: reference.own(), pruned, speedup: latency.speedup })
 }
 
-fn report(args: &Args, pruned: &Pruned, judged: &Judged) -> anyhow::Result<()> {
+fn report(args: &Args, made: &Made, judged: &Judged) -> anyhow::Result<()> {
     let size = |path: &PathBuf| Ok::<_, anyhow::Error>(path.metadata()?.len());
     let (before, after) = (size(&args.onnx)?, size(&args.out)?);
-    let (channels, kept) = pruned.channels();
     if args.json {
-        let report: Value = json!({
-            "groups": pruned.groups, "channels": channels, "kept": kept, "float": judged.float,
-            "pruned": judged.pruned, "speedup": judged.speedup, "original_bytes": before, "size_bytes": after,
-            "model": args.out,
+        let mut report = json!({
+            "float": judged.float, "pruned": judged.pruned, "speedup": judged.speedup, "original_bytes": before,
+            "size_bytes": after, "model": args.out,
         });
+        let facts = made.facts.as_object().into_iter().flatten();
+        facts.for_each(|(name, fact)| report[name] = fact.clone());
         output::json(&report);
         return Ok(());
     }
-    let row = |group: &PrunedGroup| {
-        vec![
-            group.made_by.join(" "),
-            format!("{} of {}", group.kept, group.channels),
-            group.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}")),
-            group.fixed.unwrap_or_default().to_owned(),
-        ]
-    };
-    let rows = pruned.groups.iter().map(row).collect();
-    output::table(&["made by", "channels", "loss", ""], rows, "The model has no channels");
-    output::line(&format!(
-        "\nchannels  {kept} of {channels} ({})",
-        output::percent(Some(kept as f64 / channels.max(1) as f64))
-    ));
+    output::table(made.table.header, made.table.rows.clone(), made.table.empty);
+    output::line("");
+    made.lines.iter().for_each(|line| output::line(line));
     output::line(&format!("size      {} of {}", output::size(after), output::size(before)));
     output::line(&format!("speed     {:.2}x", judged.speedup));
     output::line(&format!("unseen    before {}", figures(&judged.float)));
