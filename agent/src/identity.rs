@@ -210,8 +210,7 @@ impl IdentityFiles {
     pub(crate) fn remove(&self) -> Result<bool, IdentityError> {
         let failed = |source| IdentityError::File { path: self.0.clone(), source };
         let mut found = durable::sweep(&self.0).map_err(failed)? > 0; // half-written keys too
-        let rest =
-            [KEY_FILE, KEY_URI_FILE, CHAIN_FILE, CA_FILE, ROOT_FILE, TIME_FILE, LISTED_FILE];
+        let rest = [KEY_FILE, KEY_URI_FILE, CHAIN_FILE, CA_FILE, ROOT_FILE, TIME_FILE, LISTED_FILE];
         for name in [ENROLMENT_FILE].into_iter().chain(rest) {
             let path = self.0.join(name);
             match std::fs::remove_file(&path) {

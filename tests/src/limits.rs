@@ -23,8 +23,6 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     rows.extend(cloud());
     rows.extend(fleet());
     rows.extend(repository());
-}
-
     rows.extend(downloads(agent_toml)?);
     let mut table = "| what | limit | beyond it | configured by |\n|---|---|---|---|\n".to_owned();
     for [what, limit, beyond, by] in rows {

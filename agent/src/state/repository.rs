@@ -119,8 +119,11 @@ fn adopt(transaction: &Transaction<'_>, root: &[u8]) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::ProbationRow;
+    use edge::probation::{Lives, Standing};
     use edge::update::Target;
     use protocol::id::Version;
+    use std::time::Duration;
 
     #[test]
     fn an_adopted_root_stays_and_what_was_active_is_admitted() {
@@ -129,7 +132,15 @@ mod tests {
         let [active, unknown] = [ContentHash::of(b"active"), ContentHash::of(b"unknown")];
         let state = State::open(folder.path()).unwrap();
         let target = Target { version: Version::FIRST, bundle: active };
-        state.activate(&"m".parse().unwrap(), target).unwrap();
+        let row = ProbationRow {
+            bundle: active,
+            standing: Standing::Trial,
+            provider: "cpu".into(),
+            reference: None,
+            lived: Duration::ZERO,
+            lives: Lives::begin("boot"),
+        };
+        state.switch(&"m".parse().unwrap(), target, &row).unwrap();
         state.enter_repository(ca, None).unwrap();
         assert!(!state.has_root().unwrap());
         state.adopt_root(b"root").unwrap();

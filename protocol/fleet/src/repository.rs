@@ -181,7 +181,7 @@ fn sign(
     online: &OnlineKeys,
     now_s: i64,
 ) -> Result<Vec<File>, RefusedFiles> {
-    let version = next_version::<Snapshot>(newest, SNAPSHOT)?;
+    let version = next_version_of::<Snapshot>(newest, SNAPSHOT, now_s)?;
     let snapshot = Snapshot { head: Head::new(SNAPSHOT, version, now_s + SNAPSHOT_LIFE_S), meta };
     let keys = online.named(SNAPSHOT, &root.keys_of(SNAPSHOT))?;
     let snapshot_file = File::of(SNAPSHOT, &snapshot, signed(&snapshot, keys)?);
@@ -203,7 +203,7 @@ fn timestamp(
         length: Some(target.length),
         hashes: Some(target.hashes),
     };
-    let version = next_version::<Timestamp>(newest, TIMESTAMP)?;
+    let version = next_version_of::<Timestamp>(newest, TIMESTAMP, now_s)?;
     let timestamp = Timestamp::new(version, now_s + TIMESTAMP_LIFE_S, named);
     let keys = online.named(TIMESTAMP, &root.keys_of(TIMESTAMP))?;
     Ok(File::of(TIMESTAMP, &timestamp, signed(&timestamp, keys)?))
@@ -214,10 +214,16 @@ fn signed(said: &impl Said, keys: Vec<&SigningKey>) -> Result<Vec<u8>, RefusedFi
     Ok(envelope.to_bytes())
 }
 
-fn next_version<S: Said>(newest: &Newest, role: &str) -> Result<u64, RefusedFiles> {
-    let Some(bytes) = newest.get(role) else { return Ok(1) };
-    let known: S = Envelope::parse(role, bytes)?.read(role)?;
-    Ok(known.head().version + 1)
+/// The version of what is signed here and now: the time, so that a cloud that was restored from an old
+/// backup goes on above what devices have seen; or one more, where the last one was signed by a clock ahead.
+fn next_version(last: Option<u64>, now_s: i64) -> u64 {
+    let now = u64::try_from(now_s).unwrap_or(0).max(1);
+    last.map_or(now, |last| now.max(last + 1))
+}
+
+fn next_version_of<S: Said>(newest: &Newest, role: &str, now_s: i64) -> Result<u64, RefusedFiles> {
+    let known = newest.get(role).map(|bytes| Envelope::parse(role, bytes)?.read::<S>(role));
+    Ok(next_version(known.transpose()?.map(|known| known.head().version), now_s))
 }
 
 /// What must be signed anew because less than half of its time is left; nothing where all is fresh, or
@@ -263,7 +269,7 @@ pub fn direct(
     let Some(keys) = delegations.and_then(|d| d.keys_of(DIRECTOR)) else { return Ok(None) };
     let last = last.map(|bytes| Envelope::parse(DIRECTOR, bytes)).transpose()?;
     let said: Option<Targets> = last.as_ref().map(|last| last.read(DIRECTOR)).transpose()?;
-    let version = said.as_ref().map_or(1, |said| said.head.version + 1);
+    let version = next_version(said.as_ref().map(|said| said.head.version), now_s);
     let mut list = Targets::new(version, now_s + DIRECTED_LIFE_S);
     list.targets = manifests
         .iter()

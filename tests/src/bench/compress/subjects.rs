@@ -38,11 +38,11 @@ impl Subject {
 }
 
 /// What a model that reads should read.
-pub(super) struct Lines {
+pub(in crate::bench) struct Lines {
     /// What is written on the lines that are judged.
     pub(in crate::bench) truth: Vec<String>,
     /// The class that separates letters.
-    pub(super) blank: u32,
+    pub(in crate::bench) blank: u32,
 }
 
 /// How many items there are of each kind.

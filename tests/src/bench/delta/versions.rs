@@ -237,8 +237,7 @@ impl Maker<'_> {
         let values = plan(&model, &Default::default(), None).measured();
         let inputs = |item| Ok(items.inputs(item)?);
         let chosen: Vec<usize> = (0..data.len().min(48)).collect();
-        let each = chosen.iter().map(|item| inputs(*item));
-        let seen = calibrate::calibrate(&model, &values, each, self.backend)?;
+        let seen = calibrate::calibrate(&model, &values, (&inputs, &chosen), self.backend)?;
         let recipe = Recipe { rounding: Rounding::LeastSquares, ..Recipe::default() };
         let refined = refine(&model, &recipe, (&inputs, &chosen), self.backend)?;
         let built = quantize_refined(&model, (&seen, &refined), &recipe)?;
