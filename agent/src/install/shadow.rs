@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
+/// A larger request waits alone, so that those that wait take no more memory than it.
+const LARGE_BYTES: usize = 1 << 20;
 /// How long the candidate may take for one.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a request waits for a moment in which the active version is idle.
@@ -112,6 +114,11 @@ impl Tap {
         let followed = self.followed().enter(seen.request, may_begin, now);
         let is_piece = seen.request.sequence.is_some();
         if (is_piece && followed.is_none()) || (!is_piece && !may_begin) {
+            return;
+        }
+        let bytes: usize = seen.request.inputs.iter().map(|input| input.data().len()).sum();
+        let alone = self.queue.capacity() == WAITING_MAX;
+        if bytes > LARGE_BYTES && !is_piece && !alone {
             return;
         }
         let sample = Sample {

@@ -128,7 +128,7 @@ impl Trial {
                 return Some(fault);
             }
             let further = !matches!(verdict, Verdict::Word { .. });
-            if let Err(error) = aside(|| self.keep(name, state, verdict)) {
+            if let Err(error) = aside(|| self.keep(name, state, &verdict)) {
                 tracing::warn!(model = %name, error = chain(&error), "a probation is not kept");
             }
             if further {
@@ -142,11 +142,11 @@ impl Trial {
         &mut self,
         name: &ModelName,
         state: &State,
-        verdict: Verdict,
+        verdict: &Verdict,
     ) -> Result<(), StateError> {
         match verdict {
             Verdict::Word { lived } => {
-                self.row.lived = lived;
+                self.row.lived = *lived;
                 let lives = self.row.lives.clone();
                 self.row.lives = Lives { well: true, starts: 0, ..lives };
             }
