@@ -15,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) const KEY_FILE: &str = "device.key";
 /// Where the key is, if it is not in a file: a PKCS#11 URI.
@@ -88,7 +88,7 @@ impl Enrolment {
 
 /// The identity files in a state folder.
 #[derive(Debug, Clone)]
-pub(crate) struct IdentityFiles(PathBuf, Arc<OnceLock<Arc<TokenKey>>>);
+pub(crate) struct IdentityFiles(PathBuf, Arc<Mutex<Option<Arc<TokenKey>>>>);
 
 impl IdentityFiles {
     pub(crate) fn new(state_dir: &Path) -> Self {
@@ -137,10 +137,12 @@ impl IdentityFiles {
 
     /// From now on this device's key is the one in a token; it is made there where there is none.
     pub(crate) fn use_token(&self, uri: &KeyUri) -> Result<Key, IdentityError> {
+        let mut held = self.held();
+        *held = None;
         let key = TokenKey::find_or_make(uri)?;
         self.make_folder()?;
         self.write(KEY_URI_FILE, format!("{uri}\n").as_bytes(), Access::Private)?;
-        let _ = self.1.set(key.clone()); // the same, where it was asked for before
+        *held = Some(key.clone());
         Ok(Key::Token(key))
     }
 
@@ -152,17 +154,33 @@ impl IdentityFiles {
         uri.map(Some).map_err(|e: InvalidUri| IdentityError::Damaged { path, source: e.into() })
     }
 
-    /// This device's key, if it was made already. A token is opened once.
+    fn held(&self) -> MutexGuard<'_, Option<Arc<TokenKey>>> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This device's key, if it was made already.
     pub(crate) fn kept_key(&self) -> Result<Option<Key>, IdentityError> {
-        if let Some(key) = self.1.get() {
-            return Ok(Some(Key::Token(key.clone())));
-        }
         if let Some(uri) = self.key_uri()? {
-            let key = TokenKey::find(&uri)?;
-            return Ok(Some(Key::Token(self.1.get_or_init(|| key).clone())));
+            return Ok(Some(Key::Token(durable::aside(|| self.in_token(&uri))?)));
         }
         let Some(pem) = self.read(KEY_FILE)? else { return Ok(None) };
         Ok(Some(Key::File(DeviceKey::from_pem(&String::from_utf8_lossy(&pem))?.into())))
+    }
+
+    /// A token is opened once, by whoever comes first; modules take it ill when two do.
+    fn in_token(&self, uri: &KeyUri) -> Result<Arc<TokenKey>, TokenError> {
+        let mut held = self.held();
+        if let Some(key) = &*held {
+            return Ok(key.clone());
+        }
+        Ok(held.insert(TokenKey::find(uri)?).clone())
+    }
+
+    /// Lets go of the token that holds the key, if one does: the process ends.
+    pub(crate) fn let_go(&self) {
+        if let Some(key) = self.held().take() {
+            key.close();
+        }
     }
 
     /// Keeps what enrolment brought.

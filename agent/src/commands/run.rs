@@ -85,8 +85,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let source = Source { file: config_file, told, log };
-    runtime.block_on(serve(&state_dir, config, files, enrolment, source))?;
+    let served = runtime.block_on(serve(&state_dir, config, files.clone(), enrolment, source));
     runtime.shutdown_timeout(Duration::from_secs(1));
+    files.let_go();
+    served?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -94,13 +94,24 @@ impl TokenError {
 #[derive(Debug)]
 pub(crate) struct TokenKey {
     uri: KeyUri,
-    module: Pkcs11,
     /// The token's name, for people.
     token: String,
     /// Its public half, uncompressed.
     point: Vec<u8>,
     /// Lost with the token, and opened anew.
     open: Mutex<Option<Open>>,
+    /// Goes last: sessions are closed before.
+    module: Loaded,
+}
+
+/// A module that was initialised, and is told when it is needed no longer: a TPM holds a few sessions only.
+#[derive(Debug)]
+struct Loaded(Pkcs11);
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        let _ = self.0.clone().finalize(); // it was told before, or its token is gone
+    }
 }
 
 /// SHA-256 of each URI and PIN that was refused. Of the process, for a connection is tried again and again,
@@ -116,17 +127,17 @@ struct Open {
 impl TokenKey {
     /// The key that the URI names.
     pub(crate) fn find(uri: &KeyUri) -> Result<Arc<Self>, TokenError> {
-        aside(|| Self::open(uri, false))
+        Self::open(uri, false)
     }
 
     /// The key that the URI names, made in the token where there is none.
     pub(crate) fn find_or_make(uri: &KeyUri) -> Result<Arc<Self>, TokenError> {
-        aside(|| Self::open(uri, true))
+        Self::open(uri, true)
     }
 
     fn open(uri: &KeyUri, make: bool) -> Result<Arc<Self>, TokenError> {
         let module = load(&uri.module)?;
-        let (session, token) = log_in(&module, uri)?;
+        let (session, token) = log_in(&module.0, uri)?;
         let key = match find(&session, uri) {
             Err(TokenError::Gone) if make => generate(&session, uri)?,
             found => found?,
@@ -134,7 +145,13 @@ impl TokenKey {
         let point = public_point(&session, uri, key)?;
         check_kept(&session, key)?;
         let (uri, open) = (uri.clone(), Mutex::new(Some(Open { session, key })));
-        Ok(Arc::new(Self { uri, module, token, point, open }))
+        Ok(Arc::new(Self { uri, token, point, open, module }))
+    }
+
+    /// Lets the token go; of no use afterwards.
+    pub(crate) fn close(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let _ = self.module.0.clone().finalize(); // the process ends
     }
 
     /// Its public half, uncompressed.
@@ -168,7 +185,7 @@ impl TokenKey {
         let Open { session, key } = match open {
             Some(open) => open,
             None => {
-                let (session, _) = log_in(&self.module, &self.uri)?;
+                let (session, _) = log_in(&self.module.0, &self.uri)?;
                 let key = find(&session, &self.uri)?;
                 open.insert(Open { session, key })
             }
@@ -178,11 +195,13 @@ impl TokenKey {
     }
 }
 
-fn load(path: &Path) -> Result<Pkcs11, TokenError> {
+fn load(path: &Path) -> Result<Loaded, TokenError> {
     let failed = |source| TokenError::Module { path: path.to_owned(), source };
     let module = Pkcs11::new(path).map_err(failed)?;
     match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-        Err(ModuleError::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) | Ok(()) => Ok(module),
+        Err(ModuleError::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) | Ok(()) => {
+            Ok(Loaded(module))
+        }
         Err(source) => Err(failed(source)),
     }
 }
