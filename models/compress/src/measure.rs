@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use models::backend::Session;
-use models::confidence::spelled;
 use models::numbers;
 use models::timing;
 use protocol::tensor::Tensor;
@@ -11,8 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::CompressError;
 use kept::Kept;
+use lines::Line;
 
 mod kept;
+mod lines;
+
+/// The most that one item counts for surprise.
+const SURPRISE_MAX: f64 = 20.0;
 
 /// How near the answers of one model are to those of the float model, over some items.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +34,13 @@ pub struct Quality {
     /// For recognisers: the share of items that are read as the float model reads them.
     #[serde(default)]
     pub lines: Option<f64>,
+    /// For recognisers: by how much the share of lines that are read right is expected to be smaller, by the float model's
+    /// own probabilities.
+    #[serde(default)]
+    pub lines_lost: Option<f64>,
+    /// For recognisers: how much less probable the lines of the float model are here; mean of the logarithms.
+    #[serde(default)]
+    pub surprise: Option<f64>,
     /// Half the width of the 95 % confidence interval of the accuracy's (or agreement's) difference to float.
     pub margin: Option<f64>,
 }
@@ -47,25 +58,25 @@ pub struct Reference {
 enum Says {
     /// The most probable class.
     Class(usize),
-    /// The classes that are spelled.
-    Line(Vec<usize>),
+    /// What is read.
+    Line(Line),
     Nothing,
 }
 
 impl Says {
     fn of(output: &Tensor, blank: Option<u32>) -> Self {
-        let Some(blank) = blank else {
-            return most_probable(output).map_or(Self::Nothing, Self::Class);
-        };
-        let line = || {
-            let &[1, _, classes] = output.shape() else { return None };
-            spelled(&numbers::to_f64(output)?, usize::try_from(classes).ok()?.max(1), Some(blank))
-        };
-        line().map_or(Self::Nothing, Self::Line)
+        match blank {
+            None => most_probable(output).map_or(Self::Nothing, Self::Class),
+            Some(blank) => Line::of(output, blank).map_or(Self::Nothing, Self::Line),
+        }
     }
 
     fn class(&self) -> Option<usize> {
         if let Self::Class(class) = self { Some(*class) } else { None }
+    }
+
+    fn line(&self) -> Option<&Line> {
+        if let Self::Line(line) = self { Some(line) } else { None }
     }
 }
 
@@ -193,7 +204,7 @@ impl Reference {
         let pairs = says.iter().zip(&self.says);
         let same: Vec<f64> = pairs.clone().map(|(now, before)| one(now == before)).collect();
         if self.blank.is_some() {
-            (quality.lines, quality.margin) = (Some(share(&same)), Some(margin(&same)));
+            self.count_lines(says, quality);
         } else if self.classifies() {
             quality.agreement = Some(share(&same));
             let right = |says: &Says, label: &usize| one(says.class() == Some(*label));
@@ -209,6 +220,30 @@ impl Reference {
             });
             quality.margin = Some(margin(&changes.unwrap_or(same)));
         }
+    }
+
+    /// How many lines are read the same, and what those are worth that are not.
+    fn count_lines(&self, says: &[Says], quality: &mut Quality) {
+        let count = says.len().max(1) as f64;
+        let (mut same, mut lost, mut surprise) = (0.0, Vec::new(), 0.0);
+        for (now, before) in says.iter().zip(&self.says) {
+            let Some(before) = before.line() else { continue };
+            let held = before.probability(&before.spelled);
+            let Some(now) = now.line() else {
+                lost.push(held);
+                surprise += SURPRISE_MAX;
+                continue;
+            };
+            let alike = now.spelled == before.spelled;
+            same += f64::from(u8::from(alike));
+            lost.push(if alike { 0.0 } else { held - before.probability(&now.spelled) });
+            let less = held.max(f64::MIN_POSITIVE) / now.probability(&before.spelled).max(1e-30);
+            surprise += less.ln().clamp(-SURPRISE_MAX, SURPRISE_MAX);
+        }
+        quality.lines = Some(same / count);
+        quality.lines_lost = Some(lost.iter().sum::<f64>() / count);
+        quality.surprise = Some(surprise / count);
+        quality.margin = Some(margin(&lost));
     }
 
     fn classifies(&self) -> bool {
@@ -242,11 +277,16 @@ impl Quality {
     /// What was lost against the float model, as a share: accuracy where labels are known, else lines for what reads lines,
     /// else distance of the outputs.
     pub fn drop_from(&self, float: &Quality) -> f64 {
-        match (self.accuracy, float.accuracy, self.lines) {
+        match (self.accuracy, float.accuracy, self.lines_lost) {
             (Some(own), Some(float), _) => float - own,
-            (_, _, Some(lines)) => 1.0 - lines,
+            (_, _, Some(lost)) => lost,
             _ => 1.0 - self.cosine,
         }
+    }
+
+    /// The same as a number that also tells builds apart that lose nothing.
+    pub(crate) fn distance(&self) -> f64 {
+        self.surprise.unwrap_or(1.0 - self.cosine)
     }
 }
 

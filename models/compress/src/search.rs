@@ -107,8 +107,8 @@ impl Trial {
 
     /// Which of two loses less; where as many answers are right, the nearer numbers.
     fn loses(&self, other: &Self) -> Ordering {
-        let by_cosine = || other.quality.cosine.total_cmp(&self.quality.cosine);
-        self.drop.total_cmp(&other.drop).then_with(by_cosine)
+        let nearer = || self.quality.distance().total_cmp(&other.quality.distance());
+        self.drop.total_cmp(&other.drop).then_with(nearer)
     }
 }
 

@@ -18,7 +18,8 @@ const GROUPS_MAX: usize = 64;
 /// Layers, by their first outputs, with the distance of the outputs when only they are quantized.
 pub type Ranking = Vec<(Vec<String>, f64)>;
 
-/// Ranks the layers with weights, worst first. `chosen` are the items that are asked; a few will do.
+/// Ranks the layers with weights, worst first. `chosen` are the items that are asked; a few will do. `blank`
+/// is that of a recogniser.
 ///
 /// # Errors
 /// [`CompressError`].
@@ -27,11 +28,14 @@ pub fn rank(
     seen: &Seen,
     recipe: &Recipe,
     (items, chosen): (&Items<'_>, &[usize]),
+    blank: Option<u32>,
     backend: &dyn Backend,
 ) -> Result<Ranking, CompressError> {
     let layers = layers(model, seen, recipe);
     let scratch = Scratch::new()?;
-    let reference = Reference::new(&mut *scratch.load(model, backend)?, items, chosen, None)?;
+    let mut float = scratch.load(model, backend)?;
+    let reference = Reference::reading(&mut *float, items, chosen, (None, blank))?;
+    drop(float);
     let mut ranking = Ranking::new();
     for group in layers.chunks(layers.len().div_ceil(GROUPS_MAX).max(1)) {
         let others = layers.iter().filter(|layer| !group.contains(layer));
@@ -40,7 +44,7 @@ pub fn rank(
         let built = quantize(model, seen, &alone)?;
         let mut session = scratch.load(&built.model, backend)?;
         let quality = reference.compare(&mut *session, items, chosen)?;
-        ranking.push((group.to_vec(), 1.0 - quality.cosine));
+        ranking.push((group.to_vec(), quality.distance()));
     }
     ranking.sort_by(|a, b| b.1.total_cmp(&a.1));
     Ok(ranking)

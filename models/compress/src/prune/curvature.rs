@@ -2,10 +2,10 @@
 //!
 //! With `H = X Xᵀ` of what the layer reads, weights that are off by `e` move its output by `eᵀ H e`. Under a condition on
 //! each weight (an integer of a scale, or zero) the best weights are hard to find. Two ways are here. [`Curvature::pass_on`]
-//! takes one weight after the other and puts what each loses into those behind it (Frantar et al., GPTQ, 2023).
-//! [`Curvature::descend`] goes on from there: each weight becomes the best one that is allowed while all others stay, round
-//! after round, so the error only falls (coordinate descent; Behdin et al., QuantEase, 2023). AdaRound (Nagel et al.,
-//! 2020) looks for the same minimum among the two neighbours of each weight by a smooth approximation.
+//! takes one weight after the other and puts what each loses into those behind it (Frantar et al., GPTQ, 2023): for
+//! rounding. [`Curvature::descend`] makes each weight the best one that is allowed while all others stay, round after
+//! round, so the error only falls (coordinate descent; Behdin et al., QuantEase, 2023): for weights beside zeros, where it
+//! finds the minimum. AdaRound (Nagel et al., 2020) looks for that of rounding, among the two neighbours of each weight.
 
 use super::regression::{inverted, triangle_of};
 

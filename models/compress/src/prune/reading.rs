@@ -13,7 +13,7 @@ use crate::error::CompressError;
 use crate::measure::Items;
 
 /// Layers that are sampled together have matrices of at most so many numbers.
-const TOGETHER_MAX: usize = 4 << 20;
+const TOGETHER_MAX: usize = 8 << 20;
 /// Places of each item, at least.
 const PLACES: usize = 48;
 

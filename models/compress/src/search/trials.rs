@@ -35,7 +35,7 @@ const PRODUCTS_MIN: f64 = 0.2;
 /// The float model's answers that are kept to choose by; with longer answers fewer items choose.
 const ANSWERS_MAX_BYTES: usize = 48 << 20;
 /// Items that a ranking asks.
-const RANKED_ITEMS: usize = 12;
+const RANKED_ITEMS: usize = 16;
 /// How long two models take turns.
 const TIMING: Duration = Duration::from_millis(1500);
 
@@ -46,6 +46,7 @@ pub(super) struct Bench<'b> {
     choosing: &'b [usize],
     material: Material<'b>,
     reference: Reference,
+    blank: Option<u32>,
     backend: &'b OrtBackend,
     scratch: Scratch,
     pub(super) trials: Vec<Trial>,
@@ -68,7 +69,17 @@ impl<'b> Bench<'b> {
         let choosing = &parts.choosing[..parts.choosing.len().min(most)];
         let reference = Reference::reading(&mut *session, items, choosing, known)?;
         let trials = Vec::new();
-        Ok(Self { float, items, choosing, material, reference, backend, scratch, trials })
+        Ok(Self {
+            float,
+            items,
+            choosing,
+            material,
+            reference,
+            blank: known.1,
+            backend,
+            scratch,
+            trials,
+        })
     }
 
     pub(super) fn float_quality(&self) -> Quality {
@@ -123,7 +134,7 @@ impl<'b> Bench<'b> {
     fn rank(&mut self, recipe: &Recipe) -> Result<Ranking, CompressError> {
         let few = &self.choosing[..self.choosing.len().min(RANKED_ITEMS)];
         let base = self.material.base(recipe)?;
-        rank(&base.model, &base.seen, recipe, (self.items, few), self.backend)
+        rank(&base.model, &base.seen, recipe, (self.items, few), self.blank, self.backend)
     }
 
     /// The trial that loses least of those from there on.
