@@ -21,6 +21,7 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     rows.extend(connections(agent_toml)?);
     rows.extend(items());
     rows.extend(cloud());
+    rows.extend(bundles());
     rows.extend(fleet());
     rows.extend(repository());
     rows.extend(downloads(agent_toml)?);
@@ -200,9 +201,8 @@ fn cloud() -> Vec<Row> {
     ]
 }
 
-fn fleet() -> Vec<Row> {
+fn bundles() -> Vec<Row> {
     let closed = "the stream is closed, `too_large`";
-    let waiting = OutboxPolicy::default();
     vec![
         row("files of a bundle", count(BUNDLE_MAX_FILES as u64), REFUSED, ""),
         row("file of a bundle", size(BUNDLE_FILE_MAX_BYTES), REFUSED, ""),
@@ -221,6 +221,12 @@ fn fleet() -> Vec<Row> {
             "they are not compared",
             "",
         ),
+    ]
+}
+
+fn fleet() -> Vec<Row> {
+    let waiting = OutboxPolicy::default();
+    vec![
         row(
             "streams, unread bytes of a connection to the cloud",
             format!("{STREAMS_PER_CONNECTION}, {}", size(CONNECTION_WINDOW_BYTES.into())),

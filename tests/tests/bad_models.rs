@@ -75,7 +75,6 @@ fn bad_models_are_refused_by_name_and_leave_nothing() {
         model.opset_import.push(models::onnx::proto::OperatorSetIdProto {
             domain: Some("com.example".to_owned()),
             version: Some(1),
-            ..Default::default()
         });
         let node = nodes(model).iter_mut().find(|node| node.op_type() == "Relu").unwrap();
         node.op_type = Some("Strange".to_owned());
@@ -132,7 +131,6 @@ fn missing_shapes_and_foreign_operators_are_no_obstacle() {
     model.opset_import.push(models::onnx::proto::OperatorSetIdProto {
         domain: Some("com.microsoft".to_owned()),
         version: Some(1),
-        ..Default::default()
     });
     let relu = nodes(&mut model).iter_mut().rfind(|node| node.op_type() == "Relu").unwrap();
     let mut gelu = node("QuickGelu", &[&relu.input[0]], &[&relu.output[0]]);

@@ -27,6 +27,9 @@ pub(crate) fn layers(graph: &Graph, ops: &[&str]) -> Vec<Layer> {
     ids.filter_map(|id| Layer::of(graph, id)).collect()
 }
 
+/// Takes a layer with the moments of what its groups read.
+pub(crate) type Take<'a> = dyn FnMut(&Layer, Vec<Moments>) -> Result<(), CompressError> + 'a;
+
 /// Hands out each layer with the moments of what its groups read.
 ///
 /// # Errors
@@ -36,7 +39,7 @@ pub(crate) fn each(
     layers: &[Layer],
     (items, chosen): (&Items<'_>, &[usize]),
     backend: &dyn Backend,
-    call: &mut dyn FnMut(&Layer, Vec<Moments>) -> Result<(), CompressError>,
+    call: &mut Take<'_>,
 ) -> Result<(), CompressError> {
     let first = chosen.first().copied().unwrap_or(0);
     let is_given = |layer: &&Layer| model.graph().is_input(&layer.reads);

@@ -146,6 +146,9 @@ fn bias_of(graph: &Graph, id: NodeId, outputs: usize) -> Option<String> {
     add.input.iter().filter(|_| added).find_map(fits)
 }
 
+/// Gives a weight its rounded number: of which row, which column, the row as it is by then, and the weight.
+type Round<'a> = dyn FnMut(usize, usize, &[f32], f32) -> f32 + 'a;
+
 /// A layer as rows of weights, one for each output.
 struct Parts<'p> {
     layer: &'p Layer,
@@ -188,11 +191,7 @@ impl Parts<'_> {
 
     /// Rounds all rows by `round`, which is asked for one weight after the other and sees the row as it is by then; the
     /// bias afterwards.
-    fn fit(
-        &self,
-        moments: Vec<Moments>,
-        round: &mut dyn FnMut(usize, usize, &[f32], f32) -> f32,
-    ) -> Option<Vec<f32>> {
+    fn fit(&self, moments: Vec<Moments>, round: &mut Round<'_>) -> Option<Vec<f32>> {
         let width = self.layer.inputs;
         let rows_each = self.layer.outputs / moments.len().max(1);
         let mut bias = self.bias.to_vec();
