@@ -14,9 +14,9 @@ use protocol::tuf::metadata::{
 };
 use std::collections::BTreeMap;
 
-/// How long a snapshot is good: this bounds what an attacker who has nothing but its key can hold back.
+/// How long a snapshot is good.
 pub const SNAPSHOT_LIFE_S: i64 = 30 * DAY_S;
-/// How long a timestamp is good: after this a frozen repository is noticed.
+/// How long a timestamp is good: so long somebody between cloud and device can hold back what is newer.
 pub const TIMESTAMP_LIFE_S: i64 = 2 * DAY_S;
 /// How long a director's list is good.
 pub const DIRECTED_LIFE_S: i64 = 7 * DAY_S;
