@@ -5,6 +5,7 @@ mod attempts;
 mod downloads;
 mod offload;
 mod remembered;
+mod repository;
 mod trials;
 
 pub(crate) use remembered::Remembered;
@@ -66,6 +67,7 @@ impl State {
         connection.execute_batch(downloads::TABLE)?;
         connection.execute_batch(offload::TABLES)?;
         connection.execute_batch(remembered::TABLE)?;
+        connection.execute_batch(repository::TABLES)?;
         connection.execute_batch(trials::TABLES)?;
         Ok(Self(Mutex::new(connection)))
     }

@@ -28,6 +28,7 @@ mod garbage;
 pub mod join;
 pub mod metrics;
 pub mod nodes;
+pub mod repository;
 pub mod requests;
 pub mod server;
 pub mod serving;

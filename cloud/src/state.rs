@@ -23,6 +23,7 @@ use crate::deltas::Deltas;
 use crate::events::Events;
 use crate::metrics::Observed;
 use crate::nodes::Nodes;
+use crate::repository::Repository;
 use crate::server::Engine;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
@@ -39,6 +40,8 @@ pub struct Cloud {
     pub db: Database,
     /// Who signs certificates.
     pub ca: FleetCa,
+    /// The repository's online keys.
+    pub repository: Arc<Repository>,
     /// Who may do what.
     pub access: Access,
     /// What was asked since it was written down last.
@@ -99,7 +102,7 @@ impl Cloud {
     /// [`StoreError`].
     pub(crate) async fn new(
         db: Database,
-        ca: FleetCa,
+        (ca, repository): (FleetCa, Repository),
         Files { blobs, deltas, events }: Files,
         (serving, engine): (Serving, Engine),
         (access_log, traces): (AccessLog, Traces),
@@ -112,6 +115,7 @@ impl Cloud {
             access,
             meter: Meter::default(),
             ca,
+            repository: Arc::new(repository),
             blobs,
             deltas,
             chunks: Chunks::default(),

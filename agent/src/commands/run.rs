@@ -13,6 +13,7 @@ use crate::lock::StateLock;
 use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
 use crate::reload::{Reloader, Source, Told};
+use crate::repository::Repository;
 use crate::requests::{self, Checker, Requests};
 use crate::sandbox::Prover;
 use crate::sequences::SequenceStates;
@@ -20,7 +21,7 @@ use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::state::State;
 use crate::uplink::gate::Gate;
 use crate::uplink::renew::Renewer;
-use crate::uplink::{Keeper, Way};
+use crate::uplink::{Keeper, Uplink, Way};
 use ::link::traces::{Service, TraceSettings, Traces};
 use anyhow::Context as _;
 use models::backend::Backend;
@@ -336,7 +337,7 @@ fn assemble(
         counters: counters.clone(),
         audits: audits.clone(),
         state: state.clone(),
-        trusted: enrolment.signers(),
+        repository: repository((enrolment, &own_identity), (&state, &uplink, &clock))?,
         reported: reported_sender.clone(),
         prover,
         runtime: runtime.clone(),
@@ -380,6 +381,24 @@ fn assemble(
 fn gate(config: &Config, clock: &Arc<Clock>, state: &Arc<State>) -> anyhow::Result<Arc<Gate>> {
     let rate = config.link.download_bytes_per_s;
     Ok(Arc::new(Gate::open(&config.download, rate, clock.clone(), state.clone())?))
+}
+
+/// Who says what may be installed here.
+fn repository(
+    (enrolment, identity): (&Enrolment, &IdentityFiles),
+    (state, uplink, clock): (&Arc<State>, &Uplink, &Arc<Clock>),
+) -> anyhow::Result<Arc<Repository>> {
+    let root = identity.root()?;
+    tokio::task::block_in_place(|| state.enter_repository(enrolment.ca_hash, root.as_deref()))?;
+    Ok(Arc::new(Repository {
+        state: state.clone(),
+        uplink: uplink.clone(),
+        clock: clock.clone(),
+        device: enrolment.device.clone(),
+        operators: enrolment.signers(),
+        told: std::sync::Mutex::default(),
+        alone: tokio::sync::Mutex::default(),
+    }))
 }
 
 /// What carries out the orders of labs.

@@ -13,6 +13,8 @@ pub(crate) mod policy;
 pub(crate) mod prune;
 pub(crate) mod push;
 pub(crate) mod settle;
+pub(crate) mod sign;
+pub(crate) mod verify;
 
 use anyhow::Context;
 use models::authoring::dataset::Dataset;
