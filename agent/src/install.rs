@@ -12,6 +12,7 @@ use crate::audits::{AuditStatus, Audits};
 use crate::config;
 use crate::counters::Counters;
 use crate::engine::{ActiveModel, Bundled, Engine, Observer, ProveError};
+use crate::repository::{Repository, RepositoryError};
 use crate::sandbox::{NotProven, Prover, Sandbox};
 use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
@@ -21,7 +22,7 @@ use edge::probation::Standing;
 use edge::update::{Phase, Target, Update};
 use library::{Library, LibraryError};
 use protocol::id::{ContentHash, ModelName};
-use protocol::manifest::{InvalidSignature, Manifest, SignedManifest, SignerKey};
+use protocol::manifest::{Manifest, SignedManifest};
 use protocol::problem::{Problem, ProblemCode, chain};
 use protocol::transport::Allowances;
 use protocol::wire::inference::repository_index_response::ModelIndex;
@@ -54,7 +55,7 @@ pub(crate) struct Installer {
     /// Counts releases from quarantine, for the tasks that may try again.
     released: watch::Sender<u64>,
     library: Library,
-    trusted: Vec<SignerKey>,
+    repository: Arc<Repository>,
     counters: Arc<Counters>,
     audits: Arc<Audits>,
     reported: watch::Sender<ReportedState>,
@@ -86,7 +87,8 @@ pub(crate) struct Parts {
     pub(crate) counters: Arc<Counters>,
     pub(crate) audits: Arc<Audits>,
     pub(crate) state: Arc<State>,
-    pub(crate) trusted: Vec<SignerKey>,
+    /// Who says what may be installed.
+    pub(crate) repository: Arc<Repository>,
     pub(crate) reported: watch::Sender<ReportedState>,
     pub(crate) prover: Prover,
     /// ONNX Runtime's version, for which a proof holds.
@@ -104,7 +106,7 @@ enum LoadError {
     #[error(transparent)]
     Library(#[from] LibraryError),
     #[error(transparent)]
-    Signature(#[from] InvalidSignature),
+    Repository(#[from] RepositoryError),
 }
 
 impl LoadError {
@@ -121,7 +123,7 @@ impl LoadError {
 impl Installer {
     /// Opens the state and brings back what was active. Blocks while models load.
     pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
-        let Parts { engine, uplink, counters, audits, state, trusted, reported, update, .. } =
+        let Parts { engine, uplink, counters, audits, state, repository, reported, update, .. } =
             parts;
         let (prover, runtime) = (parts.prover, parts.runtime);
         let sandbox = Arc::new(Sandbox::new(prover, runtime, state.clone(), counters.clone())?);
@@ -133,7 +135,7 @@ impl Installer {
             sandbox,
             released: watch::Sender::new(0),
             library,
-            trusted,
+            repository,
             counters,
             audits,
             reported,
@@ -155,7 +157,7 @@ impl Installer {
         how: Prove,
     ) -> Result<ActiveModel, LoadError> {
         let kept = self.library.read(target.bundle)?;
-        let manifest = kept.signed.verify(&self.trusted)?;
+        let manifest = self.repository.recall(&kept.signed)?;
         self.prove(name, target, manifest, kept.cloud_variant, how)
     }
 
@@ -224,6 +226,7 @@ impl Installer {
         }
         while desired.changed().await.is_ok() {
             let state = desired.borrow_and_update().clone().unwrap_or_default();
+            self.repository.hear(state.repository);
             for model in &state.models {
                 let Some((name, wanted)) = self.read_desired(model) else { continue };
                 let sender = tasks.entry(name.clone()).or_insert_with(|| self.spawn(name));

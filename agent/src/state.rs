@@ -4,6 +4,7 @@
 mod attempts;
 mod offload;
 mod remembered;
+mod repository;
 mod slots;
 mod trials;
 
@@ -66,6 +67,7 @@ impl State {
         connection.execute_batch(attempts::TABLE)?;
         connection.execute_batch(offload::TABLES)?;
         connection.execute_batch(remembered::TABLE)?;
+        connection.execute_batch(repository::TABLES)?;
         connection.execute_batch(slots::TABLES)?;
         connection.execute_batch(trials::TABLES)?;
         Ok(Self(Mutex::new(connection)))
