@@ -336,7 +336,7 @@ fn assemble(
         counters: counters.clone(),
         audits: audits.clone(),
         state: state.clone(),
-        repository: repository((enrolment, &own_identity), (&state, &uplink, &clock))?,
+        repository: repository((enrolment, &identity), (&state, &uplink, &clock))?,
         reported: reported_sender.clone(),
         prover,
         runtime: runtime.clone(),

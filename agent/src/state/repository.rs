@@ -118,7 +118,9 @@ fn adopt(transaction: &Transaction<'_>, root: &[u8]) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ProbationRow;
     use super::*;
+    use edge::probation::{Lives, Standing};
     use edge::update::Target;
     use protocol::id::Version;
 
@@ -129,7 +131,15 @@ mod tests {
         let [active, unknown] = [ContentHash::of(b"active"), ContentHash::of(b"unknown")];
         let state = State::open(folder.path()).unwrap();
         let target = Target { version: Version::FIRST, bundle: active };
-        state.activate(&"m".parse().unwrap(), target).unwrap();
+        let row = ProbationRow {
+            bundle: active,
+            standing: Standing::Trial,
+            provider: "cpu".into(),
+            reference: None,
+            lived: std::time::Duration::ZERO,
+            lives: Lives::begin("boot"),
+        };
+        state.switch(&"m".parse().unwrap(), target, &row).unwrap();
         state.enter_repository(ca, None).unwrap();
         assert!(!state.has_root().unwrap());
         state.adopt_root(b"root").unwrap();
