@@ -131,6 +131,7 @@ impl Task {
         let found = || {
             let (target, _) = self.installer.state.candidate(&self.name).ok()??;
             let Kept { signed, cloud_variant } = self.installer.library.read(target.bundle).ok()?;
+            self.installer.repository.recall(&signed).ok()?; // a root may have been adopted since
             Some(Wanted { target, signed, cloud_variant, transports: Arc::default() })
         };
         let Some(wanted) = aside(found) else { return Action::Rest };

@@ -118,8 +118,8 @@ fn adopt(transaction: &Transaction<'_>, root: &[u8]) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ProbationRow;
     use super::*;
-    use crate::state::ProbationRow;
     use edge::probation::{Lives, Standing};
     use edge::update::Target;
     use protocol::id::Version;
