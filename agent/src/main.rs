@@ -33,6 +33,7 @@ mod logging;
 mod metrics;
 mod notify;
 mod reload;
+mod repository;
 mod requests;
 mod reset;
 mod sandbox;

@@ -6,6 +6,7 @@ mod offload;
 #[cfg(test)]
 mod released;
 mod remembered;
+mod repository;
 mod trials;
 
 pub(crate) use remembered::Remembered;
@@ -66,6 +67,7 @@ impl State {
         connection.execute_batch(attempts::TABLE)?;
         connection.execute_batch(offload::TABLES)?;
         connection.execute_batch(remembered::TABLE)?;
+        connection.execute_batch(repository::TABLES)?;
         connection.execute_batch(trials::TABLES)?;
         Ok(Self(Mutex::new(connection)))
     }

@@ -5,6 +5,7 @@
 //! D/admin.key           the first admin's key   D/blobs/ab/abc…   every pushed file, by hash
 //! D/listening           the bound address       D/bundles/abc…/   bundles laid out for loading
 //! D/lock                held while running      D/incoming/       uploads in progress
+//! D/repository/         the repository's online keys
 //! D/node/               of an inference node: its key and certificate, and the fleet CA's
 //! ```
 
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 /// What makes a control node what it is, beside the database: this goes into backups. Everything else in
 /// the folder is made anew at a start.
-pub const KEPT: [&str; 4] = ["ca", "admin.key", "cloud.toml", "blobs"];
+pub const KEPT: [&str; 5] = ["ca", "repository", "admin.key", "cloud.toml", "blobs"];
 
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,11 +62,12 @@ impl DataDir {
             Err(TryLockError::Error(source)) => return Err(failed(&path)(source)),
         }
         let data_dir = Self { root: root.to_owned(), _lock: lock };
-        let kept = [data_dir.ca(), data_dir.node(), data_dir.blobs()];
+        let kept = [data_dir.ca(), data_dir.node(), data_dir.repository(), data_dir.blobs()];
         for folder in kept.into_iter().chain([data_dir.bundles(), data_dir.incoming()]) {
             durable::create_private_folder(&folder).map_err(failed(&folder))?;
         }
-        for folder in [data_dir.root.clone(), data_dir.ca(), data_dir.node()] {
+        let with_keys = [data_dir.ca(), data_dir.node(), data_dir.repository()];
+        for folder in with_keys.into_iter().chain([data_dir.root.clone()]) {
             durable::sweep(&folder).map_err(failed(&folder))?; // half-written keys
         }
         for folder in [data_dir.incoming(), data_dir.bundles()] {
@@ -77,6 +79,11 @@ impl DataDir {
     /// The folder of the fleet CA.
     pub fn ca(&self) -> PathBuf {
         self.root.join("ca")
+    }
+
+    /// The folder of the repository's online keys.
+    pub fn repository(&self) -> PathBuf {
+        self.root.join("repository")
     }
 
     /// The database.

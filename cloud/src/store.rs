@@ -2,8 +2,8 @@
 //! trusted signers ([`signers`]), enrolment tokens ([`tokens`]), devices ([`devices`]), pushed
 //! bundles ([`models`]), which of their versions answer ([`policies`]), who should run what
 //! ([`assignments`]), which models labs want timed on devices ([`measurements`]), what was asked
-//! ([`usage`]), and who changed what ([`audit`]); what a
-//! copy from a backup forgets ([`backup`]), and commands beside a running server ([`beside`]); inference nodes
+//! ([`usage`]), the repository of models ([`mod@repository`]), and who changed what ([`audit`]); what a copy
+//! from a backup forgets ([`backup`]), and commands beside a running server ([`beside`]); inference nodes
 //! ([`nodes`]), what they must know ([`feed`]), and what one of them knows ([`replica`]).
 //!
 //! One SQLite file in WAL mode with `synchronous=FULL`: what a method returned for is durable.
@@ -29,6 +29,7 @@ pub mod models;
 pub mod nodes;
 pub mod policies;
 pub mod replica;
+pub mod repository;
 pub mod signers;
 pub mod tenants;
 pub mod tokens;
@@ -44,9 +45,10 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
     include_str!("store/schema-3.sql"),
     include_str!("store/schema-4.sql"),
     include_str!("store/schema-5.sql"),
+    include_str!("store/schema-6.sql"),
 ];
 /// The newest schema, as SQLite keeps its number.
-const SCHEMA: u32 = 5;
+const SCHEMA: u32 = 6;
 /// Pages of the database that are kept in memory, in KiB. Requests ask it nothing; what is asked now and
 /// then is in the system's own cache.
 const PAGES_KIB: i64 = 512;

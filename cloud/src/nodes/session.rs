@@ -277,6 +277,7 @@ impl Session {
                     device_id: id.to_string(),
                     certificates: once::server_chain(&self.cloud, leaf),
                     signer_keys: Vec::new(),
+                    root: bytes::Bytes::new(),
                 };
                 frames::send_last(&mut send, &reply, []).await?;
                 certified(&self.cloud, id, Some(self.cloud.ca.hash())).await;
