@@ -48,6 +48,7 @@ impl TokenKey {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // as where there is one
 pub(crate) fn for_tls(key: Arc<TokenKey>) -> Arc<dyn SigningKey> {
     match *key {}
 }

@@ -14,6 +14,7 @@ const RELEASED: [&str; SCHEMA as usize] = [
     "4e715a9e8a09e760",
     "d377b4d5a4c93e6a",
     "b04a78a2ecc086dc",
+    "ddbd5c6cafc482d4",
     "27c18317c16d8e9f",
     "ddbd5c6cafc482d4",
 ];
@@ -49,6 +50,10 @@ fn rows(schema: usize) -> &'static str {
         4 => {
             "INSERT INTO measurements VALUES ('m1', 'd-1', x'7b7d', 40, 4000000000, NULL);
              INSERT INTO measured_files VALUES ('m1', KEY, 7);"
+        }
+        5 => {
+            "INSERT INTO repository_files VALUES ('1.root.json', 'root', 1, x'7b7d', 50);
+             INSERT INTO directed VALUES ('d-1', 2, x'7b7d');"
         }
         _ => "",
     }
@@ -88,6 +93,11 @@ fn check(schema: usize, store: &Store) {
     if schema >= 2 {
         assert_eq!(store.policies().unwrap().len(), 1);
         assert_eq!(store.tenants().unwrap().len(), 2);
+    }
+    if schema >= 5 {
+        let kept = "SELECT version FROM directed JOIN devices ON device = id";
+        let kept: rusqlite::Result<u32> = store.read(|c| c.query_row(kept, [], |row| row.get(0)));
+        assert_eq!(kept.unwrap(), 2);
     }
     if schema >= 3 {
         assert_eq!(store.nodes().unwrap()[0].names, ["gpu.example"]);
