@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const KEY_FILE: &str = "device.key";
 const CHAIN_FILE: &str = "device.pem";
 const CA_FILE: &str = "ca.pem";
+/// The root of the fleet's repository, as enrolment gave it.
+const ROOT_FILE: &str = "root.json";
 pub(crate) const ENROLMENT_FILE: &str = "enrolment.json";
 
 /// Why the identity cannot be read or kept.
@@ -131,6 +133,25 @@ impl IdentityFiles {
         self.write(ENROLMENT_FILE, &json, Access::Private)
     }
 
+    /// Keeps the root that enrolment gave; where it gave none, one of a former enrolment goes.
+    pub(crate) fn keep_root(&self, root: &[u8]) -> Result<(), IdentityError> {
+        if !root.is_empty() {
+            return self.write(ROOT_FILE, root, Access::Public);
+        }
+        let path = self.0.join(ROOT_FILE);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(IdentityError::File { path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The root that enrolment gave, if it gave one.
+    pub(crate) fn root(&self) -> Result<Option<Vec<u8>>, IdentityError> {
+        self.read(ROOT_FILE)
+    }
+
     /// Keeps a fresh certificate chain for the same key.
     pub(crate) fn keep_chain(&self, chain: &[CertificateDer<'_>]) -> Result<(), IdentityError> {
         self.write(CHAIN_FILE, pki::chain_to_pem(chain).as_bytes(), Access::Public)
@@ -140,7 +161,8 @@ impl IdentityFiles {
     pub(crate) fn remove(&self) -> Result<bool, IdentityError> {
         let failed = |source| IdentityError::File { path: self.0.clone(), source };
         let mut found = durable::sweep(&self.0).map_err(failed)? > 0; // half-written keys too
-        for name in [ENROLMENT_FILE, KEY_FILE, CHAIN_FILE, CA_FILE, TIME_FILE, LISTED_FILE] {
+        let rest = [KEY_FILE, CHAIN_FILE, CA_FILE, ROOT_FILE, TIME_FILE, LISTED_FILE];
+        for name in [ENROLMENT_FILE].into_iter().chain(rest) {
             let path = self.0.join(name);
             match std::fs::remove_file(&path) {
                 Ok(()) => found = true,

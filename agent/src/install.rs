@@ -7,6 +7,7 @@ mod task;
 use crate::audits::{AuditStatus, Audits};
 use crate::counters::Counters;
 use crate::engine::{ActiveModel, Bundled, Engine, ProveError};
+use crate::repository::{Repository, RepositoryError};
 use crate::sandbox::{NotProven, Prover, Sandbox};
 use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
@@ -14,7 +15,7 @@ use crate::uplink::Uplink;
 use edge::update::{Target, Update};
 use library::{Library, LibraryError};
 use protocol::id::{ContentHash, ModelName};
-use protocol::manifest::{InvalidSignature, Manifest, SignedManifest, SignerKey};
+use protocol::manifest::{Manifest, SignedManifest};
 use protocol::problem::{Problem, ProblemCode, chain};
 use protocol::transport::Allowances;
 use protocol::wire::inference::repository_index_response::ModelIndex;
@@ -45,7 +46,7 @@ pub(crate) struct Installer {
     /// Counts releases from quarantine, for the tasks that may try again.
     released: watch::Sender<u64>,
     library: Library,
-    trusted: Vec<SignerKey>,
+    repository: Arc<Repository>,
     counters: Arc<Counters>,
     audits: Arc<Audits>,
     reported: watch::Sender<ReportedState>,
@@ -65,7 +66,8 @@ pub(crate) struct Parts {
     pub(crate) counters: Arc<Counters>,
     pub(crate) audits: Arc<Audits>,
     pub(crate) state: Arc<State>,
-    pub(crate) trusted: Vec<SignerKey>,
+    /// Who says what may be installed.
+    pub(crate) repository: Arc<Repository>,
     pub(crate) reported: watch::Sender<ReportedState>,
     pub(crate) prover: Prover,
     /// ONNX Runtime's version, for which a proof holds.
@@ -82,7 +84,7 @@ enum LoadError {
     #[error(transparent)]
     Library(#[from] LibraryError),
     #[error(transparent)]
-    Signature(#[from] InvalidSignature),
+    Repository(#[from] RepositoryError),
 }
 
 impl LoadError {
@@ -99,8 +101,17 @@ impl LoadError {
 impl Installer {
     /// Opens the state and brings back what was active. Blocks while models load.
     pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
-        let Parts { engine, uplink, counters, audits, state, trusted, reported, prover, runtime } =
-            parts;
+        let Parts {
+            engine,
+            uplink,
+            counters,
+            audits,
+            state,
+            repository,
+            reported,
+            prover,
+            runtime,
+        } = parts;
         let sandbox = Arc::new(Sandbox::new(prover, runtime, state.clone(), counters.clone())?);
         let library = Library::open(places.state_dir, places.bytes_per_s, counters.clone())?;
         let installer = Arc::new(Self {
@@ -110,7 +121,7 @@ impl Installer {
             sandbox,
             released: watch::Sender::new(0),
             library,
-            trusted,
+            repository,
             counters,
             audits,
             reported,
@@ -172,7 +183,7 @@ impl Installer {
         how: Prove,
     ) -> Result<ActiveModel, LoadError> {
         let kept = self.library.read(target.bundle)?;
-        let manifest = kept.signed.verify(&self.trusted)?;
+        let manifest = self.repository.recall(&kept.signed)?;
         self.prove(name, target, manifest, kept.cloud_variant, how)
     }
 
@@ -230,6 +241,7 @@ impl Installer {
         let mut tasks: BTreeMap<ModelName, watch::Sender<Option<Wanted>>> = BTreeMap::new();
         while desired.changed().await.is_ok() {
             let state = desired.borrow_and_update().clone().unwrap_or_default();
+            self.repository.hear(state.repository);
             for model in &state.models {
                 let Some((name, wanted)) = self.read_desired(model) else { continue };
                 let sender = tasks.entry(name.clone()).or_insert_with(|| self.spawn(name));

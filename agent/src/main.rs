@@ -32,6 +32,7 @@ mod logging;
 mod metrics;
 mod notify;
 mod reload;
+mod repository;
 mod requests;
 mod reset;
 mod sandbox;

@@ -4,6 +4,7 @@
 mod attempts;
 mod offload;
 mod remembered;
+mod repository;
 mod trials;
 
 pub(crate) use remembered::Remembered;
@@ -64,6 +65,7 @@ impl State {
         connection.execute_batch(attempts::TABLE)?;
         connection.execute_batch(offload::TABLES)?;
         connection.execute_batch(remembered::TABLE)?;
+        connection.execute_batch(repository::TABLES)?;
         connection.execute_batch(trials::TABLES)?;
         Ok(Self(Mutex::new(connection)))
     }

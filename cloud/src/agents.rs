@@ -17,6 +17,7 @@ pub(crate) mod blob;
 mod control;
 mod enrol;
 mod infer;
+mod metadata;
 pub(crate) mod once;
 mod pulse;
 mod renew;

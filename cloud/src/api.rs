@@ -29,6 +29,7 @@ mod models;
 mod nodes;
 pub mod openapi;
 mod policies;
+mod repository;
 mod signers;
 mod status;
 mod tenants;
@@ -51,6 +52,8 @@ pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
         .route("/blobs/{sha256}", put(blobs::push).head(blobs::exists))
         .route("/models", get(models::list).post(models::push))
         .route("/models/{model}/policy", put(policies::put))
+        .route("/bundles/{sha256}", get(repository::bundle))
+        .route("/repository/keys/{role}", post(repository::make_key))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{id}", delete(keys::revoke))
         .route("/tenants", get(tenants::list))
@@ -68,6 +71,8 @@ pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .route("/repository", get(repository::show).post(repository::take))
+        .layer(DefaultBodyLimit::max(repository::BODY_MAX_BYTES))
         .layer(map_response_with_state(cloud.clone(), count));
     let standard = crate::standard::router(&cloud, body);
     Router::new()

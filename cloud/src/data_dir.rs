@@ -5,6 +5,7 @@
 //! D/admin.key           the first admin's key   D/blobs/ab/abc…   every pushed file, by hash
 //! D/listening           the bound address       D/bundles/abc…/   bundles laid out for loading
 //! D/lock                held while running      D/incoming/       uploads in progress
+//! D/repository/         the repository's online keys
 //! D/node/               of an inference node: its key and certificate, and the fleet CA's
 //! ```
 
@@ -56,11 +57,12 @@ impl DataDir {
             Err(TryLockError::Error(source)) => return Err(failed(&path)(source)),
         }
         let data_dir = Self { root: root.to_owned(), _lock: lock };
-        let kept = [data_dir.ca(), data_dir.node(), data_dir.blobs()];
+        let kept = [data_dir.ca(), data_dir.node(), data_dir.repository(), data_dir.blobs()];
         for folder in kept.into_iter().chain([data_dir.bundles(), data_dir.incoming()]) {
             durable::create_private_folder(&folder).map_err(failed(&folder))?;
         }
-        for folder in [data_dir.root.clone(), data_dir.ca(), data_dir.node()] {
+        let with_keys = [data_dir.ca(), data_dir.node(), data_dir.repository()];
+        for folder in with_keys.into_iter().chain([data_dir.root.clone()]) {
             durable::sweep(&folder).map_err(failed(&folder))?; // half-written keys
         }
         for folder in [data_dir.incoming(), data_dir.bundles()] {
@@ -72,6 +74,11 @@ impl DataDir {
     /// The folder of the fleet CA.
     pub fn ca(&self) -> PathBuf {
         self.root.join("ca")
+    }
+
+    /// The folder of the repository's online keys.
+    pub fn repository(&self) -> PathBuf {
+        self.root.join("repository")
     }
 
     /// The database.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::blobs::Blobs;
 use crate::ca::{self, FleetCa};
 use crate::data_dir::DataDir;
+use crate::repository::Repository;
 use crate::server::{Config, Opened, StartError};
 use crate::serving::Serving;
 use crate::state::Cloud;
@@ -82,7 +83,8 @@ async fn open_cloud(
     }
     let records = crate::server::open_records(config, Some(files.name()?))?;
     let engine = config.engine.clone();
-    let cloud = Cloud::new(db, ca, blobs, (serving, engine), records).await?;
+    let cloud =
+        Cloud::new(db, (ca, Repository::elsewhere()), blobs, (serving, engine), records).await?;
     cloud.control.away_since(contact_s);
     Ok((cloud, here))
 }

@@ -26,6 +26,7 @@ pub mod events;
 pub mod join;
 pub mod metrics;
 pub mod nodes;
+pub mod repository;
 pub mod requests;
 pub mod server;
 pub mod serving;

@@ -30,6 +30,7 @@ use crate::ca::{CaError, FleetCa};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::join::{self, Keeper};
 use crate::metrics;
+use crate::repository::Repository;
 use crate::serving::settings::ServingSettings;
 use crate::serving::{ServeError, Serving};
 use crate::settings::{self, Role as Part, Settings};
@@ -124,6 +125,15 @@ pub enum StartError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The repository's online keys.
+    #[error("the repository's keys in {path} cannot be used")]
+    Repository {
+        /// Their folder.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: io::Error,
+    },
     /// A pushed model whose manifest this build cannot read.
     #[error("a stored model cannot be served")]
     Model(#[from] ServeError),
@@ -349,7 +359,10 @@ async fn open(config: &Config, data_dir: &DataDir) -> Result<Opened, StartError>
     let identity = ca.server_identity(&server_names(&config.settings.server))?;
     let store = Store::open(&data_dir.database())?;
     let new_admin_key = admin_key(&store, data_dir, ca.hash())?;
-    let cloud = open_cloud(config, data_dir, store, ca).await?;
+    let path = data_dir.repository();
+    let repository = Repository::open(&path);
+    let repository = repository.map_err(|source| StartError::Repository { path, source })?;
+    let cloud = open_cloud(config, data_dir, store, (ca, repository)).await?;
     let nodes_only = config.settings.node.role == Part::Control;
     cloud.control.nodes_only.store(nodes_only, Ordering::Relaxed);
     Ok(Opened {
@@ -418,7 +431,7 @@ async fn open_cloud(
     config: &Config,
     data_dir: &DataDir,
     store: Store,
-    ca: FleetCa,
+    signing: (FleetCa, Repository),
 ) -> Result<Arc<Cloud>, StartError> {
     let blobs = Blobs::new(data_dir.blobs(), data_dir.incoming());
     let (backend, settings) = (config.engine.backend(), config.serving.clone());
@@ -435,7 +448,7 @@ async fn open_cloud(
     }
     let records = open_records(config, None)?;
     let serving = (serving, config.engine.clone());
-    Ok(Cloud::new(db, ca, blobs, serving, records).await?)
+    Ok(Cloud::new(db, signing, blobs, serving, records).await?)
 }
 
 /// Loads what should answer before anybody asks for it; then the server is ready.

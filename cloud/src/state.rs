@@ -21,6 +21,7 @@ use crate::ca::FleetCa;
 use crate::events::Events;
 use crate::metrics::Observed;
 use crate::nodes::Nodes;
+use crate::repository::Repository;
 use crate::server::Engine;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
@@ -37,6 +38,8 @@ pub struct Cloud {
     pub db: Database,
     /// Who signs certificates.
     pub ca: FleetCa,
+    /// The repository's online keys.
+    pub repository: Arc<Repository>,
     /// Who may do what.
     pub access: Access,
     /// What was asked since it was written down last.
@@ -86,7 +89,7 @@ impl Cloud {
     /// [`StoreError`].
     pub async fn new(
         db: Database,
-        ca: FleetCa,
+        (ca, repository): (FleetCa, Repository),
         blobs: Blobs,
         (serving, engine): (Serving, Engine),
         (access_log, traces): (AccessLog, Traces),
@@ -99,6 +102,7 @@ impl Cloud {
             access,
             meter: Meter::default(),
             ca,
+            repository: Arc::new(repository),
             blobs,
             serving: Arc::new(serving),
             engine,

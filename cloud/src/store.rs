@@ -2,7 +2,7 @@
 //! trusted signers ([`signers`]), enrolment tokens ([`tokens`]), devices ([`devices`]), pushed
 //! bundles ([`models`]), which of their versions answer ([`policies`]), who should run what
 //! ([`assignments`]), which models labs want timed on devices ([`measurements`]), what was asked
-//! ([`usage`]), and who changed what ([`audit`]); inference nodes
+//! ([`usage`]), the repository of models ([`mod@repository`]), and who changed what ([`audit`]); inference nodes
 //! ([`nodes`]), what they must know ([`feed`]), and what one of them knows ([`replica`]).
 //!
 //! One SQLite file in WAL mode with `synchronous=FULL`: what a method returned for is durable.
@@ -26,6 +26,7 @@ pub mod models;
 pub mod nodes;
 pub mod policies;
 pub mod replica;
+pub mod repository;
 pub mod signers;
 pub mod tenants;
 pub mod tokens;
@@ -40,9 +41,10 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
     include_str!("store/schema-2.sql"),
     include_str!("store/schema-3.sql"),
     include_str!("store/schema-4.sql"),
+    include_str!("store/schema-5.sql"),
 ];
 /// The newest schema, as SQLite keeps its number.
-const SCHEMA: u32 = 4;
+const SCHEMA: u32 = 5;
 /// Pages of the database that are kept in memory, in KiB. Requests ask it nothing; what is asked now and
 /// then is in the system's own cache.
 const PAGES_KIB: i64 = 512;

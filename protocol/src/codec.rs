@@ -64,9 +64,13 @@ pub enum FrameKind {
     NodeUsage = 18,
     /// [`wire::NodeUsageTaken`].
     NodeUsageTaken = 19,
+    /// [`wire::MetadataRequest`], opens a stream.
+    MetadataRequest = 20,
+    /// [`wire::MetadataHeader`].
+    MetadataHeader = 21,
 }
 
-const KINDS: [(FrameKind, u32); 20] = [
+const KINDS: [(FrameKind, u32); 22] = [
     (FrameKind::Problem, HEADER_FRAME_MAX_BYTES),
     (FrameKind::Hello, CONTROL_FRAME_MAX_BYTES),
     (FrameKind::ReportedState, CONTROL_FRAME_MAX_BYTES),
@@ -87,6 +91,8 @@ const KINDS: [(FrameKind, u32); 20] = [
     (FrameKind::NodeReport, HEADER_FRAME_MAX_BYTES),
     (FrameKind::NodeUsage, CONTROL_FRAME_MAX_BYTES),
     (FrameKind::NodeUsageTaken, HEADER_FRAME_MAX_BYTES),
+    (FrameKind::MetadataRequest, HEADER_FRAME_MAX_BYTES),
+    (FrameKind::MetadataHeader, HEADER_FRAME_MAX_BYTES),
 ];
 
 impl FrameKind {
@@ -190,7 +196,9 @@ framed!(
     NodeUpdate,
     NodeReport,
     NodeUsage,
-    NodeUsageTaken
+    NodeUsageTaken,
+    MetadataRequest,
+    MetadataHeader
 );
 
 /// The frame of a message.

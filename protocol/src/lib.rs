@@ -8,8 +8,9 @@
 //! (what a bundle is and who signed it), [`codec`] and [`wire`] (how all of that travels),
 //! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`time`] (how devices hear it),
 //! [`carrier`] and [`mux`] (over what), [`trace`] (where the time of a request went), [`measurement`]
-//! (how fast models are on a device, for whoever builds them), [`limits`], and [`residency`]: which
-//! models are in memory, by one rule on a device and in the cloud.
+//! (how fast models are on a device, for whoever builds them), [`tuf`] (a repository of models that
+//! nobody can forge), [`limits`], and [`residency`]: which models are in memory, by one rule on a
+//! device and in the cloud.
 
 pub mod carrier;
 pub mod codec;
@@ -18,6 +19,7 @@ pub mod infer;
 pub mod limits;
 pub mod manifest;
 pub mod measurement;
+pub mod model_signature;
 pub mod mux;
 pub mod oip;
 pub mod pattern;
@@ -29,6 +31,7 @@ pub mod token;
 pub mod trace;
 pub mod transfer;
 pub mod transport;
+pub mod tuf;
 pub mod versions;
 pub mod wire;
 

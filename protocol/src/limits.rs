@@ -76,3 +76,23 @@ pub const MEASUREMENT_MAX_S: u32 = 120;
 pub const ORDERS_WAITING_MAX: usize = 16;
 /// The longest that an order may wait for its device: a day, in seconds.
 pub const ORDER_LIFETIME_MAX_S: i64 = 24 * 60 * 60;
+/// A root of a TUF repository: 512 KiB.
+pub const TUF_ROOT_MAX_BYTES: u64 = 512 << 10;
+/// A timestamp of a TUF repository: 16 KiB.
+pub const TUF_TIMESTAMP_MAX_BYTES: u64 = 16 << 10;
+/// A snapshot of a TUF repository: 1 MiB.
+pub const TUF_SNAPSHOT_MAX_BYTES: u64 = 1 << 20;
+/// Targets of a TUF repository, those of one role: 4 MiB.
+pub const TUF_TARGETS_MAX_BYTES: u64 = 4 << 20;
+/// Signatures of one file of a TUF repository.
+pub const TUF_SIGNATURES_MAX: usize = 256;
+/// Keys of one role of a TUF repository.
+pub const TUF_ROLE_KEYS_MAX: usize = 64;
+/// A signature over the files of a model, in the OpenSSF's form: 16 MiB.
+pub const MODEL_SIGNATURE_MAX_BYTES: usize = 16 << 20;
+/// Roles that one role of a TUF repository may delegate to.
+pub const TUF_DELEGATED_ROLES_MAX: usize = 1024;
+/// Versions of root that are followed at a time.
+pub const TUF_ROOTS_MAX: u32 = 256;
+/// Delegated roles that are asked for one target.
+pub const TUF_VISITS_MAX: usize = 32;

@@ -3,7 +3,7 @@
 //! [`world`] runs the three real programs on loopback; [`http`] and [`raw_link`] talk to them as
 //! applications and as peers, well-behaved or not, and so does [`grpc`]; [`load`] is many applications
 //! at once; [`small_models`] and [`onnx`] make models; [`python`] and [`foreign`] bring in clients that
-//! nobody here wrote; [`simulation`] is the whole system in one thread under one seed, over the links of
+//! nobody here wrote; [`tuf`] reads repositories as a device does; [`simulation`] is the whole system in one thread under one seed, over the links of
 //! [`network`], which [`relay`] makes of real packets; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
 //! [`callers`] are the programs and devices that call a cloud, and [`collector`] takes their traces. [`demo`],
 //! [`mod@bench`], [`deadlines`], [`pipelines`], [`power_cut`], [`soak`], [`swap`], [`fuzz`] and [`overload`] are what `cargo xtask` runs under
@@ -49,5 +49,6 @@ pub mod small_models;
 pub mod soak;
 pub mod statistics;
 pub mod swap;
+pub mod tuf;
 pub mod workers;
 pub mod world;

@@ -22,6 +22,7 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     rows.extend(items());
     rows.extend(cloud());
     rows.extend(fleet());
+    rows.extend(repository());
     let mut table = "| what | limit | beyond it | configured by |\n|---|---|---|---|\n".to_owned();
     for [what, limit, beyond, by] in rows {
         table.push_str(&format!("| {what} | {limit} | {beyond} | {by} |\n"));
@@ -259,6 +260,51 @@ fn fleet() -> Vec<Row> {
             "orders of labs that wait for a device, for",
             format!("{ORDERS_WAITING_MAX}, {} h", ORDER_LIFETIME_MAX_S / 3600),
             "409; they end",
+            "",
+        ),
+    ]
+}
+
+fn repository() -> Vec<Row> {
+    let refused = "the repository is refused";
+    let sizes = [
+        TUF_ROOT_MAX_BYTES,
+        TUF_TARGETS_MAX_BYTES,
+        TUF_SNAPSHOT_MAX_BYTES,
+        TUF_TIMESTAMP_MAX_BYTES,
+    ];
+    vec![
+        row(
+            "a repository's root, targets, snapshot, timestamp",
+            sizes.map(size).join(", "),
+            refused,
+            "",
+        ),
+        row(
+            "signatures of one of these, keys of a role, roles that it delegates to",
+            format!(
+                "{TUF_SIGNATURES_MAX}, {TUF_ROLE_KEYS_MAX}, {}",
+                count(TUF_DELEGATED_ROLES_MAX as u64)
+            ),
+            refused,
+            "",
+        ),
+        row(
+            "versions of root that are followed at a time",
+            TUF_ROOTS_MAX.to_string(),
+            "the others are followed the next time",
+            "",
+        ),
+        row(
+            "a signature over a model's folder",
+            size(MODEL_SIGNATURE_MAX_BYTES as u64),
+            "it is refused",
+            "",
+        ),
+        row(
+            "roles that are asked for one target",
+            TUF_VISITS_MAX.to_string(),
+            "the target is refused",
             "",
         ),
     ]

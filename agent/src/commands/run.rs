@@ -13,13 +13,14 @@ use crate::lock::StateLock;
 use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
 use crate::reload::{Reloader, Source, Told};
+use crate::repository::Repository;
 use crate::requests::{self, Checker, Requests};
 use crate::sandbox::Prover;
 use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::state::State;
 use crate::uplink::renew::Renewer;
-use crate::uplink::{Keeper, Way};
+use crate::uplink::{Keeper, Uplink, Way};
 use ::link::traces::{Service, TraceSettings, Traces};
 use anyhow::Context as _;
 use models::backend::Backend;
@@ -336,7 +337,7 @@ fn assemble(
         counters: counters.clone(),
         audits: audits.clone(),
         state: state.clone(),
-        trusted: enrolment.signers(),
+        repository: repository((enrolment, &own_identity), (&state, &uplink, &clock))?,
         reported: reported_sender.clone(),
         prover,
         runtime: runtime.clone(),
@@ -373,6 +374,24 @@ fn assemble(
     let lab = lab(&context, config, enrolment, runtime, reported_sender);
     tokio::spawn(Lab::new(state_dir, lab)?.run(desired));
     Ok(context)
+}
+
+/// Who says what may be installed here.
+fn repository(
+    (enrolment, identity): (&Enrolment, &IdentityFiles),
+    (state, uplink, clock): (&Arc<State>, &Uplink, &Arc<Clock>),
+) -> anyhow::Result<Arc<Repository>> {
+    let root = identity.root()?;
+    tokio::task::block_in_place(|| state.enter_repository(enrolment.ca_hash, root.as_deref()))?;
+    Ok(Arc::new(Repository {
+        state: state.clone(),
+        uplink: uplink.clone(),
+        clock: clock.clone(),
+        device: enrolment.device.clone(),
+        operators: enrolment.signers(),
+        told: std::sync::Mutex::default(),
+        alone: tokio::sync::Mutex::default(),
+    }))
 }
 
 /// What carries out the orders of labs.

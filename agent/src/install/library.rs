@@ -8,7 +8,7 @@ use ::link::durable::{self, Access};
 use edge::update::Target;
 use models::bundle::MANIFEST_FILE as KEPT_FILE;
 use protocol::id::ContentHash;
-use protocol::manifest::{InvalidSignature, Manifest, SignedManifest};
+use protocol::manifest::{Manifest, SignedManifest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io;
@@ -34,8 +34,6 @@ pub(crate) enum LibraryError {
     Write(#[from] io::Error),
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    #[error("refused")]
-    Signature(#[from] InvalidSignature),
 }
 
 /// The folders.

@@ -127,14 +127,14 @@ impl Task {
         }
     }
 
-    /// The manifest, if a trusted key signed it and it is for this model, version and variant.
+    /// The manifest, if it may be installed here, and is for this model, version and variant.
     fn manifest(&self) -> Result<(Manifest, Wanted), Failure> {
         let wanted = self
             .wanted
             .clone()
             .ok_or_else(|| Failure { passing: true, why: "nothing is wanted".into() })?;
-        let manifest =
-            wanted.signed.verify(&self.installer.trusted).map_err(|e| Failure::lasting(&e))?;
+        let manifest = self.installer.repository.recall(&wanted.signed);
+        let manifest = manifest.map_err(|e| Failure::lasting(&e))?;
         let named = (&manifest.model, manifest.version, manifest.variant);
         if named != (&self.name, wanted.target.version, Variant::Edge) {
             let (model, version, variant) = named;
@@ -144,7 +144,15 @@ impl Task {
         Ok((manifest, wanted))
     }
 
+    /// Asks the repository for what is wanted. Whatever it refuses, it may be mended there.
+    async fn admit(&self) -> Result<(), Failure> {
+        let Some(Wanted { target, signed, .. }) = &self.wanted else { return Ok(()) };
+        let admitted = self.installer.repository.admit((&self.name, target.version), signed).await;
+        admitted.map_err(|error| Failure::passing(&error))
+    }
+
     async fn fetch(&mut self) -> Result<(), Failure> {
+        self.admit().await?;
         let (manifest, wanted) = self.manifest()?;
         let sandbox = &self.installer.sandbox;
         sandbox.check_quarantine(wanted.target.bundle).map_err(|e| self.not_proven(&e))?;

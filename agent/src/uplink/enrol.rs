@@ -11,6 +11,7 @@ use protocol::id::DeviceId;
 use protocol::manifest::SignerKey;
 use protocol::problem::Problem;
 use protocol::token::Token;
+use protocol::tuf::client::trusted_root;
 use protocol::wire::{EnrolReply, EnrolRequest};
 use rustls_pki_types::CertificateDer;
 use std::time::Duration;
@@ -56,6 +57,7 @@ pub(crate) async fn enrol(
     let enrolment = read_reply(&reply, &way.address.to_string(), token)?;
     let chain: Vec<CertificateDer<'_>> =
         reply.certificates.iter().map(|der| CertificateDer::from_slice(der)).collect();
+    files.keep_root(&reply.root)?;
     files.keep(&enrolment, &chain, &ca)?;
     Ok(enrolment)
 }
@@ -93,6 +95,9 @@ fn read_reply(reply: &EnrolReply, cloud: &str, token: &Token) -> Result<Enrolmen
     let signers: Option<Vec<_>> =
         reply.signer_keys.iter().map(|k| SignerKey::from_slice(k)).collect();
     let signers = signers.ok_or(EnrolError::Nonsense("a signing key that is none"))?;
+    if !reply.root.is_empty() && trusted_root(&reply.root).is_err() {
+        return Err(EnrolError::Nonsense("a root that is none"));
+    }
     if reply.certificates.is_empty() {
         return Err(EnrolError::Nonsense("no certificate"));
     }

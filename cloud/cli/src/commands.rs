@@ -7,5 +7,6 @@ pub(crate) mod lab;
 pub(crate) mod login;
 pub(crate) mod model;
 pub(crate) mod node;
+pub(crate) mod repo;
 pub(crate) mod tenant;
 pub(crate) mod usage;

@@ -122,6 +122,11 @@ impl Config {
         self.write(DELEGATION_FILE, &serde_json::to_vec_pretty(delegation)?)
     }
 
+    /// The folder itself.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }

@@ -4,7 +4,7 @@
 //! Data goes to stdout, everything else to stderr. [`commands`] has one file per command,
 //! [`client`] the API, [`config`] what `login` left behind, [`lab`] models timed on a device through
 //! both, [`probe`] the first contact with a
-//! cloud that is known only by a hash, [`runtime`] ONNX Runtime, and [`output`] tables and words.
+//! cloud that is known only by a hash, [`repository`] the offline half of what says what is installed, [`runtime`] ONNX Runtime, and [`output`] tables and words.
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ mod errors;
 mod lab;
 mod output;
 mod probe;
+mod repository;
 mod runtime;
 mod time;
 
@@ -46,6 +47,9 @@ enum Command {
     /// Have models timed on devices whose owners allow it.
     #[command(subcommand)]
     Lab(Lab),
+    /// Keep the repository that says what devices may install.
+    #[command(subcommand)]
+    Repo(Repo),
     /// Say which models the keys and devices of a tenant may ask.
     #[command(subcommand)]
     Tenant(Tenant),
@@ -75,6 +79,10 @@ enum Model {
     Evaluate(commands::model::evaluate::Args),
     /// Build, sign and upload a new version from a folder with model.toml.
     Push(commands::model::push::Args),
+    /// Sign a folder as the OpenSSF does it, for whoever gets it outside of a fleet.
+    Sign(commands::model::sign::Args),
+    /// Check a folder against such a signature.
+    Verify(commands::model::verify::Args),
     /// List what the cloud holds.
     List(commands::model::list::Args),
     /// Say which version one device, or every device, should run.
@@ -116,6 +124,22 @@ enum Lab {
 }
 
 #[derive(Subcommand)]
+enum Repo {
+    /// Make a repository, with keys of its own, for a fleet that has none.
+    Init(commands::repo::init::Args),
+    /// Name what was pushed as good.
+    Sign(commands::repo::sign::Args),
+    /// Let a team name its own models as good.
+    Delegate(commands::repo::delegate::Args),
+    /// Give a role new keys; its old ones count no more.
+    Rotate(commands::repo::rotate::Args),
+    /// Sign the same again, good for longer.
+    Refresh(commands::repo::refresh::Args),
+    /// Show who may say what, until when.
+    Show(commands::repo::show::Args),
+}
+
+#[derive(Subcommand)]
 enum Tenant {
     /// Make a tenant, or say anew what it may ask.
     Set(commands::tenant::set::Args),
@@ -149,6 +173,8 @@ fn main() -> ExitCode {
         Command::Model(Model::Diff(args)) => commands::model::diff::run(&args),
         Command::Model(Model::Evaluate(args)) => commands::model::evaluate::run(&args),
         Command::Model(Model::Push(args)) => commands::model::push::run(&args),
+        Command::Model(Model::Sign(args)) => commands::model::sign::run(&args),
+        Command::Model(Model::Verify(args)) => commands::model::verify::run(&args),
         Command::Model(Model::List(args)) => commands::model::list::run(&args),
         Command::Model(Model::Assign(args)) => commands::model::assign::run(&args),
         Command::Device(Device::Token(args)) => commands::device::token::run(&args),
@@ -166,6 +192,12 @@ fn main() -> ExitCode {
         Command::Lab(Lab::Delegate(args)) => commands::lab::delegate::run(&args),
         Command::Lab(Lab::Accept(args)) => commands::lab::accept::run(&args),
         Command::Lab(Lab::Measure(args)) => commands::lab::measure::run(&args),
+        Command::Repo(Repo::Init(args)) => commands::repo::init::run(&args),
+        Command::Repo(Repo::Sign(args)) => commands::repo::sign::run(&args),
+        Command::Repo(Repo::Delegate(args)) => commands::repo::delegate::run(&args),
+        Command::Repo(Repo::Rotate(args)) => commands::repo::rotate::run(&args),
+        Command::Repo(Repo::Refresh(args)) => commands::repo::refresh::run(&args),
+        Command::Repo(Repo::Show(args)) => commands::repo::show::run(&args),
         Command::Tenant(Tenant::Set(args)) => commands::tenant::set::run(&args),
         Command::Tenant(Tenant::List(args)) => commands::tenant::list::run(&args),
         Command::Usage(args) => commands::usage::run(&args),

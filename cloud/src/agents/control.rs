@@ -6,10 +6,16 @@ use protocol::codec::FrameHeader;
 use protocol::mux::Priority;
 use protocol::wire;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::clip;
 use super::session::{Session, StreamError};
 use crate::state::now_s;
+use crate::store::Store;
+use crate::store::repository::TakeError;
+
+/// How often a director's list is looked at: well within half of its life.
+const LIST_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 /// Serves the control stream until the agent ends it.
 pub(super) async fn serve(
@@ -44,19 +50,28 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
     loop {
         revision.mark_unchanged();
         let device = session.device.clone();
-        let mut desired = session.cloud.db.call(move |store| store.desired(&device)).await?.state;
+        let repository = session.cloud.repository.clone();
+        let read = move |store: &Store| -> Result<wire::DesiredState, TakeError> {
+            let mut state = store.desired(&device)?.state;
+            state.repository = repository.for_device(store, &device, &state.models)?;
+            Ok(state)
+        };
+        let mut desired = session.cloud.db.call(read).await?;
         let nodes_only = session.cloud.control.nodes_only.load(Ordering::Relaxed);
         desired.nodes_only = nodes_only && !desired.nodes.is_empty();
         let is_said = |sent: &wire::DesiredState| {
             sent.models == desired.models
                 && sent.nodes == desired.nodes
                 && sent.measurements == desired.measurements
+                && sent.repository == desired.repository
         };
         if !sent.as_ref().is_some_and(is_said) {
             frames::send(&mut send, &desired).await.map_err(outgoing)?;
             sent = Some(desired);
         }
-        if revision.changed().await.is_err() {
+        // Again after a while although nothing changed: the director's list runs out.
+        let changed = tokio::time::timeout(LIST_PERIOD, revision.changed()).await;
+        if changed.is_ok_and(|changed| changed.is_err()) {
             return Ok(()); // the server is gone
         }
     }
@@ -74,8 +89,7 @@ async fn take_reports(session: &Session, mut recv: RecvStream) -> Result<(), Str
         let mut reported: wire::ReportedState = frames::message(&mut recv, header).await?;
         take_measured(session, &mut reported).await?;
         let device = session.device.clone();
-        let kept =
-            move |store: &crate::store::Store| store.device_reported(&device, &reported, now_s());
+        let kept = move |store: &Store| store.device_reported(&device, &reported, now_s());
         session.cloud.db.call(kept).await?;
     }
     Ok(())

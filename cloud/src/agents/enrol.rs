@@ -5,6 +5,7 @@ use link::connection::Connection;
 use protocol::id::DeviceId;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::token::Secret;
+use protocol::tuf::metadata::ROOT;
 use protocol::wire;
 
 use super::{clip, once};
@@ -12,6 +13,9 @@ use crate::ca::SigningRequest;
 use crate::state::{Cloud, now_s};
 use crate::store::Store;
 use crate::store::tokens::{Applicant, EnrolError};
+
+/// A larger root would not fit into the answer; the device is introduced to it later.
+const ROOT_MAX_BYTES: usize = 48 << 10;
 
 /// Serves one enrolment connection to its end.
 pub(super) async fn serve(cloud: &Cloud, connection: &Connection) {
@@ -38,11 +42,15 @@ async fn enrol(cloud: &Cloud, request: wire::EnrolRequest) -> Result<wire::Enrol
     let leaf = cloud.ca.device_certificate(&device, &signing).map_err(|e| internal(cloud, &e))?;
     let signers = cloud.db.call(Store::signer_keys).await;
     let signers = signers.map_err(|error| internal(cloud, &error))?;
+    let root =
+        cloud.db.call(|store| store.repository().map(|mut newest| newest.remove(ROOT))).await;
+    let root = root.map_err(|error| internal(cloud, &error))?;
     cloud.events.enrolled(&device, &hostname);
     Ok(wire::EnrolReply {
         device_id: device.to_string(),
         certificates: once::chain(cloud, &leaf),
         signer_keys: signers.iter().map(|key| Bytes::copy_from_slice(&key.0)).collect(),
+        root: root.filter(|root| root.len() <= ROOT_MAX_BYTES).unwrap_or_default().into(),
     })
 }
 

@@ -29,5 +29,6 @@ async fn renew(cloud: &Cloud, connection: &Connection) -> Result<EnrolReply, Pro
         device_id: old.device.to_string(),
         certificates: once::chain(cloud, &leaf),
         signer_keys: Vec::new(),
+        root: bytes::Bytes::new(),
     })
 }

@@ -11,10 +11,12 @@ use std::sync::atomic::AtomicBool;
 use tokio::task::JoinSet;
 
 use super::scope::Scope;
-use super::{FIRST_FRAME_TIMEOUT, answer_problem, blob, control, infer, pulse, time, violation};
+use super::violation;
+use super::{FIRST_FRAME_TIMEOUT, answer_problem, blob, control, infer, metadata, pulse, time};
 use crate::access::Identity;
 use crate::state::{Cloud, now_s};
 use crate::store::StoreError;
+use crate::store::repository::TakeError;
 
 /// A connected agent.
 pub(super) struct Session {
@@ -43,6 +45,9 @@ pub(super) enum StreamError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The repository's own keys do not fit its root.
+    #[error("the repository cannot be signed")]
+    Repository(#[from] TakeError),
 }
 
 /// Serves one agent's connection to its end.
@@ -154,7 +159,10 @@ impl Session {
         let header = header?.ok_or(LinkError::Ended)?;
         match header.kind {
             FrameKind::Pulse => Ok(pulse::serve(&self.cloud, send, recv, header).await?),
-            FrameKind::Hello | FrameKind::TimeRequest | FrameKind::BlobRequest
+            FrameKind::Hello
+            | FrameKind::TimeRequest
+            | FrameKind::BlobRequest
+            | FrameKind::MetadataRequest
                 if self.cloud.control.is_elsewhere() =>
             {
                 let text = "this is an inference node, which only answers requests";
@@ -168,6 +176,7 @@ impl Session {
                 Ok(time::serve(&self.cloud, &self.times, remote, (send, recv), header).await?)
             }
             FrameKind::BlobRequest => blob::serve(self, send, recv, header).await,
+            FrameKind::MetadataRequest => metadata::serve(self, send, recv, header).await,
             actual => {
                 let expected = FrameKind::InferOpen;
                 Err(LinkError::Codec(CodecError::Unexpected { expected, actual }).into())
@@ -180,7 +189,9 @@ impl Session {
         let code = match error {
             StreamError::Link(error) => violation(error),
             StreamError::SecondControl => Some(ProblemCode::Protocol),
-            StreamError::Outgoing(_) | StreamError::Store(_) => Some(ProblemCode::Internal),
+            StreamError::Outgoing(_) | StreamError::Store(_) | StreamError::Repository(_) => {
+                Some(ProblemCode::Internal)
+            }
         };
         let Some(code) = code else { return };
         let text = protocol::problem::chain(error);

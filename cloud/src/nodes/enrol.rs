@@ -47,6 +47,7 @@ async fn enrol(cloud: &Cloud, request: wire::EnrolRequest) -> Result<wire::Enrol
         device_id: node.id.to_string(),
         certificates: once::chain(cloud, &leaf),
         signer_keys: Vec::new(), // nodes hear of signers as they hear of everything else
+        root: bytes::Bytes::new(),
     })
 }
 

@@ -259,6 +259,7 @@ impl Session {
                     device_id: id.to_string(),
                     certificates: once::chain(&self.cloud, &leaf),
                     signer_keys: Vec::new(),
+                    root: bytes::Bytes::new(),
                 };
                 Ok(frames::send_last(&mut send, &reply, []).await?)
             }

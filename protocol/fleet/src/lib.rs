@@ -1,8 +1,8 @@
 //! What the cloud decides, without doing any of it: who may enrol ([`enrol`]), who may do what
 //! ([`access`]), how often an address may fail to say who it is ([`attempts`]), what each device should run ([`desired`]), which request is taken now
 //! ([`admission`]), which requests run together ([`batch`]), on how many sessions ([`scaling`]), and
-//! when a worker that ended is started again ([`restarts`]); how busy a node is ([`load`]), and how
-//! fast downloads may be ([`background`]).
+//! when a worker that ended is started again ([`restarts`]); how busy a node is ([`load`]), how
+//! fast downloads may be ([`background`]), and what the repository of models takes in ([`repository`]).
 //!
 //! Plain values in, plain values out: `now` and entropy are arguments.
 
@@ -14,5 +14,6 @@ pub mod batch;
 pub mod desired;
 pub mod enrol;
 pub mod load;
+pub mod repository;
 pub mod restarts;
 pub mod scaling;

@@ -12,6 +12,7 @@ mod package;
 pub(crate) mod pipelines;
 mod power_cut;
 mod simulation;
+mod tuf;
 
 /// Prove a claim that takes longer than a test, or needs root.
 #[derive(clap::Args)]
@@ -34,6 +35,9 @@ pub(crate) struct Args {
     /// For fuzz: how long, instead of 30 minutes.
     #[arg(long, value_name = "N")]
     minutes: Option<u64>,
+    /// For tuf: the folder with a copy of theupdateframework/tuf-conformance.
+    #[arg(long, value_name = "DIR")]
+    suite: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,6 +60,8 @@ enum Claim {
     Soak,
     /// A version is exchanged 1,000 times while it is asked: no call fails, and the cloud has not grown.
     Swap,
+    /// Every test of the public TUF conformance suite passes against the client that devices have.
+    Tuf,
     /// Three times as much as the cloud can answer: it answers as much and as quickly as ever, and refuses the rest at once.
     Overload,
 }
@@ -74,6 +80,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Claim::Simulation => return simulation::prove(args.short, args.seeds),
         Claim::Soak => return lasting::prove("soak", args.short),
         Claim::Swap => return lasting::prove("swap", args.short),
+        Claim::Tuf => return tuf::prove(args.suite.as_deref()),
         Claim::Overload => return lasting::prove("overload", args.short),
     }
     Ok(ExitCode::SUCCESS)

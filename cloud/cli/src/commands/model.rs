@@ -12,6 +12,8 @@ pub(crate) mod list;
 pub(crate) mod policy;
 pub(crate) mod prune;
 pub(crate) mod push;
+pub(crate) mod sign;
+pub(crate) mod verify;
 
 use anyhow::Context;
 use models::authoring::dataset::Dataset;

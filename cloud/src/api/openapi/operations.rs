@@ -83,7 +83,7 @@ impl Operation {
 
 /// Every call.
 pub(super) fn all() -> Vec<Operation> {
-    let parts = [server(), models(), keys(), devices(), nodes()];
+    let parts = [server(), models(), repository(), keys(), devices(), nodes()];
     parts.into_iter().flatten().collect()
 }
 
@@ -191,6 +191,35 @@ fn models() -> Vec<Operation> {
             .need("Assign")
             .takes(reference("Assignment"))
             .gives(200, "They were told.", reference("Assignment")),
+    ]
+}
+
+fn repository() -> Vec<Operation> {
+    let role = json!({ "enum": ["snapshot", "timestamp", "director"] });
+    vec![
+        Operation::new("get /v1/repository", "repository", "The repository of models")
+            .need("View")
+            .gives(200, "The newest file of each role.", reference("Repository")),
+        Operation::new(
+            "post /v1/repository",
+            "take_files",
+            "Take files in that were signed with offline keys",
+        )
+        .need("Push; TrustSigner for root")
+        .takes(reference("RepositoryFiles"))
+        .gives(200, "They hold.", reference("RepositoryVersions")),
+        Operation::new(
+            "post /v1/repository/keys/{role}",
+            "make_online_key",
+            "Make one more key of a role that is online",
+        )
+        .need("TrustSigner")
+        .in_path("role", &role)
+        .gives(201, "It was made.", reference("OnlineKey")),
+        Operation::new("get /v1/bundles/{sha256}", "bundle", "The signed manifest of a bundle")
+            .need("View")
+            .in_path("sha256", &reference("ContentHash"))
+            .gives(200, "It is here.", reference("SignedManifest")),
     ]
 }
 

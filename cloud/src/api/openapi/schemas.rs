@@ -56,7 +56,7 @@ fn span(max_s: u32) -> Value {
 /// Every schema.
 pub(super) fn all() -> Value {
     let mut all = names();
-    for part in [of_server(), of_models(), of_keys(), of_devices(), of_nodes()] {
+    for part in [of_server(), of_models(), of_repository(), of_keys(), of_devices(), of_nodes()] {
         if let (Some(all), Value::Object(part)) = (all.as_object_mut(), part) {
             all.extend(part);
         }
@@ -149,6 +149,24 @@ fn of_models() -> Value {
             "model": reference("Name"), "version": reference("Version"),
             "device": or_null(&reference("Name")),
         }), &[]),
+    })
+}
+
+fn of_repository() -> Value {
+    let any = json!({ "type": "object" });
+    let texts = json!({ "type": "object", "additionalProperties": text() });
+    let counts = json!({ "type": "object", "additionalProperties": count() });
+    json!({
+        "Repository": object(&json!({ "online_keys": any, "files": texts }), &[]),
+        "RepositoryFiles": object(&json!({
+            "files": texts, "introduction": or_null(&reference("Introduction")),
+        }), &["introduction"]),
+        "Introduction": object(&json!({
+            "root": reference("ContentHash"), "key_id": reference("ContentHash"),
+            "signature": text(),
+        }), &[]),
+        "RepositoryVersions": object(&json!({ "versions": counts }), &[]),
+        "OnlineKey": object(&json!({ "role": text(), "key": any }), &[]),
     })
 }
 

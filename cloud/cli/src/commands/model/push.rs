@@ -6,6 +6,7 @@ use models::authoring::Author;
 use models::backend::Backend;
 use protocol::id::{ContentHash, ModelName, Variant, Version};
 use protocol::manifest::{Manifest, SigningKey, Thrift, ThriftEffect};
+use protocol::tuf::install::target_path;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,7 +18,11 @@ use crate::client::Client;
 use crate::config::{Config, SIGNING_KEY};
 use crate::errors::hinted;
 use crate::output;
+use crate::repository::{self, Keys, KeysArgs, Remote};
 use crate::runtime::RuntimeArgs;
+
+/// How long targets are good that name a new bundle.
+const NAMED_LIFE_S: i64 = 365 * 24 * 60 * 60;
 
 /// Arguments of `model push`.
 #[derive(clap::Args)]
@@ -33,6 +38,8 @@ pub(crate) struct Args {
     variant: Option<Variant>,
     #[command(flatten)]
     runtime: RuntimeArgs,
+    #[command(flatten)]
+    keys: KeysArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -58,7 +65,27 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let built = build(&author, &variants, version, &backend, scratch.path())?;
     upload(&client, &built)?;
     let pushed = built.iter().map(|b| publish(&client, &key, b)).collect::<Result<Vec<_>, _>>()?;
+    name_as_good(&client, &config, &args.keys, &built)?;
     show(args, &pushed, author.name())
+}
+
+/// In a fleet with a repository: names what was pushed, where the keys for that are at hand.
+fn name_as_good(
+    client: &Client,
+    config: &Config,
+    keys: &KeysArgs,
+    built: &[Built],
+) -> anyhow::Result<()> {
+    let remote = Remote::get(client)?;
+    if !remote.exists() {
+        return Ok(());
+    }
+    let path = |m: &Manifest| target_path(&m.model, m.version, m.variant);
+    let named = built.iter().map(|b| (path(&b.manifest), b.manifest.to_json())).collect();
+    let keys = Keys::open(keys, config)?;
+    let files = repository::name(&remote, &keys, &named, output::now_s() + NAMED_LIFE_S);
+    let files = files.context("it was pushed, but devices will not install it yet")?;
+    repository::publish(client, &files, None).map(drop)
 }
 
 /// The cloud variant comes first, so that no device gets an edge variant that cannot defer yet.
