@@ -28,6 +28,8 @@ use crate::prune::samples::Layer;
 /// How much is added to the diagonal, as a share of its mean.
 const RIDGE: f64 = 0.01;
 
+/// Rounds a weight of a row and a column, which sees the row as it is by then.
+type Round<'r> = dyn FnMut(usize, usize, &[f32], f32) -> f32 + 'r;
 /// A bias that takes up what rounding lost: its name and its new numbers.
 type Bias = Option<(String, Vec<f32>)>;
 
@@ -188,11 +190,7 @@ impl Parts<'_> {
 
     /// Rounds all rows by `round`, which is asked for one weight after the other and sees the row as it is by then; the
     /// bias afterwards.
-    fn fit(
-        &self,
-        moments: Vec<Moments>,
-        round: &mut dyn FnMut(usize, usize, &[f32], f32) -> f32,
-    ) -> Option<Vec<f32>> {
+    fn fit(&self, moments: Vec<Moments>, round: &mut Round<'_>) -> Option<Vec<f32>> {
         let width = self.layer.inputs;
         let rows_each = self.layer.outputs / moments.len().max(1);
         let mut bias = self.bias.to_vec();
