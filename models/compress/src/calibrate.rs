@@ -16,7 +16,7 @@ use crate::measure::Items;
 use crate::scratch::Scratch;
 
 /// Values that are watched together are at most so long, but for a single one that is longer.
-const TOGETHER_MAX_BYTES: usize = 24 << 20;
+const TOGETHER_MAX_BYTES: usize = 64 << 20;
 
 /// What was seen of each value.
 pub type Seen = BTreeMap<String, Histogram>;

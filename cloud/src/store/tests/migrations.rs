@@ -16,7 +16,6 @@ const RELEASED: [&str; SCHEMA as usize] = [
     "b04a78a2ecc086dc",
     "ddbd5c6cafc482d4",
     "27c18317c16d8e9f",
-    "ddbd5c6cafc482d4",
 ];
 
 /// What a program of this schema has added.

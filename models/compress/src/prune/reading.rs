@@ -17,6 +17,9 @@ const TOGETHER_MAX: usize = 8 << 20;
 /// Places of each item, at least.
 const PLACES: usize = 48;
 
+/// Takes a layer with the moments of what its groups read.
+pub(crate) type Call<'c> = dyn FnMut(&Layer, Vec<Moments>) -> Result<(), CompressError> + 'c;
+
 /// The layers of some operators whose weights nobody else reads.
 pub(crate) fn layers(graph: &Graph, ops: &[&str]) -> Vec<Layer> {
     let own = |id: &NodeId| {
@@ -27,9 +30,6 @@ pub(crate) fn layers(graph: &Graph, ops: &[&str]) -> Vec<Layer> {
     ids.filter_map(|id| Layer::of(graph, id)).collect()
 }
 
-/// Takes a layer with the moments of what its groups read.
-pub(crate) type Take<'a> = dyn FnMut(&Layer, Vec<Moments>) -> Result<(), CompressError> + 'a;
-
 /// Hands out each layer with the moments of what its groups read.
 ///
 /// # Errors
@@ -39,7 +39,7 @@ pub(crate) fn each(
     layers: &[Layer],
     (items, chosen): (&Items<'_>, &[usize]),
     backend: &dyn Backend,
-    call: &mut Take<'_>,
+    call: &mut Call<'_>,
 ) -> Result<(), CompressError> {
     let first = chosen.first().copied().unwrap_or(0);
     let is_given = |layer: &&Layer| model.graph().is_input(&layer.reads);

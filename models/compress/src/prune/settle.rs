@@ -5,6 +5,8 @@
 //! adds up. So from the inputs on every layer is fitted to its old outputs from its new inputs, and hands on what comes
 //! nearest to them.
 
+use std::slice::from_ref;
+
 use models::onnx::NodeId;
 
 use super::regression::Regression;
@@ -56,8 +58,8 @@ impl Work<'_> {
         let Some(layer) = Layer::of(graph, id) else { return Ok(()) };
         let Some((weights, bias)) = layer.weights(graph) else { return Ok(()) };
         let has_bias = layer.has_bias(graph);
-        let mut current = watch(&self.current, std::slice::from_ref(&layer.reads), self.backend)?;
-        let mut original = watch(self.original, std::slice::from_ref(&layer.gives), self.backend)?;
+        let mut current = watch(&self.current, from_ref(&layer.reads), self.backend)?;
+        let mut original = watch(self.original, from_ref(&layer.gives), self.backend)?;
         let only = [layer.clone()];
         let data = (self.items, self.chosen);
         let moments = sample(&only, (&mut *current, &mut *original), data)?;

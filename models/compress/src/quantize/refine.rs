@@ -3,7 +3,7 @@
 //! [`Rounding::LeastSquares`] takes the inputs of a layer one after the other. What an input's weights lose by rounding
 //! goes into those of the inputs behind it, so that the layer's output on calibration samples moves least
 //! (`prune::curvature`); the bias takes what is left. Moving single weights to and fro, which is what AdaRound comes to,
-//! leaves a fifth more of the squared error, and after this hardly anything is left for it to do (0.1 %; the tests there).
+//! leaves a fifth more of the squared error, and after this little is left for it to do (0.1 to 5 %; the tests there).
 //! [`Rounding::BiasCorrected`] rounds to the nearest and moves only the bias, by the mean error (Nagel et al., Data-Free
 //! Quantization, 2019).
 //!
@@ -28,6 +28,8 @@ use crate::prune::samples::Layer;
 /// How much is added to the diagonal, as a share of its mean.
 const RIDGE: f64 = 0.01;
 
+/// Rounds a weight of a row and a column, which sees the row as it is by then.
+type Round<'r> = dyn FnMut(usize, usize, &[f32], f32) -> f32 + 'r;
 /// A bias that takes up what rounding lost: its name and its new numbers.
 type Bias = Option<(String, Vec<f32>)>;
 
