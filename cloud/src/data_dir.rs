@@ -70,7 +70,9 @@ impl DataDir {
             data_dir.blobs(),
             data_dir.deltas(),
         ];
-        for folder in kept.into_iter().chain([data_dir.bundles(), data_dir.deltas(), data_dir.incoming()]) {
+        for folder in
+            kept.into_iter().chain([data_dir.bundles(), data_dir.deltas(), data_dir.incoming()])
+        {
             durable::create_private_folder(&folder).map_err(failed(&folder))?;
         }
         let with_keys = [data_dir.ca(), data_dir.node(), data_dir.repository()];

@@ -148,9 +148,6 @@ fn bias_of(graph: &Graph, id: NodeId, outputs: usize) -> Option<String> {
     add.input.iter().filter(|_| added).find_map(fits)
 }
 
-/// Gives a weight its rounded number: of which row, which column, the row as it is by then, and the weight.
-type Round<'a> = dyn FnMut(usize, usize, &[f32], f32) -> f32 + 'a;
-
 /// A layer as rows of weights, one for each output.
 struct Parts<'p> {
     layer: &'p Layer,
