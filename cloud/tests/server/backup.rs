@@ -6,8 +6,8 @@ use protocol::id::Variant;
 use crate::support::{MODEL, bundle, start};
 
 /// What a start makes anew.
-const ANEW: [&str; 7] =
-    ["lock", "listening", "bundles", "incoming", "node", "cloud.db-wal", "cloud.db-shm"];
+const ANEW: [&str; 8] =
+    ["lock", "listening", "bundles", "deltas", "incoming", "node", "cloud.db-wal", "cloud.db-shm"];
 
 /// Who adds something to the folder decides whether it goes into backups.
 #[test]
