@@ -69,7 +69,9 @@ pub fn run(amount: Amount) -> anyhow::Result<BenchReport> {
     world.ship_fashion()?;
     let versions = Versions::make(&world, amount.stages + 1)?;
     versions.ship(&world, 1)?;
-    let agent = world.agent("device", &AgentOptions::default())?;
+    // Its versions answer as differently as they can.
+    let config = "[update]\nshadow_quiet_s = 1\ndisagreement = 1.0".to_owned();
+    let agent = world.agent("device", &AgentOptions { config })?;
     agent.wait_active("fashion", 1)?;
     agent.wait_active(versions::MODEL, 1)?;
     let mut callers =

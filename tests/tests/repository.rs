@@ -19,6 +19,12 @@ fn database(world: &World) -> rusqlite::Connection {
     rusqlite::Connection::open(world.cloud.data_dir().join("cloud.db")).unwrap()
 }
 
+/// Of root and targets; what is signed online is numbered by the time.
+fn offline_versions(world: &World) -> [u64; 2] {
+    let versions = versions(world);
+    ["root", "targets"].map(|role| versions[role].as_u64().unwrap())
+}
+
 /// The versions of all roles, as `repo show` has them.
 fn versions(world: &World) -> Value {
     let shown = world.operator.json(&["repo", "show"]).unwrap();
@@ -62,7 +68,7 @@ fn a_fleet_moves_over_and_never_goes_back() {
     agent.wait_active("fashion", 1).unwrap();
 
     world.operator.run(&["repo", "init"]).unwrap();
-    assert_eq!(versions(&world), json!({"root": 1, "targets": 1, "snapshot": 1, "timestamp": 1}));
+    assert_eq!(offline_versions(&world), [1, 1]);
     assert_eq!(key_files(&world).len(), 4, "three of root, one of targets");
     #[cfg(unix)]
     for file in key_files(&world) {
@@ -115,8 +121,8 @@ fn keys_come_from_other_media_and_rotate() {
     world.operator.run(&["repo", "refresh"]).unwrap();
     push(&world);
     assert_eq!(
-        versions(&world),
-        json!({"root": 5, "targets": 5, "snapshot": 8, "timestamp": 8}),
+        offline_versions(&world),
+        [5, 5],
         "four rotations of root's; targets were rotated, given a new director, refreshed and named more"
     );
     assign(&world, 2);
