@@ -23,7 +23,9 @@ const NOW_S: i64 = 1_800_000_000;
 const LATER_S: i64 = NOW_S + 300 * 24 * 3600;
 const PATH: &str = "fashion/2/edge.json";
 /// The director's list that the device has seen: its third one.
-const SEEN: u64 = 3;
+const SEEN: u64 = NOW_S.unsigned_abs() + 2;
+/// A version beyond all that were signed.
+const AHEAD: u64 = NOW_S.unsigned_abs() + 1000;
 const OTHER_PATH: &str = "fashion/1/edge.json";
 
 /// Seeds of keys: root's are 1 to 3 (two must sign), targets' is 4, and 5 to 7 are online.
@@ -118,14 +120,14 @@ impl Served {
         );
         let snapshot = Snapshot { head: Head::new(SNAPSHOT, version, LATER_S), meta };
         self.files.insert(format!("{version}.snapshot.json"), signed(&snapshot, &[5]));
-        let timestamp = Timestamp::new(1000, LATER_S, MetaFile::version(version));
+        let timestamp = Timestamp::new(AHEAD, LATER_S, MetaFile::version(version));
         self.files.insert("timestamp.json".to_owned(), signed(&timestamp, &[6]));
         Ok(())
     }
 
     /// The director's word for what is to be installed.
     fn direct(&mut self, device: &DeviceId) {
-        let mut list = Targets::new(1000, LATER_S);
+        let mut list = Targets::new(AHEAD, LATER_S);
         let path = directed_path(device, self.path);
         list.targets = [(path, Target::of(&self.manifest))].into();
         self.directed = signed(&list, &[7]);
@@ -371,7 +373,9 @@ fn older_list(own: &Honest, served: &mut Served, random: &mut Random) -> anyhow:
 
 /// A flip that leaves what is said and signed as it was is no forgery: those are drawn again.
 fn flipped_file(_: &Honest, served: &mut Served, random: &mut Random) -> anyhow::Result<()> {
-    let names = ["2.targets.json", "2.snapshot.json", "timestamp.json", ""];
+    let snapshot = served.files.keys().rfind(|name| name.ends_with(".snapshot.json"));
+    let snapshot = snapshot.context("no snapshot")?.clone();
+    let names = ["2.targets.json", &snapshot, "timestamp.json", ""];
     let name = names[draw(random, 4)];
     let bytes = match name {
         "" => &mut served.directed,
