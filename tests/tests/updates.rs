@@ -238,14 +238,17 @@ fn a_version_that_lost_its_accelerator_gives_way() {
 #[test]
 fn a_first_version_that_takes_the_agent_down_leaves_none_and_the_agent_starts() {
     let world = World::start().unwrap();
-    let agent = world.agent("device", &options(BY_PROBES)).unwrap();
+    let options = options(&format!("{BY_PROBES}starts = 1\n"));
+    let agent = world.agent("device", &options).unwrap();
     ship(&world, 1, hostile::harmless());
     agent.wait_active(MODEL, 1).unwrap();
     let mut state_dir = agent.kill();
-    for _ in 0..2 {
-        state_dir = Agent::start(&state_dir, &options(BY_PROBES)).unwrap().kill();
+    for _ in 1..10 {
+        let agent = Agent::start(&state_dir, &options).unwrap();
+        assert_eq!(ask(&agent, 1.0), (1, -1.0), "it has ten times as many starts as others");
+        state_dir = agent.kill();
     }
-    let agent = Agent::start(&state_dir, &options(BY_PROBES)).unwrap();
+    let agent = Agent::start(&state_dir, &options).unwrap();
     let refused = |status: &Value| is_refused(1)(model_status(status, MODEL));
     let status = agent.wait_until("the refusal", refused).unwrap();
     assert_eq!(model_status(&status, MODEL)["active_version"], Value::Null, "{status:#}");

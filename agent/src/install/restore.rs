@@ -52,7 +52,8 @@ impl Installer {
         // Before it is loaded: that may be what takes the agent down.
         kept.lives = kept.lives.start(&self.boot);
         self.state.keep_probation(&row.model, &kept)?;
-        let fault = kept.lives.fault(self.update.probation().limits.starts);
+        let limit = self.update.probation().limits.starts_of(row.previous.is_some());
+        let fault = kept.lives.fault(limit);
         let fault = match fault {
             Some(fault) => fault,
             None => match self.restore_on_probation(row, kept) {

@@ -98,12 +98,20 @@ impl Limits {
         reference.mul_f64(self.latency_factor.max(0.0)) + self.latency_slack
     }
 
+    /// Starts without a clean word after which a version gives way, with or without one to go back to.
+    pub fn starts_of(&self, has_previous: bool) -> u32 {
+        if has_previous { self.starts } else { self.starts.saturating_mul(ALONE) }
+    }
+
     /// Whether so many failures of so many are too many. One or two may be anybody's.
     pub(crate) fn fails(&self, failed: usize, of: usize) -> bool {
         failed >= FAILURES_MIN && failed as f64 > self.failures * of as f64
     }
 }
 
+/// A version with none before it has so many times as many starts: no answer at all is worse than one that may
+/// not be to blame, as where the power fails again and again.
+const ALONE: u32 = 10;
 /// Fewer failures are no ground to go back.
 const FAILURES_MIN: usize = 3;
 /// Runs that are remembered.
