@@ -3,7 +3,7 @@
 //!
 //! Every output of a layer gives up the same share of its weights: those whose size times that of what they read is least
 //! (Sun et al., Wanda, 2024), or the smallest ones. The weights that stay are then fitted to what the layer gave before, by
-//! the same descent that rounding goes ([`Curvature::descend`]).
+//! the same descent that rounding goes (`Curvature::descend`).
 
 use std::path::Path;
 
