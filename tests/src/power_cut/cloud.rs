@@ -1,12 +1,11 @@
 //! The same for the cloud's data folder: what the operator or a device was told is done, is done.
 
 use super::Report;
-use super::disk::{Disk, Room, run, write_sparse};
+use super::disk::{Disk, Room, write_sparse};
 use super::judge::Verdict;
 use crate::world::{Agent, AgentOptions, Cloud, Operator, Process, fashion, model_status};
 use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// The longest that the cloud runs between two points, in microseconds.
@@ -141,9 +140,7 @@ fn judge_into(
     verdict: &mut Verdict,
 ) -> anyhow::Result<()> {
     let Facts { devices, pushed, assigned, token } = &point.facts;
-    drop(room.mount(&point.image, "copy", "loop").context("the copy does not mount")?);
-    run(Command::new("e2fsck").arg("-fn").arg(&point.image)).context("the file system")?;
-    let mount = room.mount(&point.image, "copy", "loop")?;
+    let mount = room.mount_after_cut(&point.image)?;
     let cloud = Cloud::start(&mount.folder().join("cloud"))?;
     verdict.started = true;
     let operator = Operator::new(&room.path(&format!("judge-{index}")));

@@ -53,11 +53,18 @@ impl Room {
         Ok(Disk { image, mount })
     }
 
-    pub(super) fn mount(&self, image: &Path, name: &str, options: &str) -> anyhow::Result<Mount> {
+    fn mount(&self, image: &Path, name: &str, options: &str) -> anyhow::Result<Mount> {
         let folder = self.path(name);
         fs::create_dir_all(&folder)?;
         run(Command::new("mount").args(["-o", options]).arg(image).arg(&folder))?;
         Ok(Mount(folder))
+    }
+
+    /// Opens a copy as the device would after the cut: its journal is replayed, and the file system is whole.
+    pub(super) fn mount_after_cut(&self, image: &Path) -> anyhow::Result<Mount> {
+        drop(self.mount(image, "copy", "loop").context("the copy does not mount")?);
+        run(Command::new("e2fsck").arg("-fn").arg(image)).context("the file system")?;
+        self.mount(image, "copy", "loop")
     }
 
     /// The method itself: what was synced is in a copy, what was not is not.
@@ -128,7 +135,7 @@ pub(super) fn write_sparse(bytes: &[u8], path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn run(command: &mut Command) -> anyhow::Result<()> {
+fn run(command: &mut Command) -> anyhow::Result<()> {
     let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     if !output.status.success() {
         bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());

@@ -1,6 +1,6 @@
 //! What a copy is worth: it is mounted, and an agent is started on it, without a network.
 
-use super::disk::{Room, run};
+use super::disk::Room;
 use crate::fashion::{Images, ask};
 use crate::world::{Agent, AgentOptions, World, model_status};
 use anyhow::{Context, ensure};
@@ -8,7 +8,6 @@ use link::pki::{DeviceCertificate, DeviceKey, chain_from_pem};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// What had been said when the power went.
@@ -60,9 +59,7 @@ fn judge_into(
     point: &Point,
     verdict: &mut Verdict,
 ) -> anyhow::Result<()> {
-    drop(room.mount(&point.image, "copy", "loop").context("the copy does not mount")?);
-    run(Command::new("e2fsck").arg("-fn").arg(&point.image)).context("the file system")?;
-    let mount = room.mount(&point.image, "copy", "loop")?;
+    let mount = room.mount_after_cut(&point.image)?;
     let state_dir = mount.folder().join("device");
     verdict.enrolled = state_dir.join("enrolment.json").exists();
     if let Some(expected) = point.promise.enrolled {

@@ -2,7 +2,7 @@
 //! back. At whatever point the power goes, the agent starts with a version that was verified and is not
 //! known to be bad, and that version answers as it should.
 
-use super::disk::{Disk, Room, run, write_sparse};
+use super::disk::{Disk, Room, write_sparse};
 use super::judge::{Verdict, go_offline, leftovers};
 use super::{Effort, Report};
 use crate::bad::ask_http;
@@ -13,7 +13,6 @@ use protocol::tensor::Tensor;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const MODEL: &str = "negates";
@@ -214,9 +213,7 @@ fn judge(
     recovery_max: Option<Duration>,
     verdict: &mut Verdict,
 ) -> anyhow::Result<()> {
-    drop(room.mount(&point.image, "copy", "loop").context("the copy does not mount")?);
-    run(Command::new("e2fsck").arg("-fn").arg(&point.image)).context("the file system")?;
-    let mount = room.mount(&point.image, "copy", "loop")?;
+    let mount = room.mount_after_cut(&point.image)?;
     let state_dir = mount.folder().join("device");
     verdict.enrolled = state_dir.join("enrolment.json").exists();
     go_offline(&state_dir)?;
