@@ -38,11 +38,11 @@ pub(super) fn choose(trials: &[Trial], options: &Options, float_bytes: u64) -> C
     let figures = |i: usize| {
         let trial = &trials[i];
         format!(
-            "{}: {:.2}x the speed{}, {} bytes, loses {:.4} of at most {target}",
+            "{}: {:.2}x the speed{}, {:.3} MB, loses {:.4} of at most {target}",
             trial.recipe.describe(),
             trial.decisive().speedup,
             if there { " on the device" } else { "" },
-            trial.size_bytes,
+            trial.size_bytes as f64 / 1e6,
             trial.drop
         )
     };

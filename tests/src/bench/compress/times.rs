@@ -105,7 +105,7 @@ impl Contest<'_> {
         let calibration = Dataset::open(&self.subject.calibration)?;
         let begin = Instant::now();
         let till = |what: &str| {
-            eprintln!("  one static build: {what} at {:.2} s", begin.elapsed().as_secs_f64())
+            eprintln!("  one static build: {what} at {:.2} s", begin.elapsed().as_secs_f64());
         };
         let mut model = models::onnx::Model::read(&self.subject.onnx)?;
         fold::fold(&mut model, self.backend)?;
