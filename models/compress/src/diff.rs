@@ -1,11 +1,13 @@
 //! How one model differs from another: what it takes and gives, its operators, its weights.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use models::onnx::graph::dimensions;
-use models::onnx::proto::{TensorProto, ValueInfoProto};
+use models::onnx::proto::{NodeProto, TensorProto, ValueInfoProto};
 use models::onnx::{Model, tensor};
 use serde::Serialize;
+
+use crate::integers;
 
 /// How one model differs from another.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -22,6 +24,8 @@ pub struct Diff {
     pub weights: Vec<Weight>,
     /// Weights that are the same.
     pub same_weights: usize,
+    /// Scales and zero points that came with integers; they are not among the weights here.
+    pub grids: usize,
 }
 
 /// Weights that differ.
@@ -33,7 +37,8 @@ pub struct Weight {
     pub before: Option<String>,
     /// Type and shape after, if they are there.
     pub after: Option<String>,
-    /// For floats of the same shape: the length of the difference, as a share of the length before.
+    /// For floats of the same shape, and for those that integers stand for: the length of the difference, as a share of the
+    /// length before.
     pub distance: Option<f64>,
 }
 
@@ -56,15 +61,53 @@ pub fn diff(before: &Model, after: &Model) -> Diff {
     }
     let (a, b) = (sums(before), sums(after));
     (diff.parameters, diff.weight_bytes) = ((a.0, b.0), (a.1, b.1));
+    let integers = integers::all(after.graph());
+    let mut matched = BTreeSet::new();
     for weight in before.graph().weights() {
         match after.graph().weight(weight.name()) {
             Some(other) if is_same(weight, other) => diff.same_weights += 1,
-            other => diff.weights.push(change(Some(weight), other)),
+            Some(other) => diff.weights.push(change(Some(weight), Some(other))),
+            None => {
+                let found = rounded(weight, after, &integers);
+                matched.extend(found.iter().map(|(name, _)| name.clone()));
+                let weight = found.map_or_else(|| change(Some(weight), None), |(_, change)| change);
+                diff.weights.push(weight);
+            }
         }
     }
-    let new = after.graph().weights().filter(|w| before.graph().weight(w.name()).is_none());
-    diff.weights.extend(new.map(|weight| change(None, Some(weight))));
+    let is_new = |name: &str| before.graph().weight(name).is_none() && !matched.contains(name);
+    for weight in after.graph().weights().filter(|weight| is_new(weight.name())) {
+        match integers::is_grid(after.graph(), weight.name()) {
+            true => diff.grids += 1,
+            false => diff.weights.push(change(None, Some(weight))),
+        }
+    }
     diff
+}
+
+/// The integers that some floats became, by their name: it begins with that of the floats, and the shape is the same.
+fn rounded(
+    floats: &TensorProto,
+    after: &Model,
+    integers: &HashMap<&str, &NodeProto>,
+) -> Option<(String, Weight)> {
+    let mut found: Option<(&TensorProto, &NodeProto)> = None;
+    for (name, node) in integers {
+        let begins = name.strip_prefix(floats.name()).is_some_and(|rest| rest.starts_with('_'));
+        let weight = after.graph().weight(name);
+        let Some(weight) = weight.filter(|weight| begins && weight.dims == floats.dims) else {
+            continue;
+        };
+        // The shortest: the name of other weights may begin with this one's.
+        if found.is_none_or(|(other, _)| weight.name().len() < other.name().len()) {
+            found = Some((weight, node));
+        }
+    }
+    let (weight, node) = found?;
+    let mut change = change(Some(floats), Some(weight));
+    let before = tensor::f32s(floats).ok()?;
+    change.distance = integers::floats(after.graph(), node).and_then(|now| apart(&before, &now));
+    Some((weight.name().to_owned(), change))
 }
 
 fn interface(before: &Model, after: &Model) -> Vec<(String, String, String)> {
@@ -122,13 +165,16 @@ fn change(before: Option<&TensorProto>, after: Option<&TensorProto>) -> Weight {
     let distance = || {
         let (a, b) = (before?, after?);
         let (x, y) = (tensor::f32s(a).ok()?, tensor::f32s(b).ok()?);
-        (a.dims == b.dims).then(|| {
-            let squares =
-                |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-            let moved = squares(&mut x.iter().zip(y.iter()).map(|(x, y)| f64::from(x - y)));
-            (moved / squares(&mut x.iter().map(|x| f64::from(*x))).max(f64::MIN_POSITIVE)).sqrt()
-        })
+        if a.dims == b.dims { apart(&x, &y) } else { None }
     };
     let name = before.or(after).map(|w| w.name().to_owned()).unwrap_or_default();
     Weight { name, before: before.map(describe), after: after.map(describe), distance: distance() }
+}
+
+/// The length of a difference, as a share of the length before.
+fn apart(before: &[f32], after: &[f32]) -> Option<f64> {
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let moved = squares(&mut before.iter().zip(after).map(|(x, y)| f64::from(x - y)));
+    let whole = squares(&mut before.iter().map(|x| f64::from(*x))).max(f64::MIN_POSITIVE);
+    (before.len() == after.len()).then(|| (moved / whole).sqrt())
 }

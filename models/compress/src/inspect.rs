@@ -11,6 +11,7 @@ use models::ort_backend::OrtBackend;
 use serde::Serialize;
 
 use crate::error::CompressError;
+use crate::integers;
 use crate::scratch::Scratch;
 
 /// What is in a model.
@@ -56,6 +57,8 @@ pub struct Layer {
     pub name: String,
     /// Its operator.
     pub operator: String,
+    /// The element type of its weights in the file, in ONNX's words.
+    pub datatype: String,
     /// The shape of its weights.
     pub weights: Vec<i64>,
     /// The shape of its output, where ONNX Runtime can infer it.
@@ -159,20 +162,24 @@ fn fix(model: &mut Model, sizes: &HashMap<String, Vec<i64>>) {
     head.value_info.clear();
 }
 
-/// A layer, if the node has weights of two dimensions or more.
+/// A layer, if the node has weights of two dimensions or more, floats or integers.
 fn layer(model: &Model, node: &NodeProto, shapes: &HashMap<String, Vec<i64>>) -> Option<Layer> {
     let graph = model.graph();
     let is_table = |weights: &&TensorProto| {
         weights.dims.len() >= 2 && tensor::elements(&weights.dims).is_some_and(|n| n >= 2)
     };
-    let held = |input: &String| graph.weight(input).filter(is_table);
-    let weights = node.input.iter().find_map(held)?;
-    let count = |input: &String| graph.weight(input).and_then(|w| tensor::elements(&w.dims));
+    let held = |input: &String| integers::held(graph, input);
+    let weights = node.input.iter().find_map(|input| held(input).filter(is_table))?;
+    if integers::is_between(node) {
+        return None;
+    }
+    let count = |input: &String| held(input).and_then(|w| tensor::elements(&w.dims));
     let name = node.output.first()?.clone();
     let output = shapes.get(&name).cloned();
     let macs = output.as_ref().and_then(|output| macs(node, &weights.dims, output));
     Some(Layer {
         operator: qualified(node),
+        datatype: tensor::element::name(weights.data_type()).to_owned(),
         weights: weights.dims.clone(),
         parameters: node.input.iter().filter_map(count).sum(),
         output,
@@ -194,6 +201,7 @@ pub(crate) fn macs(node: &NodeProto, weights: &[i64], output: &[i64]) -> Option<
             let inner = usize::from(node.int("transB").unwrap_or(0) != 0);
             product(&[*weights.get(inner)?])?
         }
+        "MatMulNBits" => u64::try_from(node.int("K")?).ok()?,
         _ => return None,
     };
     product(output)?.checked_mul(each)

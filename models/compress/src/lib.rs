@@ -29,6 +29,7 @@ pub mod fold;
 pub mod fused;
 pub mod histogram;
 pub mod inspect;
+mod integers;
 pub mod measure;
 pub mod prune;
 pub mod quantize;

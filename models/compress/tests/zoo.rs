@@ -11,14 +11,16 @@ use models::backend::{Backend, SessionOptions};
 use models::onnx::Model;
 use models::onnx::attribute::Attributes;
 use models::ort_backend::{OrtBackend, find_library};
+use outrigger_compress::CompressError;
 use outrigger_compress::calibrate::{Seen, calibrate};
+use outrigger_compress::diff::diff;
 use outrigger_compress::fold::{fold, verify};
 use outrigger_compress::fused::fused;
 use outrigger_compress::histogram::Method;
+use outrigger_compress::inspect::{Report, inspect};
 use outrigger_compress::measure::Reference;
 use outrigger_compress::quantize::{Recipe, Scheme, plan, quantize};
 use outrigger_compress::search::{Goal, Options, Search};
-use outrigger_compress::{CompressError, inspect::inspect};
 
 fn backend() -> OrtBackend {
     OrtBackend::open(&find_library(None).unwrap()).unwrap()
@@ -168,6 +170,31 @@ fn a_model_is_told_in_numbers() {
     let mut known = report.layers.iter().filter(|layer| layer.operator != "Mul");
     assert!(known.all(|layer| layer.macs.is_some()), "{:?}", report.layers);
     assert!(report.macs > 100_000, "{}", report.macs);
+}
+
+#[test]
+fn integers_are_told_as_the_weights_that_they_stand_for() {
+    let backend = backend();
+    let float = folded("cloud.onnx", &backend);
+    let seen = seen(&float, &Dataset::open(&zoo("")).unwrap(), &backend);
+    let built = quantize(&float, &seen, &Recipe::default()).unwrap().model;
+    let [before, after] =
+        [&float, &built].map(|model| inspect(model, &Default::default(), &backend).unwrap());
+    assert_eq!(before.macs, after.macs);
+    let names = |report: &Report| report.layers.iter().map(|l| l.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&before), names(&after));
+    assert!(after.layers.iter().all(|layer| layer.datatype == "int8"), "{:?}", after.layers);
+
+    let apart = diff(&float, &built);
+    assert!(apart.grids >= 2 * before.layers.len(), "{}", apart.grids);
+    for weight in &apart.weights {
+        let after = weight.after.as_deref().unwrap_or_default();
+        let is_bias = after.starts_with("int32");
+        assert!(is_bias || after.starts_with("int8"), "{weight:?}");
+        // Eight bits for each channel: half a step of at most 1/127 of its largest weight.
+        let near = weight.distance.is_some_and(|moved| 0.0 < moved && moved < 0.02);
+        assert!(is_bias || near, "{weight:?}");
+    }
 }
 
 #[test]

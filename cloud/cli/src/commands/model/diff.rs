@@ -62,4 +62,7 @@ fn show(found: &Diff) {
     let rows = found.weights.iter().map(row).collect();
     let empty = format!("All {} weights are the same", found.same_weights);
     output::table(&["weights", "before", "after", "moved by"], rows, &empty);
+    if found.grids > 0 {
+        output::line(&format!("and {} scales and zero points of integers", found.grids));
+    }
 }

@@ -56,7 +56,7 @@ fn show(report: &Report) {
         "" => version.to_string(),
         domain => format!("{domain} {version}"),
     });
-    output::line(&format!("made by     {}", report.producer));
+    output::line(&format!("made by     {}", report.producer.trim()));
     output::line(&format!("opset       {}", opsets.collect::<Vec<_>>().join(", ")));
     output::line(&format!("parameters  {}", report.parameters));
     output::line(&format!("weights     {}", output::size(report.weight_bytes as u64)));
@@ -81,7 +81,7 @@ fn row(layer: &Layer) -> Vec<String> {
     vec![
         layer.name.clone(),
         layer.operator.clone(),
-        dims(&layer.weights),
+        format!("{} {}", layer.datatype, dims(&layer.weights)),
         layer.output.as_deref().map_or_else(|| "-".to_owned(), dims),
         layer.parameters.to_string(),
         layer.macs.map_or_else(|| "-".to_owned(), |macs| macs.to_string()),
