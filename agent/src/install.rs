@@ -18,6 +18,7 @@ use crate::sandbox::{NotProven, Prover, Sandbox};
 use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
 use crate::uplink::Uplink;
+use crate::uplink::blob::Incoming;
 use crate::uplink::gate::Gate;
 use ::link::durable::aside;
 use edge::probation::Standing;
@@ -144,7 +145,7 @@ impl Installer {
             audits,
             reported,
             update,
-            boot: trial::boot(),
+            boot: crate::program::boot(),
             restored: Mutex::default(),
             watched: Mutex::default(),
             models: Mutex::default(),
@@ -341,6 +342,23 @@ impl Installer {
 
     fn models(&self) -> MutexGuard<'_, BTreeMap<ModelName, ModelStatus>> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where files are while they arrive.
+    pub(crate) fn incoming(&self) -> Arc<Incoming> {
+        self.library.incoming()
+    }
+
+    /// The models that answer.
+    pub(crate) fn answering(&self) -> Vec<String> {
+        let index = self.engine.index();
+        let ready = index.into_iter().filter(|entry| entry.state == ::oip::state::READY);
+        ready.map(|entry| entry.name).collect()
+    }
+
+    /// Whether a model answers.
+    pub(crate) fn answers(&self, name: &str) -> bool {
+        name.parse().is_ok_and(|name| self.engine.get(&name, None).is_ok())
     }
 
     /// What downloads pass.
