@@ -66,6 +66,8 @@ pub(crate) struct Installer {
     update: config::Update,
     /// Which run of the device this is.
     boot: String,
+    /// The agent's own program is on trial: no model is to blame for how it ends.
+    program_on_trial: bool,
     /// How models stand after the start, until their tasks take it.
     restored: Mutex<BTreeMap<ModelName, Restored>>,
     watched: Mutex<BTreeMap<ModelName, Watched>>,
@@ -98,6 +100,8 @@ pub(crate) struct Parts {
     /// ONNX Runtime's version, for which a proof holds.
     pub(crate) runtime: String,
     pub(crate) update: config::Update,
+    /// Whether the agent's own program is on trial.
+    pub(crate) program_on_trial: bool,
 }
 
 /// Why a bundle does not answer.
@@ -129,7 +133,8 @@ impl Installer {
     pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
         let Parts { engine, uplink, counters, audits, state, repository, reported, update, .. } =
             parts;
-        let (prover, runtime) = (parts.prover, parts.runtime);
+        let (prover, runtime, program_on_trial) =
+            (parts.prover, parts.runtime, parts.program_on_trial);
         let sandbox = Arc::new(Sandbox::new(prover, runtime, state.clone(), counters.clone())?);
         let library = Library::open(places.state_dir, places.gate.clone(), counters.clone())?;
         let installer = Arc::new(Self {
@@ -146,6 +151,7 @@ impl Installer {
             reported,
             update,
             boot: crate::program::boot(),
+            program_on_trial,
             restored: Mutex::default(),
             watched: Mutex::default(),
             models: Mutex::default(),

@@ -16,13 +16,13 @@ mod slots;
 mod task;
 mod trial;
 
-pub(crate) use launch::{Begun, begin};
+pub(crate) use launch::{Begun, begin, begin_anew};
 pub(crate) use slots::{SAY, hash};
 pub(crate) use task::{Parts, Task};
 pub(crate) use trial::Trial;
 
+use crate::lock::StateLock;
 use edge::takeover::{Program, Stage, Takeover};
-use launch::begin_anew;
 use protocol::release::{MARK_BYTES, Mark, mark};
 use record::{Record, RecordError};
 use serde::{Deserialize, Serialize};
@@ -155,18 +155,9 @@ impl Own {
         self.restarts.load(Relaxed)
     }
 
-    /// The agent could not serve: where that is a candidate, it gives way at once, and the agent begins anew.
-    pub(crate) fn gives_way(&self, why: &anyhow::Error) -> bool {
-        if self.now().stage != Stage::Trial {
-            return false;
-        }
-        let reason = format!("it does not serve: {why:#}");
-        self.change(|takeover| takeover.fail(reason, true)).unwrap_or(false)
-    }
-
-    /// Begins anew. Returns only where that fails.
-    pub(crate) fn begin_anew(&self) -> std::io::Error {
-        begin_anew(&self.begun)
+    /// Whether this is a program that has not taken over yet.
+    pub(crate) fn is_candidate(&self) -> bool {
+        self.begun.is_kept && matches!(self.now().stage, Stage::Trial | Stage::Soak)
     }
 
     /// The agent ends in order: the program is not to blame.
@@ -184,6 +175,17 @@ impl Own {
             tracing::warn!(%error, "a program that nobody needs stays");
         }
     }
+}
+
+/// A program that was begun with could not serve: where that is a candidate, it gives way at once, and the agent
+/// is to begin anew.
+pub(crate) fn gives_way(state_dir: &Path, begun: &Begun, why: &anyhow::Error) -> bool {
+    let Ok(_lock) = StateLock::take(state_dir) else { return false };
+    let record = Record::of(state_dir);
+    let Ok(mut takeover) = record.read() else { return false };
+    let reason = format!("it does not serve: {why:#}");
+    let is_candidate = begun.is_kept && takeover.stage == Stage::Trial;
+    is_candidate && takeover.fail(reason, true) && record.write(&takeover).is_ok()
 }
 
 /// What there is to say about what was, in words.

@@ -38,12 +38,11 @@ impl Previous {
         println!(
             "The same device went from the previous agent to this one, and back, and nothing was lost."
         );
-        match self.updates_itself()? {
-            Some(version) => println!("The previous agent has updated itself to {version}."),
-            None => {
-                println!("The previous agent does not update itself to this version: left out.")
-            }
-        }
+        let end = match self.updates_itself()? {
+            Some(version) => format!("has updated itself to {version}"),
+            None => "does not update itself to this version: left out".to_owned(),
+        };
+        println!("The previous agent {end}.");
         Ok(())
     }
 

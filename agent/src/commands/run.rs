@@ -12,7 +12,7 @@ use crate::lab::{self, Lab};
 use crate::lock::StateLock;
 use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
-use crate::program::{self, Own, Trial};
+use crate::program::{self, Begun, Own, Trial};
 use crate::reload::{Reloader, Source, Told};
 use crate::repository::Repository;
 use crate::requests::{self, Checker, Requests};
@@ -68,37 +68,58 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let state_dir = args.state_dir.path();
     let begun = program::begin(&state_dir).context("cannot find this program's own file")?;
+    let end = run_begun(args, &state_dir, (&begun, began));
+    let anew = match &end {
+        Ok(End::Anew) => true,
+        Ok(End::Stopped) => false,
+        Err(error) => program::gives_way(&state_dir, &begun, error),
+    };
+    if anew {
+        return Err(program::begin_anew(&begun)).context("the agent cannot begin anew");
+    }
+    end.map(|_| ExitCode::SUCCESS)
+}
+
+/// How it ended, in order.
+enum End {
+    Stopped,
+    /// Another program is to run.
+    Anew,
+}
+
+/// Serves to its end, as the program that this start has begun with.
+fn run_begun(
+    args: &Args,
+    state_dir: &Path,
+    (begun, began): (&Begun, Instant),
+) -> anyhow::Result<End> {
     let config_file = args.config.clone().unwrap_or_else(|| state_dir.join("agent.toml"));
     let mut config = Config::read(&config_file)?;
     let told = Told { http: args.http, grpc: args.grpc, metrics: args.metrics };
     told.apply(&mut config);
     config.check()?;
     let log = Log::start(args.log, config.log.level);
-    let files = IdentityFiles::new(&state_dir);
+    let files = IdentityFiles::new(state_dir);
     let enrolment = files.enrolment()?.ok_or_else(|| {
         hinted(
             format!("this device is not enrolled (no enrolment in {})", state_dir.display()),
             "outrigger-agent enrol --cloud HOST:PORT --token-file FILE",
         )
     })?;
-    let lock = StateLock::take(&state_dir).map_err(|e| super::explain_lock(&e))?;
-    sweep(&state_dir);
-    let own = Own::open(&state_dir, begun)?;
+    let _lock = StateLock::take(state_dir).map_err(|e| super::explain_lock(&e))?;
+    sweep(state_dir);
+    let own = Own::open(state_dir, begun.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(io_threads())
         .enable_all()
         .build()?;
     let source = Source { file: config_file, told, log };
-    let device = Device { state_dir: &state_dir, files: files.clone(), enrolment };
+    let device = Device { state_dir, files: files.clone(), enrolment };
     let served = runtime.block_on(serve(device, config, source, (own.clone(), began)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     files.let_go();
-    if own.restarts() || served.as_ref().is_err_and(|error| own.gives_way(error)) {
-        drop(lock);
-        return Err(own.begin_anew()).context("the agent cannot begin anew");
-    }
     served?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if own.restarts() { End::Anew } else { End::Stopped })
 }
 
 /// Whose agent this is.
@@ -372,6 +393,7 @@ fn assemble(
         prover,
         runtime: runtime.clone(),
         update: config.update.clone(),
+        program_on_trial: program.is_candidate(),
     };
     let places = Places { state_dir, gate: gate(config, &clock, &state)? };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
