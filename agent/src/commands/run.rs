@@ -400,8 +400,7 @@ fn assemble(
     tokio::spawn(keep);
     tokio::spawn(renewer.run());
     tokio::spawn(installer.clone().run(desired.clone()));
-    let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
-    tokio::spawn(sequences.clone().run());
+    let sequences = sequences(config, &counters);
     let parts = requests::Parts {
         engine,
         uplink: uplink.clone(),
@@ -431,6 +430,13 @@ fn assemble(
     let lab = lab(&context, config, enrolment, runtime, reported_sender);
     tokio::spawn(Lab::new(state_dir, lab)?.run(desired));
     Ok(context)
+}
+
+/// The states of streams, and the task that forgets those that nobody goes on with.
+fn sequences(config: &Config, counters: &Arc<Counters>) -> Arc<SequenceStates> {
+    let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
+    tokio::spawn(sequences.clone().run());
+    sequences
 }
 
 /// What runs models, what tries them first, and which runtime both are by.

@@ -109,7 +109,7 @@ pub(crate) struct Parts {
 /// Follows the releases that are wanted here.
 pub(crate) struct Task {
     parts: Parts,
-    /// Where its bytes are is asked once.
+    /// The installed program, once it was asked for.
     installed: Option<Program>,
 }
 
@@ -165,6 +165,7 @@ impl Task {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
         loop {
             let wanted = wanted_text(releases);
+            let before = self.parts.counters.fetched_bytes();
             let error = match self.attempt(releases).await {
                 Ok(()) => return self.rest(&wanted).await,
                 Err(error) => error,
@@ -179,6 +180,9 @@ impl Task {
                 return std::future::pending().await;
             }
             self.report(&wanted, "waiting", &why);
+            if self.parts.counters.fetched_bytes() > before {
+                backoff.reset(); // a link that breaks again and again still gets there
+            }
             let delay = backoff.next_delay(u64::from_le_bytes(::link::entropy()));
             let known = error.not_before().map(|known| known.min(ASK_AGAIN_MAX));
             tokio::time::sleep(known.unwrap_or(delay)).await;
@@ -202,13 +206,9 @@ impl Task {
         let target = choose(releases)?;
         // The cloud has been heard: then one that did not reach it in time was to blame, or nobody.
         let after_s = self.parts.began.elapsed().as_secs();
-        self.change(|takeover| takeover.reached(after_s))?;
+        aside(|| self.parts.own.change(|takeover| takeover.reached(after_s)))?;
         loop {
-            let installed = self.installed().await?;
-            let program = target.as_ref().map(Target::program);
-            let wanted = program.as_ref().map(|program| Wanted { program, installed: &installed });
-            let wish = self.parts.own.now().wish(wanted);
-            match (wish, &target) {
+            match (self.wish(target.as_ref()).await?, &target) {
                 (Wish::Get, Some(target)) => return self.get(target).await,
                 (Wish::Refuse(why), _) => return Err(ProgramError::Refused(why)),
                 (Wish::Rest | Wish::Get, _) => return Ok(()),
@@ -235,6 +235,13 @@ impl Task {
         }
     }
 
+    async fn wish(&mut self, target: Option<&Target>) -> Result<Wish, ProgramError> {
+        let Some(target) = target else { return Ok(self.parts.own.now().wish(None)) };
+        let (program, installed) = (&target.program(), &self.installed().await?);
+        Ok(self.parts.own.now().wish(Some(Wanted { program, installed })))
+    }
+
+    /// Changes the record, and removes what is not kept by it any more.
     fn change<T>(&self, change: impl FnOnce(&mut Takeover) -> T) -> Result<T, ProgramError> {
         let changed = aside(|| self.parts.own.change(change))?;
         aside(|| self.parts.own.sweep());
