@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::IdentityFiles;
 use crate::install::Installer;
+use crate::program::Own;
 use crate::requests::Requests;
 use crate::uplink::Uplink;
 use ::link::traces::Traces;
@@ -43,6 +44,7 @@ pub(crate) struct Context {
     pub(crate) intake: oip::Intake,
     pub(crate) clock: Arc<Clock>,
     pub(crate) traces: Traces,
+    pub(crate) program: Arc<Own>,
 }
 
 /// The routes, as whoever comes through this door may use them.
