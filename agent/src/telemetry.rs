@@ -10,6 +10,8 @@ pub(crate) mod recorder;
 mod recovery;
 mod spool;
 mod sums;
+#[cfg(test)]
+mod tests;
 mod uploader;
 mod vitals;
 mod writer;
@@ -20,10 +22,6 @@ use crate::clock::Clock;
 use crate::config;
 use crate::counters::Counters;
 use crate::repository::Repository;
-use crate::state::State;
-use crate::uplink::Uplink;
-use protocol::id::DeviceId;
-use protocol::manifest::SignerKey;
 use protocol::wire::{DesiredState, ReportedState};
 use spool::{Spool, SpoolError};
 use std::path::Path;
@@ -33,44 +31,37 @@ use tokio::sync::watch;
 /// Records that wait to be written; one more is given up, and counted.
 pub(crate) const QUEUE_RECORDS: usize = 4096;
 
-/// What telemetry works with.
-pub(crate) struct Parts<'a> {
-    pub(crate) state_dir: &'a Path,
-    pub(crate) settings: &'a config::Telemetry,
-    pub(crate) device: DeviceId,
-    pub(crate) trusted: Vec<SignerKey>,
-    pub(crate) repository: Arc<Repository>,
-    pub(crate) state: Arc<State>,
-    pub(crate) clock: Arc<Clock>,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) uplink: Uplink,
-    pub(crate) desired: watch::Receiver<Option<DesiredState>>,
-    pub(crate) reported: watch::Receiver<ReportedState>,
-}
+/// What the cloud wants, and what it is told of versions.
+type Heard = (watch::Receiver<Option<DesiredState>>, watch::Receiver<ReportedState>);
 
 /// Starts all of it; nothing where the owner wants none.
-pub(crate) fn start(parts: Parts<'_>) -> Result<Option<Arc<Recorder>>, SpoolError> {
-    let Parts { settings, state, clock, counters, uplink, .. } = parts;
+pub(crate) fn start(
+    state_dir: &Path,
+    settings: &config::Telemetry,
+    repository: Arc<Repository>,
+    counters: Arc<Counters>,
+    (desired, reported): Heard,
+) -> Result<Option<Arc<Recorder>>, SpoolError> {
     if !settings.enabled {
         return Ok(None);
     }
+    let (state, clock, uplink) =
+        (repository.state.clone(), repository.clock.clone(), repository.uplink.clone());
     let on_disk = spool::Parts {
-        device: parts.device,
+        device: repository.device.clone(),
         state: state.clone(),
         clock: clock.clone(),
         counters: counters.clone(),
         policy: settings.spool(),
         room: settings.room(),
     };
-    let spool = Arc::new(Spool::open(parts.state_dir.join("telemetry"), on_disk)?);
+    let spool = Arc::new(Spool::open(state_dir.join("telemetry"), on_disk)?);
     let (sender, queue) = mpsc::sync_channel(QUEUE_RECORDS);
     let recorder = Arc::new(Recorder::new(sender, settings.wanted()));
     let holder = key::Holder {
         spool: spool.clone(),
         recorder: recorder.clone(),
-        state: state.clone(),
-        repository: parts.repository,
-        trusted: parts.trusted,
+        repository,
         counters: counters.clone(),
     };
     holder.restore();
@@ -81,15 +72,12 @@ pub(crate) fn start(parts: Parts<'_>) -> Result<Option<Arc<Recorder>>, SpoolErro
         uplink: uplink.clone(),
         policy: settings.spool(),
         every: settings.summary(),
-        state_dir: parts.state_dir.to_owned(),
+        state_dir: state_dir.to_owned(),
     };
-    std::thread::Builder::new()
-        .name("telemetry".into())
-        .spawn(move || writer.run(&queue))
-        .map_err(SpoolError::Disk)?;
-    tokio::spawn(holder.run(parts.desired.clone()));
-    tokio::spawn(writer::follow_rollouts(recorder.clone(), parts.reported));
-    let desired = parts.desired;
+    let thread = std::thread::Builder::new().name("telemetry".into());
+    thread.spawn(move || writer.run(&queue)).map_err(SpoolError::Disk)?;
+    tokio::spawn(holder.run(desired.clone()));
+    tokio::spawn(writer::follow_rollouts(recorder.clone(), reported));
     let parts = uploader::Parts { spool, uplink, clock, state, counters, desired };
     tokio::spawn(uploader::Uploader::open(parts, settings)?.run());
     Ok(Some(recorder))

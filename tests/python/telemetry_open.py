@@ -82,7 +82,7 @@ def answer(asked):
     try:
         key, detached = bytes.fromhex(asked["key"]), bytes.fromhex(asked["detached"])
         return open_segment(asked["segment"], key, detached)
-    except (ValueError, pyhpke.PyHPKEError) as error:
+    except (ValueError, KeyError, IndexError, struct.error, pyhpke.PyHPKEError) as error:
         return type(error).__name__
 
 

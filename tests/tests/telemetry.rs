@@ -3,6 +3,7 @@
 
 use outrigger_tests::fashion::{Images, ask};
 use outrigger_tests::small_disk::SmallDisk;
+use outrigger_tests::telemetry::kills;
 use outrigger_tests::telemetry::{
     EVERYTHING, acknowledged, holds, numbers, of_kind, records, wait_for,
 };
@@ -219,4 +220,40 @@ fn a_full_disk_costs_what_was_not_acknowledged_and_is_reported_later() {
     ask_edge(&agent, &images, 60..70);
     drop(agent);
     drop(disk);
+}
+
+#[test]
+fn where_there_is_a_repository_targets_must_name_the_key_too() {
+    let world = World::start().unwrap();
+    world.operator.run(&["repo", "init"]).unwrap();
+    world.ship_fashion().unwrap();
+    let agent = world.agent("device", &options()).unwrap();
+    agent.wait_active("fashion", 1).unwrap();
+    // An operator's signature alone is not enough: whoever has stolen that key as well as the cloud gets nothing.
+    let stolen = std::fs::read_to_string(world.operator.config_dir().join("signing.key")).unwrap();
+    let seed: [u8; 32] = hex::decode(stolen.trim()).unwrap().try_into().unwrap();
+    let statement = Statement { public_key: "ab".repeat(32), serial: 5 };
+    let signed = statement.sign(&SigningKey::from_seed(&seed)).to_json();
+    let authorization = world.cloud.admin().unwrap();
+    let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+    let mut client = world.cloud.client().unwrap();
+    let put = client.send("PUT", "/v1/telemetry/key", &headers, &signed).unwrap();
+    assert_eq!(put.status, 200, "the cloud takes an operator's word");
+    agent
+        .wait_until("a refusal", |status| {
+            status["counters"]["telemetry"]["keys_refused"].as_u64() > Some(0)
+        })
+        .unwrap();
+    assert_eq!(agent.status().unwrap()["counters"]["telemetry"]["keys_believed"], 0);
+
+    world.operator.run(&["telemetry", "key"]).unwrap();
+    knows_key(&agent);
+}
+
+/// The short form of `cargo xtask prove telemetry`.
+#[test]
+fn no_kill_costs_what_was_acknowledged() {
+    let report = kills::kill(6).unwrap();
+    println!("{report}");
+    report.check().unwrap();
 }

@@ -295,6 +295,25 @@ fn answering(parts: requests::Parts, installer: Arc<Installer>) -> Arc<Requests>
     requests
 }
 
+/// What keeps the connection to the cloud.
+fn keeper(
+    config: &Config,
+    (enrolment, identity): (&Enrolment, &IdentityFiles),
+    (counters, clock): (&Arc<Counters>, &Arc<Clock>),
+    reported: watch::Receiver<ReportedState>,
+) -> anyhow::Result<Keeper> {
+    Ok(Keeper {
+        way: Way::new(enrolment.cloud.parse()?, &config.link),
+        identity: identity.clone(),
+        policy: config.link.clone(),
+        counters: counters.clone(),
+        clock: clock.clone(),
+        bells: Arc::default(),
+        desired: watch::Sender::new(None),
+        reported,
+    })
+}
+
 /// Renews the certificate that the keeper of the connection shows.
 fn renewer(keeper: &Keeper) -> Renewer {
     Renewer {
@@ -322,20 +341,10 @@ fn assemble(
     let counters = Arc::new(Counters::default());
     let (own, of_models) = (config.runtime.clone(), config.models.clone());
     let engine = Arc::new(Engine::new(backend, own, of_models, counters.clone()));
-    let (desired_sender, desired) = watch::channel(None);
     let (reported_sender, reported) = watch::channel(ReportedState::default());
     let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
-    let keeper = Keeper {
-        way: Way::new(enrolment.cloud.parse()?, &config.link),
-        identity: identity.clone(),
-        policy: config.link.clone(),
-        counters: counters.clone(),
-        clock: clock.clone(),
-        bells: Arc::default(),
-        desired: desired_sender,
-        reported,
-    };
-    let renewer = renewer(&keeper);
+    let keeper = keeper(config, (enrolment, &identity), (&counters, &clock), reported)?;
+    let (desired, renewer) = (keeper.desired.subscribe(), renewer(&keeper));
     let (uplink, keep) = keeper.start();
     let state = Arc::new(tokio::task::block_in_place(|| State::open(state_dir))?);
     let audits = Arc::new(Audits::new(state.clone(), counters.clone(), config.offload.audit()));
@@ -357,19 +366,9 @@ fn assemble(
     tokio::spawn(keep);
     tokio::spawn(renewer.run());
     tokio::spawn(installer.clone().run(desired.clone()));
-    let recorder = telemetry::start(telemetry::Parts {
-        state_dir,
-        settings: &config.telemetry,
-        device: enrolment.device.clone(),
-        trusted: enrolment.signers(),
-        repository,
-        state: state.clone(),
-        clock: clock.clone(),
-        counters: counters.clone(),
-        uplink: uplink.clone(),
-        desired: desired.clone(),
-        reported: reported_sender.subscribe(),
-    })?;
+    let heard = (desired.clone(), reported_sender.subscribe());
+    let recorder =
+        telemetry::start(state_dir, &config.telemetry, repository, counters.clone(), heard)?;
     let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
     tokio::spawn(sequences.clone().run());
     let parts = requests::Parts {

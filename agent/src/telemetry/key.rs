@@ -6,10 +6,8 @@ use super::recorder::Recorder;
 use super::spool::Spool;
 use crate::counters::Counters;
 use crate::repository::Repository;
-use crate::state::State;
 use ::link::durable::aside;
 use protocol::analytics::SignedStatement;
-use protocol::manifest::SignerKey;
 use protocol::problem::chain;
 use protocol::wire::DesiredState;
 use std::sync::Arc;
@@ -24,21 +22,20 @@ const TRY_AGAIN: Duration = Duration::from_secs(60);
 pub(super) struct Holder {
     pub(super) spool: Arc<Spool>,
     pub(super) recorder: Arc<Recorder>,
-    pub(super) state: Arc<State>,
+    /// Who says what is believed here.
     pub(super) repository: Arc<Repository>,
-    pub(super) trusted: Vec<SignerKey>,
     pub(super) counters: Arc<Counters>,
 }
 
 impl Holder {
     /// The key that was believed before the restart. Blocks.
     pub(super) fn restore(&self) {
-        match aside(|| self.state.analytics_key()) {
+        match aside(|| self.repository.state.analytics_key()) {
             Ok(Some((statement, serial))) => {
                 // Of another fleet, where this device was enrolled before: its numbers bind nobody here.
                 if let Err(why) = self.take(&statement, serial) {
                     self.counters.telemetry_key_refused(&why);
-                    if let Err(error) = aside(|| self.state.forget_analytics_key()) {
+                    if let Err(error) = aside(|| self.repository.state.forget_analytics_key()) {
                         self.counters.telemetry_not_written(&error);
                     }
                 }
@@ -72,7 +69,7 @@ impl Holder {
     }
 
     async fn hear(&self, statement: &[u8]) -> Result<(), String> {
-        let kept = aside(|| self.state.analytics_key()).map_err(|error| chain(&error))?;
+        let kept = aside(|| self.repository.state.analytics_key()).map_err(|error| chain(&error))?;
         let (known, seen) = kept.unwrap_or_default();
         if known == statement {
             return Ok(());
@@ -80,13 +77,13 @@ impl Holder {
         let endorsed = self.repository.endorse(protocol::analytics::TARGET, statement).await;
         endorsed.map_err(|error| chain(&error))?;
         let serial = self.take(statement, seen)?;
-        aside(|| self.state.keep_analytics_key(statement, serial)).map_err(|error| chain(&error))
+        aside(|| self.repository.state.keep_analytics_key(statement, serial)).map_err(|error| chain(&error))
     }
 
     /// Seals for the key from now on, if the statement is an operator's.
     fn take(&self, statement: &[u8], seen: u64) -> Result<u64, String> {
         let signed = SignedStatement::from_json(statement).map_err(|error| chain(&error))?;
-        let said = signed.verify(&self.trusted, seen).map_err(|error| chain(&error))?;
+        let said = signed.verify(&self.repository.operators, seen).map_err(|error| chain(&error))?;
         let key = PublicKey::from_hex(&said.public_key).map_err(|error| error.to_string())?;
         aside(|| self.spool.set_key(Some(key)));
         self.recorder.set_has_key(true);

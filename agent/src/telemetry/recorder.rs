@@ -17,7 +17,7 @@ use telemetry::wire::{InferenceEvent, RolloutEvent, Sample, SampleTensor};
 /// What goes to the thread that writes.
 pub(super) enum Message {
     /// Something was recorded.
-    Record(What),
+    Record(Box<What>),
     /// The agent ends: write what there is, and say so.
     End(SyncSender<()>),
 }
@@ -142,7 +142,7 @@ impl Recorder {
         let untaken =
             if matches!(what, What::Sample(_)) { &self.untaken_samples } else { &self.untaken };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.queue.try_send(Message::Record(what))
+            self.queue.try_send(Message::Record(Box::new(what)))
         {
             untaken.fetch_add(1, Relaxed);
         }

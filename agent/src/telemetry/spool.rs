@@ -407,11 +407,11 @@ impl Spool {
             let same =
                 |known: &&mut DroppedRow| (known.class, known.cause) == (row.class, row.cause);
             match rows.iter_mut().find(same) {
-                Some(known) => {
-                    (known.records, known.bytes) =
-                        (known.records + row.records, known.bytes + row.bytes)
-                }
                 None => rows.push(row.clone()),
+                Some(known) => {
+                    known.records += row.records;
+                    known.bytes += row.bytes;
+                }
             }
         }
         rows

@@ -59,7 +59,7 @@ impl Writer {
         };
         loop {
             match queue.recv_timeout(self.nap(&desk)) {
-                Ok(Message::Record(what)) => self.put(&mut desk, what),
+                Ok(Message::Record(what)) => self.put(&mut desk, *what),
                 Ok(Message::End(done)) => {
                     self.sum(&mut desk, Instant::now());
                     self.commit(&mut desk);

@@ -151,8 +151,7 @@ async fn keep(
         let (good, bad): (Vec<_>, Vec<_>) = whole.into_iter().map(judge).partition(Result::is_ok);
         let good: Vec<Verdict> = good.into_iter().flatten().collect();
         store.keep(&device, &tenant, &good, now_s())?;
-        let taken: Vec<_> =
-            good.iter().map(|v| (v.offered.segment, v.segment.records())).collect();
+        let taken: Vec<_> = good.iter().map(|v| (v.offered.segment, v.segment.records())).collect();
         Ok((taken, bad.into_iter().filter_map(Result::err).collect::<Vec<_>>()))
     });
     let (taken, refused) = judged.await?;

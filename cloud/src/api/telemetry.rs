@@ -8,10 +8,12 @@ use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
 use fleet::access::Permission;
 use protocol::analytics::SignedStatement;
+use protocol::id::{DeviceId, InvalidName, TenantName};
 use protocol::problem::chain;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use telemetry::Class;
 
 use super::ApiError;
 use super::auth::Caller;
@@ -38,8 +40,8 @@ impl From<TelemetryError> for ApiError {
 pub(super) struct Wanted {
     /// Only behind this id.
     #[serde(default)]
-    after: i64,
-    device: Option<String>,
+    after: u64,
+    device: Option<DeviceId>,
     class: Option<String>,
     limit: Option<u32>,
 }
@@ -52,7 +54,15 @@ pub(super) async fn list(
     caller.need(Permission::View)?;
     let Query(wanted) = wanted.map_err(|e| ApiError::invalid(e.body_text()))?;
     let Wanted { after, device, class, limit } = wanted;
-    let limit = limit.unwrap_or(LISTED_MAX).clamp(1, LISTED_MAX);
+    let limit = limit.unwrap_or(LISTED_MAX);
+    if !(1..=LISTED_MAX).contains(&limit) {
+        return Err(ApiError::invalid(format!("limit is 1 to {LISTED_MAX}")));
+    }
+    if class.as_ref().is_some_and(|class| Class::from_name(class).is_none()) {
+        return Err(ApiError::invalid("class is counters, aggregates, events or samples"));
+    }
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    let device = device.map(|device| device.to_string());
     let filter = Filter { after, device, class, limit };
     let segments = cloud.telemetry.call(move |store| store.list(&filter)).await?;
     Ok(Json(json!({ "segments": segments })))
@@ -61,9 +71,10 @@ pub(super) async fn list(
 pub(super) async fn fetch(
     State(cloud): State<Arc<Cloud>>,
     caller: Caller,
-    Path(id): Path<i64>,
+    Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     caller.need(Permission::ReadTelemetry)?;
+    let id: i64 = id.parse().map_err(|_| ApiError::invalid("a segment's id is a number"))?;
     let stored = cloud.telemetry.call(move |store| store.fetch(id)).await?;
     let stored = stored.ok_or_else(|| {
         ApiError::not_found("there is no such segment").hint("it may have been deleted")
@@ -78,7 +89,8 @@ pub(super) async fn delete_device(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    delete(&cloud, &caller, Whose::Device, name).await
+    let name: DeviceId = name.parse().map_err(|e: InvalidName| ApiError::invalid(e.to_string()))?;
+    delete(&cloud, &caller, Whose::Device, name.to_string()).await
 }
 
 pub(super) async fn delete_tenant(
@@ -86,7 +98,9 @@ pub(super) async fn delete_tenant(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    delete(&cloud, &caller, Whose::Tenant, name).await
+    let name: TenantName =
+        name.parse().map_err(|e: InvalidName| ApiError::invalid(e.to_string()))?;
+    delete(&cloud, &caller, Whose::Tenant, name.to_string()).await
 }
 
 async fn delete(

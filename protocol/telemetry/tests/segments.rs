@@ -104,7 +104,10 @@ fn what_unpacks_to_more_than_it_may_is_refused() {
     let (mut sealer, begun) = begun.unwrap();
     let mut bytes = begun.head;
     // A few hundred bytes each, and three quarters of all that may come out.
-    let row = || ModelCounters { model: "m".repeat(limits::BATCH_MAX_BYTES * 3 / 4), ..Default::default() };
+    let row = || ModelCounters {
+        model: "m".repeat(limits::BATCH_MAX_BYTES * 3 / 4),
+        ..Default::default()
+    };
     for number in 1..=2 {
         let counters = Counters { models: vec![row()], ..Default::default() };
         let what = Some(What::Counters(counters));
