@@ -124,7 +124,7 @@ pub fn cut(effort: Effort, only: Option<Only>) -> anyhow::Result<Report> {
         updates::live(&room, effort, &mut report)?;
     }
     if only != Some(Only::Updates) {
-        telemetry::live(&room, effort, &mut report)?;
+        telemetry::live(effort, &mut report)?;
     }
     if only.is_some() {
         return Ok(report);

@@ -18,12 +18,12 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let kills = args.kills.unwrap_or(if args.short { 20 } else { 1_000 });
-    exit_code(run(kills))
+    let (fleets, kills) = if args.short { (1, 20) } else { (6, 1_000) };
+    exit_code(run(fleets, args.kills.unwrap_or(kills)))
 }
 
-fn run(kills: usize) -> anyhow::Result<()> {
-    let report = kills::kill(kills)?;
+fn run(fleets: usize, kills: usize) -> anyhow::Result<()> {
+    let report = kills::kill_in(fleets, kills)?;
     println!("{report}");
     report.check()?;
     println!("proven: no kill cost what was acknowledged, and nothing came twice");

@@ -15,11 +15,32 @@ use std::time::Duration;
 /// The longest from a start to the cut, in milliseconds: some commits, and some uploads.
 const LIFE_MAX_MS: u64 = 2_500;
 
+/// Fleets that live side by side where there are many cuts: each of them mostly waits.
+const FLEETS: usize = 5;
+
 /// Lives, is cut, and lives on.
-pub(super) fn live(room: &Room, effort: Effort, report: &mut Report) -> anyhow::Result<()> {
-    if effort.telemetry_cuts == 0 {
-        return Ok(());
+pub(super) fn live(effort: Effort, report: &mut Report) -> anyhow::Result<()> {
+    let fleets = if effort.telemetry_cuts < 100 { 1 } else { FLEETS };
+    let cuts = effort.telemetry_cuts.div_ceil(fleets);
+    let judged = kills::side_by_side(fleets, |_| live_in(&Room::new()?, cuts))?;
+    eprintln!("telemetry: {judged}");
+    let mut verdicts: Vec<Verdict> = Vec::new();
+    verdicts.resize_with(judged.kills, || Verdict {
+        enrolled: true,
+        started: true,
+        ..Verdict::default()
+    });
+    if let Some(last) = verdicts.last_mut() {
+        last.acknowledged = judged.acknowledged as u64;
+        last.served = (judged.acknowledged - judged.lost) as u64;
+        last.failures.extend(judged.check().err().map(|error| format!("telemetry: {error:#}")));
     }
+    report.add("records telemetry", verdicts);
+    Ok(())
+}
+
+/// One fleet, whose device loses its power that many times.
+fn live_in(room: &Room, cuts: usize) -> anyhow::Result<kills::Report> {
     let world = World::start()?;
     world.ship_fashion()?;
     world.operator.run(&["telemetry", "key"])?;
@@ -30,8 +51,8 @@ pub(super) fn live(room: &Room, effort: Effort, report: &mut Report) -> anyhow::
     let mut agent = Agent::start(&state_dir, &options)?;
     agent.wait_active("fashion", 1)?;
     let images = Images::test()?;
-    let (mut promised, mut verdicts) = (BTreeSet::new(), Vec::new());
-    for cut in 0..effort.telemetry_cuts {
+    let mut promised = BTreeSet::new();
+    for cut in 0..cuts {
         ask_some(&agent, &images, cut)?;
         std::thread::sleep(Duration::from_millis(draw(LIFE_MAX_MS)));
         agent.process().pause()?;
@@ -40,21 +61,13 @@ pub(super) fn live(room: &Room, effort: Effort, report: &mut Report) -> anyhow::
         agent.kill();
         disk = disk.go_on_from(room, &left)?;
         agent = Agent::start(&state_dir, &options).with_context(|| format!("after cut {cut}"))?;
-        verdicts.push(Verdict { enrolled: true, started: true, ..Verdict::default() });
     }
     let all = wait_for(&world, "what was acknowledged", |all| {
         promised.is_subset(&numbers(all).into_iter().collect())
     });
     let all = all.or_else(|_| records(&world.operator, &world.folder().join("pulled")))?;
     agent.kill();
-    let mut judged = kills::Report { kills: verdicts.len(), ..kills::Report::default() };
+    let mut judged = kills::Report { kills: cuts, ..kills::Report::default() };
     judge(&mut judged, &promised, &all);
-    eprintln!("telemetry: {judged}");
-    if let Some(last) = verdicts.last_mut() {
-        last.acknowledged = judged.acknowledged as u64;
-        last.served = (judged.acknowledged - judged.lost) as u64;
-        last.failures.extend(judged.check().err().map(|error| format!("telemetry: {error:#}")));
-    }
-    report.add("records telemetry", verdicts);
-    Ok(())
+    Ok(judged)
 }

@@ -34,6 +34,17 @@ pub struct Report {
 }
 
 impl Report {
+    /// The same in another fleet.
+    pub fn add(&mut self, other: &Self) {
+        self.kills += other.kills;
+        self.cloud_kills += other.cloud_kills;
+        self.acknowledged += other.acknowledged;
+        self.lost += other.lost;
+        self.stored += other.stored;
+        self.twice += other.twice;
+        self.out_of_order += other.out_of_order;
+    }
+
     /// Whether nothing was lost, doubled or shuffled.
     ///
     /// # Errors
@@ -54,6 +65,34 @@ impl fmt::Display for Report {
              {stored} stored, {twice} twice, {out_of_order} out of order"
         )
     }
+}
+
+/// Kills that many agents, in so many fleets side by side, for each of them mostly waits.
+///
+/// # Errors
+/// A program that does not start.
+pub fn kill_in(fleets: usize, kills: usize) -> anyhow::Result<Report> {
+    side_by_side(fleets, |_| kill(kills.div_ceil(fleets)))
+}
+
+/// Runs that many fleets at once; what became of all.
+///
+/// # Errors
+/// The first that fails.
+pub fn side_by_side(
+    fleets: usize,
+    live: impl Fn(usize) -> anyhow::Result<Report> + Sync,
+) -> anyhow::Result<Report> {
+    let mut all = Report::default();
+    std::thread::scope(|scope| {
+        let live = &live;
+        let running: Vec<_> = (0..fleets).map(|fleet| scope.spawn(move || live(fleet))).collect();
+        for fleet in running {
+            let report = fleet.join().map_err(|_| anyhow::anyhow!("a fleet's thread panicked"))?;
+            all.add(&report?);
+        }
+        Ok(all)
+    })
 }
 
 /// Kills that many agents, and now and then the cloud.
