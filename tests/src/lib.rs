@@ -31,6 +31,7 @@ pub mod http;
 pub mod lab;
 pub mod limits;
 pub mod load;
+pub mod long_model;
 pub mod network;
 pub mod nodes;
 pub mod onnx;

@@ -49,6 +49,8 @@ enum Claim {
     Downloads,
     /// In half an hour of hostile ONNX files none makes the reader, or what edits graphs, do anything but answer or refuse.
     Fuzz,
+    /// A model of more than 2 GB is written with its weights beside it, read and edited, and every number is in its place.
+    LongModel,
     /// Of three inference nodes under load one is killed, hangs and stops, the control node too, and no request is lost.
     Nodes,
     /// The .deb installs, runs, upgrades and purges in a root of its own; the tar.gz runs where it is unpacked.
@@ -76,6 +78,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Claim::Deadlines => return deadlines::prove(args.short),
         Claim::Downloads => return lasting::prove("downloads", args.short),
         Claim::Fuzz => return fuzz::prove(args.short, args.minutes),
+        Claim::LongModel => return lasting::prove("long-model", args.short),
         Claim::Nodes => return lasting::prove("nodes", args.short),
         Claim::Package => package::prove(args.short)?,
         Claim::Pipelines => {
