@@ -18,6 +18,7 @@ use crate::sandbox::{NotProven, Prover, Sandbox};
 use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
 use crate::uplink::Uplink;
+use crate::uplink::blob::Incoming;
 use crate::uplink::gate::Gate;
 use ::link::durable::aside;
 use edge::probation::Standing;
@@ -65,6 +66,8 @@ pub(crate) struct Installer {
     update: config::Update,
     /// Which run of the device this is.
     boot: String,
+    /// The agent's own program is on trial: no model is to blame for how it ends.
+    program_on_trial: bool,
     /// How models stand after the start, until their tasks take it.
     restored: Mutex<BTreeMap<ModelName, Restored>>,
     watched: Mutex<BTreeMap<ModelName, Watched>>,
@@ -97,6 +100,8 @@ pub(crate) struct Parts {
     /// ONNX Runtime's version, for which a proof holds.
     pub(crate) runtime: String,
     pub(crate) update: config::Update,
+    /// Whether the agent's own program is on trial.
+    pub(crate) program_on_trial: bool,
 }
 
 /// Why a bundle does not answer.
@@ -128,7 +133,8 @@ impl Installer {
     pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
         let Parts { engine, uplink, counters, audits, state, repository, reported, update, .. } =
             parts;
-        let (prover, runtime) = (parts.prover, parts.runtime);
+        let (prover, runtime, program_on_trial) =
+            (parts.prover, parts.runtime, parts.program_on_trial);
         let sandbox = Arc::new(Sandbox::new(prover, runtime, state.clone(), counters.clone())?);
         let library = Library::open(places.state_dir, places.gate.clone(), counters.clone())?;
         let installer = Arc::new(Self {
@@ -144,7 +150,8 @@ impl Installer {
             audits,
             reported,
             update,
-            boot: trial::boot(),
+            boot: crate::program::boot(),
+            program_on_trial,
             restored: Mutex::default(),
             watched: Mutex::default(),
             models: Mutex::default(),
@@ -341,6 +348,23 @@ impl Installer {
 
     fn models(&self) -> MutexGuard<'_, BTreeMap<ModelName, ModelStatus>> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where files are while they arrive.
+    pub(crate) fn incoming(&self) -> Arc<Incoming> {
+        self.library.incoming()
+    }
+
+    /// The models that answer.
+    pub(crate) fn answering(&self) -> Vec<String> {
+        let index = self.engine.index();
+        let ready = index.into_iter().filter(|entry| entry.state == ::oip::state::READY);
+        ready.map(|entry| entry.name).collect()
+    }
+
+    /// Whether a model answers.
+    pub(crate) fn answers(&self, name: &str) -> bool {
+        name.parse().is_ok_and(|name| self.engine.get(&name, None).is_ok())
     }
 
     /// What downloads pass.

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::IdentityFiles;
 use crate::install::Installer;
+use crate::program::Own;
 use crate::requests::Requests;
 use crate::telemetry::Recorder;
 use crate::uplink::Uplink;
@@ -44,6 +45,7 @@ pub(crate) struct Context {
     pub(crate) intake: oip::Intake,
     pub(crate) clock: Arc<Clock>,
     pub(crate) traces: Traces,
+    pub(crate) program: Arc<Own>,
     /// Nothing where the owner wants no telemetry.
     pub(crate) recorder: Option<Arc<Recorder>>,
 }

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 pub(crate) const QUEUE_RECORDS: usize = 4096;
 
 /// What the cloud wants, and what it is told of versions.
-type Heard = (watch::Receiver<Option<DesiredState>>, watch::Receiver<ReportedState>);
+pub(crate) type Heard = (watch::Receiver<Option<DesiredState>>, watch::Receiver<ReportedState>);
 
 /// Starts all of it; nothing where the owner wants none.
 pub(crate) fn start(

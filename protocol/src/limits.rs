@@ -108,3 +108,9 @@ pub const TUF_VISITS_MAX: usize = 32;
 pub const TELEMETRY_BATCH_SEGMENTS: usize = 64;
 /// Their bytes together: 8 MiB.
 pub const TELEMETRY_BATCH_MAX_BYTES: u64 = 8 << 20;
+/// A signed release of the agent, as JSON: 4 KiB.
+pub const RELEASE_MAX_BYTES: usize = 4 << 10;
+/// A program of the agent: 512 MiB, as builds with everything for a debugger are.
+pub const RELEASE_FILE_MAX_BYTES: u64 = 512 << 20;
+/// Builds of one version, each for another kind of machine.
+pub const RELEASE_TARGETS_MAX: usize = 16;

@@ -15,6 +15,7 @@ mod cloud;
 mod disk;
 mod judge;
 mod life;
+mod programs;
 mod telemetry;
 mod updates;
 
@@ -44,6 +45,10 @@ pub struct Effort {
     pub update_points: usize,
     /// ...with so many questions between two of them.
     pub questions: usize,
+    /// Points while the agent's own program is replaced...
+    pub program_points: usize,
+    /// ...with so long between two of them at most.
+    pub program_step_max: Duration,
     /// Cuts while telemetry is recorded and sent.
     pub telemetry_cuts: usize,
     /// The longest from the start of an agent to its first answer.
@@ -61,6 +66,8 @@ impl Effort {
         step_max_us: 60_000,
         update_points: 24,
         questions: 4,
+        program_points: 4,
+        program_step_max: Duration::from_millis(900),
         telemetry_cuts: 4,
         recovery_max: None, // other tests run beside it
     };
@@ -74,17 +81,21 @@ impl Effort {
         step_max_us: 15_000,
         update_points: 500,
         questions: 1,
+        program_points: 150,
+        program_step_max: Duration::from_millis(60),
         telemetry_cuts: 500,
         recovery_max: Some(Duration::from_secs(1)),
     };
 }
 
-/// One part alone.
+/// A part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Only {
-    /// Versions of a model take over, and give way again.
+    /// Versions of models.
     Updates,
-    /// Records are written and sent.
+    /// The agent's own program.
+    Programs,
+    /// Records that are written and sent.
     Telemetry,
 }
 
@@ -120,11 +131,15 @@ pub fn cut(effort: Effort, only: Option<Only>) -> anyhow::Result<Report> {
     let room = Room::new()?;
     room.control()?;
     let mut report = Report::default();
-    if only != Some(Only::Telemetry) {
+    let does = |part| only.is_none_or(|only| only == part);
+    if does(Only::Updates) {
         updates::live(&room, effort, &mut report)?;
     }
-    if only != Some(Only::Updates) {
+    if does(Only::Telemetry) {
         telemetry::live(effort, &mut report)?;
+    }
+    if does(Only::Programs) {
+        programs::live(&room, effort, &mut report)?;
     }
     if only.is_some() {
         return Ok(report);

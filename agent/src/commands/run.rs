@@ -12,6 +12,7 @@ use crate::lab::{self, Lab};
 use crate::lock::StateLock;
 use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
+use crate::program::{self, Begun, Own, Trial};
 use crate::reload::{Reloader, Source, Told};
 use crate::repository::Repository;
 use crate::requests::{self, Checker, Requests};
@@ -19,7 +20,7 @@ use crate::sandbox::Prover;
 use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::state::State;
-use crate::telemetry;
+use crate::telemetry::{self, Recorder};
 use crate::uplink::gate::Gate;
 use crate::uplink::renew::Renewer;
 use crate::uplink::{Keeper, Uplink, Way};
@@ -33,7 +34,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -68,32 +69,68 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
     let state_dir = args.state_dir.path();
+    let begun = program::begin(&state_dir).context("cannot find this program's own file")?;
+    let end = run_begun(args, &state_dir, (&begun, began));
+    let anew = match &end {
+        Ok(End::Anew) => true,
+        Ok(End::Stopped) => false,
+        Err(error) => program::gives_way(&state_dir, &begun, error),
+    };
+    if anew {
+        return Err(program::begin_anew(&begun)).context("the agent cannot begin anew");
+    }
+    end.map(|_| ExitCode::SUCCESS)
+}
+
+/// How it ended, in order.
+enum End {
+    Stopped,
+    /// Another program is to run.
+    Anew,
+}
+
+/// Serves to its end, as the program that this start has begun with.
+fn run_begun(
+    args: &Args,
+    state_dir: &Path,
+    (begun, began): (&Begun, Instant),
+) -> anyhow::Result<End> {
     let config_file = args.config.clone().unwrap_or_else(|| state_dir.join("agent.toml"));
     let mut config = Config::read(&config_file)?;
     let told = Told { http: args.http, grpc: args.grpc, metrics: args.metrics };
     told.apply(&mut config);
     config.check()?;
     let log = Log::start(args.log, config.log.level);
-    let files = IdentityFiles::new(&state_dir);
+    let files = IdentityFiles::new(state_dir);
     let enrolment = files.enrolment()?.ok_or_else(|| {
         hinted(
             format!("this device is not enrolled (no enrolment in {})", state_dir.display()),
             "outrigger-agent enrol --cloud HOST:PORT --token-file FILE",
         )
     })?;
-    let _lock = StateLock::take(&state_dir).map_err(|e| super::explain_lock(&e))?;
-    sweep(&state_dir);
+    let _lock = StateLock::take(state_dir).map_err(|e| super::explain_lock(&e))?;
+    sweep(state_dir);
+    let own = Own::open(state_dir, begun.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(io_threads())
         .enable_all()
         .build()?;
     let source = Source { file: config_file, told, log };
-    let served = runtime.block_on(serve(&state_dir, config, files.clone(), enrolment, source));
+    let device = Device { state_dir, files: files.clone(), enrolment };
+    let served = runtime.block_on(serve(device, config, source, (own.clone(), began)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     files.let_go();
     served?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if own.restarts() { End::Anew } else { End::Stopped })
+}
+
+/// Whose agent this is.
+struct Device<'a> {
+    state_dir: &'a Path,
+    files: IdentityFiles,
+    enrolment: Enrolment,
 }
 
 /// One thread moves bytes for all, and leaves the other cores and warm caches to the models; a second
@@ -113,55 +150,72 @@ fn sweep(state_dir: &Path) {
 }
 
 async fn serve(
-    state_dir: &Path,
+    Device { state_dir, files, enrolment }: Device<'_>,
     config: Config,
-    files: IdentityFiles,
-    enrolment: Enrolment,
     source: Source,
+    (own, began): (Arc<Own>, Instant),
 ) -> anyhow::Result<()> {
     let sockets = Sockets::bind(state_dir, &config.local).await?;
     let applications = Arc::new(Applications::new(&config.local.applications));
     let metrics = config.local.metrics;
     let traces = open_traces(&config.traces, &enrolment)?;
-    let context = assemble(state_dir, &config, files, &enrolment, traces)?;
+    let device = Device { state_dir, files, enrolment };
+    let context = assemble(&device, &config, traces, (own.clone(), began))?;
     tokio::spawn(Reloader::new(source, config, context.clone())?.run());
     serve_metrics(state_dir, metrics, context.clone()).await?;
-    let stop = stop_signal()?;
+    let stop = stop_signal(own.clone())?;
+    let trial = trial(&context, sockets.http.local_addr()?);
     sockets.publish(state_dir)?; // last: who reads it may already ask for the end
     let notifier = Notifier::from_environment();
     notifier.ready();
     tokio::spawn(notifier.clone().keep_alive());
-    tokio::spawn(say_goodbye(notifier, stop.clone()));
+    tokio::spawn(say_goodbye(notifier, own.clone(), stop.clone()));
+    tokio::spawn(trial.run(began));
     sockets.serve(&context, &applications, stop).await;
     context.installer.stop();
     if let Some(recorder) = &context.recorder {
         ::link::durable::aside(|| recorder.finish(TELEMETRY_PATIENCE));
     }
+    ::link::durable::aside(|| own.ends_in_order());
     ::link::durable::aside(|| context.traces.finish(TRACES_PATIENCE));
     tracing::info!("stopped");
     Ok(())
 }
 
 fn open_traces(settings: &TraceSettings, enrolment: &Enrolment) -> anyhow::Result<Traces> {
-    let (name, version) = ("outrigger-agent", env!("CARGO_PKG_VERSION"));
+    let (name, version) = ("outrigger-agent", program::version());
     let instance = Some(enrolment.device.to_string());
     Ok(Traces::start(settings, Service { name, version, instance })?)
 }
 
+/// The watch over this program, where it is a new one.
+fn trial(context: &Context, http: SocketAddr) -> Trial {
+    let Context { program, uplink, installer, .. } = context;
+    let (own, uplink, installer) = (program.clone(), uplink.clone(), installer.clone());
+    Trial { own, uplink, installer, http }
+}
+
 /// Tells the service manager that the end was asked for.
-async fn say_goodbye(notifier: Notifier, mut stop: watch::Receiver<bool>) {
+async fn say_goodbye(notifier: Notifier, own: Arc<Own>, mut stop: watch::Receiver<bool>) {
     if stop.changed().await.is_ok() {
-        notifier.stopping();
+        match own.restarts() {
+            true => notifier.begins_anew(),
+            false => notifier.stopping(),
+        }
     }
 }
 
-/// Turns true when the process is told to end.
-fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
+/// Turns true when the process is told to end, or is to begin anew.
+fn stop_signal(own: Arc<Own>) -> anyhow::Result<watch::Receiver<bool>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = own.restart_wanted() => {}
+        }
         let _ = sender.send(true);
     });
     Ok(receiver)
@@ -295,6 +349,17 @@ fn answering(parts: requests::Parts, installer: Arc<Installer>) -> Arc<Requests>
     requests
 }
 
+/// What is recorded of requests, where the owner wants that.
+fn record(
+    state_dir: &Path,
+    config: &Config,
+    (repository, counters): (&Arc<Repository>, &Arc<Counters>),
+    heard: telemetry::Heard,
+) -> anyhow::Result<Option<Arc<Recorder>>> {
+    let (repository, counters) = (repository.clone(), counters.clone());
+    Ok(telemetry::start(state_dir, &config.telemetry, repository, counters, heard)?)
+}
+
 /// What keeps the connection to the cloud.
 fn keeper(
     config: &Config,
@@ -327,28 +392,23 @@ fn renewer(keeper: &Keeper) -> Renewer {
 
 /// Puts the parts together and starts the tasks that run beside the API.
 fn assemble(
-    state_dir: &Path,
+    Device { state_dir, files: identity, enrolment }: &Device<'_>,
     config: &Config,
-    identity: IdentityFiles,
-    enrolment: &Enrolment,
     traces: Traces,
+    (program, began): (Arc<Own>, Instant),
 ) -> anyhow::Result<Arc<Context>> {
-    let library = find_library(config.runtime.library.as_deref())?;
-    let prover = Prover::new(&library, config);
-    let unreadable = || format!("cannot read {}", library.display());
-    let backend = Arc::new(OnDemand::new(library.clone()).with_context(unreadable)?);
-    let runtime = backend.identity();
+    let (backend, prover, runtime) = runtime(config)?;
     let counters = Arc::new(Counters::default());
     let (own, of_models) = (config.runtime.clone(), config.models.clone());
     let engine = Arc::new(Engine::new(backend, own, of_models, counters.clone()));
     let (reported_sender, reported) = watch::channel(ReportedState::default());
     let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
-    let keeper = keeper(config, (enrolment, &identity), (&counters, &clock), reported)?;
+    let keeper = keeper(config, (enrolment, identity), (&counters, &clock), reported)?;
     let (desired, renewer) = (keeper.desired.subscribe(), renewer(&keeper));
     let (uplink, keep) = keeper.start();
     let state = Arc::new(tokio::task::block_in_place(|| State::open(state_dir))?);
     let audits = Arc::new(Audits::new(state.clone(), counters.clone(), config.offload.audit()));
-    let repository = repository((enrolment, &identity), (&state, &uplink, &clock))?;
+    let repository = repository((enrolment, identity), (&state, &uplink, &clock))?;
     let parts = Parts {
         engine: engine.clone(),
         uplink: uplink.clone(),
@@ -360,6 +420,7 @@ fn assemble(
         prover,
         runtime: runtime.clone(),
         update: config.update.clone(),
+        program_on_trial: program.is_candidate(),
     };
     let places = Places { state_dir, gate: gate(config, &clock, &state)? };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
@@ -367,10 +428,8 @@ fn assemble(
     tokio::spawn(renewer.run());
     tokio::spawn(installer.clone().run(desired.clone()));
     let heard = (desired.clone(), reported_sender.subscribe());
-    let recorder =
-        telemetry::start(state_dir, &config.telemetry, repository, counters.clone(), heard)?;
-    let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
-    tokio::spawn(sequences.clone().run());
+    let recorder = record(state_dir, config, (&repository, &counters), heard)?;
+    let sequences = sequences(config, &counters);
     let parts = requests::Parts {
         engine,
         uplink: uplink.clone(),
@@ -390,15 +449,35 @@ fn assemble(
         installer,
         device: enrolment.device.clone(),
         cloud: enrolment.cloud.clone(),
-        identity,
+        identity: identity.clone(),
         intake: config.local.intake(),
         clock,
         traces,
+        program,
         recorder,
     });
+    let next = next_program(&context, repository, config, (reported_sender.clone(), began));
+    tokio::spawn(program::Task::new(next).run(desired.clone()));
     let lab = lab(&context, config, enrolment, runtime, reported_sender);
     tokio::spawn(Lab::new(state_dir, lab)?.run(desired));
     Ok(context)
+}
+
+/// The states of streams, and the task that forgets those that nobody goes on with.
+fn sequences(config: &Config, counters: &Arc<Counters>) -> Arc<SequenceStates> {
+    let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
+    tokio::spawn(sequences.clone().run());
+    sequences
+}
+
+/// What runs models, what tries them first, and which runtime both are by.
+fn runtime(config: &Config) -> anyhow::Result<(Arc<OnDemand>, Prover, String)> {
+    let library = find_library(config.runtime.library.as_deref())?;
+    let prover = Prover::new(&library, config);
+    let unreadable = || format!("cannot read {}", library.display());
+    let backend = OnDemand::new(library.clone()).with_context(unreadable)?;
+    let runtime = backend.identity();
+    Ok((Arc::new(backend), prover, runtime))
 }
 
 /// Who says what may be installed here.
@@ -423,6 +502,27 @@ fn repository(
 fn gate(config: &Config, clock: &Arc<Clock>, state: &Arc<State>) -> anyhow::Result<Arc<Gate>> {
     let rate = config.link.download_bytes_per_s;
     Ok(Arc::new(Gate::open(&config.download, rate, clock.clone(), state.clone())?))
+}
+
+/// What follows the releases of the agent that are wanted here.
+fn next_program(
+    context: &Context,
+    repository: Arc<Repository>,
+    config: &Config,
+    (reported, began): (watch::Sender<ReportedState>, Instant),
+) -> program::Parts {
+    program::Parts {
+        own: context.program.clone(),
+        uplink: context.uplink.clone(),
+        repository,
+        installer: context.installer.clone(),
+        counters: context.counters.clone(),
+        reported,
+        incoming: context.installer.incoming(),
+        allowed: config.update.program,
+        terms: config.update.program(),
+        began,
+    }
 }
 
 /// What carries out the orders of labs.

@@ -28,7 +28,9 @@ impl Installer {
             slots.chain(candidates.iter().map(|(_, candidate)| *candidate)).collect();
         self.library.sweep(&keep)?;
         self.state.forget_all_but(&keep.iter().map(|target| target.bundle).collect())?;
-        self.sandbox.tidy(&keep)?;
+        if !self.program_on_trial {
+            self.sandbox.tidy(&keep)?; // else the program before would have to find it all out again
+        }
         for row in rows {
             let name = row.model.clone();
             if let Some(restored) = self.restore_one(&row)? {
@@ -50,8 +52,10 @@ impl Installer {
             return Ok(None);
         };
         // Before it is loaded: that may be what takes the agent down.
-        kept.lives = kept.lives.start(&self.boot);
-        self.state.keep_probation(&row.model, &kept)?;
+        if !self.program_on_trial {
+            kept.lives = kept.lives.start(&self.boot);
+            self.state.keep_probation(&row.model, &kept)?;
+        }
         let limit = self.update.probation().limits.starts_of(row.previous.is_some());
         let fault = kept.lives.fault(limit);
         let fault = match fault {

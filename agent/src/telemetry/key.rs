@@ -69,7 +69,8 @@ impl Holder {
     }
 
     async fn hear(&self, statement: &[u8]) -> Result<(), String> {
-        let kept = aside(|| self.repository.state.analytics_key()).map_err(|error| chain(&error))?;
+        let kept =
+            aside(|| self.repository.state.analytics_key()).map_err(|error| chain(&error))?;
         let (known, seen) = kept.unwrap_or_default();
         if known == statement {
             return Ok(());
@@ -77,13 +78,15 @@ impl Holder {
         let endorsed = self.repository.endorse(protocol::analytics::TARGET, statement).await;
         endorsed.map_err(|error| chain(&error))?;
         let serial = self.take(statement, seen)?;
-        aside(|| self.repository.state.keep_analytics_key(statement, serial)).map_err(|error| chain(&error))
+        aside(|| self.repository.state.keep_analytics_key(statement, serial))
+            .map_err(|error| chain(&error))
     }
 
     /// Seals for the key from now on, if the statement is an operator's.
     fn take(&self, statement: &[u8], seen: u64) -> Result<u64, String> {
         let signed = SignedStatement::from_json(statement).map_err(|error| chain(&error))?;
-        let said = signed.verify(&self.repository.operators, seen).map_err(|error| chain(&error))?;
+        let said =
+            signed.verify(&self.repository.operators, seen).map_err(|error| chain(&error))?;
         let key = PublicKey::from_hex(&said.public_key).map_err(|error| error.to_string())?;
         aside(|| self.spool.set_key(Some(key)));
         self.recorder.set_has_key(true);

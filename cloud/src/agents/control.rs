@@ -54,7 +54,7 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
         let repository = session.cloud.repository.clone();
         let read = move |store: &Store| -> Result<wire::DesiredState, TakeError> {
             let mut state = store.desired(&device)?.state;
-            state.repository = repository.for_device(store, &device, &state.models)?;
+            state.repository = repository.for_device(store, &device, &state)?;
             Ok(state)
         };
         let mut desired = session.cloud.db.call(read).await?;
@@ -64,6 +64,7 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
             sent.models == desired.models
                 && sent.nodes == desired.nodes
                 && sent.measurements == desired.measurements
+                && sent.releases == desired.releases
                 && sent.repository == desired.repository
                 && sent.analytics_key == desired.analytics_key
         };

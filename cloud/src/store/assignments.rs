@@ -96,6 +96,7 @@ impl Store {
                     measurements: super::measurements::waiting(connection, device)?,
                     analytics_key: super::analytics::newest(connection)?.unwrap_or_default().into(),
                     takes_telemetry: true,
+                    releases: super::releases::wanted(connection, device)?,
                     ..Default::default()
                 },
                 bundles: vec![],
@@ -117,8 +118,8 @@ impl Store {
         })
     }
 
-    /// The size of a blob that a device may read: one of a bundle that it should run, or of an order to
-    /// time models.
+    /// The size of a blob that a device may read: one of a bundle or a release that it should run, or of an
+    /// order to time models.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -139,7 +140,11 @@ impl Store {
                     return Ok(size);
                 }
             }
-            Ok(super::measurements::file_size(connection, device, blob)?)
+            let of_release = super::releases::file_size(connection, device, blob)?;
+            match of_release {
+                Some(size) => Ok(Some(size)),
+                None => Ok(super::measurements::file_size(connection, device, blob)?),
+            }
         })
     }
 }

@@ -14,8 +14,11 @@ struct Args {
     /// Only while versions of a model take over, and give way again.
     #[arg(long)]
     only_updates: bool,
-    /// Only while telemetry is recorded and sent.
+    /// Only while the agent's own program is replaced.
     #[arg(long, conflicts_with = "only_updates")]
+    only_programs: bool,
+    /// Only while telemetry is recorded and sent.
+    #[arg(long, conflicts_with_all = ["only_updates", "only_programs"])]
     only_telemetry: bool,
     /// Already alone with its mounts and programs.
     #[arg(long, hide = true)]
@@ -44,6 +47,7 @@ fn inside(args: &Args) -> anyhow::Result<ExitCode> {
     command.args(ALONE).arg(std::env::current_exe()?).env("TMPDIR", folder.path());
     command.arg("--inside").args(args.short.then_some("--short"));
     command.args(args.only_updates.then_some("--only-updates"));
+    command.args(args.only_programs.then_some("--only-programs"));
     command.args(args.only_telemetry.then_some("--only-telemetry"));
     let code = command.status()?.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
@@ -51,8 +55,12 @@ fn inside(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn run(args: &Args) -> anyhow::Result<()> {
     let effort = if args.short { Effort::SHORT } else { Effort::LONG };
-    let only = args.only_updates.then_some(Only::Updates);
-    let only = only.or(args.only_telemetry.then_some(Only::Telemetry));
+    let only = match (args.only_updates, args.only_programs, args.only_telemetry) {
+        (true, ..) => Some(Only::Updates),
+        (_, true, _) => Some(Only::Programs),
+        (.., true) => Some(Only::Telemetry),
+        _ => None,
+    };
     let report = cut(effort, only)?;
     println!("{report}");
     report.check()?;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
+mod compat;
 mod deadlines;
 mod fuzz;
 mod lasting;
@@ -43,6 +44,8 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Claim {
+    /// The agent of the previous release with this cloud, this agent with the previous cloud, and a device from one to the other and back.
+    Compat,
     /// Over six kinds of links no request is lost, answered twice or answered late: 100,000 in virtual time, 12,000 in real time.
     Deadlines,
     /// Over a link that is cut 50 times, by an agent that is killed in between, a model comes with hardly a byte twice.
@@ -75,6 +78,7 @@ enum Claim {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.claim {
+        Claim::Compat => return compat::prove(args.short),
         Claim::Deadlines => return deadlines::prove(args.short),
         Claim::Downloads => return lasting::prove("downloads", args.short),
         Claim::Fuzz => return fuzz::prove(args.short, args.minutes),
