@@ -25,6 +25,7 @@ use crate::identity::IdentityFiles;
 use crate::install::Installer;
 use crate::program::Own;
 use crate::requests::Requests;
+use crate::telemetry::Recorder;
 use crate::uplink::Uplink;
 use ::link::traces::Traces;
 use axum::routing::get;
@@ -45,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<Clock>,
     pub(crate) traces: Traces,
     pub(crate) program: Arc<Own>,
+    /// Nothing where the owner wants no telemetry.
+    pub(crate) recorder: Option<Arc<Recorder>>,
 }
 
 /// The routes, as whoever comes through this door may use them.
