@@ -32,6 +32,7 @@ mod lock;
 mod logging;
 mod metrics;
 mod notify;
+mod peers;
 mod reload;
 mod repository;
 mod requests;

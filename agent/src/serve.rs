@@ -17,12 +17,13 @@ pub(crate) use applications::Applications;
 pub(crate) use guard::Door;
 pub(crate) use metrics::metrics_router;
 pub(crate) use quarantine::QUARANTINE_PATH;
-pub(crate) use status::{ModelStatus, NodeStatus, StatusReport};
+pub(crate) use status::{ModelStatus, NodeStatus, PeerStatus, StatusReport};
 
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::IdentityFiles;
 use crate::install::Installer;
+use crate::peers::Peers;
 use crate::requests::Requests;
 use crate::uplink::Uplink;
 use ::link::traces::Traces;
@@ -43,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) intake: oip::Intake,
     pub(crate) clock: Arc<Clock>,
     pub(crate) traces: Traces,
+    /// None where the owner wants none.
+    pub(crate) peers: Option<Arc<Peers>>,
 }
 
 /// The routes, as whoever comes through this door may use them.

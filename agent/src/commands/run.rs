@@ -5,13 +5,14 @@ use crate::audits::Audits;
 use crate::clock::Clock;
 use crate::config::{Config, Local};
 use crate::counters::Counters;
-use crate::engine::Engine;
+use crate::engine::{Engine, Marks};
 use crate::identity::{Enrolment, IdentityFiles};
-use crate::install::{Installer, Parts, Places};
+use crate::install::{Installer, Parts, Places, boot};
 use crate::lab::{self, Lab};
 use crate::lock::StateLock;
 use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
+use crate::peers::Peers;
 use crate::reload::{Reloader, Source, Told};
 use crate::repository::Repository;
 use crate::requests::{self, Checker, Requests};
@@ -27,7 +28,9 @@ use anyhow::Context as _;
 use models::backend::Backend;
 use models::ort_backend::{OnDemand, find_library};
 use oip::listen::{Listener, Patience, SocketError, UnixSocket};
-use protocol::wire::ReportedState;
+use protocol::id::ContentHash;
+use protocol::wire::{DesiredState, ReportedState};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -299,6 +302,27 @@ fn renewer(keeper: &Keeper) -> Renewer {
     }
 }
 
+/// What runs models, and what is known of the process before this one.
+struct Running {
+    engine: Arc<Engine>,
+    prover: Prover,
+    /// ONNX Runtime's version.
+    runtime: String,
+    at_work: BTreeSet<ContentHash>,
+}
+
+fn running(state_dir: &Path, config: &Config, counters: &Arc<Counters>) -> anyhow::Result<Running> {
+    let library = find_library(config.runtime.library.as_deref())?;
+    let prover = Prover::new(&library, config);
+    let unreadable = || format!("cannot read {}", library.display());
+    let backend = Arc::new(OnDemand::new(library.clone()).with_context(unreadable)?);
+    let runtime = backend.identity();
+    let (own, of_models) = (config.runtime.clone(), config.models.clone());
+    let (marks, at_work) = tokio::task::block_in_place(|| Marks::open(state_dir, &boot()));
+    let engine = Arc::new(Engine::new(backend, own, of_models, counters.clone(), marks));
+    Ok(Running { engine, prover, runtime, at_work })
+}
+
 /// Puts the parts together and starts the tasks that run beside the API.
 fn assemble(
     state_dir: &Path,
@@ -307,14 +331,8 @@ fn assemble(
     enrolment: &Enrolment,
     traces: Traces,
 ) -> anyhow::Result<Arc<Context>> {
-    let library = find_library(config.runtime.library.as_deref())?;
-    let prover = Prover::new(&library, config);
-    let unreadable = || format!("cannot read {}", library.display());
-    let backend = Arc::new(OnDemand::new(library.clone()).with_context(unreadable)?);
-    let runtime = backend.identity();
     let counters = Arc::new(Counters::default());
-    let (own, of_models) = (config.runtime.clone(), config.models.clone());
-    let engine = Arc::new(Engine::new(backend, own, of_models, counters.clone()));
+    let Running { engine, prover, runtime, at_work } = running(state_dir, config, &counters)?;
     let (desired_sender, desired) = watch::channel(None);
     let (reported_sender, reported) = watch::channel(ReportedState::default());
     let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
@@ -343,12 +361,17 @@ fn assemble(
         prover,
         runtime: runtime.clone(),
         update: config.update.clone(),
+        at_work,
     };
-    let places = Places { state_dir, gate: gate(config, &clock, &state)? };
+    let own = (&identity, enrolment.ca_hash);
+    let peers = Peers::open(state_dir, &config.peers, own, (&clock, &counters));
+    let gate = gate(config, &clock, &state)?;
+    let places = Places { state_dir, gate, peers: peers.clone() };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
     tokio::spawn(keep);
     tokio::spawn(renewer.run());
     tokio::spawn(installer.clone().run(desired.clone()));
+    follow(peers.as_ref(), enrolment, (&desired, &reported_sender))?;
     let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
     tokio::spawn(sequences.clone().run());
     let parts = requests::Parts {
@@ -373,10 +396,24 @@ fn assemble(
         intake: config.local.intake(),
         clock,
         traces,
+        peers,
     });
     let lab = lab(&context, config, enrolment, runtime, reported_sender);
     tokio::spawn(Lab::new(state_dir, lab)?.run(desired));
     Ok(context)
+}
+
+/// Serves the devices of the site, and hears who they are.
+fn follow(
+    peers: Option<&Arc<Peers>>,
+    enrolment: &Enrolment,
+    (desired, reported): (&watch::Receiver<Option<DesiredState>>, &watch::Sender<ReportedState>),
+) -> anyhow::Result<()> {
+    if let Some(peers) = peers {
+        let cloud = enrolment.cloud.parse()?;
+        tokio::spawn(peers.clone().run(desired.clone(), reported.clone(), cloud));
+    }
+    Ok(())
 }
 
 /// Who says what may be installed here.

@@ -3,7 +3,7 @@
 
 use super::trial::Trial;
 use super::{Installer, InstallerError, LoadError};
-use crate::engine::Engine;
+use crate::engine::{Engine, Why};
 use crate::state::{ActiveRow, ProbationRow, StateError};
 use edge::probation::Fault;
 use edge::update::{Target, Update};
@@ -29,6 +29,11 @@ impl Installer {
         self.library.sweep(&keep)?;
         self.state.forget_all_but(&keep.iter().map(|target| target.bundle).collect())?;
         self.sandbox.tidy(&keep)?;
+        for (name, candidate) in &candidates {
+            if self.is_cleared(candidate.bundle) {
+                self.state.candidate_cleared(name)?;
+            }
+        }
         for row in rows {
             let name = row.model.clone();
             if let Some(restored) = self.restore_one(&row)? {
@@ -50,7 +55,8 @@ impl Installer {
             return Ok(None);
         };
         // Before it is loaded: that may be what takes the agent down.
-        kept.lives = kept.lives.start(&self.boot);
+        self.engine.marks().want(&row.model, Why::Probation, true);
+        kept.lives = kept.lives.start(&self.boot, self.is_cleared(kept.bundle));
         self.state.keep_probation(&row.model, &kept)?;
         let limit = self.update.probation().limits.starts_of(row.previous.is_some());
         let fault = kept.lives.fault(limit);

@@ -161,7 +161,7 @@ impl Trial {
 }
 
 /// Which run of this device it is; the same until it is switched off.
-pub(super) fn boot() -> String {
+pub(crate) fn boot() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     id.map(|id| id.trim().to_owned()).unwrap_or_default()
 }
