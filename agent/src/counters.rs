@@ -29,6 +29,7 @@ pub(crate) struct Counters {
     sequences: SequenceEvents,
     trials: Trials,
     updates: Updates,
+    programs: Programs,
     checks: Checks,
     measurements: Measurements,
     clock: Clock,
@@ -154,6 +155,14 @@ struct Updates {
     trials_passed: Counter,
     settled: Counter,
     rolled_back: Counter,
+}
+
+/// The agent's own next programs.
+#[derive(Debug, Default, Serialize)]
+struct Programs {
+    staged: Counter,
+    failed: Counter,
+    refused: Counter,
 }
 
 /// Accepted answers that were compared with the cloud's.
@@ -485,6 +494,19 @@ impl Counters {
         };
         counter.add(1);
         tracing::info!(%model, version, standing = standing.as_str(), "holds");
+    }
+
+    /// A new program of the agent lies ready.
+    pub(crate) fn program_staged(&self, version: &str) {
+        self.programs.staged.add(1);
+        tracing::info!(version, "a new program of the agent lies ready");
+    }
+
+    /// A new program of the agent does not lie ready; `passing` tells whether it will be tried again.
+    pub(crate) fn program_failed(&self, version: &str, passing: bool, why: &str) {
+        let counter = if passing { &self.programs.failed } else { &self.programs.refused };
+        counter.add(1);
+        tracing::warn!(version, passing, why, "the agent's program stays as it is");
     }
 
     /// A version gave way to the one before it; 0 for none.

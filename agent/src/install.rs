@@ -10,7 +10,6 @@ mod task;
 mod trial;
 
 pub(crate) use bases::served;
-pub(crate) use trial::boot;
 
 use crate::audits::{AuditStatus, Audits};
 use crate::config;
@@ -22,6 +21,7 @@ use crate::sandbox::{NotProven, Prover, Sandbox};
 use crate::serve::ModelStatus;
 use crate::state::{State, StateError};
 use crate::uplink::Uplink;
+use crate::uplink::blob::Incoming;
 use crate::uplink::gate::Gate;
 use ::link::durable::aside;
 use edge::probation::Standing;
@@ -72,6 +72,8 @@ pub(crate) struct Installer {
     boot: String,
     /// Who was at work when the agent ended without a word, as far as that is known.
     at_work: BTreeSet<ContentHash>,
+    /// The agent's own program is on trial: no model is to blame for how it ends.
+    program_on_trial: bool,
     /// How models stand after the start, until their tasks take it.
     restored: Mutex<BTreeMap<ModelName, Restored>>,
     watched: Mutex<BTreeMap<ModelName, Watched>>,
@@ -108,6 +110,8 @@ pub(crate) struct Parts {
     pub(crate) update: config::Update,
     /// Who was at work when the agent ended without a word, as far as that is known.
     pub(crate) at_work: BTreeSet<ContentHash>,
+    /// Whether the agent's own program is on trial.
+    pub(crate) program_on_trial: bool,
 }
 
 /// Why a bundle does not answer.
@@ -140,6 +144,7 @@ impl Installer {
         let Parts { engine, uplink, counters, audits, state, repository, reported, update, .. } =
             parts;
         let (prover, runtime, at_work) = (parts.prover, parts.runtime, parts.at_work);
+        let program_on_trial = parts.program_on_trial;
         let sandbox = Arc::new(Sandbox::new(prover, runtime, state.clone(), counters.clone())?);
         let library = Library::open(
             places.state_dir,
@@ -159,8 +164,9 @@ impl Installer {
             audits,
             reported,
             update,
-            boot: boot(),
+            boot: crate::program::boot(),
             at_work,
+            program_on_trial,
             restored: Mutex::default(),
             watched: Mutex::default(),
             models: Mutex::default(),
@@ -364,6 +370,23 @@ impl Installer {
 
     fn models(&self) -> MutexGuard<'_, BTreeMap<ModelName, ModelStatus>> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where files are while they arrive.
+    pub(crate) fn incoming(&self) -> Arc<Incoming> {
+        self.library.incoming()
+    }
+
+    /// The models that answer.
+    pub(crate) fn answering(&self) -> Vec<String> {
+        let index = self.engine.index();
+        let ready = index.into_iter().filter(|entry| entry.state == ::oip::state::READY);
+        ready.map(|entry| entry.name).collect()
+    }
+
+    /// Whether a model answers.
+    pub(crate) fn answers(&self, name: &str) -> bool {
+        name.parse().is_ok_and(|name| self.engine.get(&name, None).is_ok())
     }
 
     /// What downloads pass.

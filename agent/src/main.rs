@@ -14,6 +14,7 @@
 //! * [`counters`]: what is counted; [`metrics`]: how Prometheus reads it;
 //! * [`health`]: the device checked by itself, for whoever has to repair it;
 //! * [`support`]: what somebody needs who helps from afar;
+//! * [`program`]: which file of this program runs, and how the next one takes over;
 //! * [`service`], [`notify`]: the agent as a service of the system;
 //! * [`lock`], [`reset`]: one agent per state folder, and the way out of a fleet.
 
@@ -33,6 +34,7 @@ mod logging;
 mod metrics;
 mod notify;
 mod peers;
+mod program;
 mod reload;
 mod repository;
 mod requests;
@@ -51,7 +53,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(
     name = "outrigger-agent",
-    version,
+    version = program::version(),
     about = "Runs AI models on this device and asks the cloud where they are not sure."
 )]
 struct Cli {
@@ -84,6 +86,9 @@ enum Command {
     /// Try a model in this process and say what came of it; the agent's own child.
     #[command(name = sandbox::SUBCOMMAND, hide = true)]
     ProveModel,
+    /// Say version and target; what an agent asks of the program that is to take its place.
+    #[command(name = program::SAY, hide = true)]
+    SayWhatThisIs,
 }
 
 fn main() -> ExitCode {
@@ -100,6 +105,10 @@ fn main() -> ExitCode {
         Command::Quarantine(args) => commands::quarantine::run(&args),
         Command::ProveModel => {
             sandbox::child::run().map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+        Command::SayWhatThisIs => {
+            println!("{}", program::own_mark());
+            Ok(ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|error| {

@@ -47,6 +47,7 @@ fn counters(out: &mut Exposition, counters: &Value) {
         ("sequences", "outrigger_sequences_total", "event", "Streams with state."),
         ("trials", "outrigger_trials_total", "result", "Models tried in a confined process."),
         ("updates", "outrigger_updates_total", "event", "New versions beside and after the old."),
+        ("programs", "outrigger_programs_total", "event", "New programs of the agent itself."),
         ("checks", "outrigger_checks_total", "result", "Accepted answers beside the cloud's."),
         (
             "measurements",
@@ -80,9 +81,17 @@ fn counters(out: &mut Exposition, counters: &Value) {
 }
 
 fn gauges(out: &mut Exposition, report: &StatusReport) {
-    let help = "The version of this program.";
-    let version = [("version", report.agent_version.as_str())];
-    out.family("outrigger_agent_info", help, Kind::Gauge).sample(&version, 1);
+    let help = "The version of this program, what it was built for, and how far the next one is.";
+    let program = &report.program;
+    let from = if program.is_installed { "installed" } else { "cloud" };
+    let labels = [
+        ("version", report.agent_version.as_str()),
+        ("target", &*program.target),
+        ("from", from),
+        ("next", &*program.wanted),
+        ("phase", &*program.phase),
+    ];
+    out.family("outrigger_agent_info", help, Kind::Gauge).sample(&labels, 1);
     let help = "Whether the cloud is connected.";
     out.family("outrigger_connected", help, Kind::Gauge).sample(&[], u8::from(report.connected));
     let help = "What carries the connection to the cloud, and why that.";

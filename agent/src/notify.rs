@@ -11,6 +11,9 @@ use std::time::Duration;
 /// time, because its probes are not stolen for ever.
 const PROBES: usize = 4;
 
+/// How long the agent may take to begin anew: as long as the service manager gives a start.
+const ANEW: Duration = Duration::from_secs(600);
+
 /// The way to the service manager.
 #[derive(Clone)]
 pub(crate) struct Notifier {
@@ -40,7 +43,18 @@ impl Notifier {
 
     /// Requests are answered from now on.
     pub(crate) fn ready(&self) {
+        if let Some(watchdog) = self.watchdog {
+            self.send(&format!("WATCHDOG_USEC={}", watchdog.as_micros())); // as before a new beginning
+        }
         self.send("READY=1");
+    }
+
+    /// The agent begins anew, in the same process: no sign of life comes until it is ready.
+    pub(crate) fn begins_anew(&self) {
+        if self.watchdog.is_some() {
+            self.send(&format!("WATCHDOG_USEC={}", ANEW.as_micros()));
+        }
+        self.send("RELOADING=1");
     }
 
     /// The agent is about to end.

@@ -14,6 +14,7 @@ use ::link::frames::{self, LinkError};
 use protocol::id::{ContentHash, DeviceId, ModelName, Variant, Version};
 use protocol::manifest::{InvalidManifest, InvalidSignature, Manifest, SignedManifest, SignerKey};
 use protocol::problem::ProblemCode;
+use protocol::release::{InvalidRelease, Release, SignedRelease};
 use protocol::tuf::Refused;
 use protocol::tuf::client::{Answer, Step, Wanted, trusted_root};
 use protocol::tuf::install::{Admission, Asked, target_path};
@@ -32,6 +33,8 @@ pub(crate) enum RepositoryError {
     Signature(#[from] InvalidSignature),
     #[error(transparent)]
     Manifest(#[from] InvalidManifest),
+    #[error(transparent)]
+    Release(#[from] InvalidRelease),
     #[error("neither targets nor the director have named this bundle here")]
     NotAdmitted,
     #[error("the root that was introduced is another one")]
@@ -88,6 +91,20 @@ impl Repository {
         Ok(Manifest::from_json(signed.manifest.as_bytes())?)
     }
 
+    /// The same for a release of the agent.
+    pub(crate) fn recall_release(
+        &self,
+        signed: &SignedRelease,
+    ) -> Result<Release, RepositoryError> {
+        if !self.state.has_root()? {
+            return Ok(signed.verify(&self.operators)?);
+        }
+        if !self.state.is_admitted(signed.id())? {
+            return Err(RepositoryError::NotAdmitted);
+        }
+        Ok(signed.read()?)
+    }
+
     /// Asks the repository whether a bundle may be installed, and remembers that. Where there is none,
     /// this leaves it to [`Repository::recall`].
     pub(crate) async fn admit(
@@ -95,18 +112,23 @@ impl Repository {
         (model, version): (&ModelName, Version),
         signed: &SignedManifest,
     ) -> Result<(), RepositoryError> {
+        let path = target_path(model, version, Variant::Edge);
+        self.admit_file(&path, signed.manifest.as_bytes()).await
+    }
+
+    /// The same for whatever stands at this path: a manifest, or a release of the agent.
+    pub(crate) async fn admit_file(&self, path: &str, file: &[u8]) -> Result<(), RepositoryError> {
         let _alone = self.alone.lock().await;
         let told = self.told();
         if !self.state.has_root()? && !self.adopt(told.as_ref()).await? {
             return Ok(());
         }
         let told = told.ok_or(RepositoryError::Untold)?;
-        let path = target_path(model, version, Variant::Edge);
         let now_s = self.clock.now_s();
         let asked = Asked {
             device: &self.device,
-            path: &path,
-            manifest: signed.manifest.as_bytes(),
+            path,
+            manifest: file,
             directed: &told.directed,
             seen: self.state.directed_seen()?,
         };
@@ -120,7 +142,7 @@ impl Repository {
             }
         }
         let directed = admission.finish()?;
-        Ok(aside(|| self.state.admit(signed.bundle(), directed))?)
+        Ok(aside(|| self.state.admit(ContentHash::of(file), directed))?)
     }
 
     /// Adopts the root that an operator whom this device trusts vouches for; whether there is one.

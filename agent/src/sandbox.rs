@@ -274,7 +274,7 @@ impl Sandbox {
         state: Arc<State>,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
-        let programs = Programs { agent: env!("CARGO_PKG_VERSION").into(), runtime };
+        let programs = Programs { agent: crate::program::version().into(), runtime };
         Ok(Self { prover, programs, state, counters, turn: Mutex::new(()), stop: Stop::new()? })
     }
 

@@ -24,6 +24,7 @@ use crate::counters::Counters;
 use crate::identity::IdentityFiles;
 use crate::install::Installer;
 use crate::peers::Peers;
+use crate::program::Own;
 use crate::requests::Requests;
 use crate::uplink::Uplink;
 use ::link::traces::Traces;
@@ -46,6 +47,7 @@ pub(crate) struct Context {
     pub(crate) traces: Traces,
     /// None where the owner wants none.
     pub(crate) peers: Option<Arc<Peers>>,
+    pub(crate) program: Arc<Own>,
 }
 
 /// The routes, as whoever comes through this door may use them.

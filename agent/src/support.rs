@@ -71,7 +71,7 @@ fn versions(report: &Report) -> serde_json::Value {
     let runtime = report.checks.iter().find(|c| c.name == "onnxruntime-loads");
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     serde_json::json!({
-        "agent": env!("CARGO_PKG_VERSION"),
+        "agent": crate::program::version(),
         "built_unix_s": env!("OUTRIGGER_BUILD_S").parse::<u64>().unwrap_or(0),
         "collected_unix_s": now_s(),
         "os": std::env::consts::OS,

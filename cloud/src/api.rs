@@ -29,6 +29,7 @@ mod models;
 mod nodes;
 pub mod openapi;
 mod policies;
+mod releases;
 mod repository;
 mod signers;
 mod status;
@@ -50,6 +51,8 @@ pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
         .route("/audit", get(status::audit))
         .route("/signers", get(signers::list).post(signers::trust))
         .route("/blobs/{sha256}", put(blobs::push).head(blobs::exists))
+        .route("/agent/releases", get(releases::list).post(releases::push))
+        .route("/agent/assignments", put(releases::assign))
         .route("/models", get(models::list).post(models::push))
         .route("/models/{model}/policy", put(policies::put))
         .route("/bundles/{sha256}", get(repository::bundle))

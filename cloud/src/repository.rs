@@ -127,10 +127,11 @@ impl Repository {
         &self,
         store: &Store,
         device: &DeviceId,
-        desired: &[wire::DesiredModel],
+        desired: &wire::DesiredState,
     ) -> Result<Option<wire::Repository>, TakeError> {
         let Some(introduction) = store.introduction()? else { return Ok(None) };
-        let manifests = desired.iter().filter_map(manifest).collect();
+        let manifests = desired.models.iter().filter_map(manifest);
+        let manifests = manifests.chain(desired.releases.iter().filter_map(release)).collect();
         let now_s = now_s();
         let directed = store.direct(device, |newest, last| {
             repository::direct(newest, &self.keys(), device, &manifests, last, now_s)
@@ -146,6 +147,12 @@ fn manifest(model: &wire::DesiredModel) -> Option<(String, Vec<u8>)> {
     let signed = protocol::manifest::SignedManifest::from_json(&model.signed_manifest).ok()?;
     let (name, version) = (model.name.parse().ok()?, model.version.try_into().ok()?);
     Some((target_path(&name, version, Variant::Edge), signed.manifest.into_bytes()))
+}
+
+/// The path of a wanted release of the agent, and its text.
+fn release(signed: &bytes::Bytes) -> Option<(String, Vec<u8>)> {
+    let signed = protocol::release::SignedRelease::from_json(signed).ok()?;
+    Some((signed.read().ok()?.path(), signed.release.into_bytes()))
 }
 
 fn key_file(folder: &Path, role: &str, number: usize) -> PathBuf {

@@ -1,7 +1,7 @@
 //! What the cloud remembers: keys ([`keys`]) and the tenants that they belong to ([`tenants`]),
 //! trusted signers ([`signers`]), enrolment tokens ([`tokens`]), devices ([`devices`]), pushed
 //! bundles ([`models`]), which of their versions answer ([`policies`]), who should run what
-//! ([`assignments`]), which models labs want timed on devices ([`measurements`]), what was asked
+//! ([`assignments`]), releases of the agent ([`releases`]), which models labs want timed on devices ([`measurements`]), what was asked
 //! ([`usage`]), the repository of models ([`mod@repository`]), and who changed what ([`audit`]); what a
 //! copy from a backup forgets ([`backup`]), and commands beside a running server ([`beside`]); inference nodes
 //! ([`nodes`]), what they must know ([`feed`]), and what one of them knows ([`replica`]).
@@ -28,6 +28,7 @@ pub mod measurements;
 pub mod models;
 pub mod nodes;
 pub mod policies;
+pub mod releases;
 pub mod replica;
 pub mod repository;
 pub mod signers;
@@ -46,9 +47,10 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
     include_str!("store/schema-4.sql"),
     include_str!("store/schema-5.sql"),
     include_str!("store/schema-6.sql"),
+    include_str!("store/schema-7.sql"),
 ];
 /// The newest schema, as SQLite keeps its number.
-const SCHEMA: u32 = 6;
+const SCHEMA: u32 = 7;
 /// Pages of the database that are kept in memory, in KiB. Requests ask it nothing; what is asked now and
 /// then is in the system's own cache.
 const PAGES_KIB: i64 = 512;

@@ -1,6 +1,8 @@
 //! Tensors as numbers: any numeric datatype to `f64` and back, for confidences, labels, probes
 //! and the stand-in backend. Not for the hot path, which stays in the model's own datatype.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use half::{bf16, f16};
 use protocol::tensor::{DataType, InvalidTensor, Tensor, TensorMeta};
@@ -9,6 +11,17 @@ use protocol::tensor::{DataType, InvalidTensor, Tensor, TensorMeta};
 /// rounded to what `f64` holds.
 pub fn to_f64(tensor: &Tensor) -> Option<Vec<f64>> {
     values_of(tensor.datatype(), tensor.data())
+}
+
+/// The values of an `FP32` tensor, lent where they lie at an address for floats; `None` for any other datatype.
+pub fn floats(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
+    if tensor.datatype() != DataType::Fp32 {
+        return None;
+    }
+    match bytemuck::try_cast_slice(tensor.data()) {
+        Ok(lent) if cfg!(target_endian = "little") => Some(Cow::Borrowed(lent)),
+        _ => tensor.to_f32().map(Cow::Owned),
+    }
 }
 
 /// The values of little-endian bytes of that datatype; `None` for `BYTES`. Bytes after the last
@@ -88,5 +101,19 @@ mod tests {
             let tensor = from_f64(meta, &[0.0, 1.0, 100.0]).unwrap();
             assert_eq!(to_f64(&tensor), Some(vec![0.0, 1.0, 100.0]), "{name}");
         }
+    }
+
+    #[test]
+    fn floats_are_the_same_at_every_address() {
+        let numbers = [1.5f32, -0.0, 3e8];
+        let bytes: Vec<u8> = numbers.iter().flat_map(|value| value.to_le_bytes()).collect();
+        for offset in 0..4 {
+            let data = Bytes::from([&vec![0; offset][..], &bytes].concat()).slice(offset..);
+            let meta = TensorMeta::new("x", DataType::Fp32, vec![3]).unwrap();
+            let tensor = Tensor::new(meta, data).unwrap();
+            assert_eq!(floats(&tensor).unwrap(), &numbers[..]);
+        }
+        let meta = TensorMeta::new("x", DataType::Int32, vec![3]).unwrap();
+        assert_eq!(floats(&Tensor::new(meta, Bytes::from(bytes)).unwrap()), None);
     }
 }

@@ -9,7 +9,7 @@
 //! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`time`] (how devices hear it),
 //! [`carrier`] and [`mux`] (over what), [`trace`] (where the time of a request went), [`measurement`]
 //! (how fast models are on a device, for whoever builds them), [`tuf`] (a repository of models that
-//! nobody can forge), [`limits`], and [`residency`]: which models are in memory, by one rule on a
+//! nobody can forge), [`release`] (the agent's own program, of which there is a next one), [`limits`], and [`residency`]: which models are in memory, by one rule on a
 //! device and in the cloud.
 
 pub mod carrier;
@@ -24,6 +24,7 @@ pub mod mux;
 pub mod oip;
 pub mod pattern;
 pub mod problem;
+pub mod release;
 pub mod residency;
 pub mod tensor;
 pub mod time;

@@ -110,3 +110,9 @@ pub const TUF_DELEGATED_ROLES_MAX: usize = 1024;
 pub const TUF_ROOTS_MAX: u32 = 256;
 /// Delegated roles that are asked for one target.
 pub const TUF_VISITS_MAX: usize = 32;
+/// A signed release of the agent, as JSON: 4 KiB.
+pub const RELEASE_MAX_BYTES: usize = 4 << 10;
+/// A program of the agent: 512 MiB, as builds with everything for a debugger are.
+pub const RELEASE_FILE_MAX_BYTES: u64 = 512 << 20;
+/// Builds of one version, each for another kind of machine.
+pub const RELEASE_TARGETS_MAX: usize = 16;

@@ -2,6 +2,7 @@
 
 onnx_check.py same A B [A B ...]     B must be the same message as A
 onnx_check.py valid MODEL IMAGES     the model passes the checker in full, and runs on an image
+onnx_check.py rows MODEL ID          the same with the number of a row; the last number of each output is printed
 """
 
 import sys
@@ -25,7 +26,14 @@ def valid(path, images):
     print(" ".join(f"{value:.9g}" for value in logits.ravel()))
 
 
+def rows(path, row):
+    onnx.checker.check_model(path, full_check=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(None, {"ids": numpy.array([int(row)], numpy.int64)})
+    print(" ".join(f"{values.ravel()[-1]:.9g}" for values in found))
+
+
 if sys.argv[1] == "same":
     same(sys.argv[2:])
 else:
-    valid(*sys.argv[2:])
+    {"valid": valid, "rows": rows}[sys.argv[1]](*sys.argv[2:])

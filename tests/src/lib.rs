@@ -3,7 +3,7 @@
 //! [`world`] runs the three real programs on loopback; [`http`] and [`raw_link`] talk to them as
 //! applications and as peers, well-behaved or not, and so does [`grpc`]; [`load`] is many applications
 //! at once; [`small_models`] and [`onnx`] make models; [`python`] and [`foreign`] bring in clients that
-//! nobody here wrote; [`tuf`] reads repositories as a device does; [`simulation`] is the whole system in one thread under one seed, over the links of
+//! nobody here wrote; [`programs`] makes next programs of the agent, good and bad, and [`compat`] has those of the release before; [`tuf`] reads repositories as a device does; [`simulation`] is the whole system in one thread under one seed, over the links of
 //! [`network`], which [`relay`] makes of real packets; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
 //! [`callers`] are the programs and devices that call a cloud, and [`collector`] takes their traces. [`demo`],
 //! [`mod@bench`], [`deadlines`], [`pipelines`], [`power_cut`], [`soak`], [`swap`], [`fuzz`] and [`overload`] are what `cargo xtask` runs under
@@ -14,6 +14,7 @@ pub mod bad;
 pub mod bench;
 pub mod callers;
 pub mod collector;
+pub mod compat;
 pub mod cores;
 pub mod deadlines;
 pub mod demo;
@@ -32,6 +33,7 @@ pub mod lab;
 pub mod liar;
 pub mod limits;
 pub mod load;
+pub mod long_model;
 pub mod network;
 pub mod nodes;
 pub mod onnx;
@@ -40,6 +42,7 @@ pub mod people;
 pub mod perf_analyzer;
 pub mod pipelines;
 pub mod power_cut;
+pub mod programs;
 pub mod prometheus;
 pub mod proxy;
 pub mod python;

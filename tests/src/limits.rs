@@ -331,6 +331,8 @@ fn repository() -> Vec<Row> {
 
 fn downloads(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
     let stall_s = configured(agent_toml, "download", "stall_s")?;
+    let program_s = configured(agent_toml, "update", "program_patience_s")?;
+    let starts = configured(agent_toml, "update", "starts")?;
     Ok(vec![
         row("chunk of a file", size(CHUNK_BYTES), "a damaged one is fetched again by itself", ""),
         row(
@@ -357,6 +359,18 @@ fn downloads(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
             "2,000 MB",
             "the least recently used go",
             "[blobs] delta_cache_mb",
+        ),
+        row(
+            "the agent's program, kinds of machines of a version",
+            format!("{}, {RELEASE_TARGETS_MAX}", size(RELEASE_FILE_MAX_BYTES)),
+            "the release is refused",
+            "",
+        ),
+        row(
+            "a new program until it is well, and starts that it has for that",
+            format!("{program_s} s, {starts}"),
+            "the one before runs again",
+            "[update] program_patience_s, starts",
         ),
         row("memory to apply a delta", "48 MiB", "the file is fetched whole", ""),
         row(

@@ -15,6 +15,7 @@ mod cloud;
 mod disk;
 mod judge;
 mod life;
+mod programs;
 mod updates;
 
 use comfy_table::{Table, presets};
@@ -43,6 +44,10 @@ pub struct Effort {
     pub update_points: usize,
     /// ...with so many questions between two of them.
     pub questions: usize,
+    /// Points while the agent's own program is replaced...
+    pub program_points: usize,
+    /// ...with so long between two of them at most.
+    pub program_step_max: Duration,
     /// The longest from the start of an agent to its first answer.
     pub recovery_max: Option<Duration>,
 }
@@ -58,6 +63,8 @@ impl Effort {
         step_max_us: 60_000,
         update_points: 24,
         questions: 4,
+        program_points: 4,
+        program_step_max: Duration::from_millis(900),
         recovery_max: None, // other tests run beside it
     };
     /// For a proof.
@@ -70,8 +77,19 @@ impl Effort {
         step_max_us: 15_000,
         update_points: 500,
         questions: 1,
+        program_points: 150,
+        program_step_max: Duration::from_millis(60),
         recovery_max: Some(Duration::from_secs(1)),
     };
+}
+
+/// A part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// Versions of models.
+    Updates,
+    /// The agent's own program.
+    Programs,
 }
 
 /// What became of all points.
@@ -102,12 +120,17 @@ pub fn obstacle() -> Option<String> {
 ///
 /// # Errors
 /// A program that does not start, or a machine on which this cannot be shown.
-pub fn cut(effort: Effort, only_updates: bool) -> anyhow::Result<Report> {
+pub fn cut(effort: Effort, only: Option<Only>) -> anyhow::Result<Report> {
     let room = Room::new()?;
     room.control()?;
     let mut report = Report::default();
-    updates::live(&room, effort, &mut report)?;
-    if only_updates {
+    if only != Some(Only::Programs) {
+        updates::live(&room, effort, &mut report)?;
+    }
+    if only != Some(Only::Updates) {
+        programs::live(&room, effort, &mut report)?;
+    }
+    if only.is_some() {
         return Ok(report);
     }
     life::live(&room, effort, &mut report)?;

@@ -9,6 +9,7 @@ use models::backend::{Backend, SessionOptions};
 use models::bundle::{Bundle, BundleError};
 use models::onnx::Model;
 use models::ort_backend::{OrtBackend, find_library};
+use outrigger_tests::long_model;
 use outrigger_tests::python::Environment;
 use outrigger_tests::world::{eventually, fashion, program};
 use protocol::id::{Variant, Version};
@@ -62,6 +63,14 @@ fn unedited_files_are_the_same_message_afterwards() {
         let arguments: Vec<&str> =
             ["same"].into_iter().chain(some.iter().map(|p| text(p))).collect();
         print!("{}", environment.run("onnx_check.py", &arguments).unwrap());
+    }
+}
+
+/// The short form of `cargo xtask prove long-model`.
+#[test]
+fn weights_beside_the_file_are_where_foreign_programs_look_for_them() {
+    if let Some(report) = long_model::run(long_model::Amount::SHORT).unwrap() {
+        report.check().unwrap();
     }
 }
 

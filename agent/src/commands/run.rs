@@ -7,12 +7,13 @@ use crate::config::{Config, Local};
 use crate::counters::Counters;
 use crate::engine::{Engine, Marks};
 use crate::identity::{Enrolment, IdentityFiles};
-use crate::install::{Installer, Parts, Places, boot};
+use crate::install::{Installer, Parts, Places};
 use crate::lab::{self, Lab};
 use crate::lock::StateLock;
 use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
 use crate::peers::Peers;
+use crate::program::{self, Begun, Own, Trial};
 use crate::reload::{Reloader, Source, Told};
 use crate::repository::Repository;
 use crate::requests::{self, Checker, Requests};
@@ -35,7 +36,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -67,32 +68,68 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
     let state_dir = args.state_dir.path();
+    let begun = program::begin(&state_dir).context("cannot find this program's own file")?;
+    let end = run_begun(args, &state_dir, (&begun, began));
+    let anew = match &end {
+        Ok(End::Anew) => true,
+        Ok(End::Stopped) => false,
+        Err(error) => program::gives_way(&state_dir, &begun, error),
+    };
+    if anew {
+        return Err(program::begin_anew(&begun)).context("the agent cannot begin anew");
+    }
+    end.map(|_| ExitCode::SUCCESS)
+}
+
+/// How it ended, in order.
+enum End {
+    Stopped,
+    /// Another program is to run.
+    Anew,
+}
+
+/// Serves to its end, as the program that this start has begun with.
+fn run_begun(
+    args: &Args,
+    state_dir: &Path,
+    (begun, began): (&Begun, Instant),
+) -> anyhow::Result<End> {
     let config_file = args.config.clone().unwrap_or_else(|| state_dir.join("agent.toml"));
     let mut config = Config::read(&config_file)?;
     let told = Told { http: args.http, grpc: args.grpc, metrics: args.metrics };
     told.apply(&mut config);
     config.check()?;
     let log = Log::start(args.log, config.log.level);
-    let files = IdentityFiles::new(&state_dir);
+    let files = IdentityFiles::new(state_dir);
     let enrolment = files.enrolment()?.ok_or_else(|| {
         hinted(
             format!("this device is not enrolled (no enrolment in {})", state_dir.display()),
             "outrigger-agent enrol --cloud HOST:PORT --token-file FILE",
         )
     })?;
-    let _lock = StateLock::take(&state_dir).map_err(|e| super::explain_lock(&e))?;
-    sweep(&state_dir);
+    let _lock = StateLock::take(state_dir).map_err(|e| super::explain_lock(&e))?;
+    sweep(state_dir);
+    let own = Own::open(state_dir, begun.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(io_threads())
         .enable_all()
         .build()?;
     let source = Source { file: config_file, told, log };
-    let served = runtime.block_on(serve(&state_dir, config, files.clone(), enrolment, source));
+    let device = Device { state_dir, files: files.clone(), enrolment };
+    let served = runtime.block_on(serve(device, config, source, (own.clone(), began)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     files.let_go();
     served?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if own.restarts() { End::Anew } else { End::Stopped })
+}
+
+/// Whose agent this is.
+struct Device<'a> {
+    state_dir: &'a Path,
+    files: IdentityFiles,
+    enrolment: Enrolment,
 }
 
 /// One thread moves bytes for all, and leaves the other cores and warm caches to the models; a second
@@ -112,52 +149,69 @@ fn sweep(state_dir: &Path) {
 }
 
 async fn serve(
-    state_dir: &Path,
+    Device { state_dir, files, enrolment }: Device<'_>,
     config: Config,
-    files: IdentityFiles,
-    enrolment: Enrolment,
     source: Source,
+    (own, began): (Arc<Own>, Instant),
 ) -> anyhow::Result<()> {
     let sockets = Sockets::bind(state_dir, &config.local).await?;
     let applications = Arc::new(Applications::new(&config.local.applications));
     let metrics = config.local.metrics;
     let traces = open_traces(&config.traces, &enrolment)?;
-    let context = assemble(state_dir, &config, files, &enrolment, traces)?;
+    let device = Device { state_dir, files, enrolment };
+    let context = assemble(&device, &config, traces, (own.clone(), began))?;
     tokio::spawn(Reloader::new(source, config, context.clone())?.run());
     serve_metrics(state_dir, metrics, context.clone()).await?;
-    let stop = stop_signal()?;
+    let stop = stop_signal(own.clone())?;
+    let trial = trial(&context, sockets.http.local_addr()?);
     sockets.publish(state_dir)?; // last: who reads it may already ask for the end
     let notifier = Notifier::from_environment();
     notifier.ready();
     tokio::spawn(notifier.clone().keep_alive());
-    tokio::spawn(say_goodbye(notifier, stop.clone()));
+    tokio::spawn(say_goodbye(notifier, own.clone(), stop.clone()));
+    tokio::spawn(trial.run(began));
     sockets.serve(&context, &applications, stop).await;
     context.installer.stop();
+    ::link::durable::aside(|| own.ends_in_order());
     ::link::durable::aside(|| context.traces.finish(TRACES_PATIENCE));
     tracing::info!("stopped");
     Ok(())
 }
 
 fn open_traces(settings: &TraceSettings, enrolment: &Enrolment) -> anyhow::Result<Traces> {
-    let (name, version) = ("outrigger-agent", env!("CARGO_PKG_VERSION"));
+    let (name, version) = ("outrigger-agent", program::version());
     let instance = Some(enrolment.device.to_string());
     Ok(Traces::start(settings, Service { name, version, instance })?)
 }
 
+/// The watch over this program, where it is a new one.
+fn trial(context: &Context, http: SocketAddr) -> Trial {
+    let Context { program, uplink, installer, .. } = context;
+    let (own, uplink, installer) = (program.clone(), uplink.clone(), installer.clone());
+    Trial { own, uplink, installer, http }
+}
+
 /// Tells the service manager that the end was asked for.
-async fn say_goodbye(notifier: Notifier, mut stop: watch::Receiver<bool>) {
+async fn say_goodbye(notifier: Notifier, own: Arc<Own>, mut stop: watch::Receiver<bool>) {
     if stop.changed().await.is_ok() {
-        notifier.stopping();
+        match own.restarts() {
+            true => notifier.begins_anew(),
+            false => notifier.stopping(),
+        }
     }
 }
 
-/// Turns true when the process is told to end.
-fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
+/// Turns true when the process is told to end, or is to begin anew.
+fn stop_signal(own: Arc<Own>) -> anyhow::Result<watch::Receiver<bool>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = own.restart_wanted() => {}
+        }
         let _ = sender.send(true);
     });
     Ok(receiver)
@@ -318,18 +372,17 @@ fn running(state_dir: &Path, config: &Config, counters: &Arc<Counters>) -> anyho
     let backend = Arc::new(OnDemand::new(library.clone()).with_context(unreadable)?);
     let runtime = backend.identity();
     let (own, of_models) = (config.runtime.clone(), config.models.clone());
-    let (marks, at_work) = tokio::task::block_in_place(|| Marks::open(state_dir, &boot()));
+    let (marks, at_work) = tokio::task::block_in_place(|| Marks::open(state_dir, &program::boot()));
     let engine = Arc::new(Engine::new(backend, own, of_models, counters.clone(), marks));
     Ok(Running { engine, prover, runtime, at_work })
 }
 
 /// Puts the parts together and starts the tasks that run beside the API.
 fn assemble(
-    state_dir: &Path,
+    Device { state_dir, files: identity, enrolment }: &Device<'_>,
     config: &Config,
-    identity: IdentityFiles,
-    enrolment: &Enrolment,
     traces: Traces,
+    (program, began): (Arc<Own>, Instant),
 ) -> anyhow::Result<Arc<Context>> {
     let counters = Arc::new(Counters::default());
     let Running { engine, prover, runtime, at_work } = running(state_dir, config, &counters)?;
@@ -350,30 +403,28 @@ fn assemble(
     let (uplink, keep) = keeper.start();
     let state = Arc::new(tokio::task::block_in_place(|| State::open(state_dir))?);
     let audits = Arc::new(Audits::new(state.clone(), counters.clone(), config.offload.audit()));
+    let repository = repository((enrolment, identity), (&state, &uplink, &clock))?;
     let parts = Parts {
         engine: engine.clone(),
         uplink: uplink.clone(),
         counters: counters.clone(),
         audits: audits.clone(),
         state: state.clone(),
-        repository: repository((enrolment, &identity), (&state, &uplink, &clock))?,
+        repository: repository.clone(),
         reported: reported_sender.clone(),
         prover,
         runtime: runtime.clone(),
         update: config.update.clone(),
         at_work,
+        program_on_trial: program.is_candidate(),
     };
-    let own = (&identity, enrolment.ca_hash);
-    let peers = Peers::open(state_dir, &config.peers, own, (&clock, &counters));
-    let gate = gate(config, &clock, &state)?;
-    let places = Places { state_dir, gate, peers: peers.clone() };
+    let peers = Peers::open(state_dir, &config.peers, (identity, enrolment), (&clock, &counters));
+    let places = Places { state_dir, gate: gate(config, &clock, &state)?, peers: peers.clone() };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
-    tokio::spawn(keep);
-    tokio::spawn(renewer.run());
+    tokio::spawn(async move { tokio::join!(keep, renewer.run()) });
     tokio::spawn(installer.clone().run(desired.clone()));
     follow(peers.as_ref(), enrolment, (&desired, &reported_sender))?;
-    let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
-    tokio::spawn(sequences.clone().run());
+    let sequences = sequences(config, &counters);
     let parts = requests::Parts {
         engine,
         uplink: uplink.clone(),
@@ -384,20 +435,22 @@ fn assemble(
         clock: clock.clone(),
         audits,
     };
-    let requests = answering(parts, installer.clone());
     let context = Arc::new(Context {
-        requests,
+        requests: answering(parts, installer.clone()),
         counters,
         uplink,
         installer,
         device: enrolment.device.clone(),
         cloud: enrolment.cloud.clone(),
-        identity,
+        identity: identity.clone(),
         intake: config.local.intake(),
         clock,
         traces,
         peers,
+        program,
     });
+    let next = next_program(&context, repository, config, (reported_sender.clone(), began));
+    tokio::spawn(program::Task::new(next).run(desired.clone()));
     let lab = lab(&context, config, enrolment, runtime, reported_sender);
     tokio::spawn(Lab::new(state_dir, lab)?.run(desired));
     Ok(context)
@@ -414,6 +467,13 @@ fn follow(
         tokio::spawn(peers.clone().run(desired.clone(), reported.clone(), cloud));
     }
     Ok(())
+}
+
+/// The states of streams, and the task that forgets those that nobody goes on with.
+fn sequences(config: &Config, counters: &Arc<Counters>) -> Arc<SequenceStates> {
+    let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
+    tokio::spawn(sequences.clone().run());
+    sequences
 }
 
 /// Who says what may be installed here.
@@ -438,6 +498,27 @@ fn repository(
 fn gate(config: &Config, clock: &Arc<Clock>, state: &Arc<State>) -> anyhow::Result<Arc<Gate>> {
     let rate = config.link.download_bytes_per_s;
     Ok(Arc::new(Gate::open(&config.download, rate, clock.clone(), state.clone())?))
+}
+
+/// What follows the releases of the agent that are wanted here.
+fn next_program(
+    context: &Context,
+    repository: Arc<Repository>,
+    config: &Config,
+    (reported, began): (watch::Sender<ReportedState>, Instant),
+) -> program::Parts {
+    program::Parts {
+        own: context.program.clone(),
+        uplink: context.uplink.clone(),
+        repository,
+        installer: context.installer.clone(),
+        counters: context.counters.clone(),
+        reported,
+        incoming: context.installer.incoming(),
+        allowed: config.update.program,
+        terms: config.update.program(),
+        began,
+    }
 }
 
 /// What carries out the orders of labs.

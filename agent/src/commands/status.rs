@@ -5,6 +5,7 @@ mod providers;
 use super::{StateDir, hinted, local};
 use crate::engine::Running;
 use crate::identity::IdentityFiles;
+use crate::program::ProgramStatus;
 use crate::serve::{ModelStatus, NodeStatus, StatusReport};
 use crate::uplink::CONTROL;
 use comfy_table::{Table, presets};
@@ -83,7 +84,14 @@ fn print(report: &StatusReport) {
         (true, true) => "connected, deferral suspended after failures",
         (true, false) => "connected",
     };
-    println!("{} (agent {})", report.device, report.agent_version);
+    println!("{} (agent {}{})", report.device, report.agent_version, program(&report.program));
+    if !report.program.reason.is_empty() {
+        let ProgramStatus { wanted, phase, reason, .. } = &report.program;
+        println!(
+            "agent's program: {}",
+            [wanted, phase, reason].map(String::as_str).join(" ").trim()
+        );
+    }
     println!("cloud {}: {link}{}", report.cloud, over(&report.carrier, &report.carrier_reason));
     if report.nodes.iter().any(|node| node.node != CONTROL) {
         let over = |node: &NodeStatus| node.carrier.as_deref().map_or("", |c| by(c));
@@ -135,6 +143,15 @@ fn print(report: &StatusReport) {
         println!("{name}: neighbours in a batch change its answers (by up to {worst:.2e})");
     }
     print_counters(&report.counters);
+}
+
+/// A program that is not the installed one, and how far it has come.
+fn program(program: &ProgramStatus) -> String {
+    match (program.is_installed, &*program.phase) {
+        (true, _) => String::new(),
+        (false, "settled") => ", from the cloud".to_owned(),
+        (false, phase) => format!(", from the cloud, {phase}"),
+    }
 }
 
 /// A carrier that is not the usual one.

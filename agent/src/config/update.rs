@@ -1,8 +1,9 @@
-//! `[update]`: how a new version of a model takes over, and what makes it give way again.
+//! `[update]`: how a new version of a model, and of the agent, takes over, and what makes it give way again.
 
 use super::ConfigError;
 use edge::probation::{Limits, Terms};
 use edge::shadow::ShadowPolicy;
+use edge::takeover;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -34,11 +35,17 @@ pub(crate) struct Update {
     pub(crate) soak_s: u32,
     /// Starts of the agent in a row without a clean word after which it gives way.
     pub(crate) starts: u32,
+    /// Whether the operator may have the agent's own program replaced.
+    pub(crate) program: bool,
+    /// A new program of the agent must be well within so many seconds...
+    pub(crate) program_patience_s: u32,
+    /// ...and is watched for so many after that.
+    pub(crate) program_soak_s: u32,
 }
 
 impl Default for Update {
     fn default() -> Self {
-        let limits = Limits::default();
+        let (limits, program) = (Limits::default(), takeover::Terms::default());
         Self {
             shadow_requests: 100,
             shadow_s: 600,
@@ -52,6 +59,9 @@ impl Default for Update {
             trial_s: 600,
             soak_s: 86_400,
             starts: limits.starts,
+            program: true,
+            program_patience_s: program.patience_s,
+            program_soak_s: program.soak_s,
         }
     }
 }
@@ -69,6 +79,15 @@ impl Update {
         let grows = self.latency_factor.is_finite() && self.latency_factor >= 1.0;
         let why = "at least 1: no version needs to be faster than the one before";
         grows.then_some(()).ok_or(ConfigError::Update { field: "latency_factor", why })
+    }
+
+    /// What a new program of the agent is held to.
+    pub(crate) fn program(&self) -> takeover::Terms {
+        takeover::Terms {
+            patience_s: self.program_patience_s,
+            soak_s: self.program_soak_s,
+            starts: self.starts,
+        }
     }
 
     fn limits(&self) -> Limits {

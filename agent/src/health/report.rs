@@ -163,7 +163,7 @@ impl Report {
     /// One JSON object.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
-            "agent_version": env!("CARGO_PKG_VERSION"),
+            "agent_version": crate::program::version(),
             "ok": self.exit_code() == 0,
             "summary": self.summary(),
             "checks": self.checks,

@@ -2,12 +2,13 @@
 //! versions from which a delta may lead to its own.
 
 use super::library::Kept;
+use crate::program::hash;
 use crate::uplink::blob::Base;
 use models::bundle::MANIFEST_FILE as KEPT_FILE;
-use protocol::id::{ContentHash, Hasher, ModelName, Version};
+use protocol::id::{ContentHash, ModelName, Version};
 use protocol::manifest::Manifest;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// An installed bundle, as its manifest has it.
@@ -38,7 +39,8 @@ impl Here {
             bundle.manifest.files.iter().map(|(name, file)| (bundle.folder.join(name), file))
         });
         let mut same = files.filter(|(_, other)| other.sha256 == file).map(|(path, _)| path);
-        same.find(|path| hash(path).is_ok_and(|actual| actual == file))
+        let hash = |path: &Path| hash(&mut File::open(path)?);
+        same.find(|path| hash(path).is_ok_and(|actual: ContentHash| actual == file))
     }
 
     /// Files of that name in other versions of the model, the newest first.
@@ -78,15 +80,4 @@ pub(super) fn share(from: &Path, to: &Path) -> io::Result<()> {
         std::fs::copy(from, to)?;
         File::open(to)?.sync_all()
     })
-}
-
-fn hash(path: &Path) -> io::Result<ContentHash> {
-    let (mut file, mut hasher, mut piece) =
-        (File::open(path)?, Hasher::default(), vec![0; 64 << 10]);
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(hasher.finish()),
-            n => hasher.update(&piece[..n]),
-        }
-    }
 }

@@ -42,7 +42,7 @@ pub(crate) enum LibraryError {
 /// The folders.
 pub(crate) struct Library {
     bundles: PathBuf,
-    incoming: Incoming,
+    incoming: Arc<Incoming>,
     counters: Arc<Counters>,
 }
 
@@ -55,7 +55,12 @@ impl Library {
         let bundles = state_dir.join("bundles");
         durable::create_private_folder(&bundles)?;
         let incoming = Incoming::new(state_dir.join("incoming"), through, counters.clone())?;
-        Ok(Self { bundles, incoming, counters })
+        Ok(Self { bundles, incoming: Arc::new(incoming), counters })
+    }
+
+    /// Where files are while they arrive.
+    pub(crate) fn incoming(&self) -> Arc<Incoming> {
+        self.incoming.clone()
     }
 
     /// Where a bundle is, or would be.

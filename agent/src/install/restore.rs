@@ -28,7 +28,9 @@ impl Installer {
             slots.chain(candidates.iter().map(|(_, candidate)| *candidate)).collect();
         self.library.sweep(&keep)?;
         self.state.forget_all_but(&keep.iter().map(|target| target.bundle).collect())?;
-        self.sandbox.tidy(&keep)?;
+        if !self.program_on_trial {
+            self.sandbox.tidy(&keep)?; // else the program before would have to find it all out again
+        }
         for (name, candidate) in &candidates {
             if self.is_cleared(candidate.bundle) {
                 self.state.candidate_cleared(name)?;
@@ -56,8 +58,10 @@ impl Installer {
         };
         // Before it is loaded: that may be what takes the agent down.
         self.engine.marks().want(&row.model, Why::Probation, true);
-        kept.lives = kept.lives.start(&self.boot, self.is_cleared(kept.bundle));
-        self.state.keep_probation(&row.model, &kept)?;
+        if !self.program_on_trial {
+            kept.lives = kept.lives.start(&self.boot, self.is_cleared(kept.bundle));
+            self.state.keep_probation(&row.model, &kept)?;
+        }
         let limit = self.update.probation().limits.starts_of(row.previous.is_some());
         let fault = kept.lives.fault(limit);
         let fault = match fault {

@@ -326,7 +326,7 @@ impl Task {
 
     /// Once in each life of the agent, however often a step is begun anew.
     fn begin(&mut self, target: Target) -> Result<(), Failure> {
-        if self.begun_with == Some(target) {
+        if self.begun_with == Some(target) || self.installer.program_on_trial {
             return Ok(());
         }
         let begun = aside(|| self.installer.state.candidate_begins(&self.name))?;

@@ -159,9 +159,3 @@ impl Trial {
         state.keep_probation(name, &self.row)
     }
 }
-
-/// Which run of this device it is; the same until it is switched off.
-pub(crate) fn boot() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    id.map(|id| id.trim().to_owned()).unwrap_or_default()
-}

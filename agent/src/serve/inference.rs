@@ -25,7 +25,7 @@ impl Inference for Context {
     }
 
     fn version(&self) -> &str {
-        env!("CARGO_PKG_VERSION")
+        crate::program::version()
     }
 
     fn is_ready(&self) -> bool {

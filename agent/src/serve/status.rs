@@ -4,6 +4,7 @@ use super::Context;
 use crate::audits::AuditStatus;
 use crate::clock::ClockStatus;
 use crate::engine::Running;
+use crate::program::ProgramStatus;
 use crate::sandbox::Proof;
 use axum::Json;
 use axum::extract::State;
@@ -18,6 +19,9 @@ pub(crate) struct StatusReport {
     pub(crate) device: String,
     pub(crate) cloud: String,
     pub(crate) agent_version: String,
+    /// Which program that is, and what became of the next one.
+    #[serde(default)]
+    pub(crate) program: ProgramStatus,
     /// Whether the cloud is connected.
     pub(crate) connected: bool,
     /// What carries that connection (`quic`, `tcp`), and why that (`udp_answers`, `udp_silent`,
@@ -134,7 +138,8 @@ impl Context {
         StatusReport {
             device: self.device.to_string(),
             cloud: self.cloud.clone(),
-            agent_version: env!("CARGO_PKG_VERSION").into(),
+            agent_version: crate::program::version().into(),
+            program: self.program.status(),
             connected: self.uplink.connection().is_some(),
             carrier: carrier.into(),
             carrier_reason: carrier_reason.into(),

@@ -38,3 +38,38 @@ fn the_state_of_each_released_version_opens_and_has_kept_its_rows() {
         drop(State::open(folder.path()).unwrap()); // and again
     }
 }
+
+/// A new program of the agent opens this database before it has shown that it is well, and where it gives way the
+/// one before opens it again. So what a released program knows stays as it is: what is new has tables of its own.
+#[test]
+fn a_released_program_finds_its_tables_as_it_left_them() {
+    for (version, sql) in RELEASED {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = Connection::open(folder.path().join("theirs.db")).unwrap();
+        theirs.execute_batch(sql).unwrap();
+        drop(State::open(folder.path()).unwrap());
+        let ours = Connection::open(folder.path().join("state.db")).unwrap();
+        let number = |of: &Connection| -> i64 {
+            of.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+        };
+        assert_eq!(number(&ours), number(&theirs), "{version} refuses a later number");
+        for (table, columns) in tables(&theirs) {
+            assert_eq!(tables(&ours).get(&table), Some(&columns), "{table} as {version} knows it");
+        }
+    }
+}
+
+/// The columns of each table, with all that is said of them.
+fn tables(connection: &Connection) -> std::collections::BTreeMap<String, Vec<String>> {
+    let sql = "SELECT t.name, c.name || ' ' || c.type || ' ' || c.\"notnull\" || ' ' || c.pk
+               FROM sqlite_schema t JOIN pragma_table_info(t.name) c
+               WHERE t.type = 'table' ORDER BY t.name, c.cid";
+    let mut statement = connection.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let mut tables = std::collections::BTreeMap::<String, Vec<String>>::new();
+    for row in rows {
+        let (table, column): (String, String) = row.unwrap();
+        tables.entry(table).or_default().push(column);
+    }
+    tables
+}

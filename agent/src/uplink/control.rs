@@ -25,7 +25,7 @@ pub(crate) async fn open(
     let (mut send, mut receive) = connection.open_bi().await?;
     send.set_priority(Priority::Control);
     let hello = Hello {
-        agent_version: env!("CARGO_PKG_VERSION").into(),
+        agent_version: crate::program::version().into(),
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
         reported: Some(with_reason(&reported.borrow_and_update(), why)),

@@ -48,7 +48,7 @@ pub(crate) async fn enrol(
         token_secret: token.secret.reveal(),
         csr: key.signing_request().map_err(IdentityError::from)?.into(),
         hostname: link::system::host_name().unwrap_or_default(),
-        agent_version: env!("CARGO_PKG_VERSION").into(),
+        agent_version: crate::program::version().into(),
     };
     let exchange = exchange(way, token, request, clock);
     let (reply, ca) = tokio::time::timeout(PATIENCE, exchange)

@@ -114,7 +114,7 @@ impl Renewer {
         }
         let ask = async {
             let (mut send, mut receive) = link.connection.open_bi().await?;
-            let request = RenewRequest { agent_version: env!("CARGO_PKG_VERSION").into() };
+            let request = RenewRequest { agent_version: crate::program::version().into() };
             frames::send_last(&mut send, &request, []).await?;
             frames::receive::<EnrolReply>(&mut receive).await
         };

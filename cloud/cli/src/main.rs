@@ -42,6 +42,9 @@ enum Command {
     /// Let devices in, list them, and shut them out.
     #[command(subcommand)]
     Device(Device),
+    /// Ship the devices' own program, and say which version runs where.
+    #[command(subcommand)]
+    Agent(Agent),
     /// Let inference nodes in, list them, and shut them out.
     #[command(subcommand)]
     Node(Node),
@@ -95,6 +98,16 @@ enum Model {
     Assign(commands::model::assign::Args),
     /// Say which versions answer side by side on the cloud; the newest alone unless said.
     Policy(commands::model::policy::Args),
+}
+
+#[derive(Subcommand)]
+enum Agent {
+    /// Sign and upload a build of outrigger-agent.
+    Push(commands::agent::push::Args),
+    /// Say which version one device, or every device, should run.
+    Assign(commands::agent::assign::Args),
+    /// List builds, and how far each device is.
+    Status(commands::agent::status::Args),
 }
 
 #[derive(Subcommand)]
@@ -193,6 +206,9 @@ fn main() -> ExitCode {
         Command::Device(Device::Deny(args)) => commands::device::deny::run(&args, true),
         Command::Device(Device::Allow(args)) => commands::device::deny::run(&args, false),
         Command::Model(Model::Policy(args)) => commands::model::policy::run(&args),
+        Command::Agent(Agent::Push(args)) => commands::agent::push::run(&args),
+        Command::Agent(Agent::Assign(args)) => commands::agent::assign::run(&args),
+        Command::Agent(Agent::Status(args)) => commands::agent::status::run(&args),
         Command::Node(Node::Token(args)) => commands::node::token::run(&args),
         Command::Node(Node::List(args)) => commands::node::list::run(&args),
         Command::Node(Node::Remove(args)) => commands::node::remove::run(&args),

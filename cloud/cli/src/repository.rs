@@ -27,7 +27,10 @@ pub(crate) use draft::Draft;
 pub(crate) use keys::{DraftArgs, Keys, KeysArgs};
 
 use crate::client::Client;
+use crate::commands::agent::Releases;
+use crate::config::Config;
 use crate::errors::hinted;
+use crate::output;
 
 /// What is good: the path of each bundle, and its manifest.
 pub(crate) type Named = BTreeMap<String, Vec<u8>>;
@@ -192,6 +195,26 @@ pub(crate) fn unname(
     Ok(files)
 }
 
+/// How long targets are good that name something new.
+const NAMED_LIFE_S: i64 = 365 * 24 * 60 * 60;
+
+/// In a fleet with a repository: names what was pushed, where the keys for that are at hand.
+pub(crate) fn name_as_good(
+    client: &Client,
+    config: &Config,
+    keys: &KeysArgs,
+    named: &Named,
+) -> anyhow::Result<()> {
+    let remote = Remote::get(client)?;
+    if !remote.exists() {
+        return Ok(());
+    }
+    let keys = Keys::open(keys, config)?;
+    let files = name(&remote, &keys, named, output::now_s() + NAMED_LIFE_S);
+    let files = files.context("it was pushed, but devices will not install it yet")?;
+    publish(client, &files, None).map(drop)
+}
+
 impl Remote {
     /// Root as the cloud says that it is: good enough to see which keys count. What they sign is their
     /// holder's decision, and devices believe their own root.
@@ -230,7 +253,8 @@ struct Listed {
     bundle: ContentHash,
 }
 
-/// Every bundle on the cloud that one of these operators has signed, and how many others there are.
+/// Every bundle, and every build of the agent, on the cloud that one of these operators has signed, and how many
+/// others there are.
 pub(crate) fn pushed(client: &Client, operators: &[SignerKey]) -> anyhow::Result<(Named, usize)> {
     let listed: Vec<Listed> = serde_json::from_value(client.list("/v1/models", "models")?)?;
     let (mut named, mut others) = (Named::new(), 0);
@@ -241,6 +265,12 @@ pub(crate) fn pushed(client: &Client, operators: &[SignerKey]) -> anyhow::Result
                 named.insert(target_path(&model, version, variant), signed.manifest.into_bytes());
             }
             _ => others += 1,
+        }
+    }
+    for build in Releases::get(client)?.releases {
+        match build.signed.verify(operators) {
+            Ok(release) => drop(named.insert(release.path(), build.signed.release.into_bytes())),
+            Err(_) => others += 1,
         }
     }
     Ok((named, others))

@@ -58,7 +58,7 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
         let repository = session.cloud.repository.clone();
         let read = move |store: &Store| -> Result<wire::DesiredState, TakeError> {
             let mut state = store.desired(&device)?.state;
-            state.repository = repository.for_device(store, &device, &state.models)?;
+            state.repository = repository.for_device(store, &device, &state)?;
             Ok(state)
         };
         let mut desired = session.cloud.db.call(read).await?;
@@ -71,6 +71,7 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
                 && sent.nodes == desired.nodes
                 && sent.measurements == desired.measurements
                 && sent.peers == desired.peers
+                && sent.releases == desired.releases
                 && sent.repository == desired.repository
         };
         if !sent.as_ref().is_some_and(is_said) {

@@ -6,7 +6,7 @@ use fleet::access::Permission;
 use fleet::desired::{Assignment, desired_for};
 use protocol::carrier::Carrier;
 use protocol::id::{DeviceId, InvalidName};
-use protocol::wire::ReportedModel;
+use protocol::wire::{ReportedAgent, ReportedModel};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::error::Body;
 use crate::state::{Cloud, now_s};
 use crate::store::Store;
 use crate::store::devices::DeviceRecord;
+use crate::store::releases::ReleaseAssignment;
 
 pub(super) async fn list(
     State(cloud): State<Arc<Cloud>>,
@@ -25,7 +26,13 @@ pub(super) async fn list(
     caller.need(Permission::View)?;
     let devices = cloud.db.call(Store::devices).await?;
     let assignments = cloud.db.call(Store::assignments).await?;
-    let devices: Vec<_> = devices.iter().map(|d| describe(&cloud, d, &assignments)).collect();
+    let releases = cloud.db.call(Store::release_assignments).await?;
+    let describe = |device: &DeviceRecord| {
+        let mut described = describe(&cloud, device, &assignments);
+        described["agent"] = agent(device, &releases);
+        described
+    };
+    let devices: Vec<_> = devices.iter().map(describe).collect();
     Ok(Json(json!({ "devices": devices })))
 }
 
@@ -53,6 +60,18 @@ fn describe(cloud: &Cloud, device: &DeviceRecord, assignments: &[Assignment]) ->
         "ca": which_ca(cloud, &device.ca_hash),
         "desired": desired,
         "reported": device.reported.models.iter().map(reported).collect::<Vec<_>>(),
+    })
+}
+
+/// The device's agent: which version it should run, and what it says of that.
+fn agent(device: &DeviceRecord, assigned: &[ReleaseAssignment]) -> Value {
+    let of = |whom: Option<&DeviceId>| assigned.iter().find(|own| own.device.as_ref() == whom);
+    let wanted = of(Some(&device.id)).or_else(|| of(None)).map(|own| own.version);
+    let ReportedAgent { target, installed, wanted: next, phase, reason, .. } =
+        device.reported.agent.clone().unwrap_or_default();
+    json!({
+        "desired": wanted, "target": target, "installed": installed, "next": next, "phase": phase,
+        "reason": reason,
     })
 }
 

@@ -118,6 +118,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let RawBody(bytes) = RawBody::from_request(request, state).await?;
+        // Serde would take a list too that has a value for each field.
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(ApiError::invalid("the body is not as expected: it is no object"));
+        }
         let body = serde_json::from_slice(&bytes);
         body.map(Self).map_err(|e| ApiError::invalid(format!("the body is not as expected: {e}")))
     }

@@ -94,6 +94,7 @@ impl Store {
                     revision: revision(connection)?,
                     nodes: super::nodes::endpoints(connection)?,
                     measurements: super::measurements::waiting(connection, device)?,
+                    releases: super::releases::wanted(connection, device)?,
                     ..Default::default()
                 },
                 bundles: vec![],
@@ -115,8 +116,8 @@ impl Store {
         })
     }
 
-    /// The size of a blob that a device may read: one of a bundle that it should run, or of an order to
-    /// time models.
+    /// The size of a blob that a device may read: one of a bundle or a release that it should run, or of an
+    /// order to time models.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -137,7 +138,11 @@ impl Store {
                     return Ok(size);
                 }
             }
-            Ok(super::measurements::file_size(connection, device, blob)?)
+            let of_release = super::releases::file_size(connection, device, blob)?;
+            match of_release {
+                Some(size) => Ok(Some(size)),
+                None => Ok(super::measurements::file_size(connection, device, blob)?),
+            }
         })
     }
 }

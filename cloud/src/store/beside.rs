@@ -16,7 +16,7 @@ pub struct Beside(Connection);
 pub struct Snapshot {
     /// How many devices.
     pub devices: u64,
-    /// The files of every pushed bundle.
+    /// The files of every pushed bundle, and of every release of the agent.
     pub blobs: Vec<ContentHash>,
 }
 
@@ -57,7 +57,8 @@ impl Beside {
         let copy = Connection::open(to)?;
         let sql = "SELECT count(*) AS n FROM devices";
         let devices = copy.query_row(sql, [], |row| unsigned(row, "n"))?;
-        let mut statement = copy.prepare("SELECT DISTINCT sha256 FROM bundle_files")?;
+        let mut statement =
+            copy.prepare("SELECT sha256 FROM bundle_files UNION SELECT sha256 FROM releases")?;
         let blobs = statement.query_map([], |row| parsed(row, "sha256"))?;
         Ok(Snapshot { devices, blobs: blobs.collect::<Result<_, _>>()? })
     }

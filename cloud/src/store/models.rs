@@ -152,12 +152,13 @@ impl Store {
         })
     }
 
-    /// Every file that a bundle or an order of a lab names.
+    /// Every file that a bundle, an order of a lab or a release of the agent names.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn named_blobs(&self) -> Result<BTreeSet<ContentHash>, StoreError> {
-        let sql = "SELECT sha256 FROM bundle_files UNION SELECT sha256 FROM measured_files";
+        let sql = "SELECT sha256 FROM bundle_files UNION SELECT sha256 FROM measured_files
+                   UNION SELECT sha256 FROM releases";
         self.read(|connection| {
             let mut statement = connection.prepare_cached(sql)?;
             let files = statement.query_map([], |row| parsed(row, "sha256"))?;
@@ -165,8 +166,8 @@ impl Store {
         })
     }
 
-    /// Whether two files belong to the same variant of the same model, in whatever versions: then whoever may read
-    /// the one may learn of the other.
+    /// Whether two files belong to the same variant of the same model, or are the agent for the same kind of machine,
+    /// in whatever versions: then whoever may read the one may learn of the other.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -179,7 +180,10 @@ impl Store {
                      SELECT 1 FROM bundle_files f JOIN bundles b ON b.bundle = f.bundle
                      JOIN bundles c ON c.model = b.model AND c.variant = b.variant
                      JOIN bundle_files g ON g.bundle = c.bundle
-                     WHERE f.sha256 = ?1 AND g.sha256 = ?2)";
+                     WHERE f.sha256 = ?1 AND g.sha256 = ?2
+                     UNION ALL
+                     SELECT 1 FROM releases r JOIN releases s ON s.target = r.target
+                     WHERE r.sha256 = ?1 AND s.sha256 = ?2)";
         self.read(|connection| {
             let mut statement = connection.prepare_cached(sql)?;
             let files = [file.to_string(), other.to_string()];

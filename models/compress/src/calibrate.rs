@@ -4,8 +4,11 @@
 //! of the model that makes them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc;
+use std::thread;
 
 use models::backend::{Backend, Session};
+use models::numbers;
 use models::onnx::Model;
 use models::onnx::attribute::node;
 use protocol::tensor::Tensor;
@@ -35,19 +38,19 @@ pub fn calibrate(
     let (inputs, inner): (Vec<String>, Vec<String>) =
         values.iter().cloned().partition(|value| model.graph().is_input(value));
     let mut seen = Seen::new();
-    for &item in chosen.iter().filter(|_| !inputs.is_empty()) {
-        let given = items(item)?;
-        let given = given.iter().filter(|tensor| inputs.iter().any(|v| v == tensor.name()));
-        given.for_each(|tensor| count(&mut seen, tensor));
-    }
     let first = chosen.first().copied().unwrap_or(0);
-    for some in together(model, &inner, &items(first)?, backend)? {
-        let mut session = watch(model, &some, backend)?;
-        for &item in chosen {
-            let outputs = session.run(&items(item)?, &[]);
-            let outputs = outputs.map_err(|source| CompressError::Run { item, source })?;
-            outputs.iter().for_each(|tensor| count(&mut seen, tensor));
-        }
+    let mut groups = together(model, &inner, &items(first)?, backend)?;
+    if groups.is_empty() {
+        groups.push(Vec::new()); // what reads the model's inputs needs no run
+    }
+    let mut given = &inputs[..];
+    for some in groups {
+        let mut session = match some.is_empty() {
+            true => None,
+            false => Some(watch(model, &some, backend)?),
+        };
+        seen.extend(watched(session.as_deref_mut(), given, (items, chosen))?);
+        given = &[];
     }
     match seen.iter().find(|(_, histogram)| !histogram.is_finite()) {
         Some((name, _)) => Err(CompressError::NotANumber(name.clone())),
@@ -55,8 +58,39 @@ pub fn calibrate(
     }
 }
 
+/// Counts some of what a model is given, and all that it gives. Counting takes as long as running, so the next item runs
+/// meanwhile.
+fn watched(
+    mut session: Option<&mut (dyn Session + 'static)>,
+    given: &[String],
+    (items, chosen): (&Items<'_>, &[usize]),
+) -> Result<Seen, CompressError> {
+    thread::scope(|scope| {
+        // Without room for any: only what is being counted is in memory beside what is being made.
+        let (sender, receiver) = mpsc::sync_channel::<Vec<Tensor>>(0);
+        let counting = scope.spawn(move || {
+            let mut seen = Seen::new();
+            receiver.iter().flatten().for_each(|tensor| count(&mut seen, &tensor));
+            seen
+        });
+        for &item in chosen {
+            let mut values = items(item)?;
+            let outputs = session.as_deref_mut().map(|session| session.run(&values, &[]));
+            let outputs = outputs.transpose();
+            let outputs = outputs.map_err(|source| CompressError::Run { item, source })?;
+            values.retain(|tensor| given.iter().any(|value| value == tensor.name()));
+            values.extend(outputs.unwrap_or_default());
+            if sender.send(values).is_err() {
+                break; // it panicked, as is seen below
+            }
+        }
+        drop(sender);
+        Ok(counting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 fn count(seen: &mut Seen, tensor: &Tensor) {
-    if let Some(values) = tensor.to_f32() {
+    if let Some(values) = numbers::floats(tensor) {
         match seen.get_mut(tensor.name()) {
             Some(histogram) => histogram.add(&values),
             None => seen.entry(tensor.name().to_owned()).or_default().add(&values),
@@ -137,7 +171,7 @@ fn lengths(
     let sizes = session.run(inputs, &[]);
     let sizes = sizes.map_err(|source| CompressError::Run { item: 0, source })?;
     let size = |tensor: &Tensor| {
-        let size = models::numbers::to_f64(tensor)?.first().copied()?;
+        let size = numbers::to_f64(tensor)?.first().copied()?;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
         Some((names.get(tensor.name())?.clone(), size as usize))
     };

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use models::backend::Backend;
+use models::numbers;
 use models::onnx::attribute::{Attributes, node};
 use models::onnx::graph::is_op;
 use models::onnx::{Graph, Model, NodeId, tensor};
@@ -48,7 +49,7 @@ struct Reach {
 impl Reach {
     /// Looks at an output; without an axis channels are the last one.
     fn add(&mut self, output: &Tensor, axis: Option<usize>) {
-        let Some(numbers) = output.to_f32() else { return };
+        let Some(numbers) = numbers::floats(output) else { return };
         let shape = output.shape();
         let axis = axis.unwrap_or(shape.len().saturating_sub(1));
         let Some(Ok(count)) = shape.get(axis).map(|size| usize::try_from(*size)) else { return };

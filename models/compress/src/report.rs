@@ -17,9 +17,10 @@ pub const FACTS_FILE: &str = "report.json";
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}\
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;width:100%}\
-th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd}th:first-child,td:first-child{text-align:left}\
+th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}\
+th:first-child,td:first-child,.words td{text-align:left;white-space:normal}.words td:first-child{width:16rem}\
 .chosen{background:#e7f3e8;font-weight:600}.front td:first-child::after{content:' \\2022'}code{font-size:.85em}\
-.big{font-size:1.15rem}svg{width:100%;height:auto}small{color:#555}";
+.words td{overflow-wrap:anywhere}.big{font-size:1.15rem}svg{width:100%;height:auto}small{color:#555}";
 
 /// Text that is safe in a page.
 pub(crate) fn escaped(text: &str) -> String {
@@ -43,15 +44,16 @@ pub fn page(outcome: &Outcome, options: &Options) -> String {
          <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style><h1>{0}, compressed</h1>",
         escaped(name)
     );
-    let _ = write!(page, "<p class=\"big\">{}</p>", escaped(&outcome.choice.reason));
+    let _ = write!(page, "<p class=\"big\">Chosen: {}.</p>", escaped(&outcome.choice.reason));
     page.push_str(&figures(outcome, options));
     page.push_str(&trials(outcome));
     if let Some(ranking) = outcome.rankings.first() {
-        page.push_str("<h2>Which layers suffer</h2><p>Each is quantized alone; the bar is how far the answers move.</p>");
+        page.push_str("<h2>Which layers suffer</h2><p>Each is quantized alone, all others stay in float; the bar is how far the answers \
+                       move. Layers are named by what they give, the worst first.</p>");
         page.push_str(&plot::sensitivity(&ranking.layers));
     }
     page.push_str("<h2>Size and speed of what was tried</h2>");
-    page.push_str(&plot::trials(outcome));
+    page.push_str(&plot::trials(outcome, options));
     page.push_str(&classes(outcome));
     page.push_str(&in_float(outcome));
     page.push_str(&origin(outcome));
@@ -67,13 +69,18 @@ fn row(page: &mut String, class: &str, cells: &[String]) {
     page.push_str("</tr>");
 }
 
+/// A table of words, which are read from the left.
+fn words(header: &[&str]) -> String {
+    table(header).replacen("<table>", "<table class=\"words\">", 1)
+}
+
 fn table(header: &[&str]) -> String {
     let cells: String = header.iter().map(|cell| format!("<th>{}</th>", escaped(cell))).collect();
     format!("<table><tr>{cells}</tr>")
 }
 
-fn share(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{:.2} %", value * 100.0))
+fn share(value: f64) -> String {
+    format!("{:.2} %", value * 100.0)
 }
 
 fn megabytes(bytes: u64) -> String {
@@ -95,11 +102,16 @@ fn figures(outcome: &Outcome, options: &Options) -> String {
         }
     }
     line("cosine to float", "1".to_owned(), format!("{:.5}", chosen.cosine));
-    line("same class as float", share(float.agreement), share(chosen.agreement));
-    if chosen.lines.is_some() {
-        line("same line as float", share(float.lines), share(chosen.lines));
+    let shares = [
+        ("same class as float", float.agreement, chosen.agreement),
+        ("same line as float", float.lines, chosen.lines),
+        ("accuracy", float.accuracy, chosen.accuracy),
+    ];
+    for (what, float, chosen) in shares {
+        if let (Some(float), Some(chosen)) = (float, chosen) {
+            line(what, share(float), share(chosen));
+        }
     }
-    line("accuracy", share(float.accuracy), share(chosen.accuracy));
     page.push_str("</table>");
     let margin = chosen.margin.map_or_else(String::new, |margin| {
         format!(" The difference is known to &#177; {:.2} points (95 %).", margin * 100.0)
@@ -116,42 +128,38 @@ fn figures(outcome: &Outcome, options: &Options) -> String {
 
 fn trials(outcome: &Outcome) -> String {
     let mut page = format!("<h2>What was tried ({})</h2>", outcome.trials.len());
-    page.push_str(&table(&[
-        "build",
-        "size",
-        "speed",
-        "on the device",
-        "fused",
-        "cosine",
-        "agreement",
-        "accuracy",
-        "lost",
-    ]));
+    let header =
+        ["build", "size", "speed", "on the device", "fused", "cosine", "same", "accuracy", "lost"];
     let cells = |trial: &Trial| {
         let (fused, wanted) = trial.fused.total();
         [
-            trial.recipe.describe(),
-            megabytes(trial.size_bytes),
-            format!("{:.2}x", trial.latency.speedup),
-            trial
-                .elsewhere
-                .map_or_else(|| "-".to_owned(), |there| format!("{:.2}x", there.speedup)),
-            format!("{fused} of {wanted}"),
-            format!("{:.5}", trial.quality.cosine),
-            share(trial.quality.agreement.or(trial.quality.lines)),
-            share(trial.quality.accuracy),
-            format!("{:.3} %", trial.drop * 100.0),
+            Some(trial.recipe.describe()),
+            Some(megabytes(trial.size_bytes)),
+            Some(format!("{:.2}x", trial.latency.speedup)),
+            trial.elsewhere.map(|there| format!("{:.2}x", there.speedup)),
+            Some(format!("{fused} of {wanted}")),
+            Some(format!("{:.5}", trial.quality.cosine)),
+            trial.quality.agreement.or(trial.quality.lines).map(share),
+            trial.quality.accuracy.map(share),
+            Some(format!("{:.3} %", trial.drop * 100.0)),
         ]
     };
-    for (index, trial) in outcome.trials.iter().enumerate() {
+    let rows: Vec<_> = outcome.trials.iter().map(cells).collect();
+    // What no trial says has no column.
+    let is_said = |column: &usize| rows.iter().any(|row| row[*column].is_some());
+    let columns: Vec<usize> = (0..header.len()).filter(is_said).collect();
+    page.push_str(&table(&columns.iter().map(|column| header[*column]).collect::<Vec<_>>()));
+    for (index, cells) in rows.into_iter().enumerate() {
         let class = match outcome.choice.trial {
             Some(chosen) if chosen == index => "chosen",
             _ if outcome.front.contains(&index) => "front",
             _ => "",
         };
-        row(&mut page, class, &cells(trial));
+        let cell = |column: &usize| cells[*column].clone().unwrap_or_else(|| "-".to_owned());
+        row(&mut page, class, &columns.iter().map(cell).collect::<Vec<_>>());
     }
-    page.push_str("</table><p><small>&#8226; no other is better in size, speed and quality at once</small></p>");
+    page.push_str("</table><p><small>&#8226; no other is better in size, speed and quality at once. Lost, and same as float, on the data by which \
+                   builds were chosen.</small></p>");
     page
 }
 
@@ -169,9 +177,9 @@ fn classes(outcome: &Outcome) -> String {
             &[
                 class.class.to_string(),
                 chosen.items.to_string(),
-                share(Some(class.float.share)),
-                share(Some(chosen.share)),
-                format!("{} to {}", share(Some(chosen.low)), share(Some(chosen.high))),
+                share(class.float.share),
+                share(chosen.share),
+                format!("{} to {}", share(chosen.low), share(chosen.high)),
             ],
         );
     }
@@ -184,7 +192,7 @@ fn in_float(outcome: &Outcome) -> String {
         return String::new();
     }
     let mut page = "<h2>What could not become integers</h2>".to_owned();
-    page.push_str(&table(&["value", "operator", "why"]));
+    page.push_str(&words(&["value", "operator", "why"]));
     for left in &outcome.in_float {
         row(&mut page, "", &[left.output.clone(), left.operator.clone(), left.reason.to_owned()]);
     }
@@ -195,7 +203,7 @@ fn in_float(outcome: &Outcome) -> String {
 /// For which files and which machine all of this holds.
 fn origin(outcome: &Outcome) -> String {
     let mut page = "<h2>For what this holds</h2>".to_owned();
-    page.push_str(&table(&["", ""]));
+    page.push_str(&words(&[]));
     let mut line = |what: &str, says: String| row(&mut page, "", &[what.to_owned(), says]);
     line("SHA-256 as it came", outcome.original.sha256.clone());
     line("SHA-256 compressed", outcome.compressed.sha256.clone());

@@ -279,7 +279,7 @@ impl Search<'_> {
 
         let ask = self.elsewhere.map(|ask| elsewhere::time(&mut bench, options, ask));
         let elsewhere = ask.transpose()?.flatten();
-        let choice = choice::choose(&bench.trials, options);
+        let choice = choice::choose(&bench.trials, options, float.size_bytes());
         let (chosen, in_float) = match choice.trial {
             Some(trial) => {
                 let recipe = bench.trials[trial].recipe.clone();

@@ -12,6 +12,7 @@
 //! written down before it does ([`Lives`]).
 
 use crate::IllegalTransition;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -404,7 +405,7 @@ fn push<T>(window: &mut VecDeque<T>, value: T) {
 }
 
 /// The agent's starts with a version on probation, as they are kept on the disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lives {
     /// An agent answers with it, or has ended without a word.
     pub open: bool,

@@ -3,7 +3,7 @@
 use clap::{Parser, ValueEnum};
 use outrigger_tests::bench;
 use outrigger_tests::people::{exit_code, write_json};
-use outrigger_tests::{downloads, nodes, overload, soak, swap};
+use outrigger_tests::{downloads, long_model, nodes, overload, soak, swap};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -73,6 +73,8 @@ enum Name {
     Swap,
     /// Three times as many requests as can be answered; fails where the answers get worse.
     Overload,
+    /// A model that is too long for one file; fails where a number is not in its place.
+    LongModel,
 }
 
 fn main() -> ExitCode {
@@ -121,14 +123,22 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Name::Swap => swap::run(swap::Amount::WHOLE)?,
         Name::Overload if args.short => overload::run(overload::Effort::SHORT, false)?,
         Name::Overload => overload::run(overload::Effort::WHOLE, true)?,
+        Name::LongModel => match long_model::run(long(args.short))? {
+            Some(report) => report,
+            None => return Ok(()),
+        },
     };
     println!("{report}");
     write_json(args.json.as_deref(), &report)?;
     let proves = matches!(
         args.name,
-        Name::Downloads | Name::Nodes | Name::Soak | Name::Swap | Name::Overload
+        Name::Downloads | Name::Nodes | Name::Soak | Name::Swap | Name::Overload | Name::LongModel
     );
     if proves { report.check() } else { Ok(()) }
+}
+
+fn long(short: bool) -> long_model::Amount {
+    if short { long_model::Amount::SHORT } else { long_model::Amount::WHOLE }
 }
 
 fn compressed(args: &Args) -> bench::compress::Sources {

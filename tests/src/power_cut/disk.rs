@@ -42,8 +42,13 @@ impl Room {
 
     /// A fresh disk.
     pub(super) fn disk(&self, name: &str) -> anyhow::Result<Disk> {
+        self.disk_of(name, DISK_MIB)
+    }
+
+    /// The same of another size.
+    pub(super) fn disk_of(&self, name: &str, size_mib: u32) -> anyhow::Result<Disk> {
         let image = self.path(&format!("{name}.img"));
-        File::create(&image)?.set_len(u64::from(DISK_MIB) << 20)?;
+        File::create(&image)?.set_len(u64::from(size_mib) << 20)?;
         let mut format = Command::new("mkfs.ext4");
         // Nothing is left to be written in the background.
         let now = "lazy_itable_init=0,lazy_journal_init=0";

@@ -83,6 +83,18 @@ impl Agent {
         Self::start_in(state_dir, options, &[])
     }
 
+    /// Starts another agent than the one under test, on free ports.
+    ///
+    /// # Errors
+    /// It does not get ready; with what it printed.
+    pub fn start_program(
+        program: &Path,
+        state_dir: &Path,
+        options: &AgentOptions,
+    ) -> anyhow::Result<Self> {
+        Self::start_as(program, state_dir, options, &[])
+    }
+
     /// Starts it with these variables in its environment.
     ///
     /// # Errors
@@ -92,10 +104,19 @@ impl Agent {
         options: &AgentOptions,
         environment: &Environment,
     ) -> anyhow::Result<Self> {
+        Self::start_as(&program("outrigger-agent")?, state_dir, options, environment)
+    }
+
+    fn start_as(
+        program: &Path,
+        state_dir: &Path,
+        options: &AgentOptions,
+        environment: &Environment,
+    ) -> anyhow::Result<Self> {
         std::fs::write(state_dir.join("agent.toml"), options.text())?;
         let listening = state_dir.join("listening");
         let _ = std::fs::remove_file(&listening);
-        let mut command = Command::new(program("outrigger-agent")?);
+        let mut command = Command::new(program);
         command.envs(environment.iter().cloned());
         command.args(["run", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]);
         command.args(["--metrics", "127.0.0.1:0", "--state-dir"]).arg(state_dir);
@@ -150,6 +171,26 @@ impl Agent {
     pub fn status(&self) -> anyhow::Result<Value> {
         let response = self.client()?.get("/outrigger/status")?;
         response.json()
+    }
+
+    /// Where it listens now: an agent that began anew may do so on another port.
+    pub fn address_anew(&self) -> Option<SocketAddr> {
+        let text = std::fs::read_to_string(self.state_dir.join("listening")).ok()?;
+        text.lines().next()?.strip_prefix("http://")?.parse().ok()
+    }
+
+    /// Waits until the status of an agent that may begin anew meets a condition.
+    ///
+    /// # Errors
+    /// It never does; with the last status.
+    pub fn wait_anew(&self, what: &str, met: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        let mut last = Value::Null;
+        let found = eventually(what, Duration::from_secs(90), || {
+            let mut client = HttpClient::connect(self.address_anew()?).ok()?;
+            last = client.get("/outrigger/status").ok()?.json().ok()?;
+            met(&last).then(|| last.clone())
+        });
+        found.with_context(|| format!("last status: {last:#}\n{}", self.process.output()))
     }
 
     /// Waits until its status meets a condition.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
+mod compat;
 mod deadlines;
 mod fuzz;
 mod lasting;
@@ -42,12 +43,16 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Claim {
+    /// The agent of the previous release with this cloud, this agent with the previous cloud, and a device from one to the other and back.
+    Compat,
     /// Over six kinds of links no request is lost, answered twice or answered late: 100,000 in virtual time, 12,000 in real time.
     Deadlines,
     /// Over a link that is cut 50 times, by an agent that is killed in between, a model comes with hardly a byte twice.
     Downloads,
     /// In half an hour of hostile ONNX files none makes the reader, or what edits graphs, do anything but answer or refuse.
     Fuzz,
+    /// A model of more than 2 GB is written with its weights beside it, read and edited, and every number is in its place.
+    LongModel,
     /// Of three inference nodes under load one is killed, hangs and stops, the control node too, and no request is lost.
     Nodes,
     /// The .deb installs, runs, upgrades and purges in a root of its own; the tar.gz runs where it is unpacked.
@@ -70,9 +75,11 @@ enum Claim {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.claim {
+        Claim::Compat => return compat::prove(args.short),
         Claim::Deadlines => return deadlines::prove(args.short),
         Claim::Downloads => return lasting::prove("downloads", args.short),
         Claim::Fuzz => return fuzz::prove(args.short, args.minutes),
+        Claim::LongModel => return lasting::prove("long-model", args.short),
         Claim::Nodes => return lasting::prove("nodes", args.short),
         Claim::Package => package::prove(args.short)?,
         Claim::Pipelines => {

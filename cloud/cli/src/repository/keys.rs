@@ -11,7 +11,7 @@ use crate::config::{Config, write_private};
 use crate::errors::hinted;
 
 /// Where keys are.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub(crate) struct KeysArgs {
     /// A folder with keys of the repository; repeat it for several. New keys go into the first; the
     /// folder `repository` beside the login when absent.

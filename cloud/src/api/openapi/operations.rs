@@ -83,7 +83,7 @@ impl Operation {
 
 /// Every call.
 pub(super) fn all() -> Vec<Operation> {
-    let parts = [server(), models(), repository(), keys(), devices(), nodes()];
+    let parts = [server(), models(), repository(), keys(), devices(), releases(), nodes()];
     parts.into_iter().flatten().collect()
 }
 
@@ -220,6 +220,28 @@ fn repository() -> Vec<Operation> {
             .need("View")
             .in_path("sha256", &reference("ContentHash"))
             .gives(200, "It is here.", reference("SignedManifest")),
+    ]
+}
+
+fn releases() -> Vec<Operation> {
+    let pushed = || reference("PushedRelease");
+    vec![
+        Operation::new(
+            "get /v1/agent/releases",
+            "releases",
+            "Builds of the agent, and who runs which",
+        )
+        .need("View")
+        .gives(200, "They are here.", reference("Releases")),
+        Operation::new("post /v1/agent/releases", "push_release", "Take a signed release in")
+            .need("Push")
+            .takes(reference("SignedRelease"))
+            .gives(200, "It was here before.", pushed())
+            .gives(201, "It is here.", pushed()),
+        Operation::new("put /v1/agent/assignments", "assign_release", "Say who should run which")
+            .need("Assign")
+            .takes(reference("ReleaseAssignment"))
+            .gives(200, "They were told.", reference("ReleaseAssignment")),
     ]
 }
 

@@ -56,7 +56,15 @@ fn span(max_s: u32) -> Value {
 /// Every schema.
 pub(super) fn all() -> Value {
     let mut all = names();
-    for part in [of_server(), of_models(), of_repository(), of_keys(), of_devices(), of_nodes()] {
+    for part in [
+        of_server(),
+        of_models(),
+        of_repository(),
+        of_keys(),
+        of_devices(),
+        of_releases(),
+        of_nodes(),
+    ] {
         if let (Some(all), Value::Object(part)) = (all.as_object_mut(), part) {
             all.extend(part);
         }
@@ -72,6 +80,7 @@ fn names() -> Value {
         "Name": { "type": "string", "pattern": name },
         "Version": { "type": "integer", "minimum": 1, "maximum": 9_007_199_254_740_991_u64 },
         "ContentHash": { "type": "string", "pattern": "^[0-9a-f]{64}$" },
+        "ReleaseVersion": { "type": "string", "pattern": "^[0-9]{1,9}\\.[0-9]{1,9}\\.[0-9]{1,9}$" },
         "Role": { "enum": ["client", "viewer", "operator", "signer", "admin"] },
         "VersionPolicy": { "type": "string", "pattern": policy },
         "ModelPatterns": {
@@ -231,8 +240,13 @@ fn of_devices() -> Value {
             "last_seen_s": { "type": ["integer", "null"] }, "enrolled_at_s": seconds(),
             "agent_version": text(), "os": text(), "arch": text(), "denied": flag(),
             "ca": { "enum": ["current", "previous", "unknown"] },
+            "agent": reference("DeviceAgent"),
             "desired": { "type": "array", "items": object(&desired, &[]) },
             "reported": { "type": "array", "items": object(&reported, &[]) },
+        }), &[]),
+        "DeviceAgent": object(&json!({
+            "desired": or_null(&reference("ReleaseVersion")), "target": text(), "installed": flag(),
+            "next": text(), "phase": text(), "reason": text(),
         }), &[]),
         "Denial": object(&json!({ "denied": flag() }), &[]),
         "Denied": object(&json!({ "id": reference("Name"), "denied": flag() }), &[]),
@@ -244,6 +258,34 @@ fn of_devices() -> Value {
             "id": text(), "device": reference("Name"),
             "state": { "enum": ["waiting", "done", "expired"] },
             "report": { "type": ["object", "null"] },
+        }), &[]),
+    })
+}
+
+fn of_releases() -> Value {
+    let version = || reference("ReleaseVersion");
+    let build = json!({ "version": version(), "target": text() });
+    let with = |more: Value| {
+        let mut fields = build.clone();
+        if let (Some(fields), Value::Object(more)) = (fields.as_object_mut(), more) {
+            fields.extend(more);
+        }
+        object(&fields, &[])
+    };
+    json!({
+        "SignedRelease": {
+            "type": "object", "description": "A release as text, and an operator's signature over it.",
+        },
+        "Release": with(json!({
+            "size_bytes": count(), "pushed_at_s": seconds(), "signed": reference("SignedRelease"),
+        })),
+        "PushedRelease": with(json!({ "added": flag() })),
+        "ReleaseAssignment": object(&json!({
+            "version": or_null(&version()), "device": or_null(&reference("Name")),
+        }), &[]),
+        "Releases": object(&json!({
+            "releases": { "type": "array", "items": reference("Release") },
+            "assignments": { "type": "array", "items": reference("ReleaseAssignment") },
         }), &[]),
     })
 }

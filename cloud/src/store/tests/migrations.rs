@@ -16,6 +16,7 @@ const RELEASED: [&str; SCHEMA as usize] = [
     "b04a78a2ecc086dc",
     "ddbd5c6cafc482d4",
     "27c18317c16d8e9f",
+    "913de1fbe8ffdae2",
 ];
 
 /// What a program of this schema has added.
@@ -53,6 +54,11 @@ fn rows(schema: usize) -> &'static str {
         5 => {
             "INSERT INTO repository_files VALUES ('1.root.json', 'root', 1, x'7b7d', 50);
              INSERT INTO directed VALUES ('d-1', 2, x'7b7d');"
+        }
+        7 => {
+            r#"INSERT INTO releases VALUES (KEY, '0.2.0', 'x86_64-unknown-linux-gnu',
+                 CAST('{"release":"{}","key_id":"' || KEY || '","signature":""}' AS BLOB), KEY, 7, 70);
+             INSERT INTO release_assignments VALUES ('', '0.2.0', 71);"#
         }
         _ => "",
     }
@@ -97,6 +103,10 @@ fn check(schema: usize, store: &Store) {
         let kept = "SELECT version FROM directed JOIN devices ON device = id";
         let kept: rusqlite::Result<u32> = store.read(|c| c.query_row(kept, [], |row| row.get(0)));
         assert_eq!(kept.unwrap(), 2);
+    }
+    if schema >= 7 {
+        let counts = (store.releases().unwrap().len(), store.release_assignments().unwrap().len());
+        assert_eq!(counts, (1, 1));
     }
     if schema >= 3 {
         assert_eq!(store.nodes().unwrap()[0].names, ["gpu.example"]);

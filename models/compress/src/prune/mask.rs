@@ -12,7 +12,7 @@ use models::onnx::Model;
 use serde::Serialize;
 
 use super::curvature::Curvature;
-use super::reading;
+use super::reading::{self, Asked};
 use super::regression::Moments;
 use super::samples::Layer;
 use crate::error::{CompressError, io_error};
@@ -65,7 +65,7 @@ pub fn mask(
         |layer: &Layer| layer.inputs >= INPUTS_MIN && layer.inputs * layer.outputs >= WEIGHTS_MIN;
     let mut layers = reading::layers(model.graph(), &["Conv", "Gemm", "MatMul"]);
     layers.retain(large);
-    reading::each(model, &layers, data, backend, &mut |layer, moments| {
+    reading::each(model, (&layers, Asked::Matrices), data, backend, &mut |layer, moments| {
         let graph = model.graph();
         let Some((mut rows, mut bias)) = layer.weights(graph) else { return Ok(()) };
         let has_bias = layer.has_bias(graph);

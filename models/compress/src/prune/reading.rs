@@ -3,6 +3,7 @@
 
 use models::backend::Backend;
 use models::calibrate::random::Random;
+use models::numbers;
 use models::onnx::{Graph, Model, NodeId};
 use protocol::tensor::Tensor;
 
@@ -16,6 +17,15 @@ use crate::measure::Items;
 const TOGETHER_MAX: usize = 8 << 20;
 /// Places of each item, at least.
 const PLACES: usize = 48;
+
+/// What is asked of what a layer reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// How its inputs go together.
+    Matrices,
+    /// The mean of each.
+    Means,
+}
 
 /// Takes a layer with the moments of what its groups read.
 pub(crate) type Call<'c> = dyn FnMut(&Layer, Vec<Moments>) -> Result<(), CompressError> + 'c;
@@ -36,7 +46,7 @@ pub(crate) fn layers(graph: &Graph, ops: &[&str]) -> Vec<Layer> {
 /// [`CompressError`], and what `call` fails with.
 pub(crate) fn each(
     model: &Model,
-    layers: &[Layer],
+    (layers, asked): (&[Layer], Asked),
     (items, chosen): (&Items<'_>, &[usize]),
     backend: &dyn Backend,
     call: &mut Call<'_>,
@@ -53,8 +63,8 @@ pub(crate) fn each(
             false => group.contains(&layer.reads),
         };
         let own: Vec<Layer> = layers.iter().filter(of_group).cloned().collect();
-        for some in by_memory(&own) {
-            let sampled = sample(model, some, (items, chosen), backend)?;
+        for some in by_memory(&own, asked) {
+            let sampled = sample(model, (some, asked), (items, chosen), backend)?;
             for (layer, moments) in some.iter().zip(sampled) {
                 call(layer, moments)?;
             }
@@ -64,8 +74,9 @@ pub(crate) fn each(
 }
 
 /// Layers in a row whose matrices fit the memory together.
-fn by_memory(layers: &[Layer]) -> Vec<&[Layer]> {
-    let size = |layer: &Layer| (layer.inputs + 1).pow(2) * layer.groups;
+fn by_memory(layers: &[Layer], asked: Asked) -> Vec<&[Layer]> {
+    let rows = |layer: &Layer| if asked == Asked::Means { 1 } else { layer.inputs + 1 };
+    let size = |layer: &Layer| (layer.inputs + 1) * rows(layer) * layer.groups;
     let (mut rest, mut parts) = (layers, Vec::new());
     while !rest.is_empty() {
         let mut numbers = 0;
@@ -83,7 +94,7 @@ fn by_memory(layers: &[Layer]) -> Vec<&[Layer]> {
 /// What each group of each layer reads.
 fn sample(
     model: &Model,
-    layers: &[Layer],
+    (layers, asked): (&[Layer], Asked),
     (items, chosen): (&Items<'_>, &[usize]),
     backend: &dyn Backend,
 ) -> Result<Vec<Vec<Moments>>, CompressError> {
@@ -95,9 +106,11 @@ fn sample(
         true => None,
         false => Some(watch(model, &wanted, backend)?),
     };
-    let fresh = |layer: &Layer| {
-        (0..layer.groups).map(|_| Moments::new(layer.inputs, 0)).collect::<Vec<_>>()
+    let one = |layer: &Layer| match asked {
+        Asked::Matrices => Moments::new(layer.inputs, 0),
+        Asked::Means => Moments::means_alone(layer.inputs),
     };
+    let fresh = |layer: &Layer| (0..layer.groups).map(|_| one(layer)).collect::<Vec<_>>();
     let mut moments: Vec<Vec<Moments>> = layers.iter().map(fresh).collect();
     let mut random = Random::new(chosen.len() as u64);
     for &item in chosen {
@@ -113,7 +126,7 @@ fn sample(
         };
         for (layer, moments) in layers.iter().zip(&mut moments) {
             let Some(x) = find(&layer.reads) else { continue };
-            let Some(values) = x.to_f32() else { continue };
+            let Some(values) = numbers::floats(x) else { continue };
             let places = PLACES.max(3 * layer.inputs / chosen.len().max(1));
             layer.read((x.shape(), &values), places, &mut random, moments);
         }

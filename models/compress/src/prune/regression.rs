@@ -13,6 +13,8 @@ use super::curvature::Curvature;
 pub(crate) struct Moments {
     inputs: usize,
     outputs: usize,
+    /// The first row of `gram` that is kept: of the means alone, the last one.
+    first: usize,
     /// `X Xᵀ`, with a last input that is always 1, for the bias.
     gram: Vec<f64>,
     /// `Y Xᵀ`.
@@ -30,11 +32,21 @@ const TOGETHER: usize = 32;
 
 impl Moments {
     pub(crate) fn new(inputs: usize, outputs: usize) -> Self {
+        Self::from_row(0, inputs, outputs)
+    }
+
+    /// Of what only the means are asked.
+    pub(crate) fn means_alone(inputs: usize) -> Self {
+        Self::from_row(inputs, inputs, 0)
+    }
+
+    fn from_row(first: usize, inputs: usize, outputs: usize) -> Self {
         let width = inputs + 1;
         Self {
             inputs,
             outputs,
-            gram: vec![0.0; width * width],
+            first,
+            gram: vec![0.0; (width - first) * width],
             cross: vec![0.0; outputs * width],
             energy: 0.0,
             sums: vec![0.0; outputs],
@@ -62,7 +74,7 @@ impl Moments {
         let width = self.inputs + 1;
         let samples: Vec<&[f32]> = self.waiting.chunks(width + self.outputs).collect();
         let mut row = vec![0.0f32; width];
-        for index in 0..width + self.outputs {
+        for index in self.first..width + self.outputs {
             row.fill(0.0);
             // Only the lower half: the matrix is symmetric.
             let end = if index < width { index + 1 } else { width };
@@ -74,7 +86,7 @@ impl Moments {
                 }
             }
             let place = match index.checked_sub(width) {
-                None => &mut self.gram[index * width..][..end],
+                None => &mut self.gram[(index - self.first) * width..][..end],
                 Some(output) => &mut self.cross[output * width..][..end],
             };
             place.iter_mut().zip(&row).for_each(|(sum, value)| *sum += f64::from(*value));
@@ -113,7 +125,8 @@ impl Moments {
     /// The mean of each input.
     pub(crate) fn means(&mut self) -> Vec<f64> {
         self.flush();
-        let sums = &self.gram[self.inputs * (self.inputs + 1)..][..self.inputs];
+        let last = (self.inputs - self.first) * (self.inputs + 1);
+        let sums = &self.gram[last..][..self.inputs];
         sums.iter().map(|sum| sum / self.samples.max(1) as f64).collect()
     }
 

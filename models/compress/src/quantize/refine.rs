@@ -21,7 +21,7 @@ use super::weights::{Integers, greatest, scale};
 use super::{Recipe, Rounding, Scheme};
 use crate::error::CompressError;
 use crate::measure::Items;
-use crate::prune::reading;
+use crate::prune::reading::{self, Asked};
 use crate::prune::regression::Moments;
 use crate::prune::samples::Layer;
 
@@ -87,7 +87,11 @@ pub fn refine(
         _ => &["Gemm", "MatMul"],
     };
     let layers = reading::layers(model.graph(), ops);
-    reading::each(model, &layers, data, backend, &mut |layer, moments| {
+    let asked = match recipe.rounding {
+        Rounding::LeastSquares => Asked::Matrices,
+        _ => Asked::Means,
+    };
+    reading::each(model, (&layers, asked), data, backend, &mut |layer, moments| {
         round(&mut refined, model.graph(), layer, moments, recipe)
     })?;
     Ok(refined)

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::escaped;
-use crate::search::Outcome;
+use crate::search::{Options, Outcome};
 use crate::sensitivity::Ranking;
 
 const WIDTH: f64 = 900.0;
@@ -26,7 +26,7 @@ pub(super) fn sensitivity(ranking: &Ranking) -> String {
         let _ = write!(
             svg,
             "<text x=\"{0}\" y=\"{1}\" text-anchor=\"end\">{2}</text><rect x=\"{NAMES}\" y=\"{y}\" width=\"{length:.1}\" \
-             height=\"{3}\" fill=\"#1b6ca8\"/><text x=\"{4:.1}\" y=\"{1}\">{moved:.2e}</text>",
+             height=\"{3}\" fill=\"#1b6ca8\"/><text x=\"{4:.1}\" y=\"{1}\">{moved:.5}</text>",
             NAMES - 8.0,
             y + BAR * 0.68,
             escaped(&name),
@@ -38,42 +38,66 @@ pub(super) fn sensitivity(ranking: &Ranking) -> String {
     svg
 }
 
-/// Size to the right, speed upwards, what was lost in the colour.
-pub(super) fn trials(outcome: &Outcome) -> String {
-    const HEIGHT: f64 = 320.0;
-    const EDGE: f64 = 50.0;
+/// What a point stands for, and its colour.
+const CHOSEN: (&str, &str) = ("chosen", "#3a7d44");
+const MEETS: (&str, &str) = ("meets the target", "#1b6ca8");
+const MISSES: (&str, &str) = ("loses more", "#d08a2e");
+const FLOAT: (&str, &str) = ("float", "#555");
+const HEIGHT: f64 = 320.0;
+const EDGE: f64 = 50.0;
+
+/// Size to the right, speed upwards; whether the target is met in the colour.
+pub(super) fn trials(outcome: &Outcome, options: &Options) -> String {
     let sizes = outcome.trials.iter().map(|trial| trial.size_bytes as f64);
     let widest = sizes.fold(outcome.original.size_bytes as f64, f64::max) * 1.05;
     let fastest = outcome.trials.iter().map(|t| t.latency.speedup).fold(1.0, f64::max) * 1.1;
     let x = |bytes: f64| EDGE + bytes / widest * (WIDTH - 2.0 * EDGE);
     let y = |speed: f64| HEIGHT - EDGE - speed / fastest * (HEIGHT - 2.0 * EDGE);
-    let mut svg = format!(
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-size=\"12\" role=\"img\"><path d=\"M{EDGE} {EDGE}V{0}H{1}\" \
-         fill=\"none\" stroke=\"#888\"/><text x=\"{1}\" y=\"{2}\" text-anchor=\"end\">{3:.1} MB</text>\
-         <text x=\"4\" y=\"{4}\">{fastest:.1}x</text>",
-        HEIGHT - EDGE,
-        WIDTH - EDGE,
-        HEIGHT - EDGE + 18.0,
-        widest / 1e6,
-        EDGE
-    );
+    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-size=\"12\" role=\"img\">");
+    axes(&mut svg, widest / 1e6, fastest);
     let mut point = |size: f64, speed: f64, title: &str, fill: &str, radius: f64| {
         let _ = write!(
             svg,
-            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius}\" fill=\"{fill}\"><title>{}</title></circle>",
+            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius}\" fill=\"{fill}\" fill-opacity=\"0.75\">\
+             <title>{}</title></circle>",
             x(size),
             y(speed),
             escaped(title)
         );
     };
-    point(outcome.original.size_bytes as f64, 1.0, "float", "#555", 6.0);
+    point(outcome.original.size_bytes as f64, 1.0, "float", FLOAT.1, 6.0);
     for (index, trial) in outcome.trials.iter().enumerate() {
-        let chosen = outcome.choice.trial == Some(index);
-        let fill = if chosen { "#3a7d44" } else { "#1b6ca8" };
+        let (of, radius) = match outcome.choice.trial {
+            Some(chosen) if chosen == index => (CHOSEN, 8.0),
+            _ if trial.drop <= options.target_drop => (MEETS, 5.0),
+            _ => (MISSES, 5.0),
+        };
         let title = format!("{}: loses {:.4}", trial.recipe.describe(), trial.drop);
-        let radius = if chosen { 8.0 } else { 5.0 };
-        point(trial.size_bytes as f64, trial.latency.speedup, &title, fill, radius);
+        point(trial.size_bytes as f64, trial.latency.speedup, &title, of.1, radius);
     }
     svg.push_str("</svg>");
     svg
+}
+
+/// The axes with what they say, and what the colours mean.
+fn axes(svg: &mut String, widest_mb: f64, fastest: f64) {
+    let (bottom, right) = (HEIGHT - EDGE, WIDTH - EDGE);
+    let _ = write!(
+        svg,
+        "<path d=\"M{EDGE} {EDGE}V{bottom}H{right}\" fill=\"none\" stroke=\"#888\"/>\
+         <text x=\"{right}\" y=\"{0}\" text-anchor=\"end\">{widest_mb:.1} MB</text>\
+         <text x=\"{1}\" y=\"{0}\" text-anchor=\"middle\">size</text><text x=\"4\" y=\"{EDGE}\">{fastest:.1}x</text>\
+         <text x=\"4\" y=\"{2}\">speed</text>",
+        bottom + 18.0,
+        WIDTH / 2.0,
+        HEIGHT / 2.0
+    );
+    for (index, (what, fill)) in [FLOAT, CHOSEN, MEETS, MISSES].into_iter().enumerate() {
+        let x = EDGE + index as f64 * 150.0;
+        let _ = write!(
+            svg,
+            "<circle cx=\"{x}\" cy=\"20\" r=\"5\" fill=\"{fill}\"/><text x=\"{}\" y=\"24\">{what}</text>",
+            x + 10.0
+        );
+    }
 }

@@ -7,9 +7,11 @@ use crate::quantize::{Recipe, Scheme};
 
 /// Speeds and sizes that are nearer than this are alike: the better answers decide then, which are the same in every
 /// run, and not the noise of a clock.
-const ALIKE: f64 = 0.95;
-/// A build must be that much faster than float to be worth its loss.
-const WORTH: f64 = 1.05;
+pub(super) const ALIKE: f64 = 0.95;
+/// A build must be that much faster than float to be worth its loss...
+const WORTH: f64 = 1.02;
+/// ...or as fast, and at most that long beside it.
+const SHORT: f64 = 0.9;
 
 /// What was chosen.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -20,39 +22,52 @@ pub struct Choice {
     pub reason: String,
 }
 
-/// Chooses among the trials that meet the target.
-pub(super) fn choose(trials: &[Trial], options: &Options) -> Choice {
+/// Chooses among the trials that meet the target; the float model has that many bytes.
+pub(super) fn choose(trials: &[Trial], options: &Options, float_bytes: u64) -> Choice {
     let target = options.target_drop;
     // Where a device's times decide, what was not timed there, or did not run, cannot be chosen.
     let there = trials.iter().any(|trial| trial.elsewhere.is_some());
     let may = |t: &Trial| t.drop <= target && (!there || t.elsewhere.is_some());
     let good: Vec<usize> = (0..trials.len()).filter(|i| may(&trials[*i])).collect();
-    let keep = |reason: String| Choice { trial: None, reason: format!("keep float: {reason}") };
-    let Some(best) = best(trials, &good, options.goal) else {
-        let nearest = trials.iter().min_by(|a, b| a.drop.total_cmp(&b.drop));
-        return keep(nearest.map_or_else(
-            || "no build was tried: nothing to quantize, or no time for it".to_owned(),
-            |t| format!("the best build loses {:.4}, more than {target}", t.drop),
-        ));
+    let pays = |i: &usize| {
+        let short = trials[*i].size_bytes as f64 <= float_bytes as f64 * SHORT;
+        options.goal == Goal::Size || speed(trials, *i) >= if short { 1.0 } else { WORTH }
     };
-    let trial = &trials[best];
-    let figures = format!(
-        "{}: {:.2}x the speed{}, {} bytes, loses {:.4} of at most {target}",
-        trial.recipe.describe(),
-        trial.decisive().speedup,
-        if there { " on the device" } else { "" },
-        trial.size_bytes,
-        trial.drop
-    );
-    if options.goal == Goal::Latency && speed(trials, best) < WORTH {
-        return keep(format!("int8 is slower here ({figures}; at least {WORTH}x would pay)"));
-    }
+    let paying: Vec<usize> = good.iter().copied().filter(pays).collect();
+    let keep = |reason: String| Choice { trial: None, reason: format!("keep float: {reason}") };
+    let figures = |i: usize| {
+        let trial = &trials[i];
+        format!(
+            "{}: {:.2}x the speed{}, {:.3} MB, loses {:.4} of at most {target}",
+            trial.recipe.describe(),
+            trial.decisive().speedup,
+            if there { " on the device" } else { "" },
+            trial.size_bytes as f64 / 1e6,
+            trial.drop
+        )
+    };
+    let Some(best) = best(trials, &paying, options.goal) else {
+        let nearest = trials.iter().min_by(|a, b| a.drop.total_cmp(&b.drop));
+        return keep(match (fastest(trials, &good), nearest) {
+            (Some(i), _) => {
+                format!("nothing pays here, neither in time nor in size ({})", figures(i))
+            }
+            (None, Some(t)) => format!("the best build loses {:.4}, more than {target}", t.drop),
+            (None, None) => "no build was tried: nothing to quantize, or no time for it".to_owned(),
+        });
+    };
     let what = match options.goal {
         Goal::Latency => "fastest",
         Goal::Size => "smallest",
     };
-    let reason = format!("the {what} of {} builds that meet the target, {figures}", good.len());
+    let count = good.len();
+    let reason = format!("the {what} of {count} builds that meet the target, {}", figures(best));
     Choice { trial: Some(best), reason }
+}
+
+/// The fastest of some.
+fn fastest(trials: &[Trial], of: &[usize]) -> Option<usize> {
+    of.iter().copied().max_by(|a, b| speed(trials, *a).total_cmp(&speed(trials, *b)))
 }
 
 /// The best by the goal; among those that are alike, the one that loses least.
@@ -128,8 +143,11 @@ pub(super) mod tests {
         }
     }
 
+    /// The float model's bytes.
+    const FLOAT: u64 = 100;
+
     fn check(trials: &[Trial], goal: Goal, expected: Option<usize>) {
-        let choice = choose(trials, &Options { goal, ..Options::default() });
+        let choice = choose(trials, &Options { goal, ..Options::default() }, FLOAT);
         assert_eq!(choice.trial, expected, "{}", choice.reason);
     }
 
@@ -163,7 +181,7 @@ pub(super) mod tests {
             trial.elsewhere = Some(Latency { speedup, ..Latency::default() });
         }
         check(&trials, Goal::Latency, Some(1));
-        let choice = choose(&trials, &Options::default());
+        let choice = choose(&trials, &Options::default(), FLOAT);
         assert!(choice.reason.contains("1.60x the speed on the device"), "{}", choice.reason);
         trials[1].elsewhere = None; // it did not run there
         check(&trials, Goal::Latency, Some(0));
@@ -171,7 +189,10 @@ pub(super) mod tests {
 
     #[test]
     fn float_is_kept_where_nothing_pays() {
-        check(&[trial(0.8, 10, 0.0)], Goal::Latency, None);
+        check(&[trial(0.99, 10, 0.0)], Goal::Latency, None);
+        check(&[trial(1.01, 95, 0.0)], Goal::Latency, None);
+        check(&[trial(1.01, 30, 0.0)], Goal::Latency, Some(0));
+        check(&[trial(1.03, 95, 0.0)], Goal::Latency, Some(0));
         check(&[trial(0.8, 10, 0.0)], Goal::Size, Some(0));
         check(&[trial(5.0, 10, 0.1)], Goal::Size, None);
         check(&[], Goal::Latency, None);

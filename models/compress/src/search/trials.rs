@@ -8,10 +8,11 @@ use models::onnx::Model;
 use models::ort_backend::OrtBackend;
 use protocol::tensor::Tensor;
 
+use super::choice::{ALIKE, merit};
 use super::journal::Journal;
 use super::material::Material;
 use super::parts::Parts;
-use super::{Options, Trial};
+use super::{Goal, Options, Trial};
 use crate::error::CompressError;
 use crate::fused::fused;
 use crate::histogram::Method;
@@ -28,6 +29,9 @@ const METHODS: [Method; 5] = [
     Method::Entropy,
     Method::Mse,
 ];
+/// What meets the target with less room than this share of it is tried with layers in float too, while it is as fast: on
+/// other data than it was chosen by, a build loses more.
+const ROOM: f64 = 0.5;
 /// How many groups of layers stay in float, from trial to trial.
 const EXCLUDED: [usize; 8] = [1, 2, 4, 8, 12, 16, 24, 32];
 /// Weights alone become integers only where products have at least that share of them.
@@ -137,6 +141,13 @@ impl<'b> Bench<'b> {
         rank(&base.model, &base.seen, recipe, (self.items, few), self.blank, self.backend)
     }
 
+    /// Whether the last trial is so much worse by the goal than another one that its lesser loss would not count.
+    fn last_is_worse_than(&self, recipe: &Recipe, goal: Goal) -> bool {
+        let before = self.trials.iter().rposition(|trial| trial.recipe == *recipe);
+        let merit = |trial| merit(&self.trials, trial, goal);
+        before.is_some_and(|before| merit(self.trials.len() - 1) < merit(before) * ALIKE)
+    }
+
     /// The trial that loses least of those from there on.
     fn best_from(&self, first: usize) -> Option<Trial> {
         self.trials[first..].iter().min_by(|a, b| a.loses(b)).cloned()
@@ -153,7 +164,8 @@ pub(super) fn run(
 ) -> Result<bool, CompressError> {
     let spent = Duration::from_secs_f64(journal.seconds());
     let deadline = begin + options.budget.saturating_sub(spent);
-    let mut runner = Runner { deadline, journal, progress, target: options.target_drop };
+    let mut runner =
+        Runner { deadline, journal, progress, target: options.target_drop, goal: options.goal };
     for scheme in [Scheme::Static, Scheme::Dynamic, Scheme::Int8Weights, Scheme::Int4Weights] {
         let base = Recipe { scheme, ..Recipe::default() };
         let plain = bench.material.plain();
@@ -188,6 +200,7 @@ struct Runner<'r> {
     journal: &'r mut Journal,
     progress: &'r mut dyn FnMut(&Trial),
     target: f64,
+    goal: Goal,
 }
 
 impl Runner<'_> {
@@ -219,7 +232,10 @@ impl Runner<'_> {
             return Ok(false);
         }
         match bench.best_from(first) {
-            Some(best) if best.drop > self.target => self.exclude(bench, &best.recipe),
+            Some(best) if best.drop > self.target => self.exclude(bench, &best.recipe, self.target),
+            Some(best) if best.drop > self.target * ROOM => {
+                self.exclude(bench, &best.recipe, self.target * ROOM)
+            }
             _ => Ok(true),
         }
     }
@@ -244,9 +260,14 @@ impl Runner<'_> {
         Ok(true)
     }
 
-    /// Puts the most sensitive layers back into float, or their inputs alone, more and more of them, until the target is
-    /// met; then as many as possible are taken back.
-    fn exclude(&mut self, bench: &mut Bench<'_>, recipe: &Recipe) -> Result<bool, CompressError> {
+    /// Puts the most sensitive layers back into float, or their inputs alone, more and more of them, until no more than
+    /// `most` is lost; then as many as possible are taken back. What meets the target already may not become slower by it.
+    fn exclude(
+        &mut self,
+        bench: &mut Bench<'_>,
+        recipe: &Recipe,
+        most: f64,
+    ) -> Result<bool, CompressError> {
         let ranking = match self.journal.ranking(recipe) {
             Some(ranking) => ranking.clone(),
             None if Instant::now() >= self.deadline => return Ok(false),
@@ -260,14 +281,19 @@ impl Runner<'_> {
             let worst = ranking.iter().take(count).flat_map(|(layers, _)| layers.clone());
             Recipe { float: worst.collect(), light: true, ..recipe.clone() }
         };
+        let met_by =
+            |bench: &Bench<'_>| bench.trials.last().is_some_and(|trial| trial.drop <= most);
         let (mut missed, mut met) = (0, None);
         for count in EXCLUDED.into_iter().filter(|count| *count <= ranking.len() * 2 / 3) {
             if !self.attempt(bench, &without(count))? {
                 return Ok(false);
             }
-            if bench.trials.last().is_some_and(|trial| trial.drop <= self.target) {
+            if met_by(bench) {
                 met = Some(count);
                 break;
+            }
+            if most < self.target && bench.last_is_worse_than(recipe, self.goal) {
+                return Ok(true);
             }
             missed = count;
         }
@@ -276,7 +302,7 @@ impl Runner<'_> {
             if !self.attempt(bench, &without(middle))? {
                 return Ok(false);
             }
-            match bench.trials.last().is_some_and(|trial| trial.drop <= self.target) {
+            match met_by(bench) {
                 true => met = Some(middle),
                 false => missed = middle,
             }

@@ -104,8 +104,12 @@ impl Contest<'_> {
     fn one_static(&self) -> anyhow::Result<f64> {
         let calibration = Dataset::open(&self.subject.calibration)?;
         let begin = Instant::now();
+        let till = |what: &str| {
+            eprintln!("  one static build: {what} at {:.2} s", begin.elapsed().as_secs_f64());
+        };
         let mut model = models::onnx::Model::read(&self.subject.onnx)?;
         fold::fold(&mut model, self.backend)?;
+        till("folded");
         let session = self.load(&self.subject.onnx)?;
         let data = calibration.for_model(session.inputs())?;
         drop(session);
@@ -113,8 +117,10 @@ impl Contest<'_> {
         let items = |item: usize| Ok(data.inputs(item)?);
         let chosen: Vec<usize> = (0..ANCHOR_ITEMS.min(calibration.len())).collect();
         let seen = calibrate::calibrate(&model, &values, (&items, &chosen), self.backend)?;
+        till("calibrated");
         let built = quantize::quantize(&model, &seen, &quantize::Recipe::default())?;
         built.model.write(&self.work.join("static.onnx"))?;
+        till("written");
         Ok(begin.elapsed().as_secs_f64())
     }
 }

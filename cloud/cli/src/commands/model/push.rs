@@ -18,11 +18,8 @@ use crate::client::Client;
 use crate::config::{Config, SIGNING_KEY};
 use crate::errors::hinted;
 use crate::output;
-use crate::repository::{self, Keys, KeysArgs, Remote};
+use crate::repository::{KeysArgs, name_as_good};
 use crate::runtime::RuntimeArgs;
-
-/// How long targets are good that name a new bundle.
-const NAMED_LIFE_S: i64 = 365 * 24 * 60 * 60;
 
 /// Arguments of `model push`.
 #[derive(clap::Args)]
@@ -65,27 +62,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let built = build(&author, &variants, version, &backend, scratch.path())?;
     upload(&client, &built)?;
     let pushed = built.iter().map(|b| publish(&client, &key, b)).collect::<Result<Vec<_>, _>>()?;
-    name_as_good(&client, &config, &args.keys, &built)?;
-    show(args, &pushed, author.name())
-}
-
-/// In a fleet with a repository: names what was pushed, where the keys for that are at hand.
-fn name_as_good(
-    client: &Client,
-    config: &Config,
-    keys: &KeysArgs,
-    built: &[Built],
-) -> anyhow::Result<()> {
-    let remote = Remote::get(client)?;
-    if !remote.exists() {
-        return Ok(());
-    }
     let path = |m: &Manifest| target_path(&m.model, m.version, m.variant);
     let named = built.iter().map(|b| (path(&b.manifest), b.manifest.to_json())).collect();
-    let keys = Keys::open(keys, config)?;
-    let files = repository::name(&remote, &keys, &named, output::now_s() + NAMED_LIFE_S);
-    let files = files.context("it was pushed, but devices will not install it yet")?;
-    repository::publish(client, &files, None).map(drop)
+    name_as_good(&client, &config, &args.keys, &named)?;
+    show(args, &pushed, author.name())
 }
 
 /// The cloud variant comes first, so that no device gets an edge variant that cannot defer yet.

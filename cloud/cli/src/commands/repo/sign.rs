@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let files = name(&remote, &keys, &named, args.signing.expires_s())?;
     if others > 0 {
         eprintln!(
-            "{others} bundles were left out: none of these operators signed them (--signer KEY)."
+            "{others} bundles or builds were left out: none of these operators signed them (--signer KEY)."
         );
     }
     if files.is_empty() {
