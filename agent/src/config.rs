@@ -5,12 +5,14 @@ mod download;
 mod offload;
 mod peers;
 mod runtime;
+mod telemetry;
 mod update;
 
 pub(crate) use download::Download;
 pub(crate) use offload::Offload;
 pub(crate) use peers::Peers;
 pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
+pub(crate) use telemetry::Telemetry;
 pub(crate) use update::Update;
 
 use ::link::proxy::{Proxy, ProxyError};
@@ -44,6 +46,7 @@ pub(crate) struct Config {
     pub(crate) update: Update,
     pub(crate) traces: TraceSettings,
     pub(crate) lab: Lab,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// Models that are measured here for whoever builds them.
@@ -345,6 +348,11 @@ mod tests {
         {
             check_packaged(name, fields.matches(": ").count());
         }
+        let count = |fields: String| fields.matches(": ").count();
+        let (all, samples) = (Telemetry::default(), Telemetry::default().samples);
+        let (all, samples) = (count(format!("{all:?}")), count(format!("{samples:?}")));
+        check_packaged("telemetry.samples", samples);
+        check_packaged("telemetry", all - samples - 1);
         assert!(check("[update]\nshadow_cpu = 2.0").unwrap_err().contains("[update] shadow_cpu"));
     }
 

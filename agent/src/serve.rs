@@ -26,6 +26,7 @@ use crate::install::Installer;
 use crate::peers::Peers;
 use crate::program::Own;
 use crate::requests::Requests;
+use crate::telemetry::Recorder;
 use crate::uplink::Uplink;
 use ::link::traces::Traces;
 use axum::routing::get;
@@ -48,6 +49,8 @@ pub(crate) struct Context {
     /// None where the owner wants none.
     pub(crate) peers: Option<Arc<Peers>>,
     pub(crate) program: Arc<Own>,
+    /// Nothing where the owner wants no telemetry.
+    pub(crate) recorder: Option<Arc<Recorder>>,
 }
 
 /// The routes, as whoever comes through this door may use them.

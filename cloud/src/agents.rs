@@ -25,6 +25,7 @@ mod scope;
 mod session;
 pub(crate) mod sites;
 pub(crate) mod tcp;
+mod telemetry;
 mod time;
 
 /// From a connection's first packet to the end of its handshake.

@@ -28,6 +28,7 @@ use crate::repository::Repository;
 use crate::server::Engine;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
+use crate::telemetry::Telemetry;
 use crate::usage::Meter;
 
 /// Connections of agents and nodes that may be open at a time, and as many over HTTPS.
@@ -51,6 +52,8 @@ pub struct Cloud {
     pub blobs: Blobs,
     /// The same in fewer bytes.
     pub deltas: Arc<Deltas>,
+    /// What devices have recorded.
+    pub telemetry: Telemetry,
     /// The hashes of their chunks.
     pub(crate) chunks: Chunks,
     /// The cloud variants.
@@ -96,6 +99,7 @@ pub(crate) struct Files {
     pub(crate) blobs: Blobs,
     pub(crate) deltas: Arc<Deltas>,
     pub(crate) events: Arc<Events>,
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Cloud {
@@ -106,7 +110,7 @@ impl Cloud {
     pub(crate) async fn new(
         db: Database,
         (ca, repository): (FleetCa, Repository),
-        Files { blobs, deltas, events }: Files,
+        Files { blobs, deltas, events, telemetry }: Files,
         (serving, engine): (Serving, Engine),
         (access_log, traces): (AccessLog, Traces),
     ) -> Result<Arc<Self>, StoreError> {
@@ -121,6 +125,7 @@ impl Cloud {
             repository: Arc::new(repository),
             blobs,
             deltas,
+            telemetry,
             chunks: Chunks::default(),
             serving: Arc::new(serving),
             engine,

@@ -54,6 +54,7 @@ pub mod small_models;
 pub mod soak;
 pub mod statistics;
 pub mod swap;
+pub mod telemetry;
 pub mod tokens;
 pub mod tuf;
 pub mod workers;

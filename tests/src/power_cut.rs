@@ -16,6 +16,7 @@ mod disk;
 mod judge;
 mod life;
 mod programs;
+mod telemetry;
 mod updates;
 
 use comfy_table::{Table, presets};
@@ -48,6 +49,8 @@ pub struct Effort {
     pub program_points: usize,
     /// ...with so long between two of them at most.
     pub program_step_max: Duration,
+    /// Cuts while telemetry is recorded and sent.
+    pub telemetry_cuts: usize,
     /// The longest from the start of an agent to its first answer.
     pub recovery_max: Option<Duration>,
 }
@@ -65,6 +68,7 @@ impl Effort {
         questions: 4,
         program_points: 4,
         program_step_max: Duration::from_millis(900),
+        telemetry_cuts: 4,
         recovery_max: None, // other tests run beside it
     };
     /// For a proof.
@@ -79,6 +83,7 @@ impl Effort {
         questions: 1,
         program_points: 150,
         program_step_max: Duration::from_millis(60),
+        telemetry_cuts: 500,
         recovery_max: Some(Duration::from_secs(1)),
     };
 }
@@ -90,6 +95,8 @@ pub enum Only {
     Updates,
     /// The agent's own program.
     Programs,
+    /// Records that are written and sent.
+    Telemetry,
 }
 
 /// What became of all points.
@@ -124,10 +131,14 @@ pub fn cut(effort: Effort, only: Option<Only>) -> anyhow::Result<Report> {
     let room = Room::new()?;
     room.control()?;
     let mut report = Report::default();
-    if only != Some(Only::Programs) {
+    let does = |part| only.is_none_or(|only| only == part);
+    if does(Only::Updates) {
         updates::live(&room, effort, &mut report)?;
     }
-    if only != Some(Only::Updates) {
+    if does(Only::Telemetry) {
+        telemetry::live(effort, &mut report)?;
+    }
+    if does(Only::Programs) {
         programs::live(&room, effort, &mut report)?;
     }
     if only.is_some() {

@@ -21,6 +21,7 @@ use crate::sandbox::Prover;
 use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::state::State;
+use crate::telemetry::{self, Recorder};
 use crate::uplink::gate::Gate;
 use crate::uplink::renew::Renewer;
 use crate::uplink::{Keeper, Uplink, Way};
@@ -44,6 +45,9 @@ use tokio::task::JoinSet;
 
 /// How long the end waits for spans that are on their way to the collector.
 const TRACES_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the end waits for what was recorded to be written.
+const TELEMETRY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -172,6 +176,9 @@ async fn serve(
     tokio::spawn(trial.run(began));
     sockets.serve(&context, &applications, stop).await;
     context.installer.stop();
+    if let Some(recorder) = &context.recorder {
+        ::link::durable::aside(|| recorder.finish(TELEMETRY_PATIENCE));
+    }
     ::link::durable::aside(|| own.ends_in_order());
     ::link::durable::aside(|| context.traces.finish(TRACES_PATIENCE));
     tracing::info!("stopped");
@@ -345,6 +352,36 @@ fn answering(parts: requests::Parts, installer: Arc<Installer>) -> Arc<Requests>
     requests
 }
 
+/// What is recorded of requests, where the owner wants that.
+fn record(
+    state_dir: &Path,
+    config: &Config,
+    (repository, counters): (&Arc<Repository>, &Arc<Counters>),
+    heard: telemetry::Heard,
+) -> anyhow::Result<Option<Arc<Recorder>>> {
+    let (repository, counters) = (repository.clone(), counters.clone());
+    Ok(telemetry::start(state_dir, &config.telemetry, repository, counters, heard)?)
+}
+
+/// What keeps the connection to the cloud.
+fn keeper(
+    config: &Config,
+    (enrolment, identity): (&Enrolment, &IdentityFiles),
+    (counters, clock): (&Arc<Counters>, &Arc<Clock>),
+    reported: watch::Receiver<ReportedState>,
+) -> anyhow::Result<Keeper> {
+    Ok(Keeper {
+        way: Way::new(enrolment.cloud.parse()?, &config.link),
+        identity: identity.clone(),
+        policy: config.link.clone(),
+        counters: counters.clone(),
+        clock: clock.clone(),
+        bells: Arc::default(),
+        desired: watch::Sender::new(None),
+        reported,
+    })
+}
+
 /// Renews the certificate that the keeper of the connection shows.
 fn renewer(keeper: &Keeper) -> Renewer {
     Renewer {
@@ -386,20 +423,10 @@ fn assemble(
 ) -> anyhow::Result<Arc<Context>> {
     let counters = Arc::new(Counters::default());
     let Running { engine, prover, runtime, at_work } = running(state_dir, config, &counters)?;
-    let (desired_sender, desired) = watch::channel(None);
     let (reported_sender, reported) = watch::channel(ReportedState::default());
     let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
-    let keeper = Keeper {
-        way: Way::new(enrolment.cloud.parse()?, &config.link),
-        identity: identity.clone(),
-        policy: config.link.clone(),
-        counters: counters.clone(),
-        clock: clock.clone(),
-        bells: Arc::default(),
-        desired: desired_sender,
-        reported,
-    };
-    let renewer = renewer(&keeper);
+    let keeper = keeper(config, (enrolment, identity), (&counters, &clock), reported)?;
+    let (desired, renewer) = (keeper.desired.subscribe(), renewer(&keeper));
     let (uplink, keep) = keeper.start();
     let state = Arc::new(tokio::task::block_in_place(|| State::open(state_dir))?);
     let audits = Arc::new(Audits::new(state.clone(), counters.clone(), config.offload.audit()));
@@ -424,6 +451,8 @@ fn assemble(
     tokio::spawn(async move { tokio::join!(keep, renewer.run()) });
     tokio::spawn(installer.clone().run(desired.clone()));
     follow(peers.as_ref(), enrolment, (&desired, &reported_sender))?;
+    let heard = (desired.clone(), reported_sender.subscribe());
+    let recorder = record(state_dir, config, (&repository, &counters), heard)?;
     let sequences = sequences(config, &counters);
     let parts = requests::Parts {
         engine,
@@ -434,6 +463,7 @@ fn assemble(
         state,
         clock: clock.clone(),
         audits,
+        recorder: recorder.clone(),
     };
     let context = Arc::new(Context {
         requests: answering(parts, installer.clone()),
@@ -448,6 +478,7 @@ fn assemble(
         traces,
         peers,
         program,
+        recorder,
     });
     let next = next_program(&context, repository, config, (reported_sender.clone(), began));
     tokio::spawn(program::Task::new(next).run(desired.clone()));

@@ -17,6 +17,9 @@ struct Args {
     /// Only while the agent's own program is replaced.
     #[arg(long, conflicts_with = "only_updates")]
     only_programs: bool,
+    /// Only while telemetry is recorded and sent.
+    #[arg(long, conflicts_with_all = ["only_updates", "only_programs"])]
+    only_telemetry: bool,
     /// Already alone with its mounts and programs.
     #[arg(long, hide = true)]
     inside: bool,
@@ -45,15 +48,17 @@ fn inside(args: &Args) -> anyhow::Result<ExitCode> {
     command.arg("--inside").args(args.short.then_some("--short"));
     command.args(args.only_updates.then_some("--only-updates"));
     command.args(args.only_programs.then_some("--only-programs"));
+    command.args(args.only_telemetry.then_some("--only-telemetry"));
     let code = command.status()?.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
     let effort = if args.short { Effort::SHORT } else { Effort::LONG };
-    let only = match (args.only_updates, args.only_programs) {
-        (true, _) => Some(Only::Updates),
-        (_, true) => Some(Only::Programs),
+    let only = match (args.only_updates, args.only_programs, args.only_telemetry) {
+        (true, ..) => Some(Only::Updates),
+        (_, true, _) => Some(Only::Programs),
+        (.., true) => Some(Only::Telemetry),
         _ => None,
     };
     let report = cut(effort, only)?;

@@ -17,6 +17,7 @@ const RELEASED: [&str; SCHEMA as usize] = [
     "ddbd5c6cafc482d4",
     "27c18317c16d8e9f",
     "913de1fbe8ffdae2",
+    "d2ebbb22f2cb4460",
 ];
 
 /// What a program of this schema has added.
@@ -60,6 +61,7 @@ fn rows(schema: usize) -> &'static str {
                  CAST('{"release":"{}","key_id":"' || KEY || '","signature":""}' AS BLOB), KEY, 7, 70);
              INSERT INTO release_assignments VALUES ('', '0.2.0', 71);"#
         }
+        8 => "INSERT INTO analytics_keys VALUES (3, x'7b7d', 60);",
         _ => "",
     }
 }
@@ -107,6 +109,9 @@ fn check(schema: usize, store: &Store) {
     if schema >= 7 {
         let counts = (store.releases().unwrap().len(), store.release_assignments().unwrap().len());
         assert_eq!(counts, (1, 1));
+    }
+    if schema >= 8 {
+        assert_eq!(store.analytics_key().unwrap(), Some(b"{}".to_vec()));
     }
     if schema >= 3 {
         assert_eq!(store.nodes().unwrap()[0].names, ["gpu.example"]);
