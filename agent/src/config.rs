@@ -4,11 +4,13 @@
 mod download;
 mod offload;
 mod runtime;
+mod telemetry;
 mod update;
 
 pub(crate) use download::Download;
 pub(crate) use offload::Offload;
 pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
+pub(crate) use telemetry::Telemetry;
 pub(crate) use update::Update;
 
 use ::link::proxy::{Proxy, ProxyError};
@@ -41,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) update: Update,
     pub(crate) traces: TraceSettings,
     pub(crate) lab: Lab,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// Models that are measured here for whoever builds them.
@@ -336,6 +339,11 @@ mod tests {
         for (name, fields) in [("offload", offload), ("download", download), ("update", update)] {
             check_packaged(name, fields.matches(": ").count());
         }
+        let count = |fields: String| fields.matches(": ").count();
+        let (all, samples) = (Telemetry::default(), Telemetry::default().samples);
+        let (all, samples) = (count(format!("{all:?}")), count(format!("{samples:?}")));
+        check_packaged("telemetry.samples", samples);
+        check_packaged("telemetry", all - samples - 1);
         assert!(check("[update]\nshadow_cpu = 2.0").unwrap_err().contains("[update] shadow_cpu"));
     }
 

@@ -6,6 +6,7 @@ use crate::sandbox::Proof;
 use edge::audit::Alarm;
 use edge::probation::{Fault, Standing};
 use edge::sequences::Forgotten;
+use edge::spool::shelf::Cause;
 use link::counter::Counter;
 use protocol::id::{ContentHash, ModelName, NodeId};
 use protocol::infer::{Placement, Verdict};
@@ -13,6 +14,7 @@ use protocol::measurement::Report;
 use protocol::problem::{Problem, ProblemCode};
 use serde::Serialize;
 use std::time::Duration;
+use telemetry::Class;
 
 /// The agent's counters, in the groups in which they are shown.
 #[derive(Debug, Default, Serialize)]
@@ -28,6 +30,7 @@ pub(crate) struct Counters {
     updates: Updates,
     checks: Checks,
     measurements: Measurements,
+    telemetry: Telemetry,
     clock: Clock,
     #[serde(skip)]
     latencies: Latencies,
@@ -68,6 +71,27 @@ struct Link {
     renewals: Counter,
     renewal_failures: Counter,
     ca_changes: Counter,
+}
+
+/// Records on their way to the operator.
+#[derive(Debug, Default, Serialize)]
+struct Telemetry {
+    /// Durable on this device.
+    recorded: Counter,
+    /// Durable on the cloud.
+    taken: Counter,
+    sent_bytes: Counter,
+    send_failures: Counter,
+    write_failures: Counter,
+    damaged_segments: Counter,
+    keys_believed: Counter,
+    keys_refused: Counter,
+    dropped_queue: Counter,
+    dropped_room: Counter,
+    dropped_age: Counter,
+    dropped_disk: Counter,
+    dropped_damage: Counter,
+    dropped_refused: Counter,
 }
 
 /// Files of bundles on their way, and what spared them.
@@ -257,6 +281,69 @@ impl Counters {
     pub(crate) fn chunk_damaged(&self) {
         self.downloads.chunks_damaged.add(1);
         tracing::warn!("a chunk of a download is damaged");
+    }
+
+    /// So many records are durable here.
+    pub(crate) fn telemetry_recorded(&self, class: Class, (first, last): (u64, u64), records: u64) {
+        self.telemetry.recorded.add(records);
+        tracing::debug!(class = class.as_str(), records, first, last, "telemetry is written");
+    }
+
+    /// So many records are durable on the cloud.
+    pub(crate) fn telemetry_taken(&self, records: u64) {
+        self.telemetry.taken.add(records);
+    }
+
+    /// Bytes of segments went up.
+    pub(crate) fn telemetry_sent(&self, bytes: u64) {
+        self.telemetry.sent_bytes.add(bytes);
+    }
+
+    /// A batch was not taken; it is offered again.
+    pub(crate) fn telemetry_not_sent(&self, why: &str) {
+        self.telemetry.send_failures.add(1);
+        tracing::debug!(why, "telemetry waits");
+    }
+
+    /// The disk took something not.
+    pub(crate) fn telemetry_not_written(&self, error: &dyn std::error::Error) {
+        self.telemetry.write_failures.add(1);
+        let why = protocol::problem::chain(error);
+        tracing::warn!(why, "telemetry cannot be written");
+    }
+
+    /// A segment is not what was written.
+    pub(crate) fn telemetry_damaged(&self, segment: u64, why: &str) {
+        self.telemetry.damaged_segments.add(1);
+        tracing::warn!(segment, why, "a segment of telemetry is damaged");
+    }
+
+    /// Records were given up.
+    pub(crate) fn telemetry_dropped(&self, class: Class, cause: Cause, records: u64) {
+        let own = &self.telemetry;
+        let counter = match cause {
+            Cause::Queue => &own.dropped_queue,
+            Cause::Room => &own.dropped_room,
+            Cause::Age => &own.dropped_age,
+            Cause::Disk => &own.dropped_disk,
+            Cause::Damage => &own.dropped_damage,
+            Cause::Refused => &own.dropped_refused,
+        };
+        counter.add(records);
+        let (class, cause) = (class.as_str(), cause.as_str());
+        tracing::info!(class, cause, records, "telemetry was given up");
+    }
+
+    /// Records are sealed for this key from now on.
+    pub(crate) fn telemetry_key_believed(&self, serial: u64) {
+        self.telemetry.keys_believed.add(1);
+        tracing::info!(serial, "telemetry is sealed for the operator's analytics key");
+    }
+
+    /// A statement of the analytics key is not believed.
+    pub(crate) fn telemetry_key_refused(&self, why: &str) {
+        self.telemetry.keys_refused.add(1);
+        tracing::warn!(why, "the analytics key is not believed");
     }
 
     /// A file was made from a delta, or unpacked.

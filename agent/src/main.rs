@@ -11,6 +11,7 @@
 //! * [`state`], [`identity`], [`config`]: what is kept on disk; [`reload`]: the configuration read
 //!   again; [`logging`]: the log and its level;
 //! * [`clock`]: what time it is, where the system's clock may be wrong;
+//! * [`telemetry`]: what is told to the operator, sealed;
 //! * [`counters`]: what is counted; [`metrics`]: how Prometheus reads it;
 //! * [`health`]: the device checked by itself, for whoever has to repair it;
 //! * [`support`]: what somebody needs who helps from afar;
@@ -42,6 +43,7 @@ mod serve;
 mod service;
 mod state;
 mod support;
+mod telemetry;
 mod uplink;
 
 use clap::{Parser, Subcommand};

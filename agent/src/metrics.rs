@@ -61,8 +61,12 @@ fn counters(out: &mut Exposition, counters: &Value) {
         out.family(&format!("outrigger_clock_{name}_total"), &help, Kind::Counter)
             .sample(&[], count);
     }
-    for (group, what) in [("link", "The link to the cloud"), ("downloads", "Files of bundles")] {
-        let own = if group == "link" { "link" } else { "download" };
+    let groups = [
+        ("link", "link", "The link to the cloud"),
+        ("downloads", "download", "Files of bundles"),
+        ("telemetry", "telemetry", "Records for the operator"),
+    ];
+    for (group, own, what) in groups {
         for (name, count) in counters[group].as_object().into_iter().flatten() {
             let help = format!("{what}: {}.", name.replace('_', " "));
             out.family(&format!("outrigger_{own}_{name}_total"), &help, Kind::Counter)

@@ -16,7 +16,7 @@ use protocol::manifest::{InvalidManifest, InvalidSignature, Manifest, SignedMani
 use protocol::problem::ProblemCode;
 use protocol::tuf::Refused;
 use protocol::tuf::client::{Answer, Step, Wanted, trusted_root};
-use protocol::tuf::install::{Admission, Asked, target_path};
+use protocol::tuf::install::{Admission, Asked, Endorsement, target_path};
 use protocol::tuf::introduction::Introduction;
 use protocol::tuf::metadata::{ROOT, max_bytes};
 use protocol::wire::{self, MetadataHeader, MetadataRequest};
@@ -112,6 +112,25 @@ impl Repository {
         }
         let directed = admission.finish()?;
         Ok(aside(|| self.state.admit(signed.bundle(), directed))?)
+    }
+
+    /// Whether a file that is for every device is what targets name; where there is no repository, whoever brought it
+    /// must be believed by another word.
+    pub(crate) async fn endorse(&self, path: &str, bytes: &[u8]) -> Result<(), RepositoryError> {
+        let _alone = self.alone.lock().await;
+        if !self.state.has_root()? && !self.adopt(self.told().as_ref()).await? {
+            return Ok(());
+        }
+        let connection = self.uplink.bulk().await?;
+        let now_s = self.clock.now_s();
+        let mut endorsement = Endorsement::begin(self.state.metadata()?, path, now_s)?;
+        loop {
+            match endorsement.poll()? {
+                Step::Done => return Ok(endorsement.finish(bytes)?),
+                Step::Keep(kept) => aside(|| self.state.keep_metadata(&kept.role, &kept.bytes))?,
+                Step::Fetch(wanted) => endorsement.handle(fetch(&connection, &wanted).await?)?,
+            }
+        }
     }
 
     /// Adopts the root that an operator whom this device trusts vouches for; whether there is one.

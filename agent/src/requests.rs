@@ -17,11 +17,14 @@ use crate::counters::Counters;
 use crate::engine::{ActiveModel, Engine};
 use crate::sequences::{Place, SequenceStates};
 use crate::state::State;
+use crate::telemetry::Recorder;
+use crate::telemetry::recorder::{self, Ended, Sampled};
 use crate::uplink::Uplink;
 use ::link::traces::Trace;
 use edge::offload::{Passage, Profile, Situation, choose, sequence};
+use edge::spool::sampling::Kind;
 use journey::Journey;
-use protocol::infer::{InferRequest, InferResponse, Plan, Reason};
+use protocol::infer::{InferRequest, InferResponse, Placement, Plan, Reason};
 use protocol::problem::{Problem, ProblemCode};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
@@ -37,6 +40,8 @@ pub(crate) struct Parts {
     pub(crate) state: Arc<State>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) audits: Arc<Audits>,
+    /// Nothing where the owner wants no telemetry.
+    pub(crate) recorder: Option<Arc<Recorder>>,
 }
 
 /// All that answering needs.
@@ -51,6 +56,7 @@ pub(crate) struct Requests {
     clock: Arc<Clock>,
     audits: Arc<Audits>,
     checks: mpsc::Sender<Check>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 /// What holds for one request.
@@ -68,7 +74,8 @@ impl Requests {
     pub(crate) fn new(parts: Parts) -> (Arc<Self>, mpsc::Receiver<Check>) {
         let (checks, queue) = mpsc::channel(check::WAITING_MAX);
         let passage = passage::open(&parts.policy, &parts.state, &parts.clock);
-        let Parts { engine, uplink, counters, policy, sequences, state, clock, audits } = parts;
+        let Parts { engine, uplink, counters, policy, sequences, state, clock, audits, recorder } =
+            parts;
         let requests = Self {
             engine,
             uplink,
@@ -80,6 +87,7 @@ impl Requests {
             clock,
             audits,
             checks,
+            recorder,
         };
         (Arc::new(requests), queue)
     }
@@ -122,6 +130,9 @@ impl Requests {
         let model = self.engine.get(&request.model, request.version);
         let model = model.inspect_err(|problem| self.counters.refused(problem))?;
         let items = model.items(&request);
+        let request_bytes = size_bytes(&request);
+        let kept = self.recorder.as_ref().filter(|recorder| recorder.may_sample(&model));
+        let kept = kept.map(|_| request.clone());
         let result = self.drive(&model, request, trace, start).await;
         match &result {
             Ok(response) => {
@@ -133,7 +144,36 @@ impl Requests {
                 model.statistics().failed(start.elapsed());
             }
         }
+        if let Some(recorder) = &self.recorder {
+            let took = start.elapsed();
+            recorder.ended(&Ended { model: &model, request_bytes, result: &result, took });
+            self.sample(recorder, &model, kept.as_ref(), &result);
+        }
         result
+    }
+
+    /// Keeps the input of an answer that is worth learning from, if it is drawn.
+    fn sample(
+        &self,
+        recorder: &Recorder,
+        model: &ActiveModel,
+        request: Option<&InferRequest>,
+        result: &Result<InferResponse, Problem>,
+    ) {
+        let (Some(request), Ok(response)) = (request, result) else { return };
+        let verdict = &response.verdict;
+        let alarms = self.audits.status(&response.model).map_or(0, |status| status.alarms);
+        let kind = if alarms > 0 { Kind::Drifting } else { recorder::kind_of(verdict.placement) };
+        let label = verdict.label.as_deref();
+        let is_cloud = verdict.placement == Placement::Cloud;
+        recorder.sample(&Sampled {
+            model,
+            request,
+            kind,
+            confidence: verdict.confidence,
+            label: label.filter(|_| !is_cloud),
+            cloud_label: label.filter(|_| is_cloud),
+        });
     }
 
     async fn drive(

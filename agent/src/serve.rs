@@ -24,6 +24,7 @@ use crate::counters::Counters;
 use crate::identity::IdentityFiles;
 use crate::install::Installer;
 use crate::requests::Requests;
+use crate::telemetry::Recorder;
 use crate::uplink::Uplink;
 use ::link::traces::Traces;
 use axum::routing::get;
@@ -43,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) intake: oip::Intake,
     pub(crate) clock: Arc<Clock>,
     pub(crate) traces: Traces,
+    /// Nothing where the owner wants no telemetry.
+    pub(crate) recorder: Option<Arc<Recorder>>,
 }
 
 /// The routes, as whoever comes through this door may use them.

@@ -1,5 +1,6 @@
 //! What the agent must remember over a restart: which version of each model is active, which one was
-//! before it and which one comes next ([`slots`]), and what trying models out has shown ([`trials`]). SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
+//! before it and which one comes next ([`slots`]), what trying models out has shown ([`trials`]), and
+//! where telemetry lies that was not sent yet ([`mod@telemetry`]). SQLite, WAL, `synchronous=FULL`: what was activated stays activated.
 
 mod attempts;
 mod downloads;
@@ -9,10 +10,12 @@ mod released;
 mod remembered;
 mod repository;
 mod slots;
+mod telemetry;
 mod trials;
 
 pub(crate) use remembered::Remembered;
 pub(crate) use slots::ProbationRow;
+pub(crate) use telemetry::{DroppedRow, Numbers, RECORDS_RESERVED, SegmentRow};
 pub(crate) use trials::{Programs, Quarantined};
 
 use edge::update::Target;
@@ -73,6 +76,7 @@ impl State {
         connection.execute_batch(remembered::TABLE)?;
         connection.execute_batch(repository::TABLES)?;
         connection.execute_batch(slots::TABLES)?;
+        connection.execute_batch(telemetry::TABLES)?;
         connection.execute_batch(trials::TABLES)?;
         Ok(Self(Mutex::new(connection)))
     }

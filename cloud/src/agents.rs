@@ -24,6 +24,7 @@ mod renew;
 mod scope;
 mod session;
 pub(crate) mod tcp;
+mod telemetry;
 mod time;
 
 /// From a connection's first packet to the end of its handshake.

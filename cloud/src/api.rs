@@ -32,6 +32,7 @@ mod policies;
 mod repository;
 mod signers;
 mod status;
+mod telemetry;
 mod tenants;
 mod tokens;
 mod usage;
@@ -69,6 +70,11 @@ pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
         .route("/nodes/tokens", post(nodes::token))
         .route("/nodes/{id}", delete(nodes::remove))
         .route("/assignments", get(assignments::list).put(assignments::assign))
+        .route("/telemetry/key", get(telemetry::key).put(telemetry::put_key))
+        .route("/telemetry/segments", get(telemetry::list))
+        .route("/telemetry/segments/{id}", get(telemetry::fetch))
+        .route("/telemetry/devices/{name}", delete(telemetry::delete_device))
+        .route("/telemetry/tenants/{name}", delete(telemetry::delete_tenant))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))

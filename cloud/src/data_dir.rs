@@ -6,6 +6,7 @@
 //! D/listening           the bound address       D/bundles/abc…/   bundles laid out for loading
 //! D/lock                held while running      D/incoming/       uploads in progress
 //! D/repository/         the repository's online keys
+//! D/telemetry/          what devices recorded, sealed, and the keys of samples apart: in no backup
 //! D/deltas/             files of bundles in fewer bytes: a cache, which may be deleted
 //! D/node/               of an inference node: its key and certificate, and the fleet CA's
 //! ```
@@ -69,6 +70,7 @@ impl DataDir {
             data_dir.repository(),
             data_dir.blobs(),
             data_dir.deltas(),
+            data_dir.telemetry(),
         ];
         for folder in
             kept.into_iter().chain([data_dir.bundles(), data_dir.deltas(), data_dir.incoming()])
@@ -108,6 +110,11 @@ impl DataDir {
     /// The folder of deltas.
     pub fn deltas(&self) -> PathBuf {
         self.root.join("deltas")
+    }
+
+    /// What devices have recorded, and the keys of samples, apart from it.
+    pub fn telemetry(&self) -> PathBuf {
+        self.root.join("telemetry")
     }
 
     /// The folder of uploads in progress.

@@ -77,6 +77,16 @@ counters! {
     requests_cancelled,
     /// Blobs and deltas sent to agents, or what was asked of them.
     blobs_sent,
+    /// Segments of telemetry that are kept.
+    telemetry_segments,
+    /// The records in them, as devices say.
+    telemetry_records,
+    /// Batches of telemetry that had to wait: no room in memory, or on the disk.
+    telemetry_put_off,
+    /// Segments that were refused: damaged, or another device's.
+    telemetry_refused,
+    /// Segments that were kept for long enough.
+    telemetry_expired,
     /// Bytes of blobs sent to agents.
     blob_bytes_sent,
     /// Deltas made.
@@ -265,6 +275,25 @@ impl Events {
         if count > 0 {
             tracing::info!(count, bytes, "files that nothing names any more were removed");
         }
+    }
+
+    pub(crate) fn telemetry_taken(&self, segments: u64, records: u64) {
+        self.telemetry_segments.add(segments);
+        self.telemetry_records.add(records);
+    }
+
+    pub(crate) fn telemetry_put_off(&self, device: &DeviceId) {
+        self.telemetry_put_off.add(1);
+        tracing::debug!(%device, "telemetry has to wait");
+    }
+
+    pub(crate) fn telemetry_refused(&self, device: &DeviceId, segment: u64, why: &str) {
+        self.telemetry_refused.add(1);
+        tracing::warn!(%device, segment, why, "a segment of telemetry was refused");
+    }
+
+    pub(crate) fn telemetry_expired(&self, segments: usize) {
+        self.telemetry_expired.add(segments as u64);
     }
 
     pub(crate) fn api_unauthorised(&self, remote: IpAddr) {

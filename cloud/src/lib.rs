@@ -13,7 +13,8 @@
 //! fleet's [`ca`], and the cloud variants in [`serving`], which run in child processes (`workers`).
 //! What is decided is decided in the `fleet` crate; here it is carried out. What happens is counted and
 //! logged in [`events`], what became of requests in [`metrics`] and [`access_log`]; what a person can
-//! set is in [`settings`]. All of it goes into one encrypted file, and comes out of it again, by [`backup`].
+//! set is in [`settings`]. All of it goes into one encrypted file, and comes out of it again, by [`backup`]; but for
+//! [`telemetry`], which nobody here can read.
 
 pub mod access;
 pub mod access_log;
@@ -38,6 +39,7 @@ pub mod settings;
 pub mod standard;
 pub mod state;
 pub mod store;
+pub mod telemetry;
 pub mod usage;
 #[cfg(target_os = "linux")]
 pub mod workers;

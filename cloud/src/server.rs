@@ -39,6 +39,7 @@ use crate::settings::{self, Role as Part, Settings};
 use crate::state::{Cloud, Files, now_s};
 use crate::store::audit::By;
 use crate::store::{Database, Store, StoreError};
+use crate::telemetry::{Telemetry, TelemetryError, TelemetryStore};
 use crate::usage;
 #[cfg(target_os = "linux")]
 use crate::workers::Workers;
@@ -127,6 +128,9 @@ pub enum StartError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The databases of telemetry.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// The repository's online keys.
     #[error("the repository's keys in {path} cannot be used")]
     Repository {
@@ -248,6 +252,8 @@ impl Server {
         tokio::spawn(release_idle(cloud.clone()));
         let grace = config.settings.blobs.grace();
         tokio::spawn(garbage::keep_sweeping(cloud.clone(), grace));
+        let days = config.settings.telemetry.keep_days;
+        tokio::spawn(crate::telemetry::keep_sweeping(cloud.clone(), days));
         let joined = keeper.map(|keeper| {
             let advertise = advertised(&config.settings, address);
             let renewed = certificate.replace_on(endpoint.clone(), https.tls(), agents_tls);
@@ -345,7 +351,9 @@ pub(crate) fn open_files(config: &Config, data_dir: &DataDir) -> Result<Files, S
     let path = data_dir.deltas();
     let deltas = Deltas::open(path.clone(), blobs.clone(), settings, events.clone());
     let deltas = deltas.map_err(|source| DataDirError::Io { path, source })?;
-    Ok(Files { blobs, deltas, events })
+    let telemetry = TelemetryStore::open(&data_dir.telemetry())?;
+    let telemetry = Telemetry::new(telemetry, config.settings.telemetry.disk_bytes());
+    Ok(Files { blobs, deltas, events, telemetry })
 }
 
 async fn open_metrics(

@@ -19,7 +19,7 @@ pub use findings::{Finding, Origin};
 pub use layers::{Flag, Loaded, Sources};
 pub(crate) use node::split_address;
 pub use node::{Node, Role};
-pub use sections::{AccessLog, Blobs, Drain, Log, LogFormat, Metrics, Runtime, Server};
+pub use sections::{AccessLog, Blobs, Drain, Log, LogFormat, Metrics, Runtime, Server, Telemetry};
 pub use serving::{Model, Models, Serving};
 
 /// All sections.
@@ -30,6 +30,8 @@ pub struct Settings {
     pub server: Server,
     /// The files of bundles.
     pub blobs: Blobs,
+    /// What devices have recorded.
+    pub telemetry: Telemetry,
     /// Its part among several nodes.
     pub node: Node,
     /// How models run.

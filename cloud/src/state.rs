@@ -27,6 +27,7 @@ use crate::repository::Repository;
 use crate::server::Engine;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
+use crate::telemetry::Telemetry;
 use crate::usage::Meter;
 
 /// Connections of agents and nodes that may be open at a time, and as many over HTTPS.
@@ -50,6 +51,8 @@ pub struct Cloud {
     pub blobs: Blobs,
     /// The same in fewer bytes.
     pub deltas: Arc<Deltas>,
+    /// What devices have recorded.
+    pub telemetry: Telemetry,
     /// The hashes of their chunks.
     pub(crate) chunks: Chunks,
     /// The cloud variants.
@@ -93,6 +96,7 @@ pub(crate) struct Files {
     pub(crate) blobs: Blobs,
     pub(crate) deltas: Arc<Deltas>,
     pub(crate) events: Arc<Events>,
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Cloud {
@@ -103,7 +107,7 @@ impl Cloud {
     pub(crate) async fn new(
         db: Database,
         (ca, repository): (FleetCa, Repository),
-        Files { blobs, deltas, events }: Files,
+        Files { blobs, deltas, events, telemetry }: Files,
         (serving, engine): (Serving, Engine),
         (access_log, traces): (AccessLog, Traces),
     ) -> Result<Arc<Self>, StoreError> {
@@ -118,6 +122,7 @@ impl Cloud {
             repository: Arc::new(repository),
             blobs,
             deltas,
+            telemetry,
             chunks: Chunks::default(),
             serving: Arc::new(serving),
             engine,

@@ -2,7 +2,7 @@
 //! trusted signers ([`signers`]), enrolment tokens ([`tokens`]), devices ([`devices`]), pushed
 //! bundles ([`models`]), which of their versions answer ([`policies`]), who should run what
 //! ([`assignments`]), which models labs want timed on devices ([`measurements`]), what was asked
-//! ([`usage`]), the repository of models ([`mod@repository`]), and who changed what ([`audit`]); what a
+//! ([`usage`]), the repository of models ([`mod@repository`]), for whom telemetry is sealed ([`analytics`]), and who changed what ([`audit`]); what a
 //! copy from a backup forgets ([`backup`]), and commands beside a running server ([`beside`]); inference nodes
 //! ([`nodes`]), what they must know ([`feed`]), and what one of them knows ([`replica`]).
 //!
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
+pub mod analytics;
 pub mod assignments;
 pub mod audit;
 pub mod backup;
@@ -46,9 +47,10 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
     include_str!("store/schema-4.sql"),
     include_str!("store/schema-5.sql"),
     include_str!("store/schema-6.sql"),
+    include_str!("store/schema-7.sql"),
 ];
 /// The newest schema, as SQLite keeps its number.
-const SCHEMA: u32 = 6;
+const SCHEMA: u32 = 7;
 /// Pages of the database that are kept in memory, in KiB. Requests ask it nothing; what is asked now and
 /// then is in the system's own cache.
 const PAGES_KIB: i64 = 512;

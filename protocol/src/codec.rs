@@ -68,9 +68,15 @@ pub enum FrameKind {
     MetadataRequest = 20,
     /// [`wire::MetadataHeader`].
     MetadataHeader = 21,
+    /// [`wire::TelemetryOffer`], opens a stream.
+    TelemetryOffer = 22,
+    /// [`wire::TelemetryWanted`].
+    TelemetryWanted = 23,
+    /// [`wire::TelemetryTaken`].
+    TelemetryTaken = 24,
 }
 
-const KINDS: [(FrameKind, u32); 22] = [
+const KINDS: [(FrameKind, u32); 25] = [
     (FrameKind::Problem, HEADER_FRAME_MAX_BYTES),
     (FrameKind::Hello, CONTROL_FRAME_MAX_BYTES),
     (FrameKind::ReportedState, CONTROL_FRAME_MAX_BYTES),
@@ -93,6 +99,9 @@ const KINDS: [(FrameKind, u32); 22] = [
     (FrameKind::NodeUsageTaken, HEADER_FRAME_MAX_BYTES),
     (FrameKind::MetadataRequest, HEADER_FRAME_MAX_BYTES),
     (FrameKind::MetadataHeader, HEADER_FRAME_MAX_BYTES),
+    (FrameKind::TelemetryOffer, HEADER_FRAME_MAX_BYTES),
+    (FrameKind::TelemetryWanted, HEADER_FRAME_MAX_BYTES),
+    (FrameKind::TelemetryTaken, HEADER_FRAME_MAX_BYTES),
 ];
 
 impl FrameKind {
@@ -198,7 +207,10 @@ framed!(
     NodeUsage,
     NodeUsageTaken,
     MetadataRequest,
-    MetadataHeader
+    MetadataHeader,
+    TelemetryOffer,
+    TelemetryWanted,
+    TelemetryTaken
 );
 
 /// The frame of a message.

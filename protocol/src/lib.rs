@@ -8,10 +8,11 @@
 //! (what a bundle is and who signed it), [`codec`] and [`wire`] (how all of that travels),
 //! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`time`] (how devices hear it),
 //! [`carrier`] and [`mux`] (over what), [`trace`] (where the time of a request went), [`measurement`]
-//! (how fast models are on a device, for whoever builds them), [`tuf`] (a repository of models that
+//! (how fast models are on a device, for whoever builds them), [`analytics`] (for whom telemetry is sealed), [`tuf`] (a repository of models that
 //! nobody can forge), [`limits`], and [`residency`]: which models are in memory, by one rule on a
 //! device and in the cloud.
 
+pub mod analytics;
 pub mod carrier;
 pub mod codec;
 pub mod id;

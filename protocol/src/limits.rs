@@ -104,3 +104,7 @@ pub const TUF_DELEGATED_ROLES_MAX: usize = 1024;
 pub const TUF_ROOTS_MAX: u32 = 256;
 /// Delegated roles that are asked for one target.
 pub const TUF_VISITS_MAX: usize = 32;
+/// Segments of telemetry that one stream offers.
+pub const TELEMETRY_BATCH_SEGMENTS: usize = 64;
+/// Their bytes together: 8 MiB.
+pub const TELEMETRY_BATCH_MAX_BYTES: u64 = 8 << 20;

@@ -73,6 +73,28 @@ fn golden_frames_of_nodes() {
 }
 
 #[test]
+fn golden_frames_of_telemetry() {
+    let sha256 = Bytes::from_static(&[7; 32]);
+    let segment =
+        wire::TelemetrySegment { segment: 3, size_bytes: 300, sha256, ..Default::default() };
+    let want = wire::TelemetryWant { segment: 3, offset: 200 };
+    let analytics_key = Bytes::from_static(b"{}");
+    let frames = [
+        encode(&wire::DesiredState {
+            revision: 3,
+            analytics_key,
+            takes_telemetry: true,
+            ..Default::default()
+        }),
+        encode(&wire::TelemetryOffer { segments: vec![segment] }),
+        encode(&wire::TelemetryWanted { wants: vec![want], taken: vec![1], ..Default::default() }),
+        encode(&wire::TelemetryTaken { taken: vec![3], refused: vec![4], retry_after_ms: 20 }),
+    ];
+    let text: Vec<String> = frames.into_iter().map(|f| hex::encode(f.unwrap())).collect();
+    insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
 fn without_nodes_the_desired_state_is_what_older_programs_send_and_read() {
     let older = encode(&wire::DesiredState { revision: 3, ..Default::default() }).unwrap();
     assert_eq!(hex::encode(&older), "03020000000803");

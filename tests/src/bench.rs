@@ -12,6 +12,7 @@ pub mod link;
 pub mod plot;
 pub mod revocation;
 pub mod serve;
+pub mod telemetry;
 pub mod thrift;
 #[cfg(target_os = "linux")]
 pub mod wan;

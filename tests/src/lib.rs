@@ -50,6 +50,7 @@ pub mod small_models;
 pub mod soak;
 pub mod statistics;
 pub mod swap;
+pub mod telemetry;
 pub mod tokens;
 pub mod tuf;
 pub mod workers;

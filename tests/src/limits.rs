@@ -8,6 +8,7 @@ use models::error::image::{ENCODED_MAX_BYTES, PIXELS_MAX, SIDE_MAX};
 use models::error::text::{TEXT_MAX_BYTES, TEXTS_MAX, TOKENS_MAX};
 use protocol::limits::*;
 use protocol::trace::{OutboxPolicy, STATE_MAX_BYTES};
+use telemetry::limits::{FRAME_MAX_BYTES, FRAME_MAX_RECORDS, SEGMENT_MAX_BYTES};
 
 /// One row: what, how much, what happens beyond it, where it is configured.
 type Row = [String; 4];
@@ -25,6 +26,7 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     rows.extend(fleet());
     rows.extend(repository());
     rows.extend(downloads(agent_toml)?);
+    rows.extend(telemetry(agent_toml)?);
     let mut table = "| what | limit | beyond it | configured by |\n|---|---|---|---|\n".to_owned();
     for [what, limit, beyond, by] in rows {
         table.push_str(&format!("| {what} | {limit} | {beyond} | {by} |\n"));
@@ -327,6 +329,64 @@ fn repository() -> Vec<Row> {
             "",
         ),
     ]
+}
+
+fn telemetry(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
+    let own = |key| configured(agent_toml, "telemetry", key);
+    let (commit_s, events) = (own("commit_s")?, own("events_per_hour")?);
+    let (disk_mb, keep_h) = (own("disk_mb")?, own("keep_h")?);
+    let dropped = "records are given up, which is counted and reported";
+    let policy = edge::spool::SpoolPolicy::default();
+    Ok(vec![
+        row("records that wait to be written", "4,096", dropped, ""),
+        row(
+            "what of them a power cut takes",
+            format!("{commit_s} s or {}", size(policy.commit_bytes as u64)),
+            "the group is written",
+            "[telemetry] commit_s",
+        ),
+        row(
+            "events in an hour",
+            events.to_string(),
+            "none is drawn",
+            "[telemetry] events_per_hour",
+        ),
+        row(
+            "telemetry on a device's disk, and hours in operation that it lies there",
+            format!("{disk_mb} MB, {keep_h}"),
+            "what is worth least goes first",
+            "[telemetry] disk_mb, keep_h",
+        ),
+        row(
+            "a segment, a frame, its records",
+            format!(
+                "{}, {}, {}",
+                size(SEGMENT_MAX_BYTES as u64),
+                size(FRAME_MAX_BYTES as u64),
+                count(FRAME_MAX_RECORDS.into())
+            ),
+            "the segment is refused",
+            "",
+        ),
+        row(
+            "segments offered at once, and their bytes",
+            format!("{TELEMETRY_BATCH_SEGMENTS}, {}", size(TELEMETRY_BATCH_MAX_BYTES)),
+            "the stream is refused",
+            "",
+        ),
+        row(
+            "such batches in the cloud's memory",
+            "64 MiB",
+            "the device is told when to ask again",
+            "",
+        ),
+        row(
+            "telemetry on the cloud's disk, for how long",
+            "20,000 MB, 90 days",
+            "devices wait; it is deleted",
+            "[telemetry] disk_mb, keep_days",
+        ),
+    ])
 }
 
 fn downloads(agent_toml: &str) -> anyhow::Result<Vec<Row>> {

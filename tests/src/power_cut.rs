@@ -15,6 +15,7 @@ mod cloud;
 mod disk;
 mod judge;
 mod life;
+mod telemetry;
 mod updates;
 
 use comfy_table::{Table, presets};
@@ -43,6 +44,8 @@ pub struct Effort {
     pub update_points: usize,
     /// ...with so many questions between two of them.
     pub questions: usize,
+    /// Cuts while telemetry is recorded and sent.
+    pub telemetry_cuts: usize,
     /// The longest from the start of an agent to its first answer.
     pub recovery_max: Option<Duration>,
 }
@@ -58,6 +61,7 @@ impl Effort {
         step_max_us: 60_000,
         update_points: 24,
         questions: 4,
+        telemetry_cuts: 4,
         recovery_max: None, // other tests run beside it
     };
     /// For a proof.
@@ -70,8 +74,18 @@ impl Effort {
         step_max_us: 15_000,
         update_points: 500,
         questions: 1,
+        telemetry_cuts: 500,
         recovery_max: Some(Duration::from_secs(1)),
     };
+}
+
+/// One part alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// Versions of a model take over, and give way again.
+    Updates,
+    /// Records are written and sent.
+    Telemetry,
 }
 
 /// What became of all points.
@@ -102,12 +116,17 @@ pub fn obstacle() -> Option<String> {
 ///
 /// # Errors
 /// A program that does not start, or a machine on which this cannot be shown.
-pub fn cut(effort: Effort, only_updates: bool) -> anyhow::Result<Report> {
+pub fn cut(effort: Effort, only: Option<Only>) -> anyhow::Result<Report> {
     let room = Room::new()?;
     room.control()?;
     let mut report = Report::default();
-    updates::live(&room, effort, &mut report)?;
-    if only_updates {
+    if only != Some(Only::Telemetry) {
+        updates::live(&room, effort, &mut report)?;
+    }
+    if only != Some(Only::Updates) {
+        telemetry::live(&room, effort, &mut report)?;
+    }
+    if only.is_some() {
         return Ok(report);
     }
     life::live(&room, effort, &mut report)?;

@@ -19,6 +19,7 @@ use crate::sandbox::Prover;
 use crate::sequences::SequenceStates;
 use crate::serve::{Applications, Context, Door, metrics_router, router};
 use crate::state::State;
+use crate::telemetry;
 use crate::uplink::gate::Gate;
 use crate::uplink::renew::Renewer;
 use crate::uplink::{Keeper, Uplink, Way};
@@ -40,6 +41,9 @@ use tokio::task::JoinSet;
 
 /// How long the end waits for spans that are on their way to the collector.
 const TRACES_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the end waits for what was recorded to be written.
+const TELEMETRY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -130,6 +134,9 @@ async fn serve(
     tokio::spawn(say_goodbye(notifier, stop.clone()));
     sockets.serve(&context, &applications, stop).await;
     context.installer.stop();
+    if let Some(recorder) = &context.recorder {
+        ::link::durable::aside(|| recorder.finish(TELEMETRY_PATIENCE));
+    }
     ::link::durable::aside(|| context.traces.finish(TRACES_PATIENCE));
     tracing::info!("stopped");
     Ok(())
@@ -332,13 +339,14 @@ fn assemble(
     let (uplink, keep) = keeper.start();
     let state = Arc::new(tokio::task::block_in_place(|| State::open(state_dir))?);
     let audits = Arc::new(Audits::new(state.clone(), counters.clone(), config.offload.audit()));
+    let repository = repository((enrolment, &identity), (&state, &uplink, &clock))?;
     let parts = Parts {
         engine: engine.clone(),
         uplink: uplink.clone(),
         counters: counters.clone(),
         audits: audits.clone(),
         state: state.clone(),
-        repository: repository((enrolment, &identity), (&state, &uplink, &clock))?,
+        repository: repository.clone(),
         reported: reported_sender.clone(),
         prover,
         runtime: runtime.clone(),
@@ -349,6 +357,19 @@ fn assemble(
     tokio::spawn(keep);
     tokio::spawn(renewer.run());
     tokio::spawn(installer.clone().run(desired.clone()));
+    let recorder = telemetry::start(telemetry::Parts {
+        state_dir,
+        settings: &config.telemetry,
+        device: enrolment.device.clone(),
+        trusted: enrolment.signers(),
+        repository,
+        state: state.clone(),
+        clock: clock.clone(),
+        counters: counters.clone(),
+        uplink: uplink.clone(),
+        desired: desired.clone(),
+        reported: reported_sender.subscribe(),
+    })?;
     let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
     tokio::spawn(sequences.clone().run());
     let parts = requests::Parts {
@@ -360,6 +381,7 @@ fn assemble(
         state,
         clock: clock.clone(),
         audits,
+        recorder: recorder.clone(),
     };
     let requests = answering(parts, installer.clone());
     let context = Arc::new(Context {
@@ -373,6 +395,7 @@ fn assemble(
         intake: config.local.intake(),
         clock,
         traces,
+        recorder,
     });
     let lab = lab(&context, config, enrolment, runtime, reported_sender);
     tokio::spawn(Lab::new(state_dir, lab)?.run(desired));

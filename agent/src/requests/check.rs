@@ -5,7 +5,9 @@
 use super::Requests;
 use crate::engine::{ActiveModel, EdgeAnswer};
 use crate::install::Installer;
+use crate::telemetry::recorder::Sampled;
 use ::link::traces::Trace;
+use edge::spool::sampling::Kind;
 use models::confidence::disagreement;
 use protocol::infer::InferRequest;
 use protocol::tensor::Tensor;
@@ -63,6 +65,9 @@ impl Requests {
         let answer = self.ask_cloud(&check.model, asked, &Trace::default(), ask).await;
         let answer = answer.map_err(|(reason, _)| reason.as_str())?;
         if let (Some(edge), Some(cloud)) = (&check.label, &answer.label) {
+            if edge != cloud {
+                self.keep_disagreement(check, edge, cloud);
+            }
             return Ok(f64::from(edge != cloud));
         }
         let cloud = logits(&check.model, &answer.outputs);
@@ -70,6 +75,23 @@ impl Requests {
         let blank = check.model.manifest().classes.as_ref().and_then(|classes| classes.blank);
         let share = both.and_then(|(edge, cloud)| disagreement(edge, cloud, blank));
         share.ok_or("the two answers cannot be compared")
+    }
+}
+
+impl Requests {
+    /// An input on which the two differ is one to learn from.
+    fn keep_disagreement(&self, check: &Check, edge: &str, cloud: &str) {
+        let Some(recorder) = &self.recorder else { return };
+        if recorder.may_sample(&check.model) {
+            recorder.sample(&Sampled {
+                model: &check.model,
+                request: &check.request,
+                kind: Kind::Disagreeing,
+                confidence: None,
+                label: Some(edge),
+                cloud_label: Some(cloud),
+            });
+        }
     }
 }
 

@@ -73,6 +73,23 @@ impl Client {
         Ok(answer[key].take())
     }
 
+    /// Fetches bytes, and the encapsulated key that comes with samples; nothing where they are gone.
+    pub(crate) fn fetch(&self, path: &str) -> anyhow::Result<Option<(Vec<u8>, Option<String>)>> {
+        let mut response = self.call("GET", path, &[], ())?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !response.status().is_success() {
+            return self.answer::<Value>(response).map(|_| None);
+        }
+        let key = response.headers().get("x-outrigger-encapsulated-key");
+        let key = key.and_then(|key| key.to_str().ok()).filter(|key| !key.is_empty());
+        let key = key.map(str::to_owned);
+        let body = response.body_mut().with_config().limit(ANSWER_MAX_BYTES).read_to_vec();
+        let body = body.with_context(|| format!("the answer of {} broke off", self.cloud))?;
+        Ok(Some((body, key)))
+    }
+
     /// Sends JSON.
     pub(crate) fn send<T: DeserializeOwned>(
         &self,

@@ -8,5 +8,6 @@ pub(crate) mod login;
 pub(crate) mod model;
 pub(crate) mod node;
 pub(crate) mod repo;
+pub(crate) mod telemetry;
 pub(crate) mod tenant;
 pub(crate) mod usage;

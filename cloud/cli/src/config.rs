@@ -1,5 +1,6 @@
 //! What `outrigger login` leaves behind, in a folder that only its owner may enter: the cloud's
-//! CA, the key for its API, the key that signs models, and the one that has them measured.
+//! CA, the key for its API, the key that signs models, the one that has them measured, and those that open
+//! what devices record.
 
 use anyhow::Context;
 use link::durable::{self, Access};
@@ -10,6 +11,7 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use telemetry::key::PrivateKey;
 
 use crate::errors::hinted;
 
@@ -33,6 +35,8 @@ pub(crate) const LAB_KEY: KeyFile = KeyFile {
     what: "lab key",
     hint: "remove it, and have a new one delegated: outrigger lab delegate",
 };
+/// The key that opens what devices seal. Only its public half leaves this machine.
+const ANALYTICS_FILE: &str = "analytics.key";
 /// What an operator allows the lab key.
 const DELEGATION_FILE: &str = "lab.json";
 
@@ -109,6 +113,44 @@ impl Config {
         let seed = link::entropy();
         self.write(which.name, format!("{}\n", hex::encode(seed)).as_bytes())?;
         Ok(SigningKey::from_seed(&seed))
+    }
+
+    /// The analytics keys of this operator, the one that devices seal for first, then those before it.
+    pub(crate) fn analytics_keys(&self) -> anyhow::Result<Vec<PrivateKey>> {
+        let mut keys = Vec::new();
+        for name in self.analytics_files()? {
+            let text = self.read(&name)?.unwrap_or_default();
+            let key = PrivateKey::from_hex(&String::from_utf8_lossy(&text));
+            let hint = "restore it from a backup: nothing else opens what was sealed for it";
+            keys.push(key.map_err(|_| {
+                hinted(format!("{} holds no analytics key", self.path(&name).display()), hint)
+            })?);
+        }
+        Ok(keys)
+    }
+
+    /// The newest first.
+    fn analytics_files(&self) -> anyhow::Result<Vec<String>> {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Ok(Vec::new()) };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let is_key = |name: &String| name.starts_with("analytics") && name.ends_with(".key");
+        let mut names: Vec<String> = names.filter(is_key).collect();
+        names.sort_by_key(|name| (name != ANALYTICS_FILE, name.clone()));
+        Ok(names)
+    }
+
+    /// Makes an analytics key; the one before it stays beside it.
+    pub(crate) fn make_analytics_key(
+        &self,
+        before: Option<&PrivateKey>,
+    ) -> anyhow::Result<PrivateKey> {
+        if let Some(before) = before {
+            let id = before.public().id().to_string();
+            self.write(&format!("analytics-{}.key", &id[..16]), before.to_hex().as_bytes())?;
+        }
+        let key = PrivateKey::from_entropy(&link::entropy());
+        self.write(ANALYTICS_FILE, format!("{}\n", key.to_hex()).as_bytes())?;
+        Ok(key)
     }
 
     /// What an operator allowed this machine's lab key, if anything was kept.

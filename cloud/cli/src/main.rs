@@ -54,6 +54,9 @@ enum Command {
     /// Keep the repository that says what devices may install.
     #[command(subcommand)]
     Repo(Repo),
+    /// Say for whom devices seal what they record, and read it.
+    #[command(subcommand)]
+    Telemetry(Telemetry),
     /// Say which models the keys and devices of a tenant may ask.
     #[command(subcommand)]
     Tenant(Tenant),
@@ -146,6 +149,18 @@ enum Repo {
 }
 
 #[derive(Subcommand)]
+enum Telemetry {
+    /// Make the analytics key, and tell devices of its public half.
+    Key(commands::telemetry::key::Args),
+    /// Copy what devices have recorded, as they have sealed it.
+    Pull(commands::telemetry::pull::Args),
+    /// Open what was copied: one JSON object for each record.
+    Decrypt(commands::telemetry::decrypt::Args),
+    /// Delete what the cloud keeps of a device, or of a tenant.
+    Delete(commands::telemetry::delete::Args),
+}
+
+#[derive(Subcommand)]
 enum Tenant {
     /// Make a tenant, or say anew what it may ask.
     Set(commands::tenant::set::Args),
@@ -205,6 +220,10 @@ fn main() -> ExitCode {
         Command::Repo(Repo::Rotate(args)) => commands::repo::rotate::run(&args),
         Command::Repo(Repo::Refresh(args)) => commands::repo::refresh::run(&args),
         Command::Repo(Repo::Show(args)) => commands::repo::show::run(&args),
+        Command::Telemetry(Telemetry::Key(args)) => commands::telemetry::key::run(&args),
+        Command::Telemetry(Telemetry::Pull(args)) => commands::telemetry::pull::run(&args),
+        Command::Telemetry(Telemetry::Decrypt(args)) => commands::telemetry::decrypt::run(&args),
+        Command::Telemetry(Telemetry::Delete(args)) => commands::telemetry::delete::run(&args),
         Command::Tenant(Tenant::Set(args)) => commands::tenant::set::run(&args),
         Command::Tenant(Tenant::List(args)) => commands::tenant::list::run(&args),
         Command::Usage(args) => commands::usage::run(&args),

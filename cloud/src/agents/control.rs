@@ -65,6 +65,7 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
                 && sent.nodes == desired.nodes
                 && sent.measurements == desired.measurements
                 && sent.repository == desired.repository
+                && sent.analytics_key == desired.analytics_key
         };
         if !sent.as_ref().is_some_and(is_said) {
             frames::send(&mut send, &desired).await.map_err(outgoing)?;

@@ -12,11 +12,14 @@ use tokio::task::JoinSet;
 
 use super::scope::Scope;
 use super::violation;
-use super::{FIRST_FRAME_TIMEOUT, answer_problem, blob, control, infer, metadata, pulse, time};
+use super::{
+    FIRST_FRAME_TIMEOUT, answer_problem, blob, control, infer, metadata, pulse, telemetry, time,
+};
 use crate::access::Identity;
 use crate::state::{Cloud, now_s};
 use crate::store::StoreError;
 use crate::store::repository::TakeError;
+use crate::telemetry::TelemetryError;
 
 /// A connected agent.
 pub(super) struct Session {
@@ -47,6 +50,9 @@ pub(super) enum StreamError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The database of telemetry failed.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// The repository's own keys do not fit its root.
     #[error("the repository cannot be signed")]
     Repository(#[from] TakeError),
@@ -173,6 +179,7 @@ impl Session {
             | FrameKind::TimeRequest
             | FrameKind::BlobRequest
             | FrameKind::MetadataRequest
+            | FrameKind::TelemetryOffer
                 if self.cloud.control.is_elsewhere() =>
             {
                 let text = "this is an inference node, which only answers requests";
@@ -187,6 +194,7 @@ impl Session {
             }
             FrameKind::BlobRequest => blob::serve(self, send, recv, header).await,
             FrameKind::MetadataRequest => metadata::serve(self, send, recv, header).await,
+            FrameKind::TelemetryOffer => telemetry::serve(self, send, recv, header).await,
             actual => {
                 let expected = FrameKind::InferOpen;
                 Err(LinkError::Codec(CodecError::Unexpected { expected, actual }).into())
@@ -199,9 +207,10 @@ impl Session {
         let code = match error {
             StreamError::Link(error) => violation(error),
             StreamError::SecondControl => Some(ProblemCode::Protocol),
-            StreamError::Outgoing(_) | StreamError::Store(_) | StreamError::Repository(_) => {
-                Some(ProblemCode::Internal)
-            }
+            StreamError::Outgoing(_)
+            | StreamError::Store(_)
+            | StreamError::Telemetry(_)
+            | StreamError::Repository(_) => Some(ProblemCode::Internal),
         };
         let Some(code) = code else { return };
         let text = protocol::problem::chain(error);

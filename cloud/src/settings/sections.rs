@@ -94,6 +94,29 @@ impl Blobs {
     }
 }
 
+/// What devices have recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// How long it is kept, in days; 0 for ever.
+    pub keep_days: u32,
+    /// What it may take on the disk, in MB; 0 for no bound. Beyond, devices are told to wait.
+    pub disk_mb: u64,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { keep_days: 90, disk_mb: 20_000 }
+    }
+}
+
+impl Telemetry {
+    /// What it may take, in bytes.
+    pub fn disk_bytes(&self) -> u64 {
+        self.disk_mb.saturating_mul(1_000_000)
+    }
+}
+
 /// How models run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -94,6 +94,8 @@ impl Store {
                     revision: revision(connection)?,
                     nodes: super::nodes::endpoints(connection)?,
                     measurements: super::measurements::waiting(connection, device)?,
+                    analytics_key: super::analytics::newest(connection)?.unwrap_or_default().into(),
+                    takes_telemetry: true,
                     ..Default::default()
                 },
                 bundles: vec![],

@@ -5,7 +5,8 @@
 //! accepted answers are still as good as was said ([`audit`]), when
 //! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), how a
 //! model gets from wanted to active ([`update`]), whether it does as well as the one before ([`shadow`],
-//! [`probation`]), when a certificate is renewed ([`renewal`]), and what time it is where the clock may be wrong ([`time`]).
+//! [`probation`]), when a certificate is renewed ([`renewal`]), what time it is where the clock may be wrong ([`time`]), and what
+//! is told of all that ([`spool`]).
 //!
 //! Plain values in, plain values out: `now` and entropy are arguments, so that both sides, the
 //! network and time can be simulated in one thread from one seed.
@@ -23,6 +24,7 @@ pub mod quantiles;
 pub mod renewal;
 pub mod sequences;
 pub mod shadow;
+pub mod spool;
 pub mod thrift;
 pub mod time;
 pub mod update;

@@ -42,11 +42,13 @@ pub enum Permission {
     Load,
     /// Make and revoke keys and tenants.
     ManageKeys,
+    /// Fetch what devices have recorded, as they have sealed it.
+    ReadTelemetry,
 }
 
 impl Permission {
     /// Every one.
-    pub const ALL: [Permission; 8] = [
+    pub const ALL: [Permission; 9] = [
         Permission::View,
         Permission::Enrol,
         Permission::Assign,
@@ -55,6 +57,7 @@ impl Permission {
         Permission::Infer,
         Permission::Load,
         Permission::ManageKeys,
+        Permission::ReadTelemetry,
     ];
 }
 
@@ -65,10 +68,12 @@ impl Role {
 
     /// Whether the role includes the permission.
     pub fn allows(self, permission: Permission) -> bool {
-        use Permission::{Assign, Enrol, Infer, Load, Push, View};
+        use Permission::{Assign, Enrol, Infer, Load, Push, ReadTelemetry, View};
         match self {
             Role::Viewer => permission == View,
-            Role::Operator => matches!(permission, View | Enrol | Assign | Infer | Load),
+            Role::Operator => {
+                matches!(permission, View | Enrol | Assign | Infer | Load | ReadTelemetry)
+            }
             Role::Signer => matches!(permission, View | Push),
             Role::Admin => true,
             Role::Client => permission == Infer,

@@ -6,7 +6,8 @@
 //! over its own connection, keeps the newest version, and refuses older ones, as Uptane's devices with
 //! partial verification do.
 //!
-//! [`Admission`] is all of that for one bundle: an update of the metadata, a search, and both words.
+//! [`Admission`] is all of that for one bundle: an update of the metadata, a search, and both words. [`Endorsement`] is the
+//! first word alone, for a file that is the same on every device.
 
 use std::collections::BTreeMap;
 
@@ -46,13 +47,92 @@ pub struct Asked<'a> {
     pub seen: u64,
 }
 
+/// An update of the metadata, and then a search for one path in the targets.
+#[derive(Debug)]
+struct Search<'a> {
+    updater: Updater,
+    path: &'a str,
+    searches: bool,
+}
+
+impl<'a> Search<'a> {
+    fn begin(
+        stored: BTreeMap<String, Vec<u8>>,
+        path: &'a str,
+        now_s: i64,
+    ) -> Result<Self, Refused> {
+        Ok(Self { updater: Updater::begin(stored, now_s)?, path, searches: false })
+    }
+
+    fn poll(&mut self) -> Result<Step, Refused> {
+        match self.updater.poll() {
+            Step::Done if !self.searches => {
+                self.searches = true;
+                self.updater.find(self.path)?;
+                Ok(self.updater.poll())
+            }
+            step => Ok(step),
+        }
+    }
+
+    /// The targets, and what they say of the path.
+    fn found(&self) -> Result<(&Targets, &Target), Refused> {
+        let targets = self.updater.targets().filter(|_| self.updater.is_current());
+        let targets = targets.ok_or_else(|| Refused::Absent(TARGETS.to_owned()))?;
+        let found = self.updater.found().ok_or_else(|| Refused::NotNamed(self.path.to_owned()))?;
+        Ok((targets, found))
+    }
+}
+
+/// Whether targets name a file that is for every device, and no bundle: the director has no say in it.
+#[derive(Debug)]
+pub struct Endorsement<'a>(Search<'a>);
+
+impl<'a> Endorsement<'a> {
+    /// Begins with the metadata that were kept, by role.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn begin(
+        stored: BTreeMap<String, Vec<u8>>,
+        path: &'a str,
+        now_s: i64,
+    ) -> Result<Self, Refused> {
+        Ok(Self(Search::begin(stored, path, now_s)?))
+    }
+
+    /// What is to be done now.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn poll(&mut self) -> Result<Step, Refused> {
+        self.0.poll()
+    }
+
+    /// Takes what came of a fetch.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn handle(&mut self, answer: Answer) -> Result<(), Refused> {
+        self.0.updater.handle(answer)
+    }
+
+    /// The verdict, once nothing is left to do.
+    ///
+    /// # Errors
+    /// [`Refused`]: these bytes are not what targets name.
+    pub fn finish(self, bytes: &[u8]) -> Result<(), Refused> {
+        let (_, good) = self.0.found()?;
+        good.check(self.0.path, bytes)
+    }
+}
+
 /// Whether a bundle may be installed.
 #[derive(Debug)]
 pub struct Admission<'a> {
-    updater: Updater,
+    search: Search<'a>,
     asked: Asked<'a>,
     now_s: i64,
-    searches: bool,
 }
 
 impl<'a> Admission<'a> {
@@ -65,8 +145,7 @@ impl<'a> Admission<'a> {
         asked: Asked<'a>,
         now_s: i64,
     ) -> Result<Self, Refused> {
-        let updater = Updater::begin(stored, now_s)?;
-        Ok(Self { updater, asked, now_s, searches: false })
+        Ok(Self { search: Search::begin(stored, asked.path, now_s)?, asked, now_s })
     }
 
     /// What is to be done now.
@@ -74,14 +153,7 @@ impl<'a> Admission<'a> {
     /// # Errors
     /// [`Refused`].
     pub fn poll(&mut self) -> Result<Step, Refused> {
-        match self.updater.poll() {
-            Step::Done if !self.searches => {
-                self.searches = true;
-                self.updater.find(self.asked.path)?;
-                Ok(self.updater.poll())
-            }
-            step => Ok(step),
-        }
+        self.search.poll()
     }
 
     /// Takes what came of a fetch.
@@ -89,7 +161,7 @@ impl<'a> Admission<'a> {
     /// # Errors
     /// [`Refused`].
     pub fn handle(&mut self, answer: Answer) -> Result<(), Refused> {
-        self.updater.handle(answer)
+        self.search.updater.handle(answer)
     }
 
     /// The verdict, once nothing is left to do: the version of the director's list, from now on the
@@ -99,9 +171,7 @@ impl<'a> Admission<'a> {
     /// [`Refused`].
     pub fn finish(self) -> Result<u64, Refused> {
         let Asked { device, path, manifest, directed, seen } = self.asked;
-        let targets = self.updater.targets().filter(|_| self.updater.is_current());
-        let targets = targets.ok_or_else(|| Refused::Absent(TARGETS.to_owned()))?;
-        let good = self.updater.found().ok_or_else(|| Refused::NotNamed(path.to_owned()))?;
+        let (targets, good) = self.search.found()?;
         let directed = Directed::verify(directed, targets, seen, self.now_s)?;
         directed.admit(device, path, good, manifest)?;
         Ok(directed.version())

@@ -49,7 +49,7 @@ pub const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "outrigger-edge",
-        may_import: &["outrigger-protocol"],
+        may_import: &["outrigger-protocol", "outrigger-telemetry"],
         reason: "what a device decides is pure and knows nothing of the cloud's decisions, of models or of sockets",
     },
     Layer {
@@ -66,6 +66,11 @@ pub const LAYERS: &[Layer] = &[
         name: "outrigger-delta",
         may_import: &[],
         reason: "delta turns bytes into fewer bytes and back: whose they are, and where they go, is not its business",
+    },
+    Layer {
+        name: "outrigger-telemetry",
+        may_import: &["outrigger-protocol"],
+        reason: "telemetry is records and sealed bytes: who records, sends or keeps them, and when, is not its business",
     },
     Layer {
         name: "outrigger-oip",
@@ -103,6 +108,7 @@ pub const LAYERS: &[Layer] = &[
             "outrigger-protocol",
             "outrigger-edge",
             "outrigger-delta",
+            "outrigger-telemetry",
             "outrigger-link",
             "outrigger-oip",
             "outrigger-models",
@@ -116,6 +122,7 @@ pub const LAYERS: &[Layer] = &[
             "outrigger-protocol",
             "outrigger-fleet",
             "outrigger-delta",
+            "outrigger-telemetry",
             "outrigger-link",
             "outrigger-oip",
             "outrigger-models",
@@ -129,6 +136,7 @@ pub const LAYERS: &[Layer] = &[
             "outrigger-protocol",
             "outrigger-fleet",
             "outrigger-delta",
+            "outrigger-telemetry",
             "outrigger-link",
             "outrigger-models",
             "outrigger-compress",
@@ -148,7 +156,13 @@ pub const LAYERS: &[Layer] = &[
 /// What is linked into what, through any number of crates.
 pub const OUT_OF_REACH: &[OutOfReach] = &[
     OutOfReach {
-        from: &["outrigger-protocol", "outrigger-edge", "outrigger-fleet", "outrigger-delta"],
+        from: &[
+            "outrigger-protocol",
+            "outrigger-edge",
+            "outrigger-fleet",
+            "outrigger-delta",
+            "outrigger-telemetry",
+        ],
         never: &["tokio", "quinn", "quinn-proto", "rustls", "ort", "rusqlite"],
         reason: "the crates that decide do no IO, read no clock and start no thread, so that both ends can be simulated from one seed",
     },
@@ -206,11 +220,18 @@ pub const BANNED: OutOfReach = OutOfReach {
 };
 
 /// Packages behind one door.
-pub const SOLE_IMPORTERS: &[SoleImporter] = &[SoleImporter {
-    package: "ort",
-    importer: "outrigger-models",
-    reason: "models is the only place that knows ONNX Runtime; everybody else uses its `Backend`",
-}];
+pub const SOLE_IMPORTERS: &[SoleImporter] = &[
+    SoleImporter {
+        package: "ort",
+        importer: "outrigger-models",
+        reason: "models is the only place that knows ONNX Runtime; everybody else uses its `Backend`",
+    },
+    SoleImporter {
+        package: "hpke",
+        importer: "outrigger-telemetry",
+        reason: "ring is the cryptography; only what it has no part of comes from elsewhere, and only there",
+    },
+];
 
 /// Every broken rule about imports.
 #[must_use]

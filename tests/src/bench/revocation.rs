@@ -146,7 +146,8 @@ fn request() -> anyhow::Result<InferRequest> {
     })
 }
 
-fn device_of(folder: &Path) -> anyhow::Result<DeviceId> {
+/// The name in the certificate of an enrolled device.
+pub(super) fn device_of(folder: &Path) -> anyhow::Result<DeviceId> {
     let chain = link::pki::chain_from_pem(&std::fs::read(folder.join("device.pem"))?)?;
     let leaf = chain.first().context("an empty chain")?;
     Ok(link::pki::DeviceCertificate::parse(leaf)?.device)

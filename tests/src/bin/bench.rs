@@ -61,6 +61,8 @@ enum Name {
     Revocation,
     /// The cloud beside other servers; with `--json FILE`, a plot beside it as SVG.
     Serve,
+    /// Telemetry: how fast it is written and taken, and what it costs a request.
+    Telemetry,
     /// Inputs that travel in fewer bytes: what that saves, and what it costs in accuracy.
     Thrift,
     /// Three inference nodes that are killed, hang and stop under load; fails where a request is lost.
@@ -110,6 +112,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Name::Wan => anyhow::bail!("network namespaces are Linux's"),
         Name::Revocation => bench::revocation::run(args.short)?,
         Name::Serve => serve(args)?,
+        Name::Telemetry => bench::telemetry::run(args.short)?,
         Name::Thrift => bench::thrift::run(args.short)?,
         Name::Nodes if args.short => nodes::run(nodes::Amount::SHORT)?,
         Name::Nodes => nodes::run(nodes::Amount::WHOLE)?,

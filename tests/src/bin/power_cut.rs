@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use outrigger_tests::people::exit_code;
-use outrigger_tests::power_cut::{ALONE, Effort, cut, obstacle};
+use outrigger_tests::power_cut::{ALONE, Effort, Only, cut, obstacle};
 use std::process::{Command, ExitCode};
 
 #[derive(Parser)]
@@ -14,6 +14,9 @@ struct Args {
     /// Only while versions of a model take over, and give way again.
     #[arg(long)]
     only_updates: bool,
+    /// Only while telemetry is recorded and sent.
+    #[arg(long, conflicts_with = "only_updates")]
+    only_telemetry: bool,
     /// Already alone with its mounts and programs.
     #[arg(long, hide = true)]
     inside: bool,
@@ -41,13 +44,16 @@ fn inside(args: &Args) -> anyhow::Result<ExitCode> {
     command.args(ALONE).arg(std::env::current_exe()?).env("TMPDIR", folder.path());
     command.arg("--inside").args(args.short.then_some("--short"));
     command.args(args.only_updates.then_some("--only-updates"));
+    command.args(args.only_telemetry.then_some("--only-telemetry"));
     let code = command.status()?.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
     let effort = if args.short { Effort::SHORT } else { Effort::LONG };
-    let report = cut(effort, args.only_updates)?;
+    let only = args.only_updates.then_some(Only::Updates);
+    let only = only.or(args.only_telemetry.then_some(Only::Telemetry));
+    let report = cut(effort, only)?;
     println!("{report}");
     report.check()?;
     println!("proven: at no point did a power cut cost what was acknowledged, or the start");

@@ -8,6 +8,8 @@ use std::process::Command;
 
 const DISK_MIB: u32 = 32;
 const BLOCK_BYTES: usize = 4096;
+/// No flush by itself: not by time, and not where a file is replaced without a sync.
+const AS_A_DISK: &str = "loop,commit=300,noauto_da_alloc";
 /// Attempts to read the image twice without a write in between.
 const READS_MAX: usize = 100;
 
@@ -48,8 +50,7 @@ impl Room {
         // Nothing is left to be written in the background.
         let now = "lazy_itable_init=0,lazy_journal_init=0";
         run(format.args(["-q", "-b", "4096", "-J", "size=4", "-E", now]).arg(&image))?;
-        // No flush by itself: not by time, and not where a file is replaced without a sync.
-        let mount = self.mount(&image, name, "loop,commit=300,noauto_da_alloc")?;
+        let mount = self.mount(&image, name, AS_A_DISK)?;
         Ok(Disk { image, mount })
     }
 
@@ -114,6 +115,19 @@ impl Disk {
             before = again;
         }
         bail!("the image did not come to rest")
+    }
+
+    /// The disk as a cut has left it: its journal is replayed, and it is whole. Whoever wrote to it has ended.
+    pub(super) fn go_on_from(self, room: &Room, left: &[u8]) -> anyhow::Result<Self> {
+        let Self { image, mount } = self;
+        let folder = mount.folder().to_owned();
+        drop(mount); // what it still writes is gone with the cut
+        fs::remove_file(&image)?;
+        write_sparse(left, &image)?;
+        drop(room.mount_after_cut(&image)?);
+        let name = folder.file_name().context("a mount without a name")?.to_string_lossy();
+        let mount = room.mount(&image, &name, AS_A_DISK)?;
+        Ok(Self { image, mount })
     }
 
     /// Everything is written.

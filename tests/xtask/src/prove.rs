@@ -12,6 +12,7 @@ mod package;
 pub(crate) mod pipelines;
 mod power_cut;
 mod simulation;
+mod telemetry;
 mod tuf;
 
 /// Prove a claim that takes longer than a test, or needs root.
@@ -62,6 +63,8 @@ enum Claim {
     Soak,
     /// A version is exchanged 1,000 times while it is asked: no call fails, and the cloud has not grown.
     Swap,
+    /// Agents are killed 1,000 times, the cloud too, while telemetry is recorded and sent: nothing that was acknowledged is lost.
+    Telemetry,
     /// Every test of the public TUF conformance suite passes against the client that devices have.
     Tuf,
     /// Three times as much as the cloud can answer: it answers as much and as quickly as ever, and refuses the rest at once.
@@ -83,6 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Claim::Simulation => return simulation::prove(args.short, args.seeds),
         Claim::Soak => return lasting::prove("soak", args.short),
         Claim::Swap => return lasting::prove("swap", args.short),
+        Claim::Telemetry => return telemetry::prove(args.short),
         Claim::Tuf => return tuf::prove(args.suite.as_deref()),
         Claim::Overload => return lasting::prove("overload", args.short),
     }

@@ -83,7 +83,7 @@ impl Operation {
 
 /// Every call.
 pub(super) fn all() -> Vec<Operation> {
-    let parts = [server(), models(), repository(), keys(), devices(), nodes()];
+    let parts = [server(), models(), repository(), keys(), devices(), telemetry(), nodes()];
     parts.into_iter().flatten().collect()
 }
 
@@ -290,6 +290,59 @@ fn devices() -> Vec<Operation> {
             .need("View")
             .in_path("id", &json!({ "type": "string", "minLength": 1 }))
             .gives(200, "The order, and the device's report.", reference("Measurement")),
+    ]
+}
+
+fn telemetry() -> Vec<Operation> {
+    let id = json!({ "type": "integer", "minimum": 0, "maximum": i64::MAX });
+    let class = json!({ "enum": ["counters", "aggregates", "events", "samples"] });
+    vec![
+        Operation::new("get /v1/telemetry/key", "analytics_key", "For whom devices seal")
+            .need("View")
+            .gives(200, "The newest statement, if any.", reference("AnalyticsKey")),
+        Operation::new("put /v1/telemetry/key", "put_analytics_key", "Say for whom they seal")
+            .need("Push")
+            .takes(reference("SignedStatement"))
+            .gives(200, "Devices are told.", reference("PutAnalyticsKey")),
+        Operation::new("get /v1/telemetry/segments", "segments", "What devices have recorded")
+            .need("View")
+            .in_query("after", &id, "Only behind this id.")
+            .in_query("device", &reference("Name"), "Only of this device.")
+            .in_query("class", &class, "Only of this class.")
+            .in_query(
+                "limit",
+                &json!({ "type": "integer", "minimum": 1, "maximum": 1000 }),
+                "At most so many.",
+            )
+            .gives(200, "Segments, the first to come first.", list("segments", "Segment")),
+        Operation::new(
+            "get /v1/telemetry/segments/{id}",
+            "segment",
+            "One segment, as it was sealed",
+        )
+        .need("ReadTelemetry")
+        .in_path("id", &id)
+        .answers(
+            200,
+            "The segment; the key of samples is in x-outrigger-encapsulated-key.",
+            Some(("application/octet-stream", json!({ "type": "string", "format": "binary" }))),
+        ),
+        Operation::new(
+            "delete /v1/telemetry/devices/{name}",
+            "delete_device_telemetry",
+            "Delete what is here of a device",
+        )
+        .need("ManageKeys")
+        .in_path("name", &reference("Name"))
+        .gives(200, "It is gone.", reference("DeletedTelemetry")),
+        Operation::new(
+            "delete /v1/telemetry/tenants/{name}",
+            "delete_tenant_telemetry",
+            "Delete what is here of a tenant",
+        )
+        .need("ManageKeys")
+        .in_path("name", &reference("Name"))
+        .gives(200, "It is gone.", reference("DeletedTelemetry")),
     ]
 }
 

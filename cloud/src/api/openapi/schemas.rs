@@ -56,7 +56,15 @@ fn span(max_s: u32) -> Value {
 /// Every schema.
 pub(super) fn all() -> Value {
     let mut all = names();
-    for part in [of_server(), of_models(), of_repository(), of_keys(), of_devices(), of_nodes()] {
+    for part in [
+        of_server(),
+        of_models(),
+        of_repository(),
+        of_keys(),
+        of_devices(),
+        of_telemetry(),
+        of_nodes(),
+    ] {
         if let (Some(all), Value::Object(part)) = (all.as_object_mut(), part) {
             all.extend(part);
         }
@@ -245,6 +253,26 @@ fn of_devices() -> Value {
             "state": { "enum": ["waiting", "done", "expired"] },
             "report": { "type": ["object", "null"] },
         }), &[]),
+    })
+}
+
+fn of_telemetry() -> Value {
+    let class = json!({ "enum": ["counters", "aggregates", "events", "samples"] });
+    json!({
+        "SignedStatement": object(&json!({
+            "statement": text(), "key_id": text(), "signature": text(),
+        }), &[]),
+        "AnalyticsKey": object(&json!({ "key": or_null(&reference("SignedStatement")) }), &[]),
+        "PutAnalyticsKey": object(&json!({
+            "serial": count(), "public_key": text(), "at_s": seconds(),
+        }), &[]),
+        "Segment": object(&json!({
+            "id": count(), "device": reference("Name"), "segment": count(), "class": class,
+            "tenant": reference("Name"), "key_id": text(), "created_unix_ms": count(),
+            "received_at_s": seconds(), "frames": count(), "records": count(), "size_bytes": count(),
+            "sha256": text(),
+        }), &[]),
+        "DeletedTelemetry": object(&json!({ "name": text(), "deleted": count() }), &[]),
     })
 }
 

@@ -16,6 +16,7 @@ const RELEASED: [&str; SCHEMA as usize] = [
     "b04a78a2ecc086dc",
     "ddbd5c6cafc482d4",
     "27c18317c16d8e9f",
+    "d2ebbb22f2cb4460",
 ];
 
 /// What a program of this schema has added.
@@ -54,6 +55,7 @@ fn rows(schema: usize) -> &'static str {
             "INSERT INTO repository_files VALUES ('1.root.json', 'root', 1, x'7b7d', 50);
              INSERT INTO directed VALUES ('d-1', 2, x'7b7d');"
         }
+        7 => "INSERT INTO analytics_keys VALUES (3, x'7b7d', 60);",
         _ => "",
     }
 }
@@ -97,6 +99,9 @@ fn check(schema: usize, store: &Store) {
         let kept = "SELECT version FROM directed JOIN devices ON device = id";
         let kept: rusqlite::Result<u32> = store.read(|c| c.query_row(kept, [], |row| row.get(0)));
         assert_eq!(kept.unwrap(), 2);
+    }
+    if schema >= 7 {
+        assert_eq!(store.analytics_key().unwrap(), Some(b"{}".to_vec()));
     }
     if schema >= 3 {
         assert_eq!(store.nodes().unwrap()[0].names, ["gpu.example"]);
