@@ -35,6 +35,9 @@ pub enum SegmentError {
     /// It does not open.
     #[error(transparent)]
     Closed(#[from] OpenError),
+    /// There is no analytics key at all.
+    #[error("no analytics key at hand")]
+    NoKey,
     /// It cannot be kept.
     #[error(transparent)]
     Dataset(#[from] AnalyticsError),
@@ -55,7 +58,7 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Import<'a> {
     dataset: &'a mut Dataset,
-    key: &'a PrivateKey,
+    keys: &'a [PrivateKey],
     now_unix_ms: u64,
     waiting: Waiting,
     imported: Vec<Imported>,
@@ -64,10 +67,10 @@ pub struct Import<'a> {
 }
 
 impl<'a> Import<'a> {
-    /// Begins. `now_unix_ms` names the files, and says which clocks are plausible.
-    pub fn begin(dataset: &'a mut Dataset, key: &'a PrivateKey, now_unix_ms: u64) -> Self {
+    /// Begins, with all analytics keys at hand. `now_unix_ms` names the files, and says which clocks are plausible.
+    pub fn begin(dataset: &'a mut Dataset, keys: &'a [PrivateKey], now_unix_ms: u64) -> Self {
         let (waiting, imported) = (Waiting::default(), Vec::new());
-        Self { dataset, key, now_unix_ms, waiting, imported, files: 0, report: Report::default() }
+        Self { dataset, keys, now_unix_ms, waiting, imported, files: 0, report: Report::default() }
     }
 
     /// Opens a segment, and adds what is not in the dataset yet.
@@ -85,7 +88,8 @@ impl<'a> Import<'a> {
             self.report.known += 1;
             return Ok(());
         }
-        let mut opener = Opener::begin(sealed.bytes, &segment, self.key, sealed.detached_key)?;
+        let key = key_of(&segment, self.keys)?;
+        let mut opener = Opener::begin(sealed.bytes, &segment, key, sealed.detached_key)?;
         let mut rows = Vec::new();
         let mut at = 0;
         while let Some(records) = opener.next_frame()? {
@@ -132,6 +136,16 @@ impl Dataset {
     pub fn forget_device(&mut self, device: &DeviceId) -> Result<u64, AnalyticsError> {
         self.forget(device, |from: &Path, to: &Path| copy_without(device, from, to))
     }
+}
+
+/// The key that a segment is sealed for; any of them for one that is not sealed.
+fn key_of<'k>(segment: &Segment, keys: &'k [PrivateKey]) -> Result<&'k PrivateKey, SegmentError> {
+    let wanted = segment.header.key_id;
+    let fits = |key: &&PrivateKey| wanted.is_none_or(|id| key.public().id() == id);
+    keys.iter().find(fits).ok_or(match wanted {
+        Some(id) => SegmentError::Closed(OpenError::OtherKey(id)),
+        None => SegmentError::NoKey,
+    })
 }
 
 /// The UTC day of a record as `YYYY-MM-DD`, `unknown` where its clock cannot be right.

@@ -69,8 +69,8 @@ fn events(device: &str, segment: u64, frames: u64) -> Vec<u8> {
 
 fn import(folder: &Path, segments: &[Vec<u8>]) -> Report {
     let mut dataset = Dataset::open(folder).unwrap();
-    let key = key();
-    let mut import = Import::begin(&mut dataset, &key, NOW_MS);
+    let keys = [PrivateKey::from_entropy(&[1; 32]), key()];
+    let mut import = Import::begin(&mut dataset, &keys, NOW_MS);
     for bytes in segments {
         import.add(Sealed { bytes, detached_key: None }).unwrap();
     }
@@ -104,8 +104,8 @@ fn every_record_is_there_once_by_day_and_model() {
 fn a_segment_that_does_not_open_adds_nothing_and_hinders_nobody() {
     let folder = TempDir::new().unwrap();
     let mut dataset = Dataset::open(folder.path()).unwrap();
-    let key = key();
-    let mut import = Import::begin(&mut dataset, &key, NOW_MS);
+    let keys = [PrivateKey::from_entropy(&[1; 32]), key()];
+    let mut import = Import::begin(&mut dataset, &keys, NOW_MS);
     let good = events("d1", 1, 2);
     let mut cut = good.clone();
     cut.truncate(good.len() - 1);
