@@ -28,23 +28,34 @@ fn a_fleet_is_asked_by_sql_and_shown_by_groups() {
         let parameters = json!({ "placement": "edge" });
         assert_eq!(ask(&mut client, images.pixels(index), &parameters).unwrap().status, 200);
     }
-    let enough = |all: &[_]| of_kind(all, "inference").len() >= 20 && !of_kind(all, "aggregate").is_empty();
+    let enough =
+        |all: &[_]| of_kind(all, "inference").len() >= 20 && !of_kind(all, "aggregate").is_empty();
     wait_for(&world, "events", enough).unwrap();
 
-    let (pulled, dataset) = (text(&world.folder().join("pulled")), text(&world.folder().join("dataset")));
+    let (pulled, dataset) =
+        (text(&world.folder().join("pulled")), text(&world.folder().join("dataset")));
     let import = ["telemetry", "import", &pulled, "--into", &dataset, "--json"];
     let first = world.operator.json(&import).unwrap();
     assert!(first["rows"].as_u64() > Some(20), "{first}");
     let again = world.operator.json(&import).unwrap();
     assert_eq!((again["rows"].as_u64(), again["unopened"].as_u64()), (Some(0), Some(0)), "{again}");
 
-    let ask = |sql: &str| world.operator.run(&["telemetry", "query", sql, "--dataset", &dataset]).unwrap();
-    let sql = "SELECT model, placement, count(*) AS events FROM inference WHERE number > 0 GROUP BY 1, 2";
+    let ask = |sql: &str| {
+        world.operator.run(&["telemetry", "query", sql, "--dataset", &dataset]).unwrap()
+    };
+    let sql =
+        "SELECT model, placement, count(*) AS events FROM inference WHERE number > 0 GROUP BY 1, 2";
     let table = ask(sql);
-    assert!(table.contains("MODEL") && table.contains("fashion") && table.contains("edge"), "{table}");
-    let p99 = ask("SELECT histogram_quantile(total_us, 0.99) AS p99 FROM aggregates WHERE model = 'fashion'");
+    assert!(
+        table.contains("MODEL") && table.contains("fashion") && table.contains("edge"),
+        "{table}"
+    );
+    let p99 = ask(
+        "SELECT histogram_quantile(total_us, 0.99) AS p99 FROM aggregates WHERE model = 'fashion'",
+    );
     assert!(p99.lines().nth(1).unwrap().trim().parse::<f64>().unwrap() > 0.0, "{p99}");
-    let json = world.operator.run(&["telemetry", "query", sql, "--dataset", &dataset, "--json"]).unwrap();
+    let json =
+        world.operator.run(&["telemetry", "query", sql, "--dataset", &dataset, "--json"]).unwrap();
     let row: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
     assert_eq!(row["events"].as_u64(), Some(20), "{row}");
 

@@ -54,7 +54,8 @@ fn sealed(
     let device = device.parse().unwrap();
     let beginning = Beginning { device, segment, class, now_unix_ms: NOW_MS, previous: (0, 0) };
     let (mut sealer, begun) =
-        Sealer::begin(beginning, Some(key().public()), [segment as u8; 32]).unwrap();
+        Sealer::begin(beginning, Some(key().public()), [u8::try_from(segment).unwrap(); 32])
+            .unwrap();
     let mut bytes = begun.head;
     for frame in frames {
         bytes.extend(sealer.frame(records(frame)).unwrap());

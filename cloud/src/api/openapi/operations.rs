@@ -83,16 +83,8 @@ impl Operation {
 
 /// Every call.
 pub(super) fn all() -> Vec<Operation> {
-    let parts = [
-        server(),
-        models(),
-        repository(),
-        keys(),
-        devices(),
-        releases(),
-        telemetry(),
-        nodes(),
-    ];
+    let parts =
+        [server(), models(), repository(), keys(), devices(), releases(), telemetry(), nodes()];
     parts.into_iter().flatten().collect()
 }
 

@@ -96,7 +96,13 @@ fn show(classes: &BTreeMap<String, Cost>, devices: usize, days: f64, as_json: bo
     }
     let row = |name: &str, cost: &Cost| {
         let forecast = output::size(month(cost.bytes, devices, days));
-        vec![name.to_owned(), cost.segments.to_string(), cost.records.to_string(), output::size(cost.bytes), forecast]
+        vec![
+            name.to_owned(),
+            cost.segments.to_string(),
+            cost.records.to_string(),
+            output::size(cost.bytes),
+            forecast,
+        ]
     };
     let mut rows: Vec<_> = classes.iter().map(|(class, cost)| row(class, cost)).collect();
     if rows.len() > 1 {
@@ -106,5 +112,7 @@ fn show(classes: &BTreeMap<String, Cost>, devices: usize, days: f64, as_json: bo
     }
     let header = ["class", "segments", "records", "sent", "a month, each device"];
     output::table(&header, rows, "devices have sent nothing in these days");
-    eprintln!("{devices} devices, {days:.1} days measured; segments as they are sent, without the connection's own bytes");
+    eprintln!(
+        "{devices} devices, {days:.1} days measured; segments as they are sent, without the connection's own bytes"
+    );
 }

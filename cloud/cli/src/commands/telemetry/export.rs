@@ -25,7 +25,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let asked = async { export(&Query::open(&args.dataset).await?, &args.by, args.devices_min).await };
+    let asked =
+        async { export(&Query::open(&args.dataset).await?, &args.by, args.devices_min).await };
     let answer = super::runtime()?.block_on(asked)?;
     if args.json {
         for row in answer.rows {

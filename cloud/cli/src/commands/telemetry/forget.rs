@@ -17,6 +17,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let rows = Dataset::open(&args.dataset)?.forget_device(&args.device)?;
-    eprintln!("{rows} rows of {} are gone from here; what the cloud keeps goes with `outrigger telemetry delete`", args.device);
+    eprintln!(
+        "{rows} rows of {} are gone from here; what the cloud keeps goes with `outrigger telemetry delete`",
+        args.device
+    );
     Ok(())
 }

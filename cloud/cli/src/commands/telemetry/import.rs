@@ -30,7 +30,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let keys = args.keys.open()?;
     if keys.is_empty() {
-        return Err(hinted("no analytics key at hand", "outrigger telemetry key makes one, --key FILE names one"));
+        return Err(hinted(
+            "no analytics key at hand",
+            "outrigger telemetry key makes one, --key FILE names one",
+        ));
     }
     let mut files = Vec::new();
     for path in &args.paths {
@@ -41,15 +44,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let now_unix_ms = u64::try_from(output::now_s()).context("the clock of this machine")? * 1000;
     let mut import = Import::begin(&mut dataset, &keys, now_unix_ms);
     let bar = ProgressBar::new(files.len() as u64);
-    bar.set_style(ProgressStyle::with_template("opening {bar:30} {pos} of {len} segments, {eta} to go")?);
+    bar.set_style(ProgressStyle::with_template(
+        "opening {bar:30} {pos} of {len} segments, {eta} to go",
+    )?);
     let mut unopened = 0_usize;
     for file in &files {
-        let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let bytes =
+            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         match import.add(Sealed { bytes: &bytes, detached_key: detached(file) }) {
             Ok(()) => {}
             Err(SegmentError::Dataset(error)) => return Err(error.into()),
             Err(error) => {
-                bar.suspend(|| eprintln!("{}: {}", file.display(), protocol::problem::chain(&error)));
+                bar.suspend(|| {
+                    eprintln!("{}: {}", file.display(), protocol::problem::chain(&error));
+                });
                 unopened += 1;
             }
         }
@@ -61,7 +69,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let told = json!({ "segments": report.segments, "known": report.known, "rows": report.rows, "unopened": unopened });
         output::line(&told.to_string());
     } else {
-        eprintln!("{} rows of {} segments are new, {} segments were known", report.rows, report.segments, report.known);
+        eprintln!(
+            "{} rows of {} segments are new, {} segments were known",
+            report.rows, report.segments, report.known
+        );
     }
     match unopened {
         0 => Ok(()),
