@@ -165,7 +165,7 @@ impl Task {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
         loop {
             let wanted = wanted_text(releases);
-            let before = self.parts.counters.fetched_bytes();
+            let before = self.parts.counters.arrived_bytes();
             let error = match self.attempt(releases).await {
                 Ok(()) => return self.rest(&wanted).await,
                 Err(error) => error,
@@ -180,7 +180,7 @@ impl Task {
                 return std::future::pending().await;
             }
             self.report(&wanted, "waiting", &why);
-            if self.parts.counters.fetched_bytes() > before {
+            if self.parts.counters.arrived_bytes() > before {
                 backoff.reset(); // a link that breaks again and again still gets there
             }
             let delay = backoff.next_delay(u64::from_le_bytes(::link::entropy()));
@@ -296,10 +296,9 @@ impl Task {
 
     async fn fetch(&self, release: &Release, program: &Program) -> Result<(), ProgramError> {
         let Parts { own, uplink, incoming, .. } = &self.parts;
-        let connection = uplink.bulk().await?;
         let _alone = incoming.alone(program.sha256).await;
         let bases = self.bases();
-        let whole = incoming.fetch(&connection, release.program.into(), &bases).await?;
+        let whole = incoming.fetch(uplink, release.program.into(), &bases).await?;
         Ok(aside(|| own.slots.take(&whole, program))?)
     }
 

@@ -157,6 +157,10 @@ enum Repo {
     Rotate(commands::repo::rotate::Args),
     /// Sign the same again, good for longer.
     Refresh(commands::repo::refresh::Args),
+    /// Name versions as good no more.
+    Remove(commands::repo::remove::Args),
+    /// Add your signatures to a draft; the last one publishes it.
+    Cosign(commands::repo::cosign::Args),
     /// Show who may say what, until when.
     Show(commands::repo::show::Args),
 }
@@ -249,6 +253,8 @@ fn main() -> ExitCode {
         Command::Repo(Repo::Delegate(args)) => commands::repo::delegate::run(&args),
         Command::Repo(Repo::Rotate(args)) => commands::repo::rotate::run(&args),
         Command::Repo(Repo::Refresh(args)) => commands::repo::refresh::run(&args),
+        Command::Repo(Repo::Remove(args)) => commands::repo::remove::run(&args),
+        Command::Repo(Repo::Cosign(args)) => commands::repo::cosign::run(&args),
         Command::Repo(Repo::Show(args)) => commands::repo::show::run(&args),
         Command::Telemetry(Telemetry::Key(args)) => commands::telemetry::key::run(&args),
         Command::Telemetry(Telemetry::Pull(args)) => commands::telemetry::pull::run(&args),

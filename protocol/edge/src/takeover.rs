@@ -426,7 +426,7 @@ fn begin(candidate: &mut Candidate, stage: Stage, start: Start<'_>) -> Option<St
                 "it was not well within {patience_s} s, and did not end by itself"
             ));
         }
-        *lives = lives.clone().start(start.boot);
+        *lives = lives.clone().start(start.boot, false);
         if let Some(fault) = lives.fault(terms.starts) {
             return Some(told(&fault, stage));
         }
