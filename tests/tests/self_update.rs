@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
 use edge::probation::Lives;
-use edge::takeover::{Candidate, Program, Takeover, Terms};
+use edge::takeover::{Candidate, GRACE_S, Program, Takeover, Terms};
 use outrigger_tests::http::HttpClient;
 use outrigger_tests::programs::NextProgram;
 use outrigger_tests::world::{Agent, AgentOptions, World, eventually, fashion};
 use protocol::id::ContentHash;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A program has so long to be well, and is watched for no longer; whole files are what is fetched.
 fn options(patience_s: u32) -> AgentOptions {
@@ -147,6 +147,12 @@ fn what_does_not_hold_ends_on_the_program_before_with_its_reason() {
         assign(&world, version);
         wait_refused(&world, &agent, version, why);
         answers(&agent);
+    }
+    // The alarm of the last one, which ends what hangs, does not end the program before.
+    let end = Instant::now() + Duration::from_secs(u64::from(GRACE_S) + 1);
+    while Instant::now() < end {
+        answers(&agent);
+        std::thread::sleep(Duration::from_millis(200));
     }
     // One that is good takes over after all of them.
     push(&world, &version("0.1.5"));
