@@ -40,7 +40,7 @@ impl From<TelemetryError> for ApiError {
 pub(super) struct Wanted {
     /// Only behind this id.
     #[serde(default)]
-    after: u64,
+    after: i64,
     device: Option<DeviceId>,
     class: Option<String>,
     limit: Option<u32>,
@@ -58,10 +58,12 @@ pub(super) async fn list(
     if !(1..=LISTED_MAX).contains(&limit) {
         return Err(ApiError::invalid(format!("limit is 1 to {LISTED_MAX}")));
     }
+    if after < 0 {
+        return Err(ApiError::invalid("after is the id of a segment, or 0"));
+    }
     if class.as_ref().is_some_and(|class| Class::from_name(class).is_none()) {
         return Err(ApiError::invalid("class is counters, aggregates, events or samples"));
     }
-    let after = i64::try_from(after).unwrap_or(i64::MAX);
     let device = device.map(|device| device.to_string());
     let filter = Filter { after, device, class, limit };
     let segments = cloud.telemetry.call(move |store| store.list(&filter)).await?;
