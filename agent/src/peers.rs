@@ -12,7 +12,7 @@ mod serve;
 use crate::clock::Clock;
 use crate::config;
 use crate::counters::Counters;
-use crate::identity::{IdentityError, IdentityFiles};
+use crate::identity::{Enrolment, IdentityError, IdentityFiles};
 use crate::serve::PeerStatus;
 use crate::uplink::CloudAddress;
 use ::link::connection::Connection;
@@ -83,7 +83,7 @@ impl Peers {
     pub(crate) fn open(
         state_dir: &Path,
         settings: &config::Peers,
-        (identity, fleet): (&IdentityFiles, ContentHash),
+        (identity, enrolment): (&IdentityFiles, &Enrolment),
         (clock, counters): (&Arc<Clock>, &Arc<Counters>),
     ) -> Option<Arc<Self>> {
         if !settings.enabled {
@@ -93,13 +93,13 @@ impl Peers {
             uploads: Mutex::new(Uploads::new(settings.policy())),
             settings: settings.clone(),
             identity: identity.clone(),
-            fleet,
+            fleet: enrolment.ca_hash,
             clock: clock.clone(),
             counters: counters.clone(),
             bundles: state_dir.join("bundles"),
             known: Mutex::default(),
         };
-        match Named::read(peers.identity.folder(), fleet) {
+        match Named::read(peers.identity.folder(), peers.fleet) {
             Ok(named) => peers.take_over(named),
             Err(error) => peers.counters.peers_not_kept(&error.to_string()),
         }

@@ -442,16 +442,13 @@ fn assemble(
         prover,
         runtime: runtime.clone(),
         update: config.update.clone(),
-        program_on_trial: program.is_candidate(),
         at_work,
+        program_on_trial: program.is_candidate(),
     };
-    let own = (identity, enrolment.ca_hash);
-    let peers = Peers::open(state_dir, &config.peers, own, (&clock, &counters));
-    let gate = gate(config, &clock, &state)?;
-    let places = Places { state_dir, gate, peers: peers.clone() };
+    let peers = Peers::open(state_dir, &config.peers, (identity, enrolment), (&clock, &counters));
+    let places = Places { state_dir, gate: gate(config, &clock, &state)?, peers: peers.clone() };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
-    tokio::spawn(keep);
-    tokio::spawn(renewer.run());
+    tokio::spawn(async move { tokio::join!(keep, renewer.run()) });
     tokio::spawn(installer.clone().run(desired.clone()));
     let heard = (desired.clone(), reported_sender.subscribe());
     let recorder = record(state_dir, config, (&repository, &counters), heard)?;
@@ -468,9 +465,8 @@ fn assemble(
         audits,
         recorder: recorder.clone(),
     };
-    let requests = answering(parts, installer.clone());
     let context = Arc::new(Context {
-        requests,
+        requests: answering(parts, installer.clone()),
         counters,
         uplink,
         installer,

@@ -7,8 +7,8 @@ use super::{Own, own_mark, why};
 use crate::counters::Counters;
 use crate::install::Installer;
 use crate::repository::{Repository, RepositoryError};
+use crate::uplink::Uplink;
 use crate::uplink::blob::{Base, FetchError, Incoming};
-use crate::uplink::{Uplink, UplinkError};
 use ::link::durable::aside;
 use edge::IllegalTransition;
 use edge::backoff::Backoff;
@@ -39,8 +39,6 @@ enum ProgramError {
     Refused(String),
     #[error("this device's owner updates the agent ([update] program = false)")]
     NotAllowed,
-    #[error(transparent)]
-    Uplink(#[from] UplinkError),
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error("the program {}", chain(.0))]
