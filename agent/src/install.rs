@@ -70,10 +70,10 @@ pub(crate) struct Installer {
     update: config::Update,
     /// Which run of the device this is.
     boot: String,
-    /// Who was at work when the agent ended without a word, as far as that is known.
-    at_work: BTreeSet<ContentHash>,
     /// The agent's own program is on trial: no model is to blame for how it ends.
     program_on_trial: bool,
+    /// Who was at work when the agent ended without a word, as far as that is known.
+    at_work: BTreeSet<ContentHash>,
     /// How models stand after the start, until their tasks take it.
     restored: Mutex<BTreeMap<ModelName, Restored>>,
     watched: Mutex<BTreeMap<ModelName, Watched>>,
@@ -108,10 +108,10 @@ pub(crate) struct Parts {
     /// ONNX Runtime's version, for which a proof holds.
     pub(crate) runtime: String,
     pub(crate) update: config::Update,
-    /// Who was at work when the agent ended without a word, as far as that is known.
-    pub(crate) at_work: BTreeSet<ContentHash>,
     /// Whether the agent's own program is on trial.
     pub(crate) program_on_trial: bool,
+    /// Who was at work when the agent ended without a word, as far as that is known.
+    pub(crate) at_work: BTreeSet<ContentHash>,
 }
 
 /// Why a bundle does not answer.
@@ -143,8 +143,8 @@ impl Installer {
     pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
         let Parts { engine, uplink, counters, audits, state, repository, reported, update, .. } =
             parts;
-        let (prover, runtime, at_work) = (parts.prover, parts.runtime, parts.at_work);
-        let program_on_trial = parts.program_on_trial;
+        let (prover, runtime) = (parts.prover, parts.runtime);
+        let (program_on_trial, at_work) = (parts.program_on_trial, parts.at_work);
         let sandbox = Arc::new(Sandbox::new(prover, runtime, state.clone(), counters.clone())?);
         let library = Library::open(
             places.state_dir,
@@ -165,8 +165,8 @@ impl Installer {
             reported,
             update,
             boot: crate::program::boot(),
-            at_work,
             program_on_trial,
+            at_work,
             restored: Mutex::default(),
             watched: Mutex::default(),
             models: Mutex::default(),

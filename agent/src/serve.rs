@@ -46,11 +46,11 @@ pub(crate) struct Context {
     pub(crate) intake: oip::Intake,
     pub(crate) clock: Arc<Clock>,
     pub(crate) traces: Traces,
-    /// None where the owner wants none.
-    pub(crate) peers: Option<Arc<Peers>>,
     pub(crate) program: Arc<Own>,
     /// Nothing where the owner wants no telemetry.
     pub(crate) recorder: Option<Arc<Recorder>>,
+    /// None where the owner wants none.
+    pub(crate) peers: Option<Arc<Peers>>,
 }
 
 /// The routes, as whoever comes through this door may use them.

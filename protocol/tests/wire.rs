@@ -127,8 +127,8 @@ fn peers_ride_along_and_older_programs_see_nothing_of_them() {
     let reported = wire::ReportedState { peer: Some(offer), ..Default::default() };
     let text = [encode(&desired), encode(&reported)].map(|frame| hex::encode(frame.unwrap()));
     let address = "120d31302e302e302e323a38343434";
-    assert_eq!(text[0], format!("03190000000803a201140a03642d32{address}"));
-    assert_eq!(text[1], format!("0218000000a201150a0468616c6c{address}"));
+    assert_eq!(text[0], format!("031800000008034a140a03642d32{address}"));
+    assert_eq!(text[1], format!("021700000022150a0468616c6c{address}"));
 }
 
 #[test]

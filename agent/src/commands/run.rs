@@ -450,9 +450,9 @@ fn assemble(
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
     tokio::spawn(async move { tokio::join!(keep, renewer.run()) });
     tokio::spawn(installer.clone().run(desired.clone()));
-    follow(peers.as_ref(), enrolment, (&desired, &reported_sender))?;
     let heard = (desired.clone(), reported_sender.subscribe());
     let recorder = record(state_dir, config, (&repository, &counters), heard)?;
+    follow(peers.as_ref(), enrolment, (&desired, &reported_sender))?;
     let sequences = sequences(config, &counters);
     let parts = requests::Parts {
         engine,
@@ -476,15 +476,22 @@ fn assemble(
         intake: config.local.intake(),
         clock,
         traces,
-        peers,
         program,
         recorder,
+        peers,
     });
     let next = next_program(&context, repository, config, (reported_sender.clone(), began));
     tokio::spawn(program::Task::new(next).run(desired.clone()));
     let lab = lab(&context, config, enrolment, runtime, reported_sender);
     tokio::spawn(Lab::new(state_dir, lab)?.run(desired));
     Ok(context)
+}
+
+/// The states of streams, and the task that forgets those that nobody goes on with.
+fn sequences(config: &Config, counters: &Arc<Counters>) -> Arc<SequenceStates> {
+    let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
+    tokio::spawn(sequences.clone().run());
+    sequences
 }
 
 /// Serves the devices of the site, and hears who they are.
@@ -498,13 +505,6 @@ fn follow(
         tokio::spawn(peers.clone().run(desired.clone(), reported.clone(), cloud));
     }
     Ok(())
-}
-
-/// The states of streams, and the task that forgets those that nobody goes on with.
-fn sequences(config: &Config, counters: &Arc<Counters>) -> Arc<SequenceStates> {
-    let sequences = Arc::new(SequenceStates::new(&config.sequences, counters.clone()));
-    tokio::spawn(sequences.clone().run());
-    sequences
 }
 
 /// Who says what may be installed here.

@@ -204,7 +204,13 @@ impl Task {
         let target = choose(releases)?;
         // The cloud has been heard: then one that did not reach it in time was to blame, or nobody.
         let after_s = self.parts.began.elapsed().as_secs();
-        aside(|| self.parts.own.change(|takeover| takeover.reached(after_s)))?;
+        let is_wanted = target.is_some();
+        aside(|| {
+            self.parts.own.change(|takeover| match is_wanted {
+                true => takeover.reached(after_s),
+                false => takeover.forgive(),
+            })
+        })?;
         loop {
             match (self.wish(target.as_ref()).await?, &target) {
                 (Wish::Get, Some(target)) => return self.get(target).await,

@@ -168,6 +168,26 @@ pub(crate) fn name(
     Ok(files)
 }
 
+/// How long targets are good that name something new.
+const NAMED_LIFE_S: i64 = 365 * 24 * 60 * 60;
+
+/// In a fleet with a repository: names what was pushed, where the keys for that are at hand.
+pub(crate) fn name_as_good(
+    client: &Client,
+    config: &Config,
+    keys: &KeysArgs,
+    named: &Named,
+) -> anyhow::Result<()> {
+    let remote = Remote::get(client)?;
+    if !remote.exists() {
+        return Ok(());
+    }
+    let keys = Keys::open(keys, config)?;
+    let files = name(&remote, &keys, named, output::now_s() + NAMED_LIFE_S);
+    let files = files.context("it was pushed, but devices will not install it yet")?;
+    publish(client, &files, None).map(drop)
+}
+
 /// Takes these paths out of the files of all roles that name them. The roles that were signed anew.
 pub(crate) fn unname(
     remote: &Remote,
@@ -193,26 +213,6 @@ pub(crate) fn unname(
         files.insert(role.to_owned(), sign(role, &mut said, (keys, &[&counting]), expires_s)?);
     }
     Ok(files)
-}
-
-/// How long targets are good that name something new.
-const NAMED_LIFE_S: i64 = 365 * 24 * 60 * 60;
-
-/// In a fleet with a repository: names what was pushed, where the keys for that are at hand.
-pub(crate) fn name_as_good(
-    client: &Client,
-    config: &Config,
-    keys: &KeysArgs,
-    named: &Named,
-) -> anyhow::Result<()> {
-    let remote = Remote::get(client)?;
-    if !remote.exists() {
-        return Ok(());
-    }
-    let keys = Keys::open(keys, config)?;
-    let files = name(&remote, &keys, named, output::now_s() + NAMED_LIFE_S);
-    let files = files.context("it was pushed, but devices will not install it yet")?;
-    publish(client, &files, None).map(drop)
 }
 
 impl Remote {

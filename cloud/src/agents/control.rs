@@ -70,8 +70,8 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
             sent.models == desired.models
                 && sent.nodes == desired.nodes
                 && sent.measurements == desired.measurements
-                && sent.peers == desired.peers
                 && sent.releases == desired.releases
+                && sent.peers == desired.peers
                 && sent.repository == desired.repository
                 && sent.analytics_key == desired.analytics_key
         };

@@ -377,6 +377,11 @@ impl Takeover {
         true
     }
 
+    /// None is wanted any more: what gave way may be tried again when it is.
+    pub fn forgive(&mut self) {
+        self.refused = None;
+    }
+
     /// From the next start on the installed program runs.
     pub fn use_installed(&mut self) {
         (self.current, self.spare) = (None, None);
