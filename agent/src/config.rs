@@ -3,12 +3,14 @@
 
 mod download;
 mod offload;
+mod peers;
 mod runtime;
 mod telemetry;
 mod update;
 
 pub(crate) use download::Download;
 pub(crate) use offload::Offload;
+pub(crate) use peers::Peers;
 pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
 pub(crate) use telemetry::Telemetry;
 pub(crate) use update::Update;
@@ -38,6 +40,7 @@ pub(crate) struct Config {
     pub(crate) sequences: Sequences,
     pub(crate) link: Link,
     pub(crate) download: Download,
+    pub(crate) peers: Peers,
     pub(crate) log: Log,
     pub(crate) sandbox: Sandbox,
     pub(crate) update: Update,
@@ -259,6 +262,8 @@ pub(crate) enum ConfigError {
     Traces(#[from] Objection),
     #[error("[update] {field}: {why}")]
     Update { field: &'static str, why: &'static str },
+    #[error("[peers] {field}: {why}")]
+    Peers { field: &'static str, why: &'static str },
     #[error("[link] proxy")]
     Proxy(#[from] ProxyError),
 }
@@ -285,6 +290,7 @@ impl Config {
         let open = addresses.into_iter().find(|address| !address.ip().is_loopback());
         open.map_or(Ok(()), |address| Err(ConfigError::NotLoopback(address)))?;
         self.link.proxy()?;
+        self.peers.check()?;
         self.update.check()?;
         Ok(self.traces.check()?)
     }
@@ -336,7 +342,10 @@ mod tests {
         let offload = format!("{:?}", Offload::default());
         let download = format!("{:?}", Download::default());
         let update = format!("{:?}", Update::default());
-        for (name, fields) in [("offload", offload), ("download", download), ("update", update)] {
+        let peers = format!("{:?}", Peers::default());
+        for (name, fields) in
+            [("offload", offload), ("download", download), ("peers", peers), ("update", update)]
+        {
             check_packaged(name, fields.matches(": ").count());
         }
         let count = |fields: String| fields.matches(": ").count();

@@ -4,15 +4,17 @@
 use crate::metrics::Latencies;
 use crate::sandbox::Proof;
 use edge::audit::Alarm;
+use edge::peers::Misdeed;
 use edge::probation::{Fault, Standing};
 use edge::sequences::Forgotten;
 use edge::spool::shelf::Cause;
 use link::counter::Counter;
-use protocol::id::{ContentHash, ModelName, NodeId};
+use protocol::id::{ContentHash, DeviceId, ModelName, NodeId};
 use protocol::infer::{Placement, Verdict};
 use protocol::measurement::Report;
 use protocol::problem::{Problem, ProblemCode};
 use serde::Serialize;
+use std::net::SocketAddr;
 use std::time::Duration;
 use telemetry::Class;
 
@@ -23,6 +25,7 @@ pub(crate) struct Counters {
     refusals: Refusals,
     link: Link,
     downloads: Downloads,
+    peers: Peers,
     installs: Installs,
     memory: Memory,
     sequences: SequenceEvents,
@@ -112,6 +115,23 @@ struct Downloads {
     deltas_failed: Counter,
     chunks_damaged: Counter,
     partials_swept: Counter,
+}
+
+/// Chunks that devices of the site carry to each other.
+#[derive(Debug, Default, Serialize)]
+struct Peers {
+    fetched_bytes: Counter,
+    served_bytes: Counter,
+    /// What peers did that they should not have.
+    wrong_bytes: Counter,
+    wrong_answer: Counter,
+    stalled: Counter,
+    refused: Counter,
+    unreachable: Counter,
+    /// Peers that were told to come again later.
+    not_served: Counter,
+    /// Whoever came and is no peer.
+    strangers: Counter,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -281,9 +301,60 @@ impl Counters {
         self.downloads.fetched_bytes.add(bytes);
     }
 
-    /// Bytes that came so far.
-    pub(crate) fn fetched_bytes(&self) -> u64 {
-        self.downloads.fetched_bytes.get()
+    /// Bytes that came so far, from wherever.
+    pub(crate) fn arrived_bytes(&self) -> u64 {
+        self.downloads.fetched_bytes.get() + self.peers.fetched_bytes.get()
+    }
+
+    /// So many devices are peers now.
+    pub(crate) fn peers_named(&self, count: usize) {
+        tracing::info!(count, "the cloud has named the devices of this site");
+    }
+
+    /// A peer gave bytes of a file.
+    pub(crate) fn peer_gave(&self, bytes: u64) {
+        self.peers.fetched_bytes.add(bytes);
+    }
+
+    /// A peer was given bytes of a file.
+    pub(crate) fn peer_given(&self, bytes: u64) {
+        self.peers.served_bytes.add(bytes);
+    }
+
+    /// A peer did what it should not, and is left alone for a while.
+    pub(crate) fn peer_failed(&self, peer: &DeviceId, misdeed: Misdeed) {
+        let counter = match misdeed {
+            Misdeed::WrongBytes => &self.peers.wrong_bytes,
+            Misdeed::WrongAnswer => &self.peers.wrong_answer,
+            Misdeed::Stalled => &self.peers.stalled,
+            Misdeed::Refused => &self.peers.refused,
+            Misdeed::Unreachable => &self.peers.unreachable,
+        };
+        counter.add(1);
+        tracing::warn!(%peer, misdeed = misdeed.as_str(), "a peer is left alone for a while");
+    }
+
+    /// A peer was not served, because of a limit.
+    pub(crate) fn peer_not_served(&self, why: &str) {
+        self.peers.not_served.add(1);
+        tracing::debug!(why, "a peer was not served");
+    }
+
+    /// Somebody came who is no peer.
+    pub(crate) fn stranger(&self, address: SocketAddr, why: &str) {
+        self.peers.strangers.add(1);
+        tracing::warn!(%address, why, "no peer");
+    }
+
+    /// The names of peers could not be read or written; after a restart they are heard of later.
+    pub(crate) fn peers_not_kept(&self, why: &str) {
+        tracing::warn!(why, "the list of peers is not kept");
+    }
+
+    /// There are no peers, because none can be served.
+    pub(crate) fn peers_not_served(&self, address: SocketAddr, error: &std::io::Error) {
+        let hint = "the address is [peers] listen in agent.toml";
+        tracing::error!(%address, %error, hint, "no peers are served, nor asked");
     }
 
     /// A chunk is not what the cloud says that it is; it is fetched again.

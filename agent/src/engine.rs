@@ -4,12 +4,14 @@
 //! memory for others answers, and is loaded again by the request that asks for it.
 
 mod active;
+mod marks;
 mod observers;
 mod prove;
 mod shelf;
 mod source;
 
 pub(crate) use active::{ActiveModel, EdgeAnswer, Running};
+pub(crate) use marks::{Marks, Why};
 pub(crate) use observers::{Observer, Seen};
 use oip::Statistics;
 pub(crate) use prove::{Bundled, ProveError};
@@ -71,9 +73,15 @@ impl Engine {
         runtime: Runtime,
         models: ModelRuntimes,
         counters: Arc<Counters>,
+        marks: Arc<Marks>,
     ) -> Self {
-        let shelf = Arc::new(Shelf::new(runtime.memory_budget_bytes(), counters));
+        let shelf = Arc::new(Shelf::new(runtime.memory_budget_bytes(), counters, marks));
         Self { backend, runtime, models, shelf, slots: RwLock::default() }
+    }
+
+    /// Who is at work.
+    pub(crate) fn marks(&self) -> &Arc<Marks> {
+        &self.shelf.marks
     }
 
     /// The memory that all models share, if there is a limit, and what they take of it.

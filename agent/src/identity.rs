@@ -5,6 +5,7 @@ use crate::clock::TIME_FILE;
 use crate::key::Key;
 use crate::key::token::{TokenError, TokenKey};
 use crate::key::uri::{InvalidUri, KeyUri};
+use crate::peers::NAMED_FILE;
 use crate::uplink::LISTED_FILE;
 use ::link::durable::{self, Access};
 use ::link::pki::{self, DeviceKey, PkiError};
@@ -228,7 +229,16 @@ impl IdentityFiles {
     pub(crate) fn remove(&self) -> Result<bool, IdentityError> {
         let failed = |source| IdentityError::File { path: self.0.clone(), source };
         let mut found = durable::sweep(&self.0).map_err(failed)? > 0; // half-written keys too
-        let rest = [KEY_FILE, KEY_URI_FILE, CHAIN_FILE, CA_FILE, ROOT_FILE, TIME_FILE, LISTED_FILE];
+        let rest = [
+            KEY_FILE,
+            KEY_URI_FILE,
+            CHAIN_FILE,
+            CA_FILE,
+            ROOT_FILE,
+            TIME_FILE,
+            LISTED_FILE,
+            NAMED_FILE,
+        ];
         for name in [ENROLMENT_FILE].into_iter().chain(rest) {
             let path = self.0.join(name);
             match std::fs::remove_file(&path) {

@@ -9,10 +9,13 @@ mod shadow;
 mod task;
 mod trial;
 
+pub(crate) use bases::served;
+
 use crate::audits::{AuditStatus, Audits};
 use crate::config;
 use crate::counters::Counters;
-use crate::engine::{ActiveModel, Bundled, Engine, Observer, ProveError};
+use crate::engine::{ActiveModel, Bundled, Engine, Observer, ProveError, Why};
+use crate::peers::Peers;
 use crate::repository::{Repository, RepositoryError};
 use crate::sandbox::{NotProven, Prover, Sandbox};
 use crate::serve::ModelStatus;
@@ -28,10 +31,11 @@ use protocol::id::{ContentHash, ModelName};
 use protocol::manifest::{Manifest, SignedManifest};
 use protocol::problem::{Problem, ProblemCode, chain};
 use protocol::transport::Allowances;
+use protocol::tuf::metadata::Lifetime;
 use protocol::wire::inference::repository_index_response::ModelIndex;
 use protocol::wire::{DesiredModel, DesiredState, ReportedModel, ReportedState, allowances};
 use restore::Restored;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -68,6 +72,8 @@ pub(crate) struct Installer {
     boot: String,
     /// The agent's own program is on trial: no model is to blame for how it ends.
     program_on_trial: bool,
+    /// Who was at work when the agent ended without a word, as far as that is known.
+    at_work: BTreeSet<ContentHash>,
     /// How models stand after the start, until their tasks take it.
     restored: Mutex<BTreeMap<ModelName, Restored>>,
     watched: Mutex<BTreeMap<ModelName, Watched>>,
@@ -84,6 +90,8 @@ struct Watched {
 pub(crate) struct Places<'a> {
     pub(crate) state_dir: &'a Path,
     pub(crate) gate: Arc<Gate>,
+    /// Whom to ask before the cloud.
+    pub(crate) peers: Option<Arc<Peers>>,
 }
 
 /// What the installer works with.
@@ -102,6 +110,8 @@ pub(crate) struct Parts {
     pub(crate) update: config::Update,
     /// Whether the agent's own program is on trial.
     pub(crate) program_on_trial: bool,
+    /// Who was at work when the agent ended without a word, as far as that is known.
+    pub(crate) at_work: BTreeSet<ContentHash>,
 }
 
 /// Why a bundle does not answer.
@@ -133,10 +143,14 @@ impl Installer {
     pub(crate) fn open(places: &Places<'_>, parts: Parts) -> Result<Arc<Self>, InstallerError> {
         let Parts { engine, uplink, counters, audits, state, repository, reported, update, .. } =
             parts;
-        let (prover, runtime, program_on_trial) =
-            (parts.prover, parts.runtime, parts.program_on_trial);
+        let (prover, runtime) = (parts.prover, parts.runtime);
+        let (program_on_trial, at_work) = (parts.program_on_trial, parts.at_work);
         let sandbox = Arc::new(Sandbox::new(prover, runtime, state.clone(), counters.clone())?);
-        let library = Library::open(places.state_dir, places.gate.clone(), counters.clone())?;
+        let library = Library::open(
+            places.state_dir,
+            (places.gate.clone(), places.peers.clone()),
+            counters.clone(),
+        )?;
         let installer = Arc::new(Self {
             engine,
             uplink,
@@ -152,6 +166,7 @@ impl Installer {
             update,
             boot: crate::program::boot(),
             program_on_trial,
+            at_work,
             restored: Mutex::default(),
             watched: Mutex::default(),
             models: Mutex::default(),
@@ -265,16 +280,23 @@ impl Installer {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether another one was at work, and this one was not, when the agent ended.
+    fn is_cleared(&self, bundle: ContentHash) -> bool {
+        !self.at_work.is_empty() && !self.at_work.contains(&bundle)
+    }
+
     /// The active version of a model is on probation, or is not any more.
     fn watched(&self, name: &ModelName, trial: &Trial) {
         let (standing, observer) = (trial.standing(), trial.observer());
         if standing == Standing::Trusted {
             return self.unwatched(name);
         }
+        self.engine.marks().want(name, Why::Probation, true);
         self.all_watched().insert(name.clone(), Watched { standing, observer });
     }
 
     fn unwatched(&self, name: &ModelName) {
+        self.engine.marks().want(name, Why::Probation, false);
         self.all_watched().remove(name);
     }
 
@@ -370,6 +392,14 @@ impl Installer {
     /// What downloads pass.
     pub(crate) fn gate(&self) -> &Arc<Gate> {
         &self.gate
+    }
+
+    /// What this device has of the repository.
+    pub(crate) fn repository(&self) -> BTreeMap<String, Lifetime> {
+        aside(|| self.repository.held()).unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "the repository's files cannot be read");
+            BTreeMap::new()
+        })
     }
 
     /// How every model stands.

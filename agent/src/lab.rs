@@ -10,9 +10,9 @@
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::sandbox::{Course, Failed, Sandbox};
+use crate::uplink::Uplink;
 use crate::uplink::blob::{FetchError, Incoming};
 use crate::uplink::gate::Gate;
-use crate::uplink::{Uplink, UplinkError};
 use edge::backoff::Backoff;
 use protocol::id::DeviceId;
 use protocol::manifest::SignerKey;
@@ -58,8 +58,6 @@ enum LabError {
     #[error(transparent)]
     Order(#[from] InvalidOrder),
     #[error(transparent)]
-    Uplink(#[from] UplinkError),
-    #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
     Run(#[from] Failed),
@@ -71,7 +69,6 @@ impl LabError {
     /// Whether the same order may succeed later.
     fn is_passing(&self) -> bool {
         match self {
-            Self::Uplink(_) => true,
             Self::Fetch(FetchError::Transfer(error)) => error.keeps_partial(),
             Self::Fetch(error) => !matches!(error, FetchError::Disk { .. }),
             _ => false,
@@ -115,7 +112,11 @@ impl Lab {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let incoming = Incoming::new(folder.clone(), parts.gate.clone(), parts.counters.clone())?;
+        let incoming = Incoming::new(
+            folder.clone(),
+            (parts.gate.clone(), None), // peers have what is installed, and this is not
+            parts.counters.clone(),
+        )?;
         Ok(Self { parts, folder, incoming })
     }
 
@@ -171,8 +172,7 @@ impl Lab {
     async fn fetch(&self, order: &Order) -> Result<(), LabError> {
         for file in order.files() {
             if !self.folder.join(file.sha256.to_string()).exists() {
-                let connection = self.parts.uplink.bulk().await?;
-                self.incoming.fetch(&connection, (*file).into(), &[]).await?;
+                self.incoming.fetch(&self.parts.uplink, (*file).into(), &[]).await?;
             }
         }
         Ok(())

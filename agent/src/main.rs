@@ -34,6 +34,7 @@ mod lock;
 mod logging;
 mod metrics;
 mod notify;
+mod peers;
 mod program;
 mod reload;
 mod repository;

@@ -27,6 +27,11 @@ pub(crate) fn render(context: &Context) -> String {
         let help = "Seconds until this device's certificate ends; negative when it has ended.";
         out.family("outrigger_certificate_expiry_seconds", help, Kind::Gauge).sample(&[], left);
     }
+    let help = "Seconds until each role's file of the repository that this device has ends.";
+    let mut family = out.family("outrigger_repository_expiry_seconds", help, Kind::Gauge);
+    for (role, held) in &report.repository {
+        family.sample(&[("role", role)], held.expires_s.saturating_sub(context.clock.now_s()));
+    }
     process(&mut out);
     context.counters.latencies().render(&mut out);
     out.finish()
@@ -65,6 +70,7 @@ fn counters(out: &mut Exposition, counters: &Value) {
     let groups = [
         ("link", "link", "The link to the cloud"),
         ("downloads", "download", "Files of bundles"),
+        ("peers", "peers", "Chunks between devices of the site"),
         ("telemetry", "telemetry", "Records for the operator"),
     ];
     for (group, own, what) in groups {

@@ -76,6 +76,7 @@ impl Changes {
             ("[traces]", old.traces != new.traces),
             ("[lab]", old.lab != new.lab),
             ("[telemetry]", old.telemetry != new.telemetry),
+            ("[peers]", old.peers != new.peers),
             ("[download] stall_s", old.download.stall_s != new.download.stall_s),
             ("[download] deltas", old.download.deltas != new.download.deltas),
             ("[link] reconnect_max_s", old.link.reconnect_max_s != new.link.reconnect_max_s),

@@ -19,8 +19,9 @@ use protocol::tuf::Refused;
 use protocol::tuf::client::{Answer, Step, Wanted, trusted_root};
 use protocol::tuf::install::{Admission, Asked, Endorsement, target_path};
 use protocol::tuf::introduction::Introduction;
-use protocol::tuf::metadata::{ROOT, max_bytes};
+use protocol::tuf::metadata::{Lifetime, ROOT, max_bytes};
 use protocol::wire::{self, MetadataHeader, MetadataRequest};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a bundle is not admitted.
@@ -57,7 +58,7 @@ pub(crate) struct Repository {
     pub(crate) operators: Vec<SignerKey>,
     /// What the cloud said last.
     pub(crate) told: Mutex<Option<wire::Repository>>,
-    /// Held over an update: two of them would undo each other's rollback protection.
+    /// Lifetime over an update: two of them would undo each other's rollback protection.
     pub(crate) alone: tokio::sync::Mutex<()>,
 }
 
@@ -65,6 +66,14 @@ impl Repository {
     /// What the cloud says of the repository now.
     pub(crate) fn hear(&self, told: Option<wire::Repository>) {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    }
+
+    /// What this device has of the repository, by role; nothing before it trusts a root.
+    pub(crate) fn held(&self) -> Result<BTreeMap<String, Lifetime>, StateError> {
+        let files = self.state.metadata()?.into_iter();
+        let held =
+            |(role, bytes): (String, Vec<u8>)| Lifetime::of(&role, &bytes).map(|h| (role, h));
+        Ok(files.filter_map(held).collect())
     }
 
     fn told(&self) -> Option<wire::Repository> {

@@ -17,12 +17,13 @@ pub(crate) use applications::Applications;
 pub(crate) use guard::Door;
 pub(crate) use metrics::metrics_router;
 pub(crate) use quarantine::QUARANTINE_PATH;
-pub(crate) use status::{ModelStatus, NodeStatus, StatusReport};
+pub(crate) use status::{ModelStatus, NodeStatus, PeerStatus, StatusReport};
 
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::IdentityFiles;
 use crate::install::Installer;
+use crate::peers::Peers;
 use crate::program::Own;
 use crate::requests::Requests;
 use crate::telemetry::Recorder;
@@ -48,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) program: Arc<Own>,
     /// Nothing where the owner wants no telemetry.
     pub(crate) recorder: Option<Arc<Recorder>>,
+    /// None where the owner wants none.
+    pub(crate) peers: Option<Arc<Peers>>,
 }
 
 /// The routes, as whoever comes through this door may use them.

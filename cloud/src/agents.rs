@@ -23,6 +23,7 @@ mod pulse;
 mod renew;
 mod scope;
 mod session;
+pub(crate) mod sites;
 pub(crate) mod tcp;
 mod telemetry;
 mod time;

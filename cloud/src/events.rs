@@ -101,6 +101,8 @@ counters! {
     blob_bytes_swept,
     /// Blobs that were refused to agents.
     blobs_refused,
+    /// Offers of devices to carry chunks for their site that were not taken.
+    peers_refused,
     /// Calls over HTTPS that failed to say who calls more often than an address may.
     api_throttled,
     /// Requests whose usage was not metered, because there were too many different callers.
@@ -250,6 +252,11 @@ impl Events {
     pub(crate) fn blob_refused(&self, asker: &dyn Display, problem: &Problem) {
         self.blobs_refused.add(1);
         tracing::warn!(%asker, %problem, "blob refused");
+    }
+
+    pub(crate) fn peer_refused(&self, device: &DeviceId, why: &str) {
+        self.peers_refused.add(1);
+        tracing::warn!(%device, why, "a device is no peer of its site");
     }
 
     pub(crate) fn delta_made(&self, key: &Key, bytes: u64, of: u64, took: Duration) {

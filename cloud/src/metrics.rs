@@ -12,17 +12,21 @@ pub(crate) use listener::serve;
 pub use observed::{Observed, Transport};
 
 use fleet::admission::RefusalKind;
+use fleet::repository::Newest;
 use link::metrics::{Exposition, Kind, process};
+use protocol::tuf::metadata::Lifetime;
 use std::sync::Arc;
 
 use crate::access_log::Counts as LogCounts;
 use crate::deltas::Held;
-use crate::state::{CONNECTIONS_MAX, Cloud};
+use crate::state::{CONNECTIONS_MAX, Cloud, now_s};
+use crate::store::Store;
 
 /// All metrics now.
-pub fn render(cloud: &Cloud) -> String {
+fn render(cloud: &Cloud, repository: &Newest) -> String {
     let mut out = Exposition::default();
     standing(cloud, &mut out);
+    expiry(repository, &mut out);
     load(cloud, &mut out);
     models::render(cloud, &mut out);
     door(cloud, &mut out);
@@ -46,6 +50,17 @@ fn standing(cloud: &Cloud, out: &mut Exposition) {
     for reason in crate::state::Unready::ALL {
         let holds = unready.contains(&reason);
         family.sample(&[("reason", reason.as_str())], u8::from(holds));
+    }
+}
+
+/// How long the files of the repository are good; nothing where there is none.
+fn expiry(repository: &Newest, out: &mut Exposition) {
+    let help = "Seconds until each role's file of the repository ends; negative when it has ended.";
+    let mut family = out.family("outrigger_cloud_repository_expiry_seconds", help, Kind::Gauge);
+    for (role, bytes) in repository {
+        if let Some(held) = Lifetime::of(role, bytes) {
+            family.sample(&[("role", role)], held.expires_s.saturating_sub(now_s()));
+        }
     }
 }
 
@@ -111,8 +126,12 @@ fn events(cloud: &Cloud, out: &mut Exposition) {
 }
 
 /// Metrics with their media type, as an answer.
-pub(crate) fn response(cloud: &Arc<Cloud>) -> axum::response::Response {
+pub(crate) async fn response(cloud: &Arc<Cloud>) -> axum::response::Response {
     use axum::response::IntoResponse;
+    let repository = cloud.db.call(Store::repository).await.unwrap_or_else(|error| {
+        cloud.events.internal_error(&error);
+        Newest::new()
+    });
     let kind = [(axum::http::header::CONTENT_TYPE, link::metrics::MEDIA_TYPE)];
-    (kind, render(cloud)).into_response()
+    (kind, render(cloud, &repository)).into_response()
 }

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::access::Access;
 use crate::access_log::AccessLog;
+use crate::agents::sites::Sites;
 use crate::agents::tcp::OverTcp;
 use crate::blobs::Blobs;
 use crate::blobs::chunks::Chunks;
@@ -69,6 +70,8 @@ pub struct Cloud {
     pub traces: Traces,
     /// Who is connected.
     pub online: Online,
+    /// Which devices may carry chunks to each other.
+    pub(crate) sites: Sites,
     /// Connections that are not over QUIC.
     pub over_tcp: OverTcp,
     /// Which inference nodes are connected.
@@ -131,6 +134,7 @@ impl Cloud {
             access_log,
             traces,
             online: Online::default(),
+            sites: Sites::default(),
             over_tcp: OverTcp::default(),
             nodes: Nodes::default(),
             control: Control::default(),

@@ -12,7 +12,7 @@ use outrigger_models::fake::{FakeBackend, Gate};
 use outrigger_models::model::{LoadedModel, ModelError, ModelOptions, ProbeError};
 use outrigger_models::worker::Job;
 use protocol::id::{Variant, Version};
-use protocol::manifest::Manifest;
+use protocol::manifest::{Manifest, SignedManifest, SigningKey};
 use protocol::tensor::Tensor;
 
 const EDGE: &str =
@@ -239,4 +239,39 @@ fn a_folder_in_use_is_left_alone() {
     let shop = Shop::new();
     shop.build(Variant::Edge).unwrap();
     assert!(matches!(shop.build(Variant::Cloud), Err(BuildError::NotEmpty(_))));
+}
+
+/// The whole of a small bundle, as it travels: signature, manifest, and every file.
+#[test]
+fn every_flipped_byte_of_a_whole_bundle_is_refused() {
+    let shop = Shop::new();
+    let manifest = shop.build(Variant::Edge).unwrap();
+    let key = SigningKey::from_seed(&[7; 32]);
+    let signed = key.sign(&manifest).to_json();
+    let flip = |bytes: &[u8], at: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        bytes
+    };
+    for at in 0..signed.len() {
+        let read = SignedManifest::from_json(&flip(&signed, at));
+        // A digit of the signature may be written in capitals, which says the same.
+        if let Ok(read) = read.and_then(|signed| signed.verify(&[key.public()])) {
+            assert_eq!(read, manifest, "byte {at} of the signed manifest");
+        }
+    }
+    let mut bytes_of_files = 0;
+    for name in manifest.files.keys() {
+        let path = shop.out().join(name);
+        let good = fs::read(&path).unwrap();
+        bytes_of_files += good.len() as u64;
+        for at in 0..good.len() {
+            fs::write(&path, flip(&good, at)).unwrap();
+            let opened = Bundle::open(&shop.out(), manifest.clone());
+            assert!(matches!(opened, Err(BundleError::Altered(_))), "byte {at} of {name}");
+        }
+        fs::write(&path, good).unwrap();
+    }
+    assert_eq!(bytes_of_files, manifest.size_bytes());
+    Bundle::open(&shop.out(), manifest).unwrap();
 }

@@ -128,6 +128,19 @@ impl Default for TenantName {
     }
 }
 
+name_type!(
+    /// The name of a site: devices that are near each other, and may carry chunks to each other.
+    SiteName,
+    "site name"
+);
+
+impl Default for SiteName {
+    /// The site of whoever names none.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
 /// A version of a model: a number from 1 that only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]

@@ -43,6 +43,8 @@ pub const ALPN_AGENT: &[u8] = b"outrigger/1";
 pub const ALPN_ENROL: &[u8] = b"outrigger-enrol/1";
 /// ALPN of the one-shot connection on which a device renews its certificate, even an expired one.
 pub const ALPN_RENEW: &[u8] = b"outrigger-renew/1";
+/// ALPN of the connection between two devices of a site, which is always over TCP.
+pub const ALPN_PEER: &[u8] = b"outrigger-peer-tcp/1";
 /// ALPN of the connection between an inference node and the control node.
 pub const ALPN_NODE: &[u8] = b"outrigger-node/1";
 /// ALPN of the one-shot connection on which an inference node enrols.

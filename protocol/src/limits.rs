@@ -23,6 +23,12 @@ pub const MANIFEST_MAX_BYTES: usize = 256 << 10;
 pub const BUNDLE_MAX_FILES: usize = 64;
 /// One file of a bundle: 4 GiB.
 pub const BUNDLE_FILE_MAX_BYTES: u64 = 4 << 30;
+/// Devices of one site that carry chunks to each other.
+pub const PEERS_MAX: usize = 64;
+/// The most of a blob that a peer is asked for at a time: 4 MiB.
+pub const PEER_ANSWER_MAX_BYTES: u64 = 4 << 20;
+/// Connections of peers that a device serves at a time.
+pub const PEER_CONNECTIONS_MAX: usize = 16;
 /// Bytes of a blob that have a hash of their own, so that damage costs no more than they: 256 KiB.
 pub const CHUNK_BYTES: u64 = 256 << 10;
 /// Files of which one delta may be made that a device says it has.

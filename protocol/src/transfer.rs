@@ -224,6 +224,7 @@ impl Download {
         }
         if self.hashes.len() == 1 {
             let actual = std::mem::take(&mut self.hasher).finish();
+            self.go_to(chunk); // from another sender, perhaps
             return Err(TransferError::WrongHash { expected: self.blob.hash, actual });
         }
         self.go_to(chunk);

@@ -104,6 +104,34 @@ fn without_nodes_the_desired_state_is_what_older_programs_send_and_read() {
 }
 
 #[test]
+fn golden_frames_of_the_repository() {
+    let name = "timestamp.json".to_owned();
+    let frames = [
+        encode(&wire::MetadataRequest { name }),
+        encode(&wire::MetadataHeader { found: true, size_bytes: 300 }),
+        encode(&wire::MetadataHeader::default()),
+    ];
+    let text = frames.map(|frame| hex::encode(frame.unwrap()));
+    assert_eq!(
+        text,
+        ["14100000000a0e74696d657374616d702e6a736f6e", "1505000000080110ac02", "1500000000"]
+    );
+}
+
+#[test]
+fn peers_ride_along_and_older_programs_see_nothing_of_them() {
+    let address = "10.0.0.2:8444".to_owned();
+    let peer = wire::Peer { device: "d-2".into(), address: address.clone() };
+    let desired = wire::DesiredState { revision: 3, peers: vec![peer], ..Default::default() };
+    let offer = wire::PeerOffer { site: "hall".into(), address };
+    let reported = wire::ReportedState { peer: Some(offer), ..Default::default() };
+    let text = [encode(&desired), encode(&reported)].map(|frame| hex::encode(frame.unwrap()));
+    let address = "120d31302e302e302e323a38343434";
+    assert_eq!(text[0], format!("031800000008034a140a03642d32{address}"));
+    assert_eq!(text[1], format!("021700000022150a0468616c6c{address}"));
+}
+
+#[test]
 fn a_trace_and_background_ride_along_and_older_programs_see_nothing_of_them() {
     let plain = wire::infer_open(&request(Vec::new()), &Parcel::default(), Version::FIRST, 250);
     let parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -30,6 +30,7 @@ pub mod hostile;
 pub mod http;
 #[cfg(target_os = "linux")]
 pub mod lab;
+pub mod liar;
 pub mod limits;
 pub mod load;
 pub mod long_model;

@@ -433,5 +433,24 @@ fn downloads(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
             "[update] program_patience_s, starts",
         ),
         row("memory to apply a delta", "48 MiB", "the file is fetched whole", ""),
+        row(
+            "devices of a site that serve each other",
+            count(PEERS_MAX as u64),
+            "the others are no peers",
+            "[peers] site",
+        ),
+        row(
+            "connections of peers, answers to them at a time",
+            format!("{PEER_CONNECTIONS_MAX}, {}", configured(agent_toml, "peers", "uploads")?),
+            "they are closed; told to come again",
+            "[peers] uploads",
+        ),
+        row("bytes of one answer to a peer", size(PEER_ANSWER_MAX_BYTES), "it ends there", ""),
+        row(
+            "bytes that peers are served in a day",
+            "none unless configured",
+            "they are told to come again",
+            "[peers] upload_bytes_per_day",
+        ),
     ])
 }

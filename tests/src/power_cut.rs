@@ -82,7 +82,7 @@ impl Effort {
         update_points: 500,
         questions: 1,
         program_points: 150,
-        program_step_max: Duration::from_millis(60),
+        program_step_max: Duration::from_millis(250),
         telemetry_cuts: 500,
         recovery_max: Some(Duration::from_secs(1)),
     };

@@ -5,8 +5,21 @@ use link::dial::{Dialler, Target};
 use link::{pki, tls};
 use protocol::carrier::Wanted;
 use protocol::problem::ProblemCode;
+use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::path::Path;
+
+/// The fleet CA that the device with this state folder knows, and its own certificate and key.
+///
+/// # Errors
+/// They cannot be read.
+pub fn identity(state_dir: &Path) -> anyhow::Result<(CertificateDer<'static>, tls::Identity)> {
+    let read = |name: &str| std::fs::read(state_dir.join(name));
+    let ca = pki::chain_from_pem(&read("ca.pem")?)?.remove(0);
+    let chain = pki::chain_from_pem(&read("device.pem")?)?;
+    let key = pki::key_from_pem(&read("device.key")?)?;
+    Ok((ca, tls::Identity { chain, key: key.into() }))
+}
 
 /// A connection with the identity of an enrolled device.
 pub struct RawLink {
@@ -20,12 +33,8 @@ impl RawLink {
     /// # Errors
     /// No identity there, or no connection.
     pub fn connect(state_dir: &Path, cloud: &str) -> anyhow::Result<Self> {
-        let read = |name: &str| std::fs::read(state_dir.join(name));
-        let ca = pki::chain_from_pem(&read("ca.pem")?)?.remove(0);
-        let chain = pki::chain_from_pem(&read("device.pem")?)?;
-        let key = pki::key_from_pem(&read("device.key")?)?;
-        let identity = Some(tls::Identity { chain, key: key.into() });
-        Self::connect_with(&tls::client(&ca, identity, protocol::ALPN_AGENT)?, cloud, Wanted::Quic)
+        let (ca, own) = identity(state_dir)?;
+        Self::connect_with(&tls::client(&ca, Some(own), protocol::ALPN_AGENT)?, cloud, Wanted::Quic)
     }
 
     /// Connects without a certificate, as the CA in this folder's cloud allows anybody to try.

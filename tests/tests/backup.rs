@@ -81,12 +81,16 @@ fn devices_reconnect_to_a_restored_cloud_without_enrolling_again() {
     after.wait_active("fashion", 1).unwrap();
     let shut_out = denied.status().unwrap()["device"].as_str().unwrap().to_owned();
     world.operator.run(&["device", "deny", &shut_out]).unwrap();
+    let list = world.operator.run(&["device", "list", "--denied"]).unwrap();
+    assert_eq!(list.trim(), shut_out);
+    let deny = world.folder().join("denied.txt");
+    std::fs::write(&deny, format!("# of today\n{list}")).unwrap();
     let certificate = std::fs::read(before.state_dir().join("device.pem")).unwrap();
 
     world.cloud.kill();
     std::fs::remove_dir_all(world.cloud.data_dir()).unwrap();
     let folder = world.cloud.data_dir().to_owned();
-    let restored = done(&backup.restore(&folder, &["--shut-out", &shut_out]));
+    let restored = done(&backup.restore(&folder, &["--deny", text(&deny)]));
     assert_eq!(
         (&restored["backup"]["devices"], &restored["void"]["tokens"]),
         (&json!(2), &json!(3))

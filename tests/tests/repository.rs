@@ -15,6 +15,11 @@ fn assign(world: &World, version: u64) {
     world.operator.run(&["model", "assign", &format!("fashion@{version}"), "--all"]).unwrap();
 }
 
+fn unix_s() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_secs()).unwrap()
+}
+
 fn database(world: &World) -> rusqlite::Connection {
     rusqlite::Connection::open(world.cloud.data_dir().join("cloud.db")).unwrap()
 }
@@ -79,6 +84,19 @@ fn a_fleet_moves_over_and_never_goes_back() {
     assert_eq!(versions(&world)["targets"], 2, "a push names what it pushed");
     assign(&world, 2);
     agent.wait_active("fashion", 2).unwrap(); // it has adopted the root that its operator introduced
+    let held = &agent.status().unwrap()["repository"];
+    for role in ["root", "targets", "snapshot", "timestamp"] {
+        assert!(held[role]["version"].as_u64() >= Some(1), "{held}");
+    }
+    let days = |role: &str| (held[role]["expires_s"].as_i64().unwrap() - unix_s()) / 86_400;
+    assert_eq!((days("root"), days("timestamp")), (364, 1));
+    let auth = world.cloud.admin().unwrap();
+    let headers = [("Authorization", auth.as_str())];
+    let answer = world.cloud.client().unwrap().send("GET", "/metrics", &headers, &[]).unwrap();
+    let metrics = String::from_utf8(answer.body).unwrap();
+    let line = "outrigger_cloud_repository_expiry_seconds{role=\"timestamp\"} ";
+    let left = metrics.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+    assert!((86_400..=172_800).contains(&left.parse::<i64>().unwrap()), "{left}");
 
     // Without targets' key a push is not enough: the operator's signature counts no more.
     let away = world.folder().join("medium");
@@ -169,4 +187,80 @@ fn what_an_attacker_changes_in_the_cloud_is_refused_by_the_device() {
     assert_eq!(database(&world).execute(put, [&timestamp]).unwrap(), 1);
     world.cloud.restart().unwrap();
     wait_refused(&agent, 2, 1, "a rollback");
+}
+
+/// The first SHA-256 in a text.
+fn hash_in(text: &str) -> &str {
+    let is_hash = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    text.split(|c: char| !c.is_ascii_alphanumeric()).find(is_hash).unwrap()
+}
+
+#[test]
+fn several_people_sign_one_after_the_other() {
+    let world = World::start().unwrap();
+    world.operator.run(&["repo", "init"]).unwrap();
+    let roots =
+        key_files(&world).into_iter().filter(|file| file.to_string_lossy().contains("root-"));
+    let people: Vec<String> = roots
+        .enumerate()
+        .map(|(number, file)| {
+            let medium = world.folder().join(format!("medium-{number}"));
+            std::fs::create_dir_all(&medium).unwrap();
+            std::fs::rename(&file, medium.join(file.file_name().unwrap())).unwrap();
+            medium.to_string_lossy().into_owned()
+        })
+        .collect();
+    let [first, second, third] = people.as_slice() else { panic!("{people:?}") };
+    let draft = world.folder().join("draft.json");
+    let draft = draft.to_str().unwrap();
+    let run = |arguments: &[&str]| world.operator.run(arguments).map_err(|e| e.to_string());
+
+    let alone = run(&["repo", "rotate", "snapshot", "--keys", first]).unwrap_err();
+    assert!(alone.contains("root needs 2 of its keys, 1 are at hand"), "{alone}");
+    run(&["repo", "rotate", "snapshot", "--keys", first, "--draft", draft]).unwrap();
+    assert_eq!(offline_versions(&world), [1, 1], "a draft is only a draft");
+    run(&["repo", "cosign", draft, "--keys", first]).unwrap();
+    assert_eq!(offline_versions(&world), [1, 1], "one person counts once");
+    run(&["repo", "cosign", draft, "--keys", second]).unwrap();
+    assert_eq!(offline_versions(&world), [2, 1]);
+    assert!(!Path::new(draft).exists());
+
+    // The third has not signed what holds now, and may be shown anything: a colleague tells the hash.
+    run(&["repo", "rotate", "timestamp", "--keys", first, "--draft", draft]).unwrap();
+    let refused = run(&["repo", "cosign", draft, "--keys", third]).unwrap_err();
+    assert!(refused.contains("none of the keys at hand has signed the present root"), "{refused}");
+    let other = "0".repeat(64);
+    run(&["repo", "cosign", draft, "--keys", third, "--on", &other]).unwrap_err();
+    run(&["repo", "cosign", draft, "--keys", third, "--on", hash_in(&refused)]).unwrap();
+    assert_eq!(offline_versions(&world), [3, 1]);
+
+    // What was overtaken is not signed.
+    run(&["repo", "rotate", "snapshot", "--keys", first, "--draft", draft]).unwrap();
+    run(&["repo", "rotate", "snapshot", "--keys", first, "--keys", second]).unwrap();
+    let late = run(&["repo", "cosign", draft, "--keys", second]).unwrap_err();
+    assert!(late.contains("the draft has root 4, the next is 5"), "{late}");
+}
+
+#[test]
+fn what_is_removed_is_installed_no_more() {
+    let world = World::start().unwrap();
+    world.ship_fashion().unwrap();
+    world.operator.run(&["repo", "init"]).unwrap();
+    let agent = world.agent("device", &AgentOptions::default()).unwrap();
+    agent.wait_active("fashion", 1).unwrap();
+    world.operator.run(&["repo", "remove", "fashion@1"]).unwrap();
+    let again = world.operator.run(&["repo", "remove", "fashion@1"]).unwrap_err();
+    assert!(again.to_string().contains("none of these is named as good"), "{again}");
+    let late = world.agent("late", &AgentOptions::default()).unwrap();
+    let status = late.wait_until("the refusal", |status| {
+        let reason = model_status(status, "fashion")["reason"].as_str().unwrap_or_default();
+        reason.contains("no role of the repository names fashion/1/edge.json")
+    });
+    assert!(model_status(&status.unwrap(), "fashion")["active_version"].is_null());
+    let status = agent.status().unwrap();
+    assert_eq!(
+        model_status(&status, "fashion")["active_version"],
+        1,
+        "who has it keeps it: {status}"
+    );
 }

@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
 use edge::probation::Lives;
-use edge::takeover::{Candidate, Program, Takeover, Terms};
+use edge::takeover::{Candidate, GRACE_S, Program, Takeover, Terms};
 use outrigger_tests::http::HttpClient;
 use outrigger_tests::programs::NextProgram;
 use outrigger_tests::world::{Agent, AgentOptions, World, eventually, fashion};
 use protocol::id::ContentHash;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A program has so long to be well, and is watched for no longer; whole files are what is fetched.
 fn options(patience_s: u32) -> AgentOptions {
@@ -148,10 +148,52 @@ fn what_does_not_hold_ends_on_the_program_before_with_its_reason() {
         wait_refused(&world, &agent, version, why);
         answers(&agent);
     }
+    // The alarm of the last one, which ends what hangs, does not end the program before.
+    let end = Instant::now() + Duration::from_secs(u64::from(GRACE_S) + 1);
+    while Instant::now() < end {
+        answers(&agent);
+        std::thread::sleep(Duration::from_millis(200));
+    }
     // One that is good takes over after all of them.
     push(&world, &version("0.1.5"));
     assign(&world, "0.1.5");
     wait_runs(&agent, "0.1.5");
+    answers(&agent);
+}
+
+/// Twice in the middle of its download: what came is not fetched again, and it takes over in the end.
+#[test]
+fn an_update_that_is_killed_half_way_goes_on_from_there() {
+    let mut options = options(60);
+    options.config =
+        options.config.replace("[link]\n", "[link]\ndownload_bytes_per_s = 12000000\n");
+    let world = World::start().unwrap();
+    world.ship_fashion().unwrap();
+    let mut agent = world.agent("device", &options).unwrap();
+    agent.wait_active("fashion", 1).unwrap();
+    let next = NextProgram::version("0.1.1").unwrap();
+    let size = next.bytes().len() as u64;
+    push(&world, &next);
+    assign(&world, "0.1.1");
+    let mut fetched = 0;
+    for part in [size / 4, size / 2] {
+        let status = wait(&agent, "a part of it", |status| {
+            fetched + status["counters"]["downloads"]["fetched_bytes"].as_u64().unwrap_or(0) > part
+        });
+        assert_eq!(status["agent_version"], installed(), "it is still on its way");
+        fetched += status["counters"]["downloads"]["fetched_bytes"].as_u64().unwrap();
+        let state_dir = agent.kill();
+        agent = Agent::start(&state_dir, &options).unwrap();
+    }
+    let last = std::cell::Cell::new(0);
+    wait(&agent, "the rest of it", |status| {
+        let now = status["counters"]["downloads"]["fetched_bytes"].as_u64().unwrap_or(0);
+        last.set(now.max(last.get()));
+        status["agent_version"] == "0.1.1"
+    });
+    let last = last.get();
+    assert!(last < size * 3 / 4, "{last} of {size} came after half of it had");
+    wait_runs(&agent, "0.1.1");
     answers(&agent);
 }
 

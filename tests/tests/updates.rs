@@ -2,7 +2,8 @@
 //! as well ends on the version before, with the reason, also without a cloud.
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
-use outrigger_tests::bad::ask_http;
+use outrigger_tests::bad::{ask_http, binary_body};
+use outrigger_tests::downloads;
 use outrigger_tests::hostile::{self, versions};
 use outrigger_tests::small_models::SmallModel;
 use outrigger_tests::world::{
@@ -211,6 +212,45 @@ fn a_version_that_takes_the_agent_down_gives_way_at_the_start() {
     let why = model_status(&status, MODEL)["reason"].as_str().unwrap();
     assert!(why.starts_with("quarantined: rolled back: the agent "), "{why}");
     assert_eq!(ask(&agent, 1.0), (1, -1.0));
+}
+
+#[test]
+fn a_version_is_not_blamed_for_what_another_model_does() {
+    let world = World::start().unwrap();
+    let agent = world.agent("device", &options(BY_PROBES)).unwrap();
+    ship(&world, 1, hostile::harmless());
+    downloads::push(&world, 1, 2_000).unwrap();
+    downloads::assign(&world, 1).unwrap();
+    agent.wait_active(MODEL, 1).unwrap();
+    agent.wait_active("wide", 1).unwrap();
+    ship(&world, 2, versions::negates(1.25));
+    agent.wait_active(MODEL, 2).unwrap();
+
+    // It ends while the other model computes, more often than a version has starts.
+    let mut state_dir = agent.kill();
+    for _ in 0..5 {
+        let agent = Agent::start(&state_dir, &options(BY_PROBES)).unwrap();
+        assert_eq!(ask(&agent, 1.0), (2, -1.25));
+        let mut line = agent.client().unwrap();
+        let asking = std::thread::spawn(move || {
+            let rows = 8_192;
+            let input = Tensor::from_f32("x", vec![rows, 64], &[0.5; 64 * 8_192]).unwrap();
+            let parameters = json!({ "timeout": 60_000_000 });
+            let (len, body) = binary_body(&[input], &parameters, &json!([]));
+            let len = len.to_string();
+            let headers = [("Inference-Header-Content-Length", len.as_str())];
+            line.post("/v2/models/wide/infer", &headers, &body).map(|answer| answer.status)
+        });
+        let running = agent.state_dir().join("running");
+        let computes =
+            || std::fs::read_to_string(&running).ok().filter(|text| text.contains("\n1"));
+        eventually("the other model at work", Duration::from_secs(60), computes).unwrap();
+        state_dir = agent.kill();
+        assert!(asking.join().unwrap().is_err(), "the run was over before the agent ended");
+    }
+    let agent = Agent::start(&state_dir, &options(BY_PROBES)).unwrap();
+    assert_eq!(ask(&agent, 1.0), (2, -1.25));
+    assert_eq!(updates(&agent, "rolled_back"), 0);
 }
 
 #[test]

@@ -5,13 +5,14 @@ use crate::audits::Audits;
 use crate::clock::Clock;
 use crate::config::{Config, Local};
 use crate::counters::Counters;
-use crate::engine::Engine;
+use crate::engine::{Engine, Marks};
 use crate::identity::{Enrolment, IdentityFiles};
 use crate::install::{Installer, Parts, Places};
 use crate::lab::{self, Lab};
 use crate::lock::StateLock;
 use crate::logging::{Log, LogFormat};
 use crate::notify::Notifier;
+use crate::peers::Peers;
 use crate::program::{self, Begun, Own, Trial};
 use crate::reload::{Reloader, Source, Told};
 use crate::repository::Repository;
@@ -29,7 +30,9 @@ use anyhow::Context as _;
 use models::backend::Backend;
 use models::ort_backend::{OnDemand, find_library};
 use oip::listen::{Listener, Patience, SocketError, UnixSocket};
-use protocol::wire::ReportedState;
+use protocol::id::ContentHash;
+use protocol::wire::{DesiredState, ReportedState};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -390,6 +393,27 @@ fn renewer(keeper: &Keeper) -> Renewer {
     }
 }
 
+/// What runs models, and what is known of the process before this one.
+struct Running {
+    engine: Arc<Engine>,
+    prover: Prover,
+    /// ONNX Runtime's version.
+    runtime: String,
+    at_work: BTreeSet<ContentHash>,
+}
+
+fn running(state_dir: &Path, config: &Config, counters: &Arc<Counters>) -> anyhow::Result<Running> {
+    let library = find_library(config.runtime.library.as_deref())?;
+    let prover = Prover::new(&library, config);
+    let unreadable = || format!("cannot read {}", library.display());
+    let backend = Arc::new(OnDemand::new(library.clone()).with_context(unreadable)?);
+    let runtime = backend.identity();
+    let (own, of_models) = (config.runtime.clone(), config.models.clone());
+    let (marks, at_work) = tokio::task::block_in_place(|| Marks::open(state_dir, &program::boot()));
+    let engine = Arc::new(Engine::new(backend, own, of_models, counters.clone(), marks));
+    Ok(Running { engine, prover, runtime, at_work })
+}
+
 /// Puts the parts together and starts the tasks that run beside the API.
 fn assemble(
     Device { state_dir, files: identity, enrolment }: &Device<'_>,
@@ -397,10 +421,8 @@ fn assemble(
     traces: Traces,
     (program, began): (Arc<Own>, Instant),
 ) -> anyhow::Result<Arc<Context>> {
-    let (backend, prover, runtime) = runtime(config)?;
     let counters = Arc::new(Counters::default());
-    let (own, of_models) = (config.runtime.clone(), config.models.clone());
-    let engine = Arc::new(Engine::new(backend, own, of_models, counters.clone()));
+    let Running { engine, prover, runtime, at_work } = running(state_dir, config, &counters)?;
     let (reported_sender, reported) = watch::channel(ReportedState::default());
     let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
     let keeper = keeper(config, (enrolment, identity), (&counters, &clock), reported)?;
@@ -420,15 +442,17 @@ fn assemble(
         prover,
         runtime: runtime.clone(),
         update: config.update.clone(),
+        at_work,
         program_on_trial: program.is_candidate(),
     };
-    let places = Places { state_dir, gate: gate(config, &clock, &state)? };
+    let peers = Peers::open(state_dir, &config.peers, (identity, enrolment), (&clock, &counters));
+    let places = Places { state_dir, gate: gate(config, &clock, &state)?, peers: peers.clone() };
     let installer = tokio::task::block_in_place(|| Installer::open(&places, parts))?;
-    tokio::spawn(keep);
-    tokio::spawn(renewer.run());
+    tokio::spawn(async move { tokio::join!(keep, renewer.run()) });
     tokio::spawn(installer.clone().run(desired.clone()));
     let heard = (desired.clone(), reported_sender.subscribe());
     let recorder = record(state_dir, config, (&repository, &counters), heard)?;
+    follow(peers.as_ref(), enrolment, (&desired, &reported_sender))?;
     let sequences = sequences(config, &counters);
     let parts = requests::Parts {
         engine,
@@ -441,9 +465,8 @@ fn assemble(
         audits,
         recorder: recorder.clone(),
     };
-    let requests = answering(parts, installer.clone());
     let context = Arc::new(Context {
-        requests,
+        requests: answering(parts, installer.clone()),
         counters,
         uplink,
         installer,
@@ -455,6 +478,7 @@ fn assemble(
         traces,
         program,
         recorder,
+        peers,
     });
     let next = next_program(&context, repository, config, (reported_sender.clone(), began));
     tokio::spawn(program::Task::new(next).run(desired.clone()));
@@ -470,14 +494,17 @@ fn sequences(config: &Config, counters: &Arc<Counters>) -> Arc<SequenceStates> {
     sequences
 }
 
-/// What runs models, what tries them first, and which runtime both are by.
-fn runtime(config: &Config) -> anyhow::Result<(Arc<OnDemand>, Prover, String)> {
-    let library = find_library(config.runtime.library.as_deref())?;
-    let prover = Prover::new(&library, config);
-    let unreadable = || format!("cannot read {}", library.display());
-    let backend = OnDemand::new(library.clone()).with_context(unreadable)?;
-    let runtime = backend.identity();
-    Ok((Arc::new(backend), prover, runtime))
+/// Serves the devices of the site, and hears who they are.
+fn follow(
+    peers: Option<&Arc<Peers>>,
+    enrolment: &Enrolment,
+    (desired, reported): (&watch::Receiver<Option<DesiredState>>, &watch::Sender<ReportedState>),
+) -> anyhow::Result<()> {
+    if let Some(peers) = peers {
+        let cloud = enrolment.cloud.parse()?;
+        tokio::spawn(peers.clone().run(desired.clone(), reported.clone(), cloud));
+    }
+    Ok(())
 }
 
 /// Who says what may be installed here.

@@ -10,6 +10,8 @@ use crate::serve::{ModelStatus, NodeStatus, StatusReport};
 use crate::uplink::CONTROL;
 use comfy_table::{Table, presets};
 use models::probing::Batching;
+use protocol::tuf::date;
+use protocol::tuf::metadata::Lifetime;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -96,6 +98,17 @@ fn print(report: &StatusReport) {
         let nodes: Vec<_> =
             report.nodes.iter().map(|n| format!("{} {}{}", n.node, n.state, over(n))).collect();
         println!("nodes: {}", nodes.join(", "));
+    }
+    if !report.peers.is_empty() {
+        let left = report.peers.iter().filter(|peer| peer.left_alone.is_some()).count();
+        println!("peers: {} at this site, {left} of them left alone for now", report.peers.len());
+    }
+    if !report.repository.is_empty() {
+        let until = |(role, held): (&String, &Lifetime)| {
+            format!("{role} {} until {}", held.version, date::format(held.expires_s))
+        };
+        let roles: Vec<_> = report.repository.iter().map(until).collect();
+        println!("repository: {}", roles.join(", "));
     }
     println!("clock: {}\n", report.clock.text);
     if report.models.is_empty() {

@@ -223,6 +223,7 @@ impl ActiveModel {
             deadline: Some(deadline),
         };
         let _under_way = UnderWay::enter(self);
+        let _at_work = self.membership.shelf.marks.enter(self.target.bundle);
         let lease = self.membership.shelf.acquire(&self.source, deadline).await?;
         let submitted = match piece {
             Some(piece) => lease.model.submit_stream(job, piece),

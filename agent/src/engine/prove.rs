@@ -89,6 +89,7 @@ impl Engine {
         bundled: &Bundled<'_>,
         state: &State,
     ) -> Result<ActiveModel, ProveError> {
+        let _at_work = self.marks().enter(bundled.target.bundle);
         let bundle = Bundle::open(bundled.folder, bundled.manifest.clone())?;
         let terms = self.terms(&bundle);
         let known = self.known(bundled, &terms, state);
@@ -230,7 +231,13 @@ impl Engine {
     ) -> ActiveModel {
         let kind = choice.provider.processor().instance_kind();
         let place = (bundled.folder.to_owned(), bundle);
-        let source = Source::new(membership.id, place, options, self.backend.clone(), seen);
+        let source = Source::new(
+            (membership.id, bundled.target.bundle),
+            place,
+            options,
+            self.backend.clone(),
+            seen,
+        );
         let bundle = source.bundle();
         let description =
             ModelDescription::new(bundle.manifest(), bundle.labels(), source.instances()).on(kind);

@@ -5,6 +5,7 @@
 //! not add up and each can be measured. Whoever waits for a model counts among its users: it cannot
 //! be taken away between its load and their turn.
 
+use super::marks::Marks;
 use super::source::{Loaded, Source};
 use crate::counters::Counters;
 use models::memory;
@@ -38,6 +39,7 @@ pub(crate) struct Shelf {
     /// One load at a time.
     loader: tokio::sync::Mutex<()>,
     counters: Arc<Counters>,
+    pub(super) marks: Arc<Marks>,
 }
 
 /// A model's place on the shelf; it ends with this.
@@ -82,11 +84,12 @@ pub(super) struct Lease {
 }
 
 impl Shelf {
-    pub(super) fn new(budget_bytes: u64, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(budget_bytes: u64, counters: Arc<Counters>, marks: Arc<Marks>) -> Self {
         let policy = Residency::new(budget_bytes);
         let (loaded, loading) = (BTreeMap::new(), BTreeMap::new());
         let inner = Mutex::new(Inner { policy, loaded, loading, next: 0 });
-        Self { inner, changed: Notify::new(), loader: tokio::sync::Mutex::new(()), counters }
+        let loader = tokio::sync::Mutex::new(());
+        Self { inner, changed: Notify::new(), loader, counters, marks }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -275,6 +278,7 @@ impl Shelf {
         self.make_room(source.id(), ROOM_PATIENCE).await?;
         let turn = self.turn().await;
         let own = source.clone();
+        let _at_work = self.marks.enter(source.bundle_hash());
         let loaded = tokio::task::spawn_blocking(move || own.load_again()).await;
         drop(turn);
         let loaded = loaded.unwrap_or_else(|panic| Err(panic.to_string()));

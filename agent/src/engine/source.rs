@@ -5,7 +5,7 @@ use models::backend::Backend;
 use models::bundle::{Bundle, BundleError};
 use models::memory;
 use models::model::{LoadedModel, ModelError, ModelOptions, ProbeError};
-use protocol::id::ModelName;
+use protocol::id::{ContentHash, ModelName};
 use protocol::manifest::MODEL_FILE;
 use protocol::problem::{Problem, ProblemCode, chain};
 use std::path::PathBuf;
@@ -38,6 +38,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// What a model is loaded from.
 pub(super) struct Source {
     id: Id,
+    hash: ContentHash,
     folder: PathBuf,
     bundle: Bundle,
     options: ModelOptions,
@@ -51,7 +52,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(
-        id: Id,
+        (id, hash): (Id, ContentHash),
         (folder, bundle): (PathBuf, Bundle),
         options: ModelOptions,
         backend: Arc<dyn Backend>,
@@ -59,6 +60,7 @@ impl Source {
     ) -> Self {
         Self {
             id,
+            hash,
             folder,
             bundle,
             options,
@@ -75,6 +77,11 @@ impl Source {
 
     pub(super) fn bundle(&self) -> &Bundle {
         &self.bundle
+    }
+
+    /// What the bundle is called.
+    pub(super) fn bundle_hash(&self) -> ContentHash {
+        self.hash
     }
 
     pub(super) fn name(&self) -> &ModelName {

@@ -70,7 +70,9 @@ fn engine(config: &str) -> (Arc<Engine>, Arc<Counters>) {
     let config: Config = toml::from_str(config).unwrap();
     let counters = Arc::new(Counters::default());
     let backend = Arc::new(FakeBackend::offering(&[Provider::Cuda, Provider::Qnn]));
-    let engine = Engine::new(backend, config.runtime, config.models, counters.clone());
+    let folder = tempfile::tempdir().unwrap();
+    let (marks, _) = Marks::open(folder.path(), "boot");
+    let engine = Engine::new(backend, config.runtime, config.models, counters.clone(), marks);
     (Arc::new(engine), counters)
 }
 

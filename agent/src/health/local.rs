@@ -2,6 +2,7 @@
 
 use super::{Check, Finding, Group, Subject};
 use crate::commands::status::ask;
+use crate::program::ProgramStatus;
 use crate::serve::StatusReport;
 use std::net::{SocketAddr, TcpListener};
 
@@ -15,6 +16,7 @@ pub(super) fn checks(subject: &Subject, reaches_cloud: bool) -> Vec<Check> {
     );
     [
         ("agent-running", running(subject, report)),
+        ("program", report.map_or_else(down, |r| program(&r.program))),
         ("local-api", report.map_or_else(down, |_| ready(subject))),
         ("local-port", port),
         ("cloud-link", report.map_or_else(down, |r| link(r.connected, &r.carrier, reaches_cloud))),
@@ -34,6 +36,21 @@ fn running(subject: &Subject, report: Option<&StatusReport>) -> Finding {
             "start it: outrigger-agent run --state-dir {}",
             subject.state_dir.display()
         )),
+    }
+}
+
+/// Which of the agent's programs runs, and whether one gave way.
+fn program(program: &ProgramStatus) -> Finding {
+    let ProgramStatus { is_installed, wanted, phase, reason, .. } = program;
+    let from = if *is_installed { "the installed one" } else { "one from the cloud" };
+    if !reason.is_empty() {
+        let what = [wanted, phase, reason].map(String::as_str).join(" ");
+        return Finding::warning(format!("{from}; {}", what.trim()))
+            .hint("the operator sees it too: outrigger agent status");
+    }
+    match &**phase {
+        "settled" => Finding::ok(from),
+        phase => Finding::ok(format!("{from}; {wanted} {phase}")),
     }
 }
 

@@ -58,6 +58,22 @@ impl Here {
     }
 }
 
+/// A file of a whole bundle.
+pub(crate) struct Served {
+    pub(crate) path: PathBuf,
+    /// As the manifest has it.
+    pub(crate) size_bytes: u64,
+}
+
+/// The file of this hash in the folder of bundles. Its bytes are not looked at: who asks compares them. Blocks.
+pub(crate) fn served(bundles: &Path, hash: ContentHash) -> Option<Served> {
+    Here::read(bundles).0.iter().find_map(|bundle| {
+        let mut files = bundle.manifest.files.iter();
+        let (name, file) = files.find(|(_, file)| file.sha256 == hash)?;
+        Some(Served { path: bundle.folder.join(name), size_bytes: file.size_bytes })
+    })
+}
+
 /// Puts a file of another version into its place, without its bytes where the file system can.
 pub(super) fn share(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::hard_link(from, to).or_else(|_| {

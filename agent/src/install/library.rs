@@ -3,9 +3,10 @@
 
 use super::bases::{Here, share};
 use crate::counters::Counters;
+use crate::peers::Peers;
+use crate::uplink::Uplink;
 use crate::uplink::blob::{FetchError, Incoming};
 use crate::uplink::gate::Gate;
-use ::link::connection::Connection;
 use ::link::durable::{self, Access};
 use edge::update::Target;
 use models::bundle::MANIFEST_FILE as KEPT_FILE;
@@ -48,12 +49,12 @@ pub(crate) struct Library {
 impl Library {
     pub(crate) fn open(
         state_dir: &Path,
-        gate: Arc<Gate>,
+        through: (Arc<Gate>, Option<Arc<Peers>>),
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
         let bundles = state_dir.join("bundles");
         durable::create_private_folder(&bundles)?;
-        let incoming = Incoming::new(state_dir.join("incoming"), gate, counters.clone())?;
+        let incoming = Incoming::new(state_dir.join("incoming"), through, counters.clone())?;
         Ok(Self { bundles, incoming: Arc::new(incoming), counters })
     }
 
@@ -91,7 +92,7 @@ impl Library {
     /// Fetches the files of a bundle and puts it into its place, whole.
     pub(crate) async fn fetch(
         &self,
-        connection: &Connection,
+        uplink: &Uplink,
         manifest: &Manifest,
         kept: &Kept,
     ) -> Result<(), LibraryError> {
@@ -115,7 +116,7 @@ impl Library {
             }
             let _alone = self.incoming.alone(file.sha256).await;
             let bases = here.bases(&manifest.model, name);
-            let whole = self.incoming.fetch(connection, (*file).into(), &bases).await?;
+            let whole = self.incoming.fetch(uplink, (*file).into(), &bases).await?;
             durable::rename(&whole, &place)?;
         }
         let json = serde_json::to_vec(kept).expect("strings are always JSON");

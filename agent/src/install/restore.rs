@@ -3,7 +3,7 @@
 
 use super::trial::Trial;
 use super::{Installer, InstallerError, LoadError};
-use crate::engine::Engine;
+use crate::engine::{Engine, Why};
 use crate::state::{ActiveRow, ProbationRow, StateError};
 use edge::probation::Fault;
 use edge::update::{Target, Update};
@@ -31,6 +31,11 @@ impl Installer {
         if !self.program_on_trial {
             self.sandbox.tidy(&keep)?; // else the program before would have to find it all out again
         }
+        for (name, candidate) in &candidates {
+            if self.is_cleared(candidate.bundle) {
+                self.state.candidate_cleared(name)?;
+            }
+        }
         for row in rows {
             let name = row.model.clone();
             if let Some(restored) = self.restore_one(&row)? {
@@ -52,8 +57,9 @@ impl Installer {
             return Ok(None);
         };
         // Before it is loaded: that may be what takes the agent down.
+        self.engine.marks().want(&row.model, Why::Probation, true);
         if !self.program_on_trial {
-            kept.lives = kept.lives.start(&self.boot);
+            kept.lives = kept.lives.start(&self.boot, self.is_cleared(kept.bundle));
             self.state.keep_probation(&row.model, &kept)?;
         }
         let limit = self.update.probation().limits.starts_of(row.previous.is_some());

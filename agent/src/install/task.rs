@@ -5,7 +5,7 @@ use super::restore::Restored;
 use super::shadow::Beside;
 use super::trial::Trial;
 use super::{Installer, LoadError, Wanted};
-use crate::engine::{ActiveModel, Engine};
+use crate::engine::{ActiveModel, Engine, Why};
 use crate::sandbox::NotProven;
 use crate::state::{ProbationRow, StateError};
 use ::link::durable::aside;
@@ -241,11 +241,10 @@ impl Task {
         if self.installer.library.folder(wanted.target.bundle).is_dir() {
             return Ok(()); // whole, and no link is needed for it
         }
-        let connection = self.installer.uplink.bulk().await.map_err(|e| Failure::passing(&e))?;
         let kept = Kept { signed: wanted.signed, cloud_variant: wanted.cloud_variant };
-        let before = self.installer.counters.fetched_bytes();
-        let fetched = self.installer.library.fetch(&connection, &manifest, &kept).await;
-        if self.installer.counters.fetched_bytes() > before {
+        let before = self.installer.counters.arrived_bytes();
+        let fetched = self.installer.library.fetch(&self.installer.uplink, &manifest, &kept).await;
+        if self.installer.counters.arrived_bytes() > before {
             self.backoff.reset(); // a link that breaks again and again still gets there
         }
         fetched.map_err(|error| {
@@ -332,6 +331,7 @@ impl Task {
         }
         let begun = aside(|| self.installer.state.candidate_begins(&self.name))?;
         self.begun_with = Some(target);
+        self.installer.engine.marks().want(&self.name, Why::Candidate, true);
         let limit = self.installer.update.probation().limits.starts.max(1);
         if begun <= limit {
             return Ok(());
@@ -344,6 +344,7 @@ impl Task {
         if self.begun_with.take().is_none() {
             return;
         }
+        self.installer.engine.marks().want(&self.name, Why::Candidate, false);
         if let Err(error) = aside(|| self.installer.state.candidate_ended(&self.name)) {
             tracing::warn!(model = %self.name, error = chain(&error), "a clean word is not kept");
         }
@@ -408,6 +409,7 @@ impl Task {
         };
         let gone = aside(|| installer.state.switch(name, target, &row))?;
         self.begun_with = None; // what counts from now on is the probation's
+        installer.engine.marks().want(name, Why::Candidate, false);
         let before = aside(|| installer.state.previous(name))?;
         let terms = installer.update.probation();
         let mut trial = aside(|| Trial::watch(terms, &model, row, before.is_some()));

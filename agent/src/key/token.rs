@@ -226,12 +226,7 @@ fn show_pin(
 ) -> Result<(), TokenError> {
     let shown = ContentHash::of(format!("{uri} {pin}").as_bytes());
     let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
-    match info {
-        info if info.user_pin_locked() => return Err(TokenError::Locked),
-        _ if refused.contains(&shown) => return Err(TokenError::RefusedBefore),
-        info if info.user_pin_final_try() => return Err(TokenError::LastTry),
-        _ => {}
-    }
+    may_show(info.user_pin_locked(), refused.contains(&shown), info.user_pin_final_try())?;
     match session.login(UserType::User, Some(&AuthPin::new(pin.into()))) {
         Ok(()) | Err(ModuleError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
         Err(ModuleError::Pkcs11(RvError::PinLocked, _)) => Err(TokenError::Locked),
@@ -243,6 +238,16 @@ fn show_pin(
             Err(TokenError::WrongPin)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a PIN is shown to a token in this state. SoftHSM never says that one try is left; smart cards do.
+fn may_show(is_locked: bool, was_refused: bool, is_last_try: bool) -> Result<(), TokenError> {
+    match (is_locked, was_refused, is_last_try) {
+        (true, _, _) => Err(TokenError::Locked),
+        (false, true, _) => Err(TokenError::RefusedBefore),
+        (false, false, true) => Err(TokenError::LastTry),
+        (false, false, false) => Ok(()),
     }
 }
 
@@ -439,5 +444,14 @@ mod tests {
         let error = TokenKey::find(&uri).unwrap_err();
         assert!(matches!(&error, TokenError::Module { .. }), "{error}");
         assert!(error.to_string().contains("/absent/module.so") && !error.hint().is_empty());
+    }
+
+    #[test]
+    fn the_last_try_is_left_to_a_person() {
+        let check = |state: [bool; 3]| may_show(state[0], state[1], state[2]).err();
+        assert!(check([false; 3]).is_none());
+        assert!(matches!(check([false, false, true]), Some(TokenError::LastTry)));
+        assert!(matches!(check([false, true, true]), Some(TokenError::RefusedBefore)));
+        assert!(matches!(check([true, true, true]), Some(TokenError::Locked)));
     }
 }

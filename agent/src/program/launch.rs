@@ -44,6 +44,7 @@ pub(crate) fn begin(state_dir: &Path) -> io::Result<Begun> {
         let installed = installed.unwrap_or(ReleaseVersion::new(0, 0, 0));
         return Ok(Begun { launcher: launcher.into(), installed, is_kept: true });
     }
+    alarm::set(0); // that of a candidate that was this process before, and gave way
     let installed = super::own_mark().version;
     let begun = Begun { launcher: std::env::current_exe()?, installed, is_kept: false };
     let record = Record::of(state_dir);

@@ -7,8 +7,8 @@ use super::{Own, own_mark, why};
 use crate::counters::Counters;
 use crate::install::Installer;
 use crate::repository::{Repository, RepositoryError};
+use crate::uplink::Uplink;
 use crate::uplink::blob::{Base, FetchError, Incoming};
-use crate::uplink::{Uplink, UplinkError};
 use ::link::durable::aside;
 use edge::IllegalTransition;
 use edge::backoff::Backoff;
@@ -39,8 +39,6 @@ enum ProgramError {
     Refused(String),
     #[error("this device's owner updates the agent ([update] program = false)")]
     NotAllowed,
-    #[error(transparent)]
-    Uplink(#[from] UplinkError),
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error("the program {}", chain(.0))]
@@ -165,7 +163,7 @@ impl Task {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
         loop {
             let wanted = wanted_text(releases);
-            let before = self.parts.counters.fetched_bytes();
+            let before = self.parts.counters.arrived_bytes();
             let error = match self.attempt(releases).await {
                 Ok(()) => return self.rest(&wanted).await,
                 Err(error) => error,
@@ -180,7 +178,7 @@ impl Task {
                 return std::future::pending().await;
             }
             self.report(&wanted, "waiting", &why);
-            if self.parts.counters.fetched_bytes() > before {
+            if self.parts.counters.arrived_bytes() > before {
                 backoff.reset(); // a link that breaks again and again still gets there
             }
             let delay = backoff.next_delay(u64::from_le_bytes(::link::entropy()));
@@ -206,7 +204,13 @@ impl Task {
         let target = choose(releases)?;
         // The cloud has been heard: then one that did not reach it in time was to blame, or nobody.
         let after_s = self.parts.began.elapsed().as_secs();
-        aside(|| self.parts.own.change(|takeover| takeover.reached(after_s)))?;
+        let is_wanted = target.is_some();
+        aside(|| {
+            self.parts.own.change(|takeover| match is_wanted {
+                true => takeover.reached(after_s),
+                false => takeover.forgive(),
+            })
+        })?;
         loop {
             match (self.wish(target.as_ref()).await?, &target) {
                 (Wish::Get, Some(target)) => return self.get(target).await,
@@ -296,10 +300,9 @@ impl Task {
 
     async fn fetch(&self, release: &Release, program: &Program) -> Result<(), ProgramError> {
         let Parts { own, uplink, incoming, .. } = &self.parts;
-        let connection = uplink.bulk().await?;
         let _alone = incoming.alone(program.sha256).await;
         let bases = self.bases();
-        let whole = incoming.fetch(&connection, release.program.into(), &bases).await?;
+        let whole = incoming.fetch(uplink, release.program.into(), &bases).await?;
         Ok(aside(|| own.slots.take(&whole, program))?)
     }
 

@@ -8,7 +8,9 @@ use crate::program::ProgramStatus;
 use crate::sandbox::Proof;
 use axum::Json;
 use axum::extract::State;
+use protocol::tuf::metadata::Lifetime;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The agent at one moment.
@@ -31,6 +33,12 @@ pub(crate) struct StatusReport {
     /// Whom deferrals can go to.
     #[serde(default)]
     pub(crate) nodes: Vec<NodeStatus>,
+    /// The devices of the site that carry chunks to each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) peers: Vec<PeerStatus>,
+    /// What this device has of the repository, by role; nothing before it trusts a root.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) repository: BTreeMap<String, Lifetime>,
     /// Whether deferral is suspended after failures.
     pub(crate) breaker_open: bool,
     /// How full the day's budget for the cloud is, 0 to 1; 1 without limits.
@@ -87,6 +95,16 @@ pub(crate) struct NodeStatus {
     pub(crate) carrier: Option<String>,
 }
 
+/// A device of the same site.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PeerStatus {
+    pub(crate) device: String,
+    pub(crate) address: String,
+    /// Why it is left alone now, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) left_alone: Option<String>,
+}
+
 /// The memory of models.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct MemoryStatus {
@@ -126,6 +144,8 @@ impl Context {
             carrier: carrier.into(),
             carrier_reason: carrier_reason.into(),
             nodes: self.uplink.nodes().into_iter().map(NodeStatus::from).collect(),
+            peers: self.peers.as_ref().map(|peers| peers.status()).unwrap_or_default(),
+            repository: self.installer.repository(),
             breaker_open: self.requests.breaker_is_open(),
             budget_fill: self.requests.budget_fill(),
             memory: MemoryStatus { budget_bytes, models_bytes },

@@ -89,6 +89,13 @@ impl State {
         Ok(begun.optional()?.unwrap_or(1))
     }
 
+    /// Another one was at work when the agent ended: the last beginning is not held against it.
+    pub(crate) fn candidate_cleared(&self, model: &ModelName) -> Result<(), StateError> {
+        let sql = "UPDATE candidates SET begun = max(begun - 1, 0) WHERE model = ?1";
+        self.connection().execute(sql, [model.as_str()])?;
+        Ok(())
+    }
+
     /// The agent outlived it.
     pub(crate) fn candidate_ended(&self, model: &ModelName) -> Result<(), StateError> {
         let sql = "UPDATE candidates SET begun = 0 WHERE model = ?1";
@@ -300,7 +307,7 @@ mod tests {
             provider: "cpu".into(),
             reference: Some(Duration::from_micros(1500)),
             lived: Duration::from_secs(7),
-            lives: Lives::begin("boot").start("boot"),
+            lives: Lives::begin("boot").start("boot", false),
         }
     }
 

@@ -3,11 +3,14 @@
 //! thrown away.
 
 mod delta;
+mod near;
 mod partial;
 
 pub(crate) use self::delta::Base;
 use super::gate::{Gate, NotNow};
+use super::{Uplink, UplinkError};
 use crate::counters::Counters;
+use crate::peers::Peers;
 use ::link::connection::{Connection, RecvStream};
 use ::link::durable;
 use ::link::frames::{self, LinkError};
@@ -23,6 +26,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::OwnedMutexGuard;
 
 const PIECE_BYTES: usize = 64 << 10;
+/// How long the cloud is waited for where peers may have the blob meanwhile.
+const CLOUD_PATIENCE: Duration = Duration::from_secs(20);
 /// What nobody asked for so long is not asked for any more.
 const PARTIAL_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -39,6 +44,10 @@ pub(crate) enum FetchError {
     NotNow(#[from] NotNow),
     #[error("cannot keep {}", path.display())]
     Disk { path: PathBuf, source: io::Error },
+    #[error("no connection to the cloud")]
+    Uplink(#[source] Box<UplinkError>),
+    #[error("the cloud is away, and no peer has it")]
+    Away,
 }
 
 impl FetchError {
@@ -65,6 +74,8 @@ impl FetchError {
 pub(crate) struct Incoming {
     folder: PathBuf,
     gate: Arc<Gate>,
+    /// Whom to ask before the cloud.
+    peers: Option<Arc<Peers>>,
     counters: Arc<Counters>,
     alone: Mutex<BTreeMap<ContentHash, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -72,11 +83,11 @@ pub(crate) struct Incoming {
 impl Incoming {
     pub(crate) fn new(
         folder: PathBuf,
-        gate: Arc<Gate>,
+        (gate, peers): (Arc<Gate>, Option<Arc<Peers>>),
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
         durable::create_private_folder(&folder)?;
-        Ok(Self { folder, gate, counters, alone: Mutex::default() })
+        Ok(Self { folder, gate, peers, counters, alone: Mutex::default() })
     }
 
     /// To be held over a fetch, and until the file has its own place: models may share files, and
@@ -92,22 +103,38 @@ impl Incoming {
         lock.lock_owned().await
     }
 
-    /// Fetches a blob and gives the path of the whole, verified file: from a base that is here, if the cloud has
-    /// a delta from one, else packed, else as it is. A partial file that an earlier attempt left, even one that
-    /// was killed, is continued.
+    /// Fetches a blob and gives the path of the whole, verified file: from peers, as far as they have it; then from a
+    /// base that is here, if the cloud has a delta from one, else packed, else as it is. A partial file that an
+    /// earlier attempt left, even one that was killed, is continued.
     pub(crate) async fn fetch(
         &self,
-        connection: &Connection,
+        uplink: &Uplink,
         blob: BlobRef,
         bases: &[Base],
     ) -> Result<PathBuf, FetchError> {
         let whole = self.path(blob.hash, "");
-        let has_begun = self.path(blob.hash, ".part").exists();
-        if !has_begun && self.fetch_delta(connection, blob, bases, &whole).await? {
+        if self.fetch_near(uplink, blob, &whole).await? {
             return Ok(whole);
         }
-        self.fetch_bytes(connection, blob, &whole).await?;
+        let connection = self.cloud(uplink).await?;
+        let has_begun = self.path(blob.hash, ".part").exists();
+        if !has_begun && self.fetch_delta(&connection, blob, bases, &whole).await? {
+            return Ok(whole);
+        }
+        self.fetch_bytes(&connection, blob, &whole).await?;
         Ok(whole)
+    }
+
+    /// The cloud, waited for until it is there, unless a peer may be asked again meanwhile.
+    async fn cloud(&self, uplink: &Uplink) -> Result<Arc<Connection>, FetchError> {
+        let connected = async { uplink.bulk().await.map_err(|e| FetchError::Uplink(Box::new(e))) };
+        match &self.peers {
+            Some(peers) if !peers.is_alone() => {
+                let connected = tokio::time::timeout(CLOUD_PATIENCE, connected).await;
+                connected.unwrap_or(Err(FetchError::Away))
+            }
+            _ => connected.await,
+        }
     }
 
     fn path(&self, blob: ContentHash, ending: &str) -> PathBuf {
@@ -124,6 +151,17 @@ impl Incoming {
         let (part, chunks) = (self.path(blob.hash, ".part"), self.path(blob.hash, ".chunks"));
         let result = self.continue_into(connection, blob, &part, &chunks).await;
         self.gate.settle();
+        self.put(result, blob, whole)
+    }
+
+    /// Puts what is here into its place, or away with what is worth nothing.
+    fn put(
+        &self,
+        result: Result<(), FetchError>,
+        blob: BlobRef,
+        whole: &Path,
+    ) -> Result<(), FetchError> {
+        let (part, chunks) = (self.path(blob.hash, ".part"), self.path(blob.hash, ".chunks"));
         let keeps = match &result {
             Ok(()) => false,
             Err(FetchError::Transfer(error)) => error.keeps_partial(),

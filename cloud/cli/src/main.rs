@@ -157,6 +157,10 @@ enum Repo {
     Rotate(commands::repo::rotate::Args),
     /// Sign the same again, good for longer.
     Refresh(commands::repo::refresh::Args),
+    /// Name versions as good no more.
+    Remove(commands::repo::remove::Args),
+    /// Add your signatures to a draft; the last one publishes it.
+    Cosign(commands::repo::cosign::Args),
     /// Show who may say what, until when.
     Show(commands::repo::show::Args),
 }
@@ -169,6 +173,20 @@ enum Telemetry {
     Pull(commands::telemetry::pull::Args),
     /// Open what was copied: one JSON object for each record.
     Decrypt(commands::telemetry::decrypt::Args),
+    /// Open what was copied, and keep it as Parquet.
+    #[cfg(feature = "analytics")]
+    Import(commands::telemetry::import::Args),
+    /// Ask what was imported, by SQL.
+    #[cfg(feature = "analytics")]
+    Query(commands::telemetry::query::Args),
+    /// Sums that may be shown to others: of so many devices that none can be read off.
+    #[cfg(feature = "analytics")]
+    Export(commands::telemetry::export::Args),
+    /// Take all that a device has told out of what was imported.
+    #[cfg(feature = "analytics")]
+    Forget(commands::telemetry::forget::Args),
+    /// Show what devices send, and what that makes in a month.
+    Cost(commands::telemetry::cost::Args),
     /// Delete what the cloud keeps of a device, or of a tenant.
     Delete(commands::telemetry::delete::Args),
 }
@@ -235,10 +253,21 @@ fn main() -> ExitCode {
         Command::Repo(Repo::Delegate(args)) => commands::repo::delegate::run(&args),
         Command::Repo(Repo::Rotate(args)) => commands::repo::rotate::run(&args),
         Command::Repo(Repo::Refresh(args)) => commands::repo::refresh::run(&args),
+        Command::Repo(Repo::Remove(args)) => commands::repo::remove::run(&args),
+        Command::Repo(Repo::Cosign(args)) => commands::repo::cosign::run(&args),
         Command::Repo(Repo::Show(args)) => commands::repo::show::run(&args),
         Command::Telemetry(Telemetry::Key(args)) => commands::telemetry::key::run(&args),
         Command::Telemetry(Telemetry::Pull(args)) => commands::telemetry::pull::run(&args),
         Command::Telemetry(Telemetry::Decrypt(args)) => commands::telemetry::decrypt::run(&args),
+        #[cfg(feature = "analytics")]
+        Command::Telemetry(Telemetry::Import(args)) => commands::telemetry::import::run(&args),
+        #[cfg(feature = "analytics")]
+        Command::Telemetry(Telemetry::Query(args)) => commands::telemetry::query::run(&args),
+        #[cfg(feature = "analytics")]
+        Command::Telemetry(Telemetry::Export(args)) => commands::telemetry::export::run(&args),
+        #[cfg(feature = "analytics")]
+        Command::Telemetry(Telemetry::Forget(args)) => commands::telemetry::forget::run(&args),
+        Command::Telemetry(Telemetry::Cost(args)) => commands::telemetry::cost::run(&args),
         Command::Telemetry(Telemetry::Delete(args)) => commands::telemetry::delete::run(&args),
         Command::Tenant(Tenant::Set(args)) => commands::tenant::set::run(&args),
         Command::Tenant(Tenant::List(args)) => commands::tenant::list::run(&args),

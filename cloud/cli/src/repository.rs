@@ -14,15 +14,17 @@ use protocol::tuf::install::target_path;
 use protocol::tuf::introduction::Introduction;
 use protocol::tuf::key::Key;
 use protocol::tuf::metadata::{
-    Envelope, ROOT, Role, RoleKeys, Root, Said, TARGETS, Target, Targets,
+    Envelope, ROOT, Role, RoleKeys, Root, SNAPSHOT, Said, TARGETS, TIMESTAMP, Target, Targets,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+mod draft;
 mod keys;
 
-pub(crate) use keys::{Keys, KeysArgs};
+pub(crate) use draft::Draft;
+pub(crate) use keys::{DraftArgs, Keys, KeysArgs};
 
 use crate::client::Client;
 use crate::commands::agent::Releases;
@@ -74,6 +76,11 @@ impl Remote {
         Ok(Some(Envelope::parse(role, text.as_bytes())?.read(role)?))
     }
 
+    /// The hash of a role's newest file.
+    pub(crate) fn hash(&self, role: &str) -> Option<ContentHash> {
+        self.files.get(role).map(|text| ContentHash::of(text.as_bytes()))
+    }
+
     /// Every role that has a file.
     pub(crate) fn roles(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
@@ -104,10 +111,12 @@ pub(crate) fn sign<S: Said>(
     for needed in counting {
         let there = signers.iter().filter(|key| needed.keys.contains_key(&key.tuf_key().id()));
         let there = there.count() as u64;
-        if there < needed.threshold {
+        let needs = if keys.are_first() { 1 } else { needed.threshold };
+        if there < needs {
             let what =
                 format!("{role} needs {} of its keys, {there} are at hand", needed.threshold);
-            let hint = "--keys DIR names a folder with keys; repeat it for several";
+            let hint = "--keys DIR names a folder with keys; repeat it for several; or collect signatures with --draft \
+                        FILE";
             return Err(hinted(what, hint));
         }
     }
@@ -177,6 +186,33 @@ pub(crate) fn name_as_good(
     let files = name(&remote, &keys, named, output::now_s() + NAMED_LIFE_S);
     let files = files.context("it was pushed, but devices will not install it yet")?;
     publish(client, &files, None).map(drop)
+}
+
+/// Takes these paths out of the files of all roles that name them. The roles that were signed anew.
+pub(crate) fn unname(
+    remote: &Remote,
+    keys: &Keys,
+    paths: &[String],
+    expires_s: i64,
+) -> anyhow::Result<Files> {
+    let root: Root = remote.read_root()?;
+    let targets: Targets = remote.look(TARGETS)?.context("there are no targets")?;
+    let offline = |role: &&str| !matches!(*role, ROOT | SNAPSHOT | TIMESTAMP);
+    let mut files = Files::new();
+    for role in remote.roles().filter(offline) {
+        let looked: Targets = remote.look(role)?.context("an empty role")?;
+        if !paths.iter().any(|path| looked.targets.contains_key(path)) {
+            continue;
+        }
+        let mut said: Targets = remote.read(role, keys)?;
+        said.targets.retain(|path, _| !paths.contains(path));
+        let counting = match role {
+            TARGETS => root.keys_of(TARGETS),
+            team => team_keys(&targets, team)?,
+        };
+        files.insert(role.to_owned(), sign(role, &mut said, (keys, &[&counting]), expires_s)?);
+    }
+    Ok(files)
 }
 
 impl Remote {

@@ -7,9 +7,11 @@ use protocol::mux::Priority;
 use protocol::wire;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::watch;
 
 use super::clip;
 use super::session::{Session, StreamError};
+use super::sites::TOGETHER;
 use crate::state::now_s;
 use crate::store::Store;
 use crate::store::repository::TakeError;
@@ -34,6 +36,7 @@ pub(super) async fn serve(
     }
     if let Some(reported) = &mut hello.reported {
         take_measured(session, reported).await?;
+        take_offer(session, reported);
     }
     let (device, ca_hash) = (session.device.clone(), session.ca_hash);
     let note = move |store: &Store| store.device_hello(&device, ca_hash, &hello, now_s());
@@ -47,6 +50,7 @@ pub(super) async fn serve(
 /// Sends the desired state now, and again whenever it changed for this device.
 async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), StreamError> {
     let mut revision = session.cloud.revision.subscribe();
+    let mut sites = session.cloud.sites.subscribe();
     let mut sent: Option<wire::DesiredState> = None;
     loop {
         revision.mark_unchanged();
@@ -58,6 +62,8 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
             Ok(state)
         };
         let mut desired = session.cloud.db.call(read).await?;
+        sites.mark_unchanged();
+        desired.peers = session.cloud.sites.peers(&session.device);
         let nodes_only = session.cloud.control.nodes_only.load(Ordering::Relaxed);
         desired.nodes_only = nodes_only && !desired.nodes.is_empty();
         let is_said = |sent: &wire::DesiredState| {
@@ -65,6 +71,7 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
                 && sent.nodes == desired.nodes
                 && sent.measurements == desired.measurements
                 && sent.releases == desired.releases
+                && sent.peers == desired.peers
                 && sent.repository == desired.repository
                 && sent.analytics_key == desired.analytics_key
         };
@@ -73,11 +80,30 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
             sent = Some(desired);
         }
         // Again after a while although nothing changed: the director's list runs out.
-        let changed = tokio::time::timeout(LIST_PERIOD, revision.changed()).await;
-        if changed.is_ok_and(|changed| changed.is_err()) {
-            return Ok(()); // the server is gone
+        tokio::select! {
+            changed = revision.changed() => if changed.is_err() {
+                return Ok(()); // the server is gone
+            },
+            () = others(session, &mut sites, sent.as_ref()) => {}
+            () = tokio::time::sleep(LIST_PERIOD) => {}
         }
     }
+}
+
+/// Waits until the device has other peers than was said.
+async fn others(
+    session: &Session,
+    sites: &mut watch::Receiver<u64>,
+    sent: Option<&wire::DesiredState>,
+) {
+    while sites.changed().await.is_ok() {
+        tokio::time::sleep(TOGETHER).await;
+        sites.mark_unchanged();
+        if sent.is_none_or(|sent| sent.peers != session.cloud.sites.peers(&session.device)) {
+            return;
+        }
+    }
+    std::future::pending::<()>().await; // the server is gone
 }
 
 fn outgoing(error: frames::LinkError) -> StreamError {
@@ -91,11 +117,20 @@ async fn take_reports(session: &Session, mut recv: RecvStream) -> Result<(), Str
     while let Some(header) = frames::next_header(&mut recv).await? {
         let mut reported: wire::ReportedState = frames::message(&mut recv, header).await?;
         take_measured(session, &mut reported).await?;
+        take_offer(session, &reported);
         let device = session.device.clone();
         let kept = move |store: &Store| store.device_reported(&device, &reported, now_s());
         session.cloud.db.call(kept).await?;
     }
     Ok(())
+}
+
+/// Whether the device serves its site, and where.
+fn take_offer(session: &Session, reported: &wire::ReportedState) {
+    let Session { cloud, device, identity, .. } = session;
+    if let Err(error) = cloud.sites.hear(device, &identity.tenant, reported.peer.as_ref()) {
+        cloud.events.peer_refused(device, &error.to_string());
+    }
 }
 
 /// Takes what the device timed out of its report, and to where whoever ordered it asks for it. The

@@ -87,6 +87,9 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let ended = session.run().await;
     let Session { cloud, device, connection, .. } = &*session;
     cloud.online.leave(device, connection);
+    if !cloud.online.contains(device) {
+        cloud.sites.left(device);
+    }
     cloud.events.agent_disconnected(device, &ended);
     let id = device.clone();
     if let Err(error) = cloud.db.call(move |store| store.device_seen(&id, now_s())).await {

@@ -119,6 +119,7 @@ pub(super) async fn deny(
         return Err(ApiError::not_found(format!("there is no device {device}")));
     }
     if denied {
+        cloud.sites.deny(&device);
         cloud.online.expel(&device);
     }
     Ok(Json(json!({ "id": device, "denied": denied })))

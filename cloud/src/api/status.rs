@@ -65,7 +65,7 @@ pub(super) async fn metrics(
     caller: Caller,
 ) -> Result<Response, ApiError> {
     caller.need(Permission::View)?;
-    Ok(crate::metrics::response(&cloud))
+    Ok(crate::metrics::response(&cloud).await)
 }
 
 #[derive(Deserialize)]

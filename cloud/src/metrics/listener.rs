@@ -15,7 +15,7 @@ use crate::state::Cloud;
 pub(crate) async fn serve(cloud: &Arc<Cloud>, listen: SocketAddr) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
-    let show = |State(cloud): State<Arc<Cloud>>| async move { super::response(&cloud) };
+    let show = |State(cloud): State<Arc<Cloud>>| async move { super::response(&cloud).await };
     let routes = Router::new().route("/metrics", get(show)).with_state(cloud.clone());
     let patience = Patience { first_head: FIRST_HEAD_PATIENCE, on_late: Arc::new(|| ()) };
     let stop = cloud.stopping.subscribe();

@@ -4,7 +4,7 @@ use crate::coder::Decoder;
 use crate::element::Element;
 use crate::encode::BLOCK_BYTES;
 use crate::error::DeltaError;
-use crate::format::{Head, Kind, PREFIX_MAX_BYTES, Piece, REST_MAX_BYTES, read_integer, unpack};
+use crate::format::{Head, Kind, Piece, REST_MAX_BYTES, read_integer, unpack};
 use crate::numbers::{How, Numbers};
 use std::io::{BufRead, Read, Seek, SeekFrom, Write};
 
@@ -55,9 +55,10 @@ fn read_prefix(
     }
     let ranges = head.old_rest();
     let count = ranges.iter().map(|range| range.end - range.start).sum();
-    if count > PREFIX_MAX_BYTES {
+    let most = head.prefix_max_bytes();
+    if count > most {
         let what = "bytes of a prefix";
-        return Err(DeltaError::TooMany { what, count, most: PREFIX_MAX_BYTES });
+        return Err(DeltaError::TooMany { what, count, most });
     }
     for range in ranges {
         old.seek(SeekFrom::Start(range.start))?;

@@ -2,9 +2,7 @@
 
 use crate::coder::Encoder;
 use crate::error::DeltaError;
-use crate::format::{
-    Head, Kind, MAGIC, PREFIX_MAX_BYTES, Piece, WINDOW_LOG, write_integer, write_table,
-};
+use crate::format::{Head, Kind, MAGIC, Piece, WINDOW_LOG, write_integer, write_table};
 use crate::numbers::Numbers;
 use crate::plan::{Source, plan};
 use std::io::Write;
@@ -57,7 +55,7 @@ fn write_rest(out: &mut Vec<u8>, head: &Head, old: &[u8], new: &[u8]) -> Result<
     let ranges = head.old_rest();
     let size: u64 = ranges.iter().map(|range| range.end - range.start).sum();
     let mut has_prefix = false;
-    if size > 0 && size <= PREFIX_MAX_BYTES {
+    if size > 0 && size <= head.prefix_max_bytes() {
         let prefix: Vec<u8> =
             ranges.into_iter().flat_map(|range| &old[indices(&range)]).copied().collect();
         let smaller = pack(&rest, &prefix)?;

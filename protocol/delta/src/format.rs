@@ -24,6 +24,8 @@ pub(crate) const PIECES_MAX: usize = 1 << 16;
 pub(crate) const REST_MAX_BYTES: u64 = 16 << 20;
 /// The old rest that may be a prefix: it is held in memory.
 pub(crate) const PREFIX_MAX_BYTES: u64 = 8 << 20;
+/// The same of a file without pieces, such as a program: as far back as zstd's window reaches.
+pub(crate) const PREFIX_ALONE_MAX_BYTES: u64 = 1 << WINDOW_LOG;
 /// zstd's window, as the exponent of two: what it holds of a longer rest.
 pub(crate) const WINDOW_LOG: u32 = 24;
 
@@ -68,6 +70,11 @@ impl Head {
     /// Bytes of the new file that no piece makes.
     pub(crate) fn rest_size(&self) -> u64 {
         self.new_size - self.pieces.iter().map(|piece| piece.size).sum::<u64>()
+    }
+
+    /// How much of the old file may be the prefix of what no piece makes.
+    pub(crate) fn prefix_max_bytes(&self) -> u64 {
+        if self.pieces.is_empty() { PREFIX_ALONE_MAX_BYTES } else { PREFIX_MAX_BYTES }
     }
 
     /// The stretches of the old file that no piece is made from, in order.

@@ -28,4 +28,4 @@ pub use element::Element;
 pub use encode::encode;
 pub use error::DeltaError;
 pub use plan::{Source, Tensor};
-pub use settle::{LEADING_BITS_MAX, Settled, settle};
+pub use settle::{Grain, LEADING_BITS_MAX, STEP_MAX, Settled, settle};

@@ -179,3 +179,16 @@ fn what_is_not_what_was_signed_is_said() {
     let half = run(&delta[..delta.len() / 2], &before.0, size);
     assert!(matches!(half, DeltaError::Truncated | DeltaError::Io(_)), "{half}");
 }
+
+/// A program is no model: all of it is packed with the program before as its prefix, and what is alike costs nothing,
+/// also far behind the first bytes.
+#[test]
+fn a_program_is_packed_behind_the_one_before() {
+    let line = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+    let old: Vec<u8> = (0..(9 << 20) / 8).flat_map(line).collect();
+    let mut new = old.clone();
+    drop(new.splice(5_000_000..5_000_004, *b"another function"));
+    let (old, new) = ((old, Vec::new()), (new, Vec::new()));
+    let delta = check(Some(&old), &new);
+    assert!(delta.len() < new.0.len() / 100, "{} of {}", delta.len(), new.0.len());
+}

@@ -1,6 +1,6 @@
 //! What a device decides, without doing any of it: where a request is placed ([`offload`], from how
 //! long the two ways take ([`paths`], [`quantiles`])), what that may cost in a day ([`budget`]), when and how
-//! much is downloaded ([`download`]), which
+//! much is downloaded ([`download`]), from whom beside the cloud ([`peers`]), which
 //! node of the cloud is asked ([`balance`]), what is packed on the way ([`thrift`]), whether
 //! accepted answers are still as good as was said ([`audit`]), when
 //! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), how a
@@ -19,6 +19,7 @@ pub mod budget;
 pub mod download;
 pub mod offload;
 pub mod paths;
+pub mod peers;
 pub mod probation;
 pub mod quantiles;
 pub mod renewal;

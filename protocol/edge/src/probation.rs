@@ -426,9 +426,13 @@ impl Lives {
     }
 
     /// The agent starts: to be written down before the version is loaded. A power cut counts as a start
-    /// without a word, and not as a crash.
+    /// without a word, and not as a crash. `cleared`: in this run of the device, when the agent ended, another model
+    /// was at work and this one was not.
     #[must_use]
-    pub fn start(self, boot: &str) -> Self {
+    pub fn start(self, boot: &str, cleared: bool) -> Self {
+        if cleared {
+            return Self { open: true, well: false, boot: boot.to_owned(), ..self };
+        }
         let crashed = self.open && self.boot == boot;
         let short = self.open && !self.well;
         Self {

@@ -377,6 +377,11 @@ impl Takeover {
         true
     }
 
+    /// None is wanted any more: what gave way may be tried again when it is.
+    pub fn forgive(&mut self) {
+        self.refused = None;
+    }
+
     /// From the next start on the installed program runs.
     pub fn use_installed(&mut self) {
         (self.current, self.spare) = (None, None);
@@ -426,7 +431,7 @@ fn begin(candidate: &mut Candidate, stage: Stage, start: Start<'_>) -> Option<St
                 "it was not well within {patience_s} s, and did not end by itself"
             ));
         }
-        *lives = lives.clone().start(start.boot);
+        *lives = lives.clone().start(start.boot, false);
         if let Some(fault) = lives.fault(terms.starts) {
             return Some(told(&fault, stage));
         }

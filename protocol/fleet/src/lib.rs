@@ -2,7 +2,8 @@
 //! ([`access`]), how often an address may fail to say who it is ([`attempts`]), what each device should run ([`desired`]), which request is taken now
 //! ([`admission`]), which requests run together ([`batch`]), on how many sessions ([`scaling`]), and
 //! when a worker that ended is started again ([`restarts`]); how busy a node is ([`load`]), how
-//! fast downloads may be ([`background`]), and what the repository of models takes in ([`repository`]).
+//! fast downloads may be ([`background`]), what the repository of models takes in ([`repository`]), which
+//! devices may carry chunks to each other ([`sites`]), and how a version reaches the fleet in stages ([`rollout`]).
 //!
 //! Plain values in, plain values out: `now` and entropy are arguments.
 
@@ -16,4 +17,6 @@ pub mod enrol;
 pub mod load;
 pub mod repository;
 pub mod restarts;
+pub mod rollout;
 pub mod scaling;
+pub mod sites;

@@ -5,6 +5,10 @@
 //! server's certificate is valid at this time. The agent hears the time from the fleet CA on the new
 //! connection before anything else, and then judges.
 
+mod peers;
+
+pub use peers::peers;
+
 use crate::pki::{self, DeviceCertificate};
 use protocol::id::ContentHash;
 use rustls::client::WebPkiServerVerifier;

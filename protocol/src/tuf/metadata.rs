@@ -143,6 +143,24 @@ impl RoleKeys {
     }
 }
 
+/// Which file of a role somebody has, and until when it is good; for people and for alarms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifetime {
+    /// Its version.
+    pub version: u64,
+    /// Unix seconds.
+    pub expires_s: i64,
+}
+
+impl Lifetime {
+    /// What a file says of itself; `None` where it says nothing of the kind.
+    pub fn of(role: &str, bytes: &[u8]) -> Option<Self> {
+        let said = Envelope::parse(role, bytes).ok()?.signed;
+        let head = Head::deserialize(&said).ok()?;
+        Some(Self { version: head.version, expires_s: date::parse(&head.expires)? })
+    }
+}
+
 /// What one of the four says.
 pub trait Said: DeserializeOwned + Serialize {
     /// `_type`.

@@ -131,9 +131,15 @@ pub const LAYERS: &[Layer] = &[
         reason: "the cloud drives the fleet's decisions; an agent is a peer that it talks to, not code that it links",
     },
     Layer {
+        name: "outrigger-analytics",
+        may_import: &["outrigger-protocol", "outrigger-telemetry"],
+        reason: "analytics runs where the private key is, which need not be where the cloud is",
+    },
+    Layer {
         name: "outrigger-cli",
         may_import: &[
             "outrigger-protocol",
+            "outrigger-analytics",
             "outrigger-fleet",
             "outrigger-delta",
             "outrigger-telemetry",

@@ -41,15 +41,16 @@ const GOAL: f64 = 0.30;
 /// A program that does not do its part; a delta that makes another file.
 pub fn run(sources: &Sources, short: bool) -> anyhow::Result<Option<BenchReport>> {
     let Some(python) = Environment::with(&PACKAGES)? else { return Ok(None) };
-    let folder = tempfile::tempdir()?;
+    let passing = tempfile::tempdir()?;
+    let folder = sources.work.as_deref().unwrap_or(passing.path());
     let backend = OrtBackend::open(&find_library(None)?)?;
     let training = if short { Training::SHORT } else { Training::WHOLE };
     let maker = versions::Maker { sources, python: &python, backend: &backend, training };
     let mut costs = Vec::new();
-    for subject in maker.subjects(folder.path())? {
+    for subject in maker.subjects(folder)? {
         eprintln!("{} ...", subject.name);
-        for pair in maker.pairs(&subject, folder.path())? {
-            let cost = Cost::measure(&python, folder.path(), pair)?;
+        for pair in maker.pairs(&subject, folder)? {
+            let cost = Cost::measure(&python, folder, pair)?;
             cost.tell();
             costs.push(cost);
         }

@@ -19,10 +19,20 @@ pub(crate) struct KeysArgs {
     folders: Vec<PathBuf>,
 }
 
+/// Where what others must sign too is put.
+#[derive(clap::Args)]
+pub(crate) struct DraftArgs {
+    /// Publish nothing yet: write what is signed into FILE, to which others add their signatures with `repo cosign`.
+    #[arg(long = "draft", value_name = "FILE")]
+    pub(crate) path: Option<PathBuf>,
+}
+
 /// The keys at hand.
 pub(crate) struct Keys {
     folder: PathBuf,
     keys: Vec<SigningKey>,
+    /// Whether others sign afterwards.
+    for_draft: bool,
 }
 
 impl Keys {
@@ -34,7 +44,17 @@ impl Keys {
         for folder in folders {
             keys.extend(read_folder(folder)?);
         }
-        Ok(Self { folder: folders[0].clone(), keys })
+        Ok(Self { folder: folders[0].clone(), keys, for_draft: false })
+    }
+
+    /// Others sign what is signed now, where there is a draft.
+    pub(crate) fn for_draft(self, draft: &DraftArgs) -> Self {
+        Self { for_draft: draft.path.is_some(), ..self }
+    }
+
+    /// Whether others sign afterwards.
+    pub(super) fn are_first(&self) -> bool {
+        self.for_draft
     }
 
     /// Where new keys go.

@@ -108,7 +108,7 @@ fn without_a_version_before_it_a_failing_one_still_answers() {
 
 #[test]
 fn starts_without_a_word_and_crashes_are_counted_apart() {
-    let power_cut = |lives: Lives, n: u32| lives.start(&format!("boot {n}"));
+    let power_cut = |lives: Lives, n: u32| lives.start(&format!("boot {n}"), false);
     let mut lives = Lives::begin("boot");
     for n in 1..3 {
         lives = power_cut(lives, n);
@@ -117,13 +117,23 @@ fn starts_without_a_word_and_crashes_are_counted_apart() {
     assert_eq!(power_cut(lives.clone(), 3).fault(3), Some(Fault::Starts { starts: 3 }));
     let well = Lives { well: true, ..lives.clone() };
     assert_eq!(power_cut(well, 3).starts, 0, "it was well before that");
-    assert_eq!(lives.ended_well().start("boot").starts, 0);
+    assert_eq!(lives.ended_well().start("boot", false).starts, 0);
 
     // It crashes every hour.
     let mut lives = Lives::begin("boot");
     for n in 1..=3 {
-        lives = Lives { well: true, ..lives }.start("boot");
+        lives = Lives { well: true, ..lives }.start("boot", false);
         assert_eq!((lives.starts, lives.crashes), (0, n));
     }
     assert_eq!(lives.fault(3), Some(Fault::Crashes { crashes: 3 }));
+}
+
+#[test]
+fn what_another_model_did_is_not_held_against_it() {
+    let mut lives = Lives::begin("boot").start("boot", false);
+    for _ in 0..10 {
+        lives = lives.start("boot", true);
+        assert_eq!((lives.starts, lives.crashes, lives.fault(2)), (1, 1, None));
+    }
+    assert!(lives.start("boot", false).fault(2).is_some(), "nor forgotten what it did itself");
 }

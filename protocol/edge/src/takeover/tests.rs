@@ -96,6 +96,8 @@ fn three_ends_without_a_word_are_enough() {
     assert!(refused.is_proven && takeover.candidate.is_none());
     assert_eq!(wish(&takeover, 2), Wish::Refuse(refused.reason));
     assert_eq!(wish(&takeover, 3), Wish::Get);
+    takeover.forgive();
+    assert_eq!(wish(&takeover, 2), Wish::Get);
 }
 
 #[test]

@@ -271,7 +271,7 @@ impl Device {
     fn restart(&mut self, clean: bool) {
         if let Some((standing, lives)) = self.disk.probation.take() {
             let lives = if clean { lives.ended_well() } else { lives };
-            let lives = lives.start("boot");
+            let lives = lives.start("boot", false);
             self.disk.probation = Some((standing, lives.clone()));
             if lives.fault(START_LIMIT).is_some() {
                 self.disk.roll_back();

@@ -1,8 +1,10 @@
 //! The versions that are compared.
 
 use anyhow::Context;
+use compress::evaluate::evaluate;
 use compress::quantize::{Recipe, Rounding, plan, quantize_refined, refine};
 use compress::{calibrate, fold};
+use delta::Grain;
 use models::authoring::dataset::Dataset;
 use models::backend::{Backend, SessionOptions};
 use models::onnx::{Model, places};
@@ -14,6 +16,15 @@ use super::super::compress::Sources;
 use super::super::compress::subjects::{self, Amount, Subject};
 use crate::python::Environment;
 use crate::world::fashion;
+
+/// Adam's: one for a model that is nearly there, and one that moves every weight as far as tuning usually does.
+const RATES: [&str; 2] = ["3e-5", "1e-4"];
+
+/// How far outputs are apart.
+struct Apart {
+    mean: f64,
+    cosine: f64,
+}
 
 /// How far models are trained on.
 #[derive(Clone, Copy)]
@@ -42,6 +53,7 @@ pub(super) enum Kind {
     Head,
     Requantized,
     TunedQuantized,
+    SettledQuantized,
     Pruned,
     Packed,
     PrunedPacked,
@@ -49,11 +61,12 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Those that are to take at most 30 %.
-    pub(super) const WITH_GOAL: [(Self, &str); 6] = [
+    pub(super) const WITH_GOAL: [(Self, &str); 7] = [
         (Self::Tuned, "fine-tuned, all weights in full precision: largest share"),
         (Self::Settled, "fine-tuned, updates rounded to 4 bits: largest share"),
         (Self::Head, "fine-tuned, last layer: largest share"),
         (Self::TunedQuantized, "fine-tuned and quantized: largest share"),
+        (Self::SettledQuantized, "fine-tuned and quantized, in steps of 2: largest share"),
         (Self::Requantized, "quantized anew: largest share"),
         (Self::Pruned, "pruned: largest share"),
     ];
@@ -65,6 +78,7 @@ impl Kind {
             Self::Head => "fine-tuned (last layer)",
             Self::Requantized => "int8, other calibration data",
             Self::TunedQuantized => "int8 of the fine-tuned",
+            Self::SettledQuantized => "int8 of the fine-tuned, steps of 2",
             Self::Pruned => "70 % of the weights zero",
             Self::Packed => "by itself (no base)",
             Self::PrunedPacked => "70 % zero, by itself",
@@ -79,6 +93,12 @@ pub(super) struct Pair {
     pub(super) note: String,
     pub(super) old: Option<PathBuf>,
     pub(super) new: PathBuf,
+}
+
+/// A model trained on, and what came of that.
+struct Tuned {
+    path: PathBuf,
+    note: String,
 }
 
 pub(super) struct Maker<'m> {
@@ -108,19 +128,19 @@ impl Maker<'_> {
         Ok(all.into_iter().filter(has_task).collect())
     }
 
-    /// What it is trained on, with which rate.
-    fn task(&self, subject: &Subject) -> Option<(&'static str, &'static str, Vec<String>)> {
+    /// What it is trained on.
+    fn task(&self, subject: &Subject) -> Option<(&'static str, Vec<String>)> {
         let data = |name: &str| text(&fashion().join("data").join(name));
         match subject.name {
             "fashion-edge" | "fashion-cloud" => {
                 let files = ["calibration-images.u8", "calibration-labels.u8"].map(data);
-                Some(("images", "3e-5", files.into()))
+                Some(("images", files.into()))
             }
-            "efficientnet-lite0" => Some(("crops", "3e-5", vec![text(&subject.calibration)])),
+            "efficientnet-lite0" => Some(("crops", vec![text(&subject.calibration)])),
             "minilm" => {
                 let tokenizer = subject.calibration.join("tokenizer.json");
                 let lines = self.sources.lines.as_ref()?;
-                Some(("lines", "2e-5", vec![text(lines), text(&tokenizer)]))
+                Some(("lines", vec![text(lines), text(&tokenizer)]))
             }
             _ => None,
         }
@@ -131,31 +151,47 @@ impl Maker<'_> {
         let work = folder.join(format!("{}-versions", subject.name));
         std::fs::create_dir_all(&work)?;
         let base = &subject.onnx;
-        let (tuned, tuned_note) = self.tune(subject, "tune", &work)?;
-        let (head, head_note) = self.tune(subject, "head", &work)?;
-        let (settled, settled_note) = self.settle(subject, &tuned, &work)?;
-        let pruned = work.join("pruned.onnx");
-        self.python.run("delta_versions.py", &["prune", &text(base), &text(&pruned), "0.7"])?;
         let first = self.quantize(base, &subject.calibration, &work.join("int8.onnx"))?;
         let anew = self.quantize(base, &subject.evaluation, &work.join("int8-anew.onnx"))?;
-        let of_tuned =
-            self.quantize(&tuned, &subject.calibration, &work.join("int8-tuned.onnx"))?;
-        let versions = [
-            (Kind::Tuned, tuned_note, Some(base), &tuned),
-            (Kind::Settled, settled_note, Some(base), &settled),
-            (Kind::Head, head_note, Some(base), &head),
-            (Kind::TunedQuantized, String::new(), Some(&first), &of_tuned),
-            (Kind::Requantized, String::new(), Some(&first), &anew),
-            (Kind::Pruned, String::new(), Some(base), &pruned),
-            (Kind::Packed, String::new(), None, base),
-            (Kind::PrunedPacked, String::new(), None, &pruned),
-        ];
-        let pair = |(kind, note, old, new): (Kind, String, Option<&PathBuf>, &PathBuf)| Pair {
+        let pruned = work.join("pruned.onnx");
+        if !pruned.is_file() {
+            self.python.run("delta_versions.py", &["prune", &text(base), &text(&pruned), "0.7"])?;
+        }
+        let head = self.tune(subject, "head", RATES[0], &work)?;
+        let mut versions = vec![(Kind::Head, head.note, Some(base), head.path)];
+        for rate in RATES {
+            let tuned = self.tune(subject, "tune", rate, &work)?;
+            let settled = work.join(format!("settled-{rate}.onnx"));
+            let settled = self.settle((subject, base), &tuned.path, Grain::default(), &settled)?;
+            let quantized = work.join(format!("int8-tuned-{rate}.onnx"));
+            let quantized = self.quantize(&tuned.path, &subject.calibration, &quantized)?;
+            let steps = work.join(format!("int8-settled-{rate}.onnx"));
+            let grain = Grain { step: 2, ..Grain::default() };
+            let steps = self.settle((subject, &first), &quantized, grain, &steps)?;
+            versions.extend([
+                (Kind::Tuned, tuned.note, Some(base), tuned.path),
+                (Kind::Settled, settled.note, Some(base), settled.path),
+                (Kind::TunedQuantized, format!("tuned at {rate}"), Some(&first), quantized),
+                (
+                    Kind::SettledQuantized,
+                    format!("tuned at {rate}; {}", steps.note),
+                    Some(&first),
+                    steps.path,
+                ),
+            ]);
+        }
+        versions.extend([
+            (Kind::Requantized, String::new(), Some(&first), anew),
+            (Kind::Pruned, String::new(), Some(base), pruned.clone()),
+            (Kind::Packed, String::new(), None, base.clone()),
+            (Kind::PrunedPacked, String::new(), None, pruned),
+        ]);
+        let pair = |(kind, note, old, new): (Kind, String, Option<&PathBuf>, PathBuf)| Pair {
             model: subject.name.to_owned(),
             kind,
             note,
             old: old.cloned(),
-            new: new.clone(),
+            new,
         };
         Ok(versions.into_iter().map(pair).collect())
     }
@@ -164,54 +200,73 @@ impl Maker<'_> {
         &self,
         subject: &Subject,
         what: &str,
+        rate: &str,
         work: &Path,
-    ) -> anyhow::Result<(PathBuf, String)> {
-        let (task, rate, data) = self.task(subject).context("no task")?;
-        let out = work.join(format!("{what}.onnx"));
-        let steps = self.training.steps.to_string();
-        let mut arguments = vec![what.to_owned(), task.to_owned(), text(&subject.onnx), text(&out)];
-        arguments.extend([steps.clone(), rate.to_owned()]);
-        arguments.extend(data);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let told = self.python.run("delta_versions.py", &arguments)?;
+    ) -> anyhow::Result<Tuned> {
+        let (task, data) = self.task(subject).context("no task")?;
+        let path = work.join(format!("{what}-{rate}.onnx"));
+        let told = work.join(format!("{what}-{rate}.txt"));
+        if !told.is_file() {
+            let steps = self.training.steps.to_string();
+            let mut arguments =
+                vec![what.to_owned(), task.to_owned(), text(&subject.onnx), text(&path)];
+            arguments.extend([steps, rate.to_owned()]);
+            arguments.extend(data);
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            std::fs::write(&told, self.python.run("delta_versions.py", &arguments)?)?;
+        }
+        let told = std::fs::read_to_string(told)?;
         let mut told = told.split_whitespace();
         let (from, to) = (told.next().unwrap_or("?"), told.next().unwrap_or("?"));
         let moved = told.next().and_then(|moved| moved.parse().ok()).unwrap_or(0.0) * 100.0;
+        let steps = self.training.steps;
         let note = format!(
             "{steps} steps of Adam at {rate}: loss {from} to {to}, weights moved by {moved:.2} %"
         );
-        Ok((out, note))
+        Ok(Tuned { path, note })
     }
 
+    /// Rounds the updates of a version, and measures what that costs.
     fn settle(
         &self,
-        subject: &Subject,
+        (subject, base): (&Subject, &Path),
         tuned: &Path,
-        work: &Path,
-    ) -> anyhow::Result<(PathBuf, String)> {
-        let (old, new) = (std::fs::read(&subject.onnx)?, std::fs::read(tuned)?);
+        grain: Grain,
+        out: &Path,
+    ) -> anyhow::Result<Tuned> {
+        let (old, new) = (std::fs::read(base)?, std::fs::read(tuned)?);
         let (of_old, of_new) = (tensors(&old)?, tensors(&new)?);
         let old = delta::Source { bytes: &old, tensors: &of_old };
-        let (bytes, _) = delta::settle(old, delta::Source { bytes: &new, tensors: &of_new }, 4);
-        let out = work.join("settled.onnx");
-        std::fs::write(&out, bytes)?;
-        let tuning = self.distance(subject, &subject.onnx, tuned)?;
-        let rounding = self.distance(subject, &out, tuned)?;
-        let note = format!(
-            "rounding moves outputs by {:.2} % of what tuning does",
-            100.0 * rounding / tuning.max(f64::MIN_POSITIVE)
+        let (bytes, _) = delta::settle(old, delta::Source { bytes: &new, tensors: &of_new }, grain);
+        std::fs::write(out, bytes)?;
+        let [tuning, rounding] = [base, out].map(|other| self.apart(subject, other, tuned));
+        let (tuning, rounding) = (tuning?, rounding?);
+        let mut note = format!(
+            "rounding moves outputs by {:.2} % of what tuning does, cosine {:.6} (tuning {:.6})",
+            100.0 * rounding.mean / tuning.mean.max(f64::MIN_POSITIVE),
+            rounding.cosine,
+            tuning.cosine,
         );
-        Ok((out, note))
+        let data = Dataset::open(&subject.evaluation)?;
+        if data.labels().is_some() {
+            let right = |path: &Path| {
+                let accuracy = evaluate(path, &data, self.backend)?.accuracy;
+                anyhow::Ok(100.0 * accuracy.context("a model that names no classes")?.share)
+            };
+            let (before, after, settled) = (right(base)?, right(tuned)?, right(out)?);
+            note += &format!("; right: {settled:.2} %, unrounded {after:.2}, before {before:.2}");
+        }
+        Ok(Tuned { path: out.to_owned(), note })
     }
 
-    /// The mean distance between the first outputs of two models, on what judges.
-    fn distance(&self, subject: &Subject, a: &Path, b: &Path) -> anyhow::Result<f64> {
+    /// How far the first outputs of two models are from each other, on what judges.
+    fn apart(&self, subject: &Subject, a: &Path, b: &Path) -> anyhow::Result<Apart> {
         let data = Dataset::open(&subject.evaluation)?;
         let load = |path: &Path| self.backend.load(path, &SessionOptions::default());
         let (mut a, mut b) = (load(a)?, load(b)?);
         let items = data.for_model(a.inputs())?;
         let name = a.outputs().first().context("no output")?.name.clone();
-        let (mut sum, mut count) = (0.0, 0.0);
+        let (mut sum, mut count, mut products) = (0.0, 0.0, [0.0; 3]);
         for item in 0..data.len().min(32) {
             let inputs = items.inputs(item)?;
             let [a, b] = [&mut a, &mut b].map(|session| {
@@ -219,15 +274,21 @@ impl Maker<'_> {
                 anyhow::Ok(outputs.first().and_then(Tensor::to_f32).unwrap_or_default())
             });
             for (a, b) in a?.iter().zip(&b?) {
-                sum += f64::from((a - b).abs());
+                let (a, b) = (f64::from(*a), f64::from(*b));
+                sum += (a - b).abs();
                 count += 1.0;
+                products = [products[0] + a * b, products[1] + a * a, products[2] + b * b];
             }
         }
-        Ok(sum / f64::max(count, 1.0))
+        let [both, a, b] = products;
+        Ok(Apart { mean: sum / f64::max(count, 1.0), cosine: both / (a * b).sqrt() })
     }
 
     /// Static int8, with weights rounded by least squares on these data.
     fn quantize(&self, float: &Path, data: &Path, out: &Path) -> anyhow::Result<PathBuf> {
+        if out.is_file() {
+            return Ok(out.to_owned()); // kept by `--work`
+        }
         let mut model = Model::read(float)?;
         fold::fold(&mut model, self.backend)?;
         let data = Dataset::open(data)?;

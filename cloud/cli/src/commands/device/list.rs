@@ -9,6 +9,9 @@ use crate::output;
 /// Arguments of `device list`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Only the names of those that are denied, one a line: what a restore from a backup is told by --deny.
+    #[arg(long, conflicts_with = "json")]
+    denied: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -60,6 +63,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let devices: Vec<Device> = serde_json::from_value(devices)?;
+    if args.denied {
+        devices.iter().filter(|device| device.denied).for_each(|device| output::line(&device.id));
+        return Ok(());
+    }
     let now_s = output::now_s();
     let rows = devices.iter().map(|device| device.row(now_s)).collect();
     let header = ["device", "name", "state", "agent", "should run", "runs"];

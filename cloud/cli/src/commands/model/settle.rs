@@ -2,7 +2,7 @@
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use delta::{LEADING_BITS_MAX, Source, Tensor, encode};
+use delta::{Grain, LEADING_BITS_MAX, STEP_MAX, Source, Tensor, encode};
 use models::onnx::places;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,10 @@ pub(crate) struct Args {
     /// How many leading bits of each update are kept, 1 to 24.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(LEADING_BITS_MAX)))]
     bits: u32,
+    /// Integer weights of eight bits move by multiples of so many steps; 1 for as they are. At 2 each is off by a step
+    /// of its own scale at most: see what that costs with `model evaluate`.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(STEP_MAX)))]
+    steps: u32,
     /// The fine-tuned model with its updates rounded.
     #[arg(long, short, value_name = "OUT.onnx")]
     out: PathBuf,
@@ -50,11 +54,12 @@ impl File {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (old, new) = (File::read(&args.base)?, File::read(&args.onnx)?);
-    let (settled, found) = delta::settle(old.source(), new.source(), args.bits);
+    let grain = Grain { leading_bits: args.bits, step: args.steps };
+    let (settled, found) = delta::settle(old.source(), new.source(), grain);
     ensure!(
         found.tensors > 0,
-        "{} and {} have no tensor of floats in common (hint: both are versions of one model, with the same names or \
-         shapes)",
+        "{} and {} have no tensor in common whose updates are rounded (hint: both are versions of one model, with the \
+         same names or shapes; integers are rounded with --steps 2)",
         args.base.display(),
         args.onnx.display()
     );
@@ -65,7 +70,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let after = encode(Some(old.source()), settled.source())?.len();
     if args.json {
         output::json(&json!({
-            "tensors": found.tensors, "numbers": found.numbers, "moved": found.moved, "bits": args.bits,
+            "tensors": found.tensors, "numbers": found.numbers, "moved": found.moved, "bits": args.bits, "steps": args.steps,
             "size_bytes": new.bytes.len(), "delta_bytes_before": before, "delta_bytes": after, "model": args.out,
         }));
         return Ok(());

@@ -5,10 +5,10 @@ use protocol::pattern::ModelPatterns;
 use protocol::tuf::delegation::DelegatedRole;
 use protocol::tuf::metadata::{TARGETS, Targets};
 
-use super::{Signing, tell};
+use super::Signing;
 use crate::client::Client;
 use crate::config::Config;
-use crate::repository::{self, Files, Keys, Remote, publish, sign, team_keys};
+use crate::repository::{self, Files, Remote, sign, team_keys};
 
 /// Arguments of `repo delegate`.
 #[derive(clap::Args)]
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::open()?;
     let client = Client::open(&config)?;
     let remote = Remote::get(&client)?.need()?;
-    let mut keys = Keys::open(&args.signing.keys, &config)?;
+    let mut keys = args.signing.open_keys(&config)?;
     let expires_s = args.signing.expires_s();
     let team = args.team.as_str();
     let mut targets: Targets = remote.read(TARGETS, &keys)?;
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let text = sign(TARGETS, &mut targets, (&keys, &[&by_targets]), expires_s)?;
     files.insert(TARGETS.to_owned(), text);
     files.insert(team.to_owned(), sign(team, &mut own, (&keys, &[&by_team]), expires_s)?);
-    tell(&publish(&client, &files, None)?, args.signing.json);
+    args.signing.finish(&client, &remote, &files)?;
     eprintln!("The team's key is in {}; it signs by: outrigger repo sign", keys.folder().display());
     Ok(())
 }

@@ -32,6 +32,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let operator = config
         .key(SIGNING_KEY)?
         .ok_or_else(|| hinted("there is no signing key here", "outrigger login makes one"))?;
+    if args.signing.draft.path.is_some() {
+        let hint = "take root's keys to their places afterwards";
+        return Err(hinted("a repository begins with all of its keys at hand, and no draft", hint));
+    }
     let remote = Remote::get(&client)?;
     if remote.exists() {
         return Err(hinted("this fleet has a repository already", "outrigger repo show"));

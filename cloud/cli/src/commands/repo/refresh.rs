@@ -2,10 +2,10 @@
 
 use protocol::tuf::metadata::{ROOT, Root, TARGETS, Targets};
 
-use super::{Signing, tell};
+use super::Signing;
 use crate::client::Client;
 use crate::config::Config;
-use crate::repository::{Files, Keys, Remote, publish, sign, team_keys};
+use crate::repository::{Files, Remote, sign, team_keys};
 
 /// Arguments of `repo refresh`.
 #[derive(clap::Args)]
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::open()?;
     let client = Client::open(&config)?;
     let remote = Remote::get(&client)?.need()?;
-    let keys = Keys::open(&args.signing.keys, &config)?;
+    let keys = args.signing.open_keys(&config)?;
     let expires_s = args.signing.expires_s();
     let role = args.role.as_str();
     let text = if role == ROOT {
@@ -37,6 +37,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         sign(role, &mut targets, (&keys, &[&counting]), expires_s)?
     };
     let files: Files = [(role.to_owned(), text)].into();
-    tell(&publish(&client, &files, None)?, args.signing.json);
+    args.signing.finish(&client, &remote, &files)?;
     Ok(())
 }

@@ -6,11 +6,11 @@ use protocol::tuf::key::Key;
 use protocol::tuf::metadata::{ROOT, Root, SNAPSHOT, TARGETS, TIMESTAMP, Targets};
 use serde_json::Value;
 
-use super::{Signing, tell};
+use super::Signing;
 use crate::client::Client;
 use crate::config::Config;
 use crate::errors::hinted;
-use crate::repository::{self, Files, Keys, Remote, publish, sign};
+use crate::repository::{self, Files, Keys, Remote, sign};
 
 /// Arguments of `repo rotate`.
 #[derive(clap::Args)]
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::open()?;
     let client = Client::open(&config)?;
     let remote = Remote::get(&client)?.need()?;
-    let mut keys = Keys::open(&args.signing.keys, &config)?;
+    let mut keys = args.signing.open_keys(&config)?;
     let expires_s = args.signing.expires_s();
     let files = match args.role.as_str() {
         DIRECTOR => direct_anew(&client, &remote, &keys, expires_s)?,
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             return Err(hinted(format!("{other} has no keys that can be rotated here"), hint));
         }
     };
-    tell(&publish(&client, &files, None)?, args.signing.json);
+    args.signing.finish(&client, &remote, &files)?;
     Ok(())
 }
 

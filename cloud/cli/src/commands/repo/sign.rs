@@ -2,10 +2,10 @@
 
 use protocol::manifest::SignerKey;
 
-use super::{Signing, tell};
+use super::Signing;
 use crate::client::Client;
 use crate::config::{Config, SIGNING_KEY};
-use crate::repository::{Keys, Remote, name, publish, pushed};
+use crate::repository::{Remote, name, pushed};
 
 /// Arguments of `repo sign`.
 #[derive(clap::Args)]
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::open()?;
     let client = Client::open(&config)?;
     let remote = Remote::get(&client)?.need()?;
-    let keys = Keys::open(&args.signing.keys, &config)?;
+    let keys = args.signing.open_keys(&config)?;
     let own = config.key(SIGNING_KEY)?.map(|key| key.public());
     let operators: Vec<SignerKey> = own.into_iter().chain(args.signers.iter().copied()).collect();
     let (named, others) = pushed(&client, &operators)?;
@@ -40,6 +40,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         eprintln!("All {} others were named before.", named.len());
         return Ok(());
     }
-    tell(&publish(&client, &files, None)?, args.signing.json);
+    args.signing.finish(&client, &remote, &files)?;
     Ok(())
 }

@@ -18,13 +18,33 @@ pub(crate) struct Args {
     /// Segments, or folders with segments, as `outrigger telemetry pull` leaves them.
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    keys: KeysArgs,
+}
+
+/// Which analytics keys open segments.
+#[derive(clap::Args)]
+pub(crate) struct KeysArgs {
     /// A file with an analytics key, beside those of this operator; repeatable.
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
 }
 
+impl KeysArgs {
+    /// All keys at hand.
+    pub(super) fn open(&self) -> anyhow::Result<Vec<PrivateKey>> {
+        let mut keys = Config::open()?.analytics_keys()?;
+        for path in &self.keys {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            keys.push(PrivateKey::from_hex(&text)?);
+        }
+        Ok(keys)
+    }
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let keys = keys(args)?;
+    let keys = args.keys.open()?;
     let mut files = Vec::new();
     for path in &args.paths {
         find(path, &mut files)?;
@@ -106,22 +126,13 @@ fn print(
 }
 
 /// The encapsulated key that lies beside a segment of samples.
-fn detached(path: &Path) -> Option<[u8; ENCAPSULATED_BYTES]> {
+pub(super) fn detached(path: &Path) -> Option<[u8; ENCAPSULATED_BYTES]> {
     let text = std::fs::read_to_string(path.with_extension("key")).ok()?;
     hex::decode(text.trim()).ok()?.try_into().ok()
 }
 
-fn keys(args: &Args) -> anyhow::Result<Vec<PrivateKey>> {
-    let mut keys = Config::open()?.analytics_keys()?;
-    for path in &args.keys {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        keys.push(PrivateKey::from_hex(&text)?);
-    }
-    Ok(keys)
-}
-
-fn find(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+/// The segments at a path, and below it.
+pub(super) fn find(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let unreadable = || format!("cannot read {}", path.display());
     if !path.is_dir() {
         files.push(path.to_owned());

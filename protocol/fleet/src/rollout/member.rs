@@ -1,0 +1,230 @@
+//! A device in a roll-out: what it was told, what became of it, and what it counted before and since.
+
+use std::fmt;
+
+use protocol::id::Version;
+use serde::{Deserialize, Serialize};
+
+use super::Report;
+use super::gate::Compared;
+use super::tally::Tally;
+
+/// How a device stands in a roll-out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// Not told yet.
+    Waiting,
+    /// Told; the version does not answer there yet.
+    Told,
+    /// The version answers there, and has not served enough.
+    Serving,
+    /// It has served enough.
+    Succeeded,
+    /// It has not, and will not count as if it had.
+    Failed(Failure),
+    /// Told to go back.
+    Returning,
+    /// Back.
+    Returned,
+    /// Told to go back, and not heard of since; it will when it connects.
+    Stranded,
+}
+
+impl Standing {
+    /// Whether the device is to run the version.
+    pub fn is_told(&self) -> bool {
+        matches!(
+            self,
+            Standing::Told | Standing::Serving | Standing::Succeeded | Standing::Failed(_)
+        )
+    }
+}
+
+/// Why a device failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Failure {
+    /// It does not take the version, in its own words.
+    Refused(String),
+    /// It had it and answers with another version again.
+    WentBack(Option<Version>),
+    /// Nothing was heard of it since it was told.
+    Silent,
+    /// It is there, and answers with another version.
+    Stuck(Option<Version>),
+    /// The version answers there, and too few have asked it.
+    Idle(u64),
+}
+
+impl Failure {
+    /// Whether it says nothing about the version, only about the device.
+    pub fn is_silence(&self) -> bool {
+        !matches!(self, Failure::Refused(_) | Failure::WentBack(_))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answers = |version: &Option<Version>| match version {
+            Some(version) => format!("answers with version {version}"),
+            None => "answers with no version".to_owned(),
+        };
+        match self {
+            Failure::Refused(why) => write!(f, "refused: {why}"),
+            Failure::WentBack(version) => write!(f, "went back by itself, {}", answers(version)),
+            Failure::Silent => f.write_str("silent since it was told"),
+            Failure::Stuck(version) => write!(f, "still {} at its deadline", answers(version)),
+            Failure::Idle(served) => write!(f, "served {served} requests only until its deadline"),
+        }
+    }
+}
+
+/// One device of a roll-out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// The stage in which it is told, from 0.
+    pub stage: usize,
+    /// The number of its stratum.
+    pub stratum: usize,
+    /// How it stands.
+    pub standing: Standing,
+    /// When it was told, or told to go back, by the roll-out's seconds.
+    told_at_s: u64,
+    /// When it was last heard of.
+    heard_at_s: Option<u64>,
+    /// The version that it counted `before` and, until it is told, `after` for.
+    old: Option<Version>,
+    /// All that it has counted for the active version so far.
+    total: Tally,
+    /// Where counting began for this stage, and what it had counted before that.
+    mark: Tally,
+    before: Tally,
+    /// What it has counted since: for the new version, or in a stage that is not its own, for the old one.
+    pub after: Tally,
+}
+
+impl Member {
+    /// Not told yet.
+    pub(super) fn new(stage: usize, stratum: usize) -> Self {
+        Self {
+            stage,
+            stratum,
+            standing: Standing::Waiting,
+            told_at_s: 0,
+            heard_at_s: None,
+            old: None,
+            total: Tally::default(),
+            mark: Tally::default(),
+            before: Tally::default(),
+            after: Tally::default(),
+        }
+    }
+
+    /// Whether it has, or had, the new version to answer with.
+    pub(super) fn is_treated(&self) -> bool {
+        matches!(self.standing, Standing::Serving | Standing::Succeeded)
+    }
+
+    /// It is told.
+    pub(super) fn offer(&mut self, clock_s: u64) {
+        self.standing = Standing::Told;
+        self.told_at_s = clock_s;
+        self.before = std::mem::take(&mut self.total);
+        self.mark = Tally::default();
+        self.after = Tally::default();
+    }
+
+    /// It is told to go back.
+    pub(super) fn withdraw(&mut self, clock_s: u64) {
+        self.standing = Standing::Returning;
+        self.told_at_s = clock_s;
+    }
+
+    /// What it counts from now on is what a stage is compared with.
+    pub(super) fn begin_baseline(&mut self) {
+        self.before = self.total.clone();
+        self.mark = self.total.clone();
+        self.after = Tally::default();
+    }
+
+    /// It says what it runs and what it has counted.
+    pub(super) fn handle_report(
+        &mut self,
+        report: &Report,
+        version: Version,
+        requests_min: u64,
+        clock_s: u64,
+    ) {
+        let has_it = report.active == Some(version);
+        self.heard_at_s = Some(clock_s);
+        match self.standing {
+            Standing::Waiting => self.count_old(report),
+            Standing::Told | Standing::Serving | Standing::Succeeded => {
+                self.standing = self.judged(report, has_it, requests_min);
+            }
+            // Heard of since it was told to go back, and not on the version: so it is back.
+            Standing::Returning | Standing::Stranded if !has_it => {
+                self.standing = Standing::Returned;
+            }
+            _ => {}
+        }
+    }
+
+    fn count_old(&mut self, report: &Report) {
+        if self.old.is_none() {
+            self.before = report.tally.clone();
+            self.mark = report.tally.clone();
+        }
+        if report.active != self.old && self.old.is_some() {
+            // Somebody gave it another version: what it counted before is no yardstick any more.
+            self.before = Tally::default();
+            self.mark = Tally::default();
+        }
+        self.old = report.active;
+        self.after = report.tally.since(&self.mark);
+        self.total = report.tally.clone();
+    }
+
+    fn judged(&mut self, report: &Report, has_it: bool, requests_min: u64) -> Standing {
+        if let Some(why) = &report.refused {
+            return Standing::Failed(Failure::Refused(why.clone()));
+        }
+        match (has_it, &self.standing) {
+            (true, _) => {
+                self.after = report.tally.clone();
+                let enough =
+                    self.after.requests >= requests_min || self.standing == Standing::Succeeded;
+                if enough { Standing::Succeeded } else { Standing::Serving }
+            }
+            (false, Standing::Told) => Standing::Told,
+            (false, _) => Standing::Failed(Failure::WentBack(report.active)),
+        }
+    }
+
+    /// Time passes.
+    pub(super) fn handle_time(&mut self, clock_s: u64, deadline_s: u64) {
+        if clock_s.saturating_sub(self.told_at_s) < deadline_s {
+            return;
+        }
+        let was_heard = self.heard_at_s.is_some_and(|at| at > self.told_at_s);
+        self.standing = match &self.standing {
+            Standing::Told if was_heard => Standing::Failed(Failure::Stuck(self.old)),
+            Standing::Told => Standing::Failed(Failure::Silent),
+            Standing::Serving => Standing::Failed(Failure::Idle(self.after.requests)),
+            Standing::Returning => Standing::Stranded,
+            other => other.clone(),
+        };
+    }
+
+    /// What the gates compare; `None` where it has nothing to say in this stage.
+    pub(super) fn compared(&self) -> Option<Compared> {
+        let is_control = self.standing == Standing::Waiting && self.old.is_some();
+        (is_control || self.is_treated()).then(|| Compared {
+            stratum: self.stratum,
+            is_treated: self.is_treated(),
+            before: self.before.clone(),
+            after: self.after.clone(),
+        })
+    }
+}
