@@ -73,6 +73,7 @@ impl Cloud {
         let listening = self.data_dir.join("listening");
         let _ = std::fs::remove_file(&listening);
         let mut command = Command::new(program("outrigger-cloud")?);
+        command.env_remove("OUTRIGGER_CLOUD_PROGRAM"); // it says which program this is, and is no setting of it
         command
             .envs(environment.iter().cloned())
             .arg("serve")
