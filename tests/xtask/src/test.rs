@@ -30,7 +30,7 @@ enum Step {
     /// Bring ONNX Runtime.
     #[value(skip)]
     Setup,
-    /// Build the programs that the tests start.
+    /// Build the programs that the tests start, and the tests.
     #[value(skip)]
     Programs,
     /// `cargo fmt --check`

@@ -13,6 +13,10 @@ use crate::onnxruntime::{self, LIBRARY_VARIABLE, SetupError};
 /// Warnings are errors for the workspace's own code; those of dependencies are not shown by cargo anyway.
 const CLIPPY: [&str; 6] = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
 
+/// With the tests, though they run later: programs alone would have other features of the same dependencies, which would
+/// be built twice.
+const PROGRAMS: [&str; 4] = ["build", "--workspace", "--bins", "--tests"];
+
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
@@ -38,7 +42,7 @@ impl<'a> Context<'a> {
     pub(super) fn run(&mut self, step: Step) -> Result<Outcome, StepError> {
         match step {
             Step::Setup => self.setup()?,
-            Step::Programs => run(&mut cargo(["build", "--workspace", "--bins"]))?,
+            Step::Programs => run(&mut cargo(PROGRAMS))?,
             Step::Fmt => run(&mut cargo(["fmt", "--all", "--check"]))?,
             Step::Clippy => run(&mut cargo(CLIPPY))?,
             Step::Bare => bare()?,
