@@ -48,7 +48,8 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
         let name = entry.path().display().to_string();
         if entry.file_type().unwrap().is_dir() {
             found.extend(files(&entry.path()));
-        } else {
+        } else if !name.ends_with("-shm") {
+            // SQLite's index of its log, which whoever opens it makes anew, is no state.
             found.push((name, std::fs::read(entry.path()).unwrap()));
         }
     }
@@ -75,7 +76,13 @@ fn a_healthy_device_passes_running_and_stopped() {
     assert!(named(&stopped, "warning").contains(&"agent-running".to_owned()), "{stopped:#}");
     let table = String::from_utf8(check_output(&state_dir, &[]).stdout).unwrap();
     assert!(table.contains("fashion-answers") && table.contains("64 probes"), "{table}");
-    assert!(before == files(&state_dir), "a check changes nothing");
+    let after = files(&state_dir);
+    let names = |files: &[(String, Vec<u8>)], other: &[(String, Vec<u8>)]| {
+        let changed = files.iter().filter(|file| !other.contains(file));
+        changed.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    let changed = (names(&before, &after), names(&after, &before));
+    assert_eq!(changed, (vec![], vec![]), "a check changes nothing");
 }
 
 #[test]

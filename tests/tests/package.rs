@@ -171,7 +171,8 @@ fn the_service_manager_hears_when_it_serves_lives_and_stops() {
     deny_write_execute(&mut command);
     let log = state_dir.join("agent.log");
     let process = Process::start(command, &log).unwrap();
-    assert_eq!(hear_until(&manager, "READY=1"), ["READY=1"]);
+    let heard = hear_until(&manager, "READY=1");
+    assert_eq!(heard, ["WATCHDOG_USEC=400000", "READY=1"], "as before a new beginning");
     let address = std::fs::read_to_string(state_dir.join("listening")).unwrap();
     let address = address.lines().next().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
     let mut client = outrigger_tests::http::HttpClient::connect(address).unwrap();
