@@ -34,7 +34,7 @@ fn a_fleet_is_asked_by_sql_and_shown_by_groups() {
 
     let (pulled, dataset) =
         (text(&world.folder().join("pulled")), text(&world.folder().join("dataset")));
-    let import = ["telemetry", "import", &pulled, "--into", &dataset, "--json"];
+    let import = ["telemetry", "import", &pulled, "--into", &dataset];
     let first = world.operator.json(&import).unwrap();
     assert!(first["rows"].as_u64() > Some(20), "{first}");
     let again = world.operator.json(&import).unwrap();

@@ -82,7 +82,7 @@ pub async fn export(
         (columns(|name| format!("{name}::varchar AS {name}")), columns(|name| (*name).to_owned()));
     let others = columns(|name| format!("'other' AS {name}"));
     let joined: Vec<_> =
-        names.iter().map(|name| format!("c.{name} IS NOT DISTINCT FROM s.{name}")).collect();
+        names.iter().map(|name| format!("(c.{name} IS NOT DISTINCT FROM s.{name})")).collect();
     let joined = if joined.is_empty() { "true".to_owned() } else { joined.join(" AND ") };
     let comma = if names.is_empty() { "" } else { ", " };
     let group_by =

@@ -2,7 +2,7 @@
 //!
 //! The unit is the device, not the request: ten thousand requests of one broken camera say little about a version. Each
 //! device is its own yardstick first (how did it change since before the stage?), then the devices that got the new version
-//! are ranked among those that did not ([`super::rank`]). A change below a margin is none, so that a version that is
+//! are ranked among those that did not (module `rank`). A change below a margin is none, so that a version that is
 //! consistently 1 % slower is not held to be broken.
 //!
 //! **Looking often does not cheat.** The gates look when the evidence has doubled, not when somebody looks; look `k` (from
@@ -91,7 +91,7 @@ impl Measure {
     }
 
     /// How much worse a device does than before, `None` where it has not counted enough since. What it did before is drawn
-    /// towards `usual` (what all devices did before), by as much as [`SHARE_OF_MIN`] requests weigh: a device that counted
+    /// towards `usual` (what all devices did before), by as much as `SHARE_OF_MIN` requests weigh: a device that counted
     /// little before is held against the others' past.
     pub fn change(self, before: &Tally, after: &Tally, usual: &Tally) -> Option<f64> {
         match self {
