@@ -3,7 +3,7 @@
 //!
 //! While no version is on probation nothing is written. Else each model's first run at a time and its last are noted by
 //! one byte each (a microsecond), in a file that the system writes out when it likes: it is for crashes of the
-//! agent, after which the system lives on, and says nothing of a device whose power failed ([`Marks::last`]).
+//! agent, after which the system lives on, and says nothing of a device whose power failed.
 
 use protocol::id::{ContentHash, ModelName};
 use std::collections::{BTreeMap, BTreeSet};
