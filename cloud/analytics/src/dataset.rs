@@ -12,6 +12,7 @@
 
 use protocol::id::DeviceId;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -55,13 +56,8 @@ pub(crate) struct Staged {
     pub(crate) devices: Vec<String>,
 }
 
-/// How far a segment has been imported.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Imported {
-    pub(crate) device: DeviceId,
-    pub(crate) segment: u64,
-    pub(crate) frames: u32,
-}
+/// How many frames of which segments have been imported.
+pub(crate) type Imported = BTreeMap<(DeviceId, u64), u32>;
 
 impl Dataset {
     /// Opens it to be read and written, and makes it where there is none. What a crash has left is put in order.
@@ -128,13 +124,13 @@ impl Dataset {
     /// Takes in what was written: from here on it is in the dataset, whatever happens to this process.
     pub(crate) fn commit(
         &mut self,
-        imported: &[Imported],
+        imported: &Imported,
         staged: &[Staged],
     ) -> Result<(), AnalyticsError> {
         debug_assert!(self.lock.is_some());
         let transaction = self.journal.transaction()?;
         let sql = "INSERT INTO segments VALUES (?1, ?2, ?3) ON CONFLICT (device, segment) DO UPDATE SET frames = ?3";
-        for Imported { device, segment, frames } in imported {
+        for ((device, segment), frames) in imported {
             transaction.execute(sql, params![device.as_str(), segment.cast_signed(), frames])?;
         }
         stage(&transaction, staged)?;

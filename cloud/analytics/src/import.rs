@@ -1,6 +1,7 @@
 //! Sealed segments become rows: opened with the private key, each frame once.
 
 use protocol::id::DeviceId;
+use protocol::tuf::date::date_of;
 use std::path::Path;
 use telemetry::key::PrivateKey;
 use telemetry::open::{OpenError, Opener};
@@ -61,7 +62,7 @@ pub struct Import<'a> {
     keys: &'a [PrivateKey],
     now_unix_ms: u64,
     waiting: Waiting,
-    imported: Vec<Imported>,
+    imported: Imported,
     files: u32,
     report: Report,
 }
@@ -69,7 +70,7 @@ pub struct Import<'a> {
 impl<'a> Import<'a> {
     /// Begins, with all analytics keys at hand. `now_unix_ms` names the files, and says which clocks are plausible.
     pub fn begin(dataset: &'a mut Dataset, keys: &'a [PrivateKey], now_unix_ms: u64) -> Self {
-        let (waiting, imported) = (Waiting::default(), Vec::new());
+        let (waiting, imported) = (Waiting::default(), Imported::new());
         Self { dataset, keys, now_unix_ms, waiting, imported, files: 0, report: Report::default() }
     }
 
@@ -82,9 +83,7 @@ impl<'a> Import<'a> {
         let (device, number) = (segment.header.device.clone(), segment.header.segment);
         let known = self.dataset.frames_of(&device, number)?;
         let frames = u32::try_from(segment.frames.len()).unwrap_or(u32::MAX);
-        if frames <= known
-            || self.imported.iter().any(|i| i.device == device && i.segment == number)
-        {
+        if frames <= known || self.imported.contains_key(&(device.clone(), number)) {
             self.report.known += 1;
             return Ok(());
         }
@@ -104,7 +103,7 @@ impl<'a> Import<'a> {
             self.report.rows += 1;
         }
         self.report.segments += 1;
-        self.imported.push(Imported { device, segment: number, frames });
+        self.imported.insert((device, number), frames);
         if self.waiting.count() >= WAITING_MAX_ROWS {
             self.flush()?;
         }
@@ -154,20 +153,8 @@ fn day(observed_unix_ms: u64, now_unix_ms: u64) -> String {
     if observed + PLAUSIBLE_DAYS < today || observed > today + 1 {
         return "unknown".to_owned();
     }
-    let (year, month, day) = civil(observed);
+    let (year, month, day) = date_of(i64::try_from(observed).unwrap_or(i64::MAX / 2));
     format!("{year:04}-{month:02}-{day:02}")
-}
-
-/// The date of a day since 1970-01-01 (H. Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! back. What is spent survives a crash by leases, as in [`crate::budget`]: bytes are written down as spent before
 //! they are asked for, a few MiB at a time, so a crash may cost that much, and never lets more through.
 
+use protocol::tuf::date::date_of;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -241,17 +242,10 @@ impl Downloads {
     }
 }
 
-/// The year and month (0 to 11) of a day, counted from 1970: Howard Hinnant, "chrono-Compatible Low-Level Date
-/// Algorithms", `civil_from_days`.
+/// The year and month (0 to 11) of a day, counted from 1970.
 fn civil(day: i64) -> (i64, i64) {
-    let shifted = day + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let month = (from_march + 2) % 12;
-    (year_of_era + era * 400 + i64::from(month < 2), month)
+    let (year, month, _) = date_of(day);
+    (year, month - 1)
 }
 
 fn month(local_s: i64) -> i64 {

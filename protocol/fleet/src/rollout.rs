@@ -418,7 +418,8 @@ impl Rollout {
         let passed = now_s.saturating_sub(self.looked_at_s).min(STEP_MAX_S);
         self.looked_at_s = now_s;
         self.clock_s += passed;
-        if self.phase == Phase::Offering {
+        // Counting all devices for each report of a fleet would be work by the square.
+        if passed > 0 && self.phase == Phase::Offering {
             let succeeded = self.progress_of(|s| *s == Standing::Succeeded);
             let per_s = self.plan.rate.per_min(succeeded) / 60.0;
             // What was not used while nobody could be told is not told all at once later: a minute's worth at most.

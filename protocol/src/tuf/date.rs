@@ -40,7 +40,9 @@ fn days_of(year: i64, month: i64, day: i64) -> i64 {
         - 719_468
 }
 
-fn date_of(days: i64) -> (i64, i64, i64) {
+/// Year, month (1 to 12) and day of so many days since 1970-01-01 (H. Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms", `civil_from_days`).
+pub fn date_of(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, in_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year = (in_era - in_era / 1460 + in_era / 36_524 - in_era / 146_096) / 365;

@@ -36,6 +36,27 @@ impl Histogram {
         }
     }
 
+    /// Counts the values of one that was sent, too. Buckets of a finer scale fall together, those of a coarser one count
+    /// as their last.
+    pub fn merge(&mut self, sent: &wire::Histogram) {
+        if sent.count == 0 {
+            return;
+        }
+        for (index, count) in (sent.offset..).zip(&sent.buckets) {
+            *self.buckets.entry(rescaled(index, sent.scale)).or_default() += count;
+        }
+        self.min = if self.count == 0 { sent.min } else { self.min.min(sent.min) };
+        self.max = if self.count == 0 { sent.max } else { self.max.max(sent.max) };
+        self.zeros += sent.zeros;
+        self.count += sent.count;
+        self.sum += sent.sum;
+    }
+
+    /// Bytes of memory that its buckets take, about.
+    pub fn size_bytes(&self) -> usize {
+        self.buckets.len() * 32
+    }
+
     /// How many values it has.
     pub fn count(&self) -> u64 {
         self.count
@@ -64,6 +85,15 @@ fn bucket(value: f64) -> i32 {
     let of_doubling = f64::from(1 << SCALE);
     let index = (value.log2() * of_doubling).ceil() - 1.0;
     index.clamp(-f64::from(BUCKETS_MAX / 2), f64::from(BUCKETS_MAX / 2)) as i32
+}
+
+/// The bucket at [`SCALE`] of a bucket at another scale.
+fn rescaled(index: i32, scale: i32) -> i32 {
+    match scale - SCALE {
+        finer @ 0..=30 => index >> finer,
+        coarser @ -30..0 => ((index + 1) << -coarser) - 1,
+        _ => index,
+    }
 }
 
 /// Reads from one that was sent.
@@ -104,6 +134,32 @@ mod tests {
         let sent = histogram.to_wire().unwrap();
         assert_eq!((sent.zeros, sent.count, sent.sum, sent.max), (4, 4, 0.0, 0.0));
         assert_eq!(sent.quantile(0.99), Some(0.0));
+    }
+
+    #[test]
+    fn merged_histograms_have_the_quantiles_of_all_their_values() {
+        let mut all = Histogram::default();
+        let mut merged = Histogram::default();
+        for device in 1..=10 {
+            let mut own = Histogram::default();
+            for i in 1..=100 {
+                own.record(f64::from(device * i));
+                all.record(f64::from(device * i));
+            }
+            merged.merge(&own.to_wire().unwrap());
+        }
+        let (all, merged) = (all.to_wire().unwrap(), merged.to_wire().unwrap());
+        for share in [0.01, 0.5, 0.99, 1.0] {
+            assert_eq!(merged.quantile(share), all.quantile(share));
+        }
+    }
+
+    #[test]
+    fn other_scales_fall_into_the_bucket_that_holds_their_upper_end() {
+        assert_eq!(
+            [rescaled(7, SCALE), rescaled(7, SCALE + 1), rescaled(7, SCALE - 1)],
+            [7, 3, 15]
+        );
     }
 
     proptest! {
