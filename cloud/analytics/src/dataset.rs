@@ -3,7 +3,7 @@
 //! ```text
 //! journal.sqlite3                                   what was imported, and which files hold it
 //! staging/                                          files that are being written
-//! inference/day=2026-11-26/model=speech/1a2b.parquet
+//! inference/day=2026-11-26/model=speech/0000001a.parquet
 //! ```
 //!
 //! A file is written into `staging/`, named by the journal together with what was imported into it (one transaction), and
@@ -36,6 +36,9 @@ CREATE TABLE IF NOT EXISTS devices (
     device TEXT NOT NULL,
     PRIMARY KEY (device, path)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS names (
+    last INTEGER PRIMARY KEY AUTOINCREMENT -- that was given to files of one writing
+) STRICT;
 ";
 
 /// A folder of Parquet files with its journal.
@@ -119,6 +122,13 @@ impl Dataset {
             .query_row(sql, params![device.as_str(), segment.cast_signed()], |row| row.get(0))
             .optional()?;
         Ok(frames.unwrap_or(0))
+    }
+
+    /// A name that no file has or had.
+    pub(crate) fn fresh_name(&self) -> Result<String, AnalyticsError> {
+        self.journal.execute("DELETE FROM names", [])?;
+        self.journal.execute("INSERT INTO names DEFAULT VALUES", [])?;
+        Ok(format!("{:08x}", self.journal.last_insert_rowid()))
     }
 
     /// Takes in what was written: from here on it is in the dataset, whatever happens to this process.

@@ -63,15 +63,14 @@ pub struct Import<'a> {
     now_unix_ms: u64,
     waiting: Waiting,
     imported: Imported,
-    files: u32,
     report: Report,
 }
 
 impl<'a> Import<'a> {
-    /// Begins, with all analytics keys at hand. `now_unix_ms` names the files, and says which clocks are plausible.
+    /// Begins, with all analytics keys at hand. `now_unix_ms` says which clocks are plausible.
     pub fn begin(dataset: &'a mut Dataset, keys: &'a [PrivateKey], now_unix_ms: u64) -> Self {
         let (waiting, imported) = (Waiting::default(), Imported::new());
-        Self { dataset, keys, now_unix_ms, waiting, imported, files: 0, report: Report::default() }
+        Self { dataset, keys, now_unix_ms, waiting, imported, report: Report::default() }
     }
 
     /// Opens a segment, and adds what is not in the dataset yet.
@@ -120,8 +119,7 @@ impl<'a> Import<'a> {
     }
 
     fn flush(&mut self) -> Result<(), AnalyticsError> {
-        let name = format!("{:x}-{}-{}", self.now_unix_ms, std::process::id(), self.files);
-        self.files += 1;
+        let name = self.dataset.fresh_name()?;
         let staged = self.waiting.write(&self.dataset.staging(), &name)?;
         self.dataset.commit(&std::mem::take(&mut self.imported), &staged)
     }

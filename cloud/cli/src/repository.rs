@@ -171,7 +171,7 @@ pub(crate) fn name(
 /// How long targets are good that name something new.
 const NAMED_LIFE_S: i64 = 365 * 24 * 60 * 60;
 
-/// In a fleet with a repository: names what was pushed, where the keys for that are at hand.
+/// In a fleet with a repository: names these files, unless they are named already. The keys for that must be at hand.
 pub(crate) fn name_as_good(
     client: &Client,
     config: &Config,
@@ -183,9 +183,11 @@ pub(crate) fn name_as_good(
         return Ok(());
     }
     let keys = Keys::open(keys, config)?;
-    let files = name(&remote, &keys, named, output::now_s() + NAMED_LIFE_S);
-    let files = files.context("it was pushed, but devices will not install it yet")?;
-    publish(client, &files, None).map(drop)
+    let files = name(&remote, &keys, named, output::now_s() + NAMED_LIFE_S)?;
+    if !files.is_empty() {
+        publish(client, &files, None)?;
+    }
+    Ok(())
 }
 
 /// Takes these paths out of the files of all roles that name them. The roles that were signed anew.

@@ -48,7 +48,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let answer: Value =
         client.send("POST", "/v1/agent/releases", &signed.to_json()).context(what)?;
     let named = [(release.path(), signed.release.into_bytes())].into();
-    name_as_good(&client, &config, &args.keys, &named)?;
+    name_as_good(&client, &config, &args.keys, &named)
+        .context("it was pushed, but devices will not install it yet")?;
     match args.json {
         true => output::json(&answer),
         false => show(&release),

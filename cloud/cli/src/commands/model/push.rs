@@ -64,7 +64,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let pushed = built.iter().map(|b| publish(&client, &key, b)).collect::<Result<Vec<_>, _>>()?;
     let path = |m: &Manifest| target_path(&m.model, m.version, m.variant);
     let named = built.iter().map(|b| (path(&b.manifest), b.manifest.to_json())).collect();
-    name_as_good(&client, &config, &args.keys, &named)?;
+    name_as_good(&client, &config, &args.keys, &named)
+        .context("it was pushed, but devices will not install it yet")?;
     show(args, &pushed, author.name())
 }
 

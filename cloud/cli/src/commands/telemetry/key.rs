@@ -9,10 +9,7 @@ use crate::client::Client;
 use crate::config::{Config, SIGNING_KEY};
 use crate::errors::hinted;
 use crate::output;
-use crate::repository::{Keys, KeysArgs, Named, Remote, name, publish};
-
-/// How long targets that name the statement are good for.
-const NAMED_FOR_S: i64 = 365 * 24 * 3600;
+use crate::repository::{KeysArgs, Named, name_as_good};
 
 /// Arguments of `telemetry key`.
 #[derive(clap::Args)]
@@ -49,7 +46,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // Seconds grow by themselves, and no cloud can bring them to an end.
     let serial = u64::try_from(output::now_s()).context("the clock of this machine")?;
     let signed = Statement { public_key, serial }.sign(&operator);
-    endorse(&config, &client, &args.keys, &signed)?;
+    // In a fleet that has a repository, devices believe a statement that its targets name.
+    let named = Named::from([(TARGET.to_owned(), signed.to_json())]);
+    name_as_good(&client, &config, &args.keys, &named)?;
     let _: Value = client.send("PUT", "/v1/telemetry/key", &signed.to_json())?;
     show(&config, Some(&signed.read()?), args.json)
 }
@@ -69,26 +68,6 @@ fn ensure(config: &Config, rotate: bool) -> anyhow::Result<PrivateKey> {
         Some(key) if !rotate => Ok(key),
         before => config.make_analytics_key(before.as_ref()),
     }
-}
-
-/// In a fleet that has a repository, devices believe a statement that its targets name.
-fn endorse(
-    config: &Config,
-    client: &Client,
-    keys: &KeysArgs,
-    signed: &SignedStatement,
-) -> anyhow::Result<()> {
-    let remote = Remote::get(client)?;
-    if !remote.exists() {
-        return Ok(());
-    }
-    let keys = Keys::open(keys, config)?;
-    let named = Named::from([(TARGET.to_owned(), signed.to_json())]);
-    let files = name(&remote, &keys, &named, output::now_s() + NAMED_FOR_S)?;
-    if !files.is_empty() {
-        publish(client, &files, None)?;
-    }
-    Ok(())
 }
 
 fn show(config: &Config, told: Option<&Statement>, as_json: bool) -> anyhow::Result<()> {
