@@ -78,10 +78,10 @@ async fn serve(cloud: Arc<Cloud>, incoming: Incoming, _permit: OwnedSemaphorePer
 async fn speak(cloud: Arc<Cloud>, connection: Connection) {
     cloud.events.connection_accepted(connection.remote_address(), connection.carrier());
     match connection.protocol().as_deref() {
-        Some(ALPN_ENROL) => enrol::serve(&cloud, &connection).await,
-        Some(ALPN_RENEW) => renew::serve(&cloud, &connection).await,
-        Some(ALPN_NODE_ENROL) => nodes::enrol::serve(&cloud, &connection).await,
-        Some(ALPN_NODE) => nodes::session::serve(cloud, connection).await,
+        Some(ALPN_ENROL) => Box::pin(enrol::serve(&cloud, &connection)).await,
+        Some(ALPN_RENEW) => Box::pin(renew::serve(&cloud, &connection)).await,
+        Some(ALPN_NODE_ENROL) => Box::pin(nodes::enrol::serve(&cloud, &connection)).await,
+        Some(ALPN_NODE) => Box::pin(nodes::session::serve(cloud, connection)).await,
         Some(ALPN_AGENT) => session::serve(cloud, connection).await,
         _ => connection.close(ProblemCode::Protocol, "unknown ALPN"),
     }

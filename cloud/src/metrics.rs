@@ -14,12 +14,13 @@ pub use observed::{Observed, Transport};
 use fleet::admission::RefusalKind;
 use fleet::repository::Newest;
 use link::metrics::{Exposition, Kind, process};
+use protocol::limits::AGENT_CONNECTIONS_MAX;
 use protocol::tuf::metadata::Lifetime;
 use std::sync::Arc;
 
 use crate::access_log::Counts as LogCounts;
 use crate::deltas::Held;
-use crate::state::{CONNECTIONS_MAX, Cloud, now_s};
+use crate::state::{Cloud, HTTPS_CONNECTIONS_MAX, now_s};
 use crate::store::Store;
 
 /// All metrics now.
@@ -70,11 +71,11 @@ fn load(cloud: &Cloud, out: &mut Exposition) {
         .sample(&[], cloud.online.len());
     let help = "Connections that are open.";
     let mut family = out.family("outrigger_cloud_connections", help, Kind::Gauge);
-    let agents = CONNECTIONS_MAX - cloud.limits.connections.available_permits();
+    let agents = AGENT_CONNECTIONS_MAX - cloud.limits.connections.available_permits();
     let tcp = cloud.over_tcp.len();
     family.sample(&[("transport", "quic")], agents.saturating_sub(tcp));
     family.sample(&[("transport", "tcp")], tcp);
-    let https = CONNECTIONS_MAX - cloud.limits.https_connections.available_permits();
+    let https = HTTPS_CONNECTIONS_MAX - cloud.limits.https_connections.available_permits();
     family.sample(&[("transport", "https")], https);
     let help = "Inference requests that are not answered yet.";
     out.family("outrigger_cloud_requests_in_flight", help, Kind::Gauge)

@@ -5,6 +5,7 @@ use link::connection::Connection;
 use link::traces::Traces;
 use protocol::carrier::Carrier;
 use protocol::id::DeviceId;
+use protocol::limits::AGENT_CONNECTIONS_MAX;
 use protocol::problem::ProblemCode;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -31,8 +32,8 @@ use crate::store::{Database, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::usage::Meter;
 
-/// Connections of agents and nodes that may be open at a time, and as many over HTTPS.
-pub const CONNECTIONS_MAX: usize = 4096;
+/// Connections over HTTPS that may be open at a time.
+pub const HTTPS_CONNECTIONS_MAX: usize = 4096;
 /// Uploads of blobs that may be in progress at a time.
 pub const UPLOADS_MAX: usize = 8;
 
@@ -289,8 +290,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            https_connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            connections: Arc::new(Semaphore::new(AGENT_CONNECTIONS_MAX)),
+            https_connections: Arc::new(Semaphore::new(HTTPS_CONNECTIONS_MAX)),
             uploads: Semaphore::new(UPLOADS_MAX),
             pushes: Semaphore::new(1),
         }

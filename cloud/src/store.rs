@@ -15,7 +15,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use together::Together;
+use tokio::sync::{Semaphore, watch};
 
 pub mod analytics;
 pub mod assignments;
@@ -34,6 +35,7 @@ pub mod replica;
 pub mod repository;
 pub mod signers;
 pub mod tenants;
+mod together;
 pub mod tokens;
 pub mod usage;
 
@@ -56,6 +58,8 @@ const SCHEMA: u32 = 8;
 /// Pages of the database that are kept in memory, in KiB. Requests ask it nothing; what is asked now and
 /// then is in the system's own cache.
 const PAGES_KIB: i64 = 512;
+/// Callers that may wait for the database on a thread: one works, the next is ready.
+const CALLERS_MAX: usize = 4;
 /// How long another process's lock (a backup, `sqlite3`) is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -77,6 +81,9 @@ pub enum StoreError {
         /// The schema's number.
         found: u32,
     },
+    /// A transaction of many changes failed.
+    #[error("the database failed: {0}")]
+    Together(String),
     /// The task that asked was cut off by a shutdown.
     #[error("the database was closed")]
     Closed,
@@ -140,22 +147,29 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
 
 /// The database for async callers.
 #[derive(Clone)]
-pub struct Database(Arc<Store>);
+pub struct Database(Arc<Shared>);
+
+struct Shared {
+    store: Store,
+    together: Together,
+    callers: Semaphore,
+}
 
 impl Database {
     /// Wraps a store.
     pub fn new(store: Store) -> Self {
-        Self(Arc::new(store))
+        let callers = Semaphore::new(CALLERS_MAX);
+        Self(Arc::new(Shared { store, together: Together::default(), callers }))
     }
 
     /// The store itself, for threads that may block.
     pub fn store(&self) -> &Store {
-        &self.0
+        &self.0.store
     }
 
     /// The number of the newest change that inference nodes must know of, now and from now on.
     pub fn newest_change(&self) -> watch::Receiver<u64> {
-        self.0.newest.subscribe()
+        self.0.store.newest.subscribe()
     }
 
     /// Calls a method of the store on a thread that may block.
@@ -170,9 +184,27 @@ impl Database {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let store = self.0.clone();
-        let joined = tokio::task::spawn_blocking(move || method(&store)).await;
+        // Whoever waits does so as a task: a thread for each device that connects would be hundreds.
+        let _caller = self.0.callers.acquire().await.map_err(|_| StoreError::Closed)?;
+        let shared = self.0.clone();
+        let joined = tokio::task::spawn_blocking(move || method(&shared.store)).await;
         joined.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// Makes a change of one statement, in one transaction with those of others that come meanwhile.
+    ///
+    /// # Errors
+    /// The change's own, the transaction's, or [`StoreError::Closed`] while the process ends.
+    pub(crate) async fn together(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let (result, is_first) = self.0.together.add(Box::new(change));
+        if is_first {
+            let shared = self.0.clone();
+            tokio::task::spawn_blocking(move || shared.together.write(&shared.store));
+        }
+        result.await.unwrap_or(Err(StoreError::Closed))
     }
 }
 

@@ -6,6 +6,7 @@ pub mod cascade;
 pub mod compress;
 pub mod delta;
 pub mod drift;
+pub mod fleet;
 pub mod footprint;
 pub mod gpu;
 pub mod link;

@@ -6,7 +6,7 @@
 //! nobody here wrote; [`programs`] makes next programs of the agent, good and bad, and [`compat`] has those of the release before; [`tuf`] reads repositories as a device does; [`simulation`] is the whole system in one thread under one seed, over the links of
 //! [`network`], which [`relay`] makes of real packets; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
 //! [`callers`] are the programs and devices that call a cloud, and [`collector`] takes their traces. [`demo`],
-//! [`mod@bench`], [`deadlines`], [`pipelines`], [`power_cut`], [`soak`], [`swap`], [`fuzz`] and [`overload`] are what `cargo xtask` runs under
+//! [`mod@bench`], [`deadlines`], [`pipelines`], [`power_cut`], [`soak`], [`swap`], [`rollouts`], [`fuzz`] and [`overload`] are what `cargo xtask` runs under
 //! those names; [`architecture`] holds the rules of the code base.
 
 pub mod architecture;
@@ -48,6 +48,7 @@ pub mod proxy;
 pub mod python;
 pub mod raw_link;
 pub mod relay;
+pub mod rollouts;
 pub mod simulation;
 pub mod small_disk;
 pub mod small_models;

@@ -230,8 +230,17 @@ fn fleet() -> Vec<Row> {
     let waiting = OutboxPolicy::default();
     vec![
         row(
+            "devices and nodes connected to one cloud",
+            count(AGENT_CONNECTIONS_MAX as u64),
+            "they are refused and counted",
+            "",
+        ),
+        row(
             "streams, unread bytes of a connection to the cloud",
-            format!("{STREAMS_PER_CONNECTION}, {}", size(CONNECTION_WINDOW_BYTES.into())),
+            format!(
+                "{STREAMS_PER_CONNECTION} ({STREAMS_AT_FIRST} before the first deferral), {}",
+                size(CONNECTION_WINDOW_BYTES.into())
+            ),
             "they wait; over TCP the connection of who sends more is closed",
             "",
         ),

@@ -1,19 +1,16 @@
 //! The control stream: desired state comes down, reported state goes up.
 
-use ::link::connection::{Connection, RecvStream, SendStream};
-use ::link::frames::{self, LinkError};
-use protocol::mux::Priority;
+use ::link::connection::Connection;
+use ::link::device;
+use ::link::frames::LinkError;
 use protocol::wire::{DesiredState, Hello, ReportedState};
 use tokio::sync::watch;
 
 /// An open control stream.
 pub(crate) struct ControlStream {
-    send: SendStream,
-    receive: RecvStream,
+    stream: device::ControlStream,
     /// Why the connection is over what it is over.
     why: &'static str,
-    /// The cloud's first word.
-    pub(crate) first: DesiredState,
 }
 
 /// Says hello and hears what the cloud wants. `why` the connection is over QUIC, or over TCP.
@@ -22,17 +19,20 @@ pub(crate) async fn open(
     why: &'static str,
     reported: &mut watch::Receiver<ReportedState>,
 ) -> Result<ControlStream, LinkError> {
-    let (mut send, mut receive) = connection.open_bi().await?;
-    send.set_priority(Priority::Control);
     let hello = Hello {
         agent_version: crate::program::version().into(),
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
         reported: Some(with_reason(&reported.borrow_and_update(), why)),
     };
-    frames::send(&mut send, &hello).await?;
-    let first = frames::receive(&mut receive).await?;
-    Ok(ControlStream { send, receive, why, first })
+    Ok(ControlStream { stream: device::ControlStream::open(connection, &hello).await?, why })
+}
+
+impl ControlStream {
+    /// The cloud's first word.
+    pub(crate) fn first(&self) -> &DesiredState {
+        &self.stream.first
+    }
 }
 
 fn with_reason(state: &ReportedState, why: &str) -> ReportedState {
@@ -45,20 +45,6 @@ pub(crate) async fn serve(
     desired: &watch::Sender<Option<DesiredState>>,
     reported: &mut watch::Receiver<ReportedState>,
 ) -> Result<(), LinkError> {
-    let ControlStream { send, receive, why, .. } = stream;
-    let down = async {
-        while let Some(header) = frames::next_header(receive).await? {
-            desired.send_replace(Some(frames::message(receive, header).await?));
-        }
-        Ok(())
-    };
-    let up = async {
-        while reported.changed().await.is_ok() {
-            let state = with_reason(&reported.borrow_and_update(), why);
-            frames::send(send, &state).await?;
-        }
-        Ok(())
-    };
-    // Neither direction is cut in the middle of a frame: the first to end ends the connection.
-    tokio::select! { end = down => end, end = up => end }
+    let why = stream.why;
+    stream.stream.serve(desired, reported, |state| with_reason(state, why)).await
 }

@@ -5,7 +5,8 @@ use super::{UplinkError, Way};
 use crate::clock::Clock;
 use crate::identity::{Enrolment, IdentityError, IdentityFiles};
 use ::link::connection::Ended;
-use ::link::frames::{self, LinkError};
+use ::link::device;
+use ::link::frames::LinkError;
 use ::link::tls;
 use protocol::id::DeviceId;
 use protocol::manifest::SignerKey;
@@ -76,12 +77,8 @@ async fn exchange(
         other => other?,
     };
     let ca = link.ca.clone();
-    let ask = async {
-        let (mut send, mut receive) = link.connection.open_bi().await?;
-        frames::send_last(&mut send, &request, []).await?;
-        frames::receive::<EnrolReply>(&mut receive).await
-    };
-    let reply = ask.await.map_err(|error| match error {
+    let asked = device::exchange(&link.connection, &request).await;
+    let reply: EnrolReply = asked.map_err(|error| match error {
         LinkError::Refused(problem) => EnrolError::Refused(problem),
         other => EnrolError::Uplink(other.into()),
     })?;

@@ -137,7 +137,7 @@ impl Keeper {
         let why = self.way.why(carrier);
         let mut stream = control::open(connection, why, &mut reported).await?;
         // Only now is it known that the cloud accepts this device.
-        self.desired.send_replace(Some(stream.first.clone()));
+        self.desired.send_replace(Some(stream.first().clone()));
         sender.send_replace(Some(connection.clone()));
         backoff.reset();
         self.counters.connected(&self.way.address.to_string(), carrier.as_str(), why);

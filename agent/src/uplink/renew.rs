@@ -5,7 +5,7 @@ use super::{UplinkError, Way, explained};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::identity::{IdentityError, IdentityFiles};
-use ::link::frames;
+use ::link::device;
 use ::link::pki::{DeviceCertificate, is_issued_by};
 use ::link::tls;
 use edge::renewal;
@@ -112,13 +112,9 @@ impl Renewer {
             link.connection.finish().await;
             return Ok(false);
         }
-        let ask = async {
-            let (mut send, mut receive) = link.connection.open_bi().await?;
-            let request = RenewRequest { agent_version: crate::program::version().into() };
-            frames::send_last(&mut send, &request, []).await?;
-            frames::receive::<EnrolReply>(&mut receive).await
-        };
-        let reply = ask.await.map_err(UplinkError::from)?;
+        let request = RenewRequest { agent_version: crate::program::version().into() };
+        let asked = device::exchange(&link.connection, &request).await;
+        let reply: EnrolReply = asked.map_err(UplinkError::from)?;
         link.connection.finish().await;
         self.keep(&reply)?;
         Ok(true)

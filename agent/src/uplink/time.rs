@@ -4,12 +4,11 @@
 
 use crate::clock::Clock;
 use ::link::connection::Connection;
-use ::link::frames::{self, LinkError};
+use ::link::device::{UntoldTime, ask_time};
+use ::link::frames::LinkError;
 use ::link::pki::{self, PkiError};
 use edge::time::{NotValid, RefusedTime, Validity};
 use protocol::problem::chain;
-use protocol::time::{InvalidTime, answered_ms, signed_text};
-use protocol::wire::{SignedTime, TimeRequest};
 use rustls_pki_types::CertificateDer;
 use std::time::Duration;
 
@@ -23,10 +22,8 @@ pub(crate) enum TimeError {
     Link(#[from] LinkError),
     #[error("the cloud did not tell the time within {} s", PATIENCE.as_secs())]
     Silent,
-    #[error("the cloud's time is not taken")]
-    Invalid(#[from] InvalidTime),
-    #[error("the cloud's time is not signed by the fleet CA")]
-    Signature(#[source] PkiError),
+    #[error(transparent)]
+    Untold(UntoldTime),
     #[error("{0}")]
     Refused(RefusedTime),
     #[error("the cloud's certificate cannot be read")]
@@ -41,7 +38,7 @@ impl TimeError {
         match self {
             Self::Refused(refused) => refused.hint(),
             Self::Certificate(_) => "restart outrigger-cloud: it makes a fresh one at each start",
-            Self::Invalid(_) | Self::Signature(_) => {
+            Self::Untold(_) => {
                 "somebody may be in between; or the cloud's CA was replaced: enrol again"
             }
             Self::Link(_) | Self::Silent | Self::Unreadable(_) => "",
@@ -51,6 +48,15 @@ impl TimeError {
     /// Whether the cloud said something that was not taken; a lost connection says nothing.
     fn is_refusal(&self) -> bool {
         !matches!(self, Self::Link(_) | Self::Silent)
+    }
+}
+
+impl From<UntoldTime> for TimeError {
+    fn from(error: UntoldTime) -> Self {
+        match error {
+            UntoldTime::Link(error) => Self::Link(error),
+            other => Self::Untold(other),
+        }
     }
 }
 
@@ -77,19 +83,9 @@ async fn ask(
     ca: &CertificateDer<'_>,
     clock: &Clock,
 ) -> Result<(), TimeError> {
-    let nonce = ::link::entropy();
     let sent = clock.reading();
-    let exchange = async {
-        let (mut send, mut receive) = connection.open_bi().await?;
-        let request = TimeRequest { nonce: nonce.to_vec().into() };
-        frames::send_last(&mut send, &request, []).await?;
-        frames::receive::<SignedTime>(&mut receive).await
-    };
-    let answer =
-        tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| TimeError::Silent)??;
-    let signed_ms = answered_ms(&answer, &nonce)?;
-    pki::verify_signature(ca, &signed_text(&nonce, answer.unix_ms), &answer.signature)
-        .map_err(TimeError::Signature)?;
+    let asked = tokio::time::timeout(PATIENCE, ask_time(connection, ca)).await;
+    let signed_ms = asked.map_err(|_| TimeError::Silent)??;
     clock.accept(signed_ms, sent).map_err(TimeError::Refused)
 }
 

@@ -2,9 +2,12 @@
 
 use link::connection::{RecvStream, SendStream};
 use link::frames;
+use prost::Message;
 use protocol::codec::FrameHeader;
+use protocol::id::ContentHash;
 use protocol::mux::Priority;
 use protocol::wire;
+use rusqlite::Transaction;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -14,6 +17,7 @@ use super::session::{Session, StreamError};
 use super::sites::TOGETHER;
 use crate::state::now_s;
 use crate::store::Store;
+use crate::store::devices::{note_hello, note_reported};
 use crate::store::repository::TakeError;
 
 /// How often a director's list is looked at: well within half of its life.
@@ -39,11 +43,26 @@ pub(super) async fn serve(
         take_offer(session, reported);
     }
     let (device, ca_hash) = (session.device.clone(), session.ca_hash);
-    let note = move |store: &Store| store.device_hello(&device, ca_hash, &hello, now_s());
-    session.cloud.db.call(note).await?;
+    let note = move |t: &Transaction<'_>| note_hello(t, &device, ca_hash, &hello, now_s());
+    session.cloud.db.together(note).await?;
     tokio::select! {
         result = push_desired(session, send) => result,
         result = take_reports(session, recv) => result,
+    }
+}
+
+/// What a device was told, without all the words.
+#[derive(PartialEq)]
+struct Said {
+    peers: Vec<wire::Peer>,
+    /// Of everything but the revision, which alone is no news.
+    hash: ContentHash,
+}
+
+impl Said {
+    fn of(desired: &wire::DesiredState) -> Self {
+        let news = wire::DesiredState { revision: 0, ..desired.clone() };
+        Self { peers: desired.peers.clone(), hash: ContentHash::of(&news.encode_to_vec()) }
     }
 }
 
@@ -51,7 +70,7 @@ pub(super) async fn serve(
 async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), StreamError> {
     let mut revision = session.cloud.revision.subscribe();
     let mut sites = session.cloud.sites.subscribe();
-    let mut sent: Option<wire::DesiredState> = None;
+    let mut said: Option<Said> = None;
     loop {
         revision.mark_unchanged();
         let device = session.device.clone();
@@ -66,40 +85,29 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
         desired.peers = session.cloud.sites.peers(&session.device);
         let nodes_only = session.cloud.control.nodes_only.load(Ordering::Relaxed);
         desired.nodes_only = nodes_only && !desired.nodes.is_empty();
-        let is_said = |sent: &wire::DesiredState| {
-            sent.models == desired.models
-                && sent.nodes == desired.nodes
-                && sent.measurements == desired.measurements
-                && sent.releases == desired.releases
-                && sent.peers == desired.peers
-                && sent.repository == desired.repository
-                && sent.analytics_key == desired.analytics_key
-        };
-        if !sent.as_ref().is_some_and(is_said) {
+        let saying = Said::of(&desired);
+        if said.as_ref() != Some(&saying) {
             frames::send(&mut send, &desired).await.map_err(outgoing)?;
-            sent = Some(desired);
+            said = Some(saying);
         }
+        drop(desired); // manifests are long, and this waits for days
         // Again after a while although nothing changed: the director's list runs out.
         tokio::select! {
             changed = revision.changed() => if changed.is_err() {
                 return Ok(()); // the server is gone
             },
-            () = others(session, &mut sites, sent.as_ref()) => {}
+            () = others(session, &mut sites, said.as_ref()) => {}
             () = tokio::time::sleep(LIST_PERIOD) => {}
         }
     }
 }
 
 /// Waits until the device has other peers than was said.
-async fn others(
-    session: &Session,
-    sites: &mut watch::Receiver<u64>,
-    sent: Option<&wire::DesiredState>,
-) {
+async fn others(session: &Session, sites: &mut watch::Receiver<u64>, said: Option<&Said>) {
     while sites.changed().await.is_ok() {
         tokio::time::sleep(TOGETHER).await;
         sites.mark_unchanged();
-        if sent.is_none_or(|sent| sent.peers != session.cloud.sites.peers(&session.device)) {
+        if said.is_none_or(|said| said.peers != session.cloud.sites.peers(&session.device)) {
             return;
         }
     }
@@ -119,8 +127,8 @@ async fn take_reports(session: &Session, mut recv: RecvStream) -> Result<(), Str
         take_measured(session, &mut reported).await?;
         take_offer(session, &reported);
         let device = session.device.clone();
-        let kept = move |store: &Store| store.device_reported(&device, &reported, now_s());
-        session.cloud.db.call(kept).await?;
+        let note = move |t: &Transaction<'_>| note_reported(t, &device, &reported, now_s());
+        session.cloud.db.together(note).await?;
     }
     Ok(())
 }

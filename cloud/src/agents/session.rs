@@ -6,8 +6,8 @@ use link::pki::DeviceCertificate;
 use protocol::codec::{CodecError, FrameKind};
 use protocol::id::{ContentHash, DeviceId, ModelName, TenantName};
 use protocol::problem::{Problem, ProblemCode};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Once};
 use tokio::task::JoinSet;
 
 use super::scope::Scope;
@@ -18,6 +18,7 @@ use super::{
 use crate::access::Identity;
 use crate::state::{Cloud, now_s};
 use crate::store::StoreError;
+use crate::store::devices::note_seen;
 use crate::store::repository::TakeError;
 use crate::telemetry::TelemetryError;
 
@@ -29,6 +30,8 @@ pub(super) struct Session {
     pub(super) ca_hash: Option<ContentHash>,
     pub(super) connection: Connection,
     pub(super) has_control: AtomicBool,
+    /// Done once it has asked for an answer.
+    opened_wide: Once,
     pub(super) identity: Identity,
     scope: Scope,
     pub(super) times: time::Allowance,
@@ -76,13 +79,23 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     if let Err(reason) = identify(&cloud, &connection).await {
         connection.close(ProblemCode::Unauthorised, reason);
     }
-    let has_control = AtomicBool::new(false);
+    let (has_control, opened_wide) = (AtomicBool::new(false), Once::new());
     let times = time::Allowance::default();
     let identity = Identity { tenant, caller: format!("device {device}").into() };
     let scope = Scope::default();
     let pace = blob::Pace::default();
-    let session =
-        Session { cloud, device, ca_hash, connection, has_control, times, identity, scope, pace };
+    let session = Session {
+        cloud,
+        device,
+        ca_hash,
+        connection,
+        has_control,
+        opened_wide,
+        times,
+        identity,
+        scope,
+        pace,
+    };
     let session = Arc::new(session);
     let ended = session.run().await;
     let Session { cloud, device, connection, .. } = &*session;
@@ -92,7 +105,7 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     }
     cloud.events.agent_disconnected(device, &ended);
     let id = device.clone();
-    if let Err(error) = cloud.db.call(move |store| store.device_seen(&id, now_s())).await {
+    if let Err(error) = cloud.db.together(move |t| note_seen(t, &id, now_s())).await {
         cloud.events.internal_error(&error);
     }
 }
@@ -190,14 +203,17 @@ impl Session {
                 Ok(answer_problem(&mut send, &mut recv, problem).await?)
             }
             FrameKind::Hello => control::serve(self, send, recv, header).await,
-            FrameKind::InferOpen => infer::serve(self, send, recv, header).await,
+            FrameKind::InferOpen => {
+                self.opened_wide.call_once(|| self.connection.open_wide());
+                Box::pin(infer::serve(self, send, recv, header)).await
+            }
             FrameKind::TimeRequest => {
                 let remote = self.connection.remote_address();
                 Ok(time::serve(&self.cloud, &self.times, remote, (send, recv), header).await?)
             }
-            FrameKind::BlobRequest => blob::serve(self, send, recv, header).await,
-            FrameKind::MetadataRequest => metadata::serve(self, send, recv, header).await,
-            FrameKind::TelemetryOffer => telemetry::serve(self, send, recv, header).await,
+            FrameKind::BlobRequest => Box::pin(blob::serve(self, send, recv, header)).await,
+            FrameKind::MetadataRequest => Box::pin(metadata::serve(self, send, recv, header)).await,
+            FrameKind::TelemetryOffer => Box::pin(telemetry::serve(self, send, recv, header)).await,
             actual => {
                 let expected = FrameKind::InferOpen;
                 Err(LinkError::Codec(CodecError::Unexpected { expected, actual }).into())

@@ -56,6 +56,7 @@ pub(crate) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let shown = connection.peer_certificates().first().and_then(|leaf| cloud.ca.issuer_of(leaf));
     certified(&cloud, &node.id, shown).await;
     cloud.nodes.enter(&node.id, &connection);
+    connection.open_wide();
     // Whoever was removed between the question and this was not expelled.
     if let Err(reason) = identify(&cloud, &connection).await {
         connection.close(code_of(reason), reason);

@@ -4,7 +4,7 @@ use prost::Message;
 use protocol::id::{ContentHash, DeviceId, TenantName};
 use protocol::wire;
 use rusqlite::types::Type;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::audit::{By, append};
 use super::{Store, StoreError, conversion_failure, parsed};
@@ -103,52 +103,6 @@ impl Store {
         })
     }
 
-    /// What a device said when it connected, with a certificate by this fleet CA.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn device_hello(
-        &self,
-        id: &DeviceId,
-        ca_hash: Option<ContentHash>,
-        hello: &wire::Hello,
-        now_s: i64,
-    ) -> Result<(), StoreError> {
-        let sql =
-            "UPDATE devices SET agent_version = ?, os = ?, arch = ?, reported = ?, ca_hash = ?,
-                   last_seen_s = ? WHERE id = ?";
-        let reported = hello.reported.as_ref().map(Message::encode_to_vec).unwrap_or_default();
-        let wire::Hello { agent_version, os, arch, .. } = hello;
-        let ca = ca_hash.map(|hash| hash.to_string()).unwrap_or_default();
-        let values = params![agent_version, os, arch, reported, ca, now_s, id.as_str()];
-        self.change(|transaction| Ok(transaction.execute(sql, values).map(drop)?))
-    }
-
-    /// What a device says it runs now.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn device_reported(
-        &self,
-        id: &DeviceId,
-        reported: &wire::ReportedState,
-        now_s: i64,
-    ) -> Result<(), StoreError> {
-        let sql = "UPDATE devices SET reported = ?, last_seen_s = ? WHERE id = ?";
-        let values = params![reported.encode_to_vec(), now_s, id.as_str()];
-        self.change(|transaction| Ok(transaction.execute(sql, values).map(drop)?))
-    }
-
-    /// That a device was connected until now.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn device_seen(&self, id: &DeviceId, now_s: i64) -> Result<(), StoreError> {
-        let sql = "UPDATE devices SET last_seen_s = ? WHERE id = ?";
-        let values = params![now_s, id.as_str()];
-        self.change(|transaction| Ok(transaction.execute(sql, values).map(drop)?))
-    }
-
     /// Shuts a device out, or lets it in again; false for an unknown one.
     ///
     /// # Errors
@@ -164,4 +118,43 @@ impl Store {
             Ok(known)
         })
     }
+}
+
+/// What a device said when it connected, with a certificate by this fleet CA.
+pub(crate) fn note_hello(
+    transaction: &Transaction<'_>,
+    id: &DeviceId,
+    ca_hash: Option<ContentHash>,
+    hello: &wire::Hello,
+    now_s: i64,
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE devices SET agent_version = ?, os = ?, arch = ?, reported = ?, ca_hash = ?,
+                   last_seen_s = ? WHERE id = ?";
+    let reported = hello.reported.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+    let wire::Hello { agent_version, os, arch, .. } = hello;
+    let ca = ca_hash.map(|hash| hash.to_string()).unwrap_or_default();
+    let values = params![agent_version, os, arch, reported, ca, now_s, id.as_str()];
+    transaction.prepare_cached(sql)?.execute(values).map(drop)
+}
+
+/// What a device says it runs now.
+pub(crate) fn note_reported(
+    transaction: &Transaction<'_>,
+    id: &DeviceId,
+    reported: &wire::ReportedState,
+    now_s: i64,
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE devices SET reported = ?, last_seen_s = ? WHERE id = ?";
+    let values = params![reported.encode_to_vec(), now_s, id.as_str()];
+    transaction.prepare_cached(sql)?.execute(values).map(drop)
+}
+
+/// That a device was connected until now.
+pub(crate) fn note_seen(
+    transaction: &Transaction<'_>,
+    id: &DeviceId,
+    now_s: i64,
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE devices SET last_seen_s = ? WHERE id = ?";
+    transaction.prepare_cached(sql)?.execute(params![now_s, id.as_str()]).map(drop)
 }

@@ -5,6 +5,7 @@ use crate::frames::LinkError;
 use crate::{quic, tcp};
 use bytes::Bytes;
 use protocol::carrier::{Carrier, alpn_from_tcp};
+use protocol::limits::STREAMS_PER_CONNECTION;
 use protocol::mux::Priority;
 use protocol::problem::ProblemCode;
 use quinn::VarInt;
@@ -144,6 +145,13 @@ impl Connection {
                 Ok((SendStream(Sending::Quic(send)), RecvStream(Receiving::Quic(receive))))
             }
             Carried::Tcp(connection) => Ok(halves(connection.accept().await?)),
+        }
+    }
+
+    /// Lets the peer open as many streams as it ever may. Until then, over QUIC, it may open few.
+    pub fn open_wide(&self) {
+        if let Carried::Quic(connection, _) = &self.0 {
+            connection.set_max_concurrent_bi_streams(STREAMS_PER_CONNECTION.into());
         }
     }
 

@@ -105,12 +105,19 @@ impl Target {
 pub struct Dialler {
     carriers: Mutex<Carriers>,
     proxy: Option<Proxy>,
+    /// Carries all connections over QUIC; else each has an endpoint of its own.
+    shared: Option<quinn::Endpoint>,
 }
 
 impl Dialler {
     /// Nothing is known yet. A proxy is for TCP.
     pub fn new(wanted: Wanted, proxy: Option<Proxy>) -> Self {
-        Self { carriers: Mutex::new(Carriers::new(wanted)), proxy }
+        Self { carriers: Mutex::new(Carriers::new(wanted)), proxy, shared: None }
+    }
+
+    /// One of many in this process whose connections, over QUIC alone, share a UDP socket.
+    pub fn sharing(endpoint: quinn::Endpoint) -> Self {
+        Self { shared: Some(endpoint), ..Self::new(Wanted::Quic, None) }
     }
 
     fn carriers(&self) -> MutexGuard<'_, Carriers> {
@@ -196,7 +203,7 @@ impl Dialler {
     ) -> Result<Connection, DialError> {
         let connecting = async {
             match carrier {
-                Carrier::Quic => over_quic(target, tls.clone()).await,
+                Carrier::Quic => over_quic(target, tls.clone(), self.shared.as_ref()).await,
                 Carrier::Tcp => over_tcp(target, self.proxy.as_ref(), tls.clone()).await,
             }
         };
@@ -249,13 +256,24 @@ fn telling(first: DialError, second: DialError) -> DialError {
     }
 }
 
-async fn over_quic(target: &Target, tls: rustls::ClientConfig) -> Result<Connection, DialError> {
+async fn over_quic(
+    target: &Target,
+    tls: rustls::ClientConfig,
+    shared: Option<&quinn::Endpoint>,
+) -> Result<Connection, DialError> {
     let address = target.resolve().await?;
-    let endpoint = quic::endpoint(address).map_err(DialError::Socket)?;
+    let own = match shared {
+        Some(_) => None,
+        None => Some(quic::endpoint(address).map_err(DialError::Socket)?),
+    };
+    let endpoint = shared.or(own.as_ref()).expect("there is one of the two");
     let config = quic::client(tls, address)?;
     let connecting = endpoint.connect_with(config, address, &target.server_name)?;
     let connection = connecting.await.map_err(|ended| DialError::Ended(ended.into()))?;
-    Ok(Connection::of_client(connection, endpoint))
+    Ok(own.map_or_else(
+        || connection.clone().into(),
+        |own| Connection::of_client(connection.clone(), own),
+    ))
 }
 
 async fn over_tcp(

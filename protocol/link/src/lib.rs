@@ -1,7 +1,7 @@
 //! Where both ends touch the world in the same way: TLS configuration and trust ([`tls`],
 //! [`pki`]), QUIC endpoints with their limits ([`quic`]), the same streams over TLS and TCP ([`tcp`],
-//! through a [`proxy`] too), connections over whichever of the two answers ([`connection`], [`dial`]), and between
-//! devices ([`peer`]), frames on streams ([`frames`]),
+//! through a [`proxy`] too), connections over whichever of the two answers ([`connection`], [`dial`]), what devices say
+//! on them ([`device`]), and between devices ([`peer`]), frames on streams ([`frames`]),
 //! files that survive a power cut ([`durable`]), counters ([`counter`]), what Prometheus
 //! reads ([`metrics`]), traces on their way to a collector ([`traces`]), and what the system says of itself ([`system`]).
 //!
@@ -9,6 +9,7 @@
 
 pub mod connection;
 pub mod counter;
+pub mod device;
 pub mod dial;
 pub mod durable;
 pub mod frames;

@@ -1,7 +1,7 @@
 //! QUIC endpoints with every limit set: quinn's own defaults leave the memory of a connection
 //! unbounded and never notice a peer that is gone.
 
-use protocol::limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION};
+use protocol::limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_AT_FIRST};
 use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
@@ -44,7 +44,7 @@ fn transport(datagram_bytes: u16) -> TransportConfig {
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("ten seconds fit");
     transport
         .max_idle_timeout(Some(idle))
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_CONNECTION))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_AT_FIRST))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))

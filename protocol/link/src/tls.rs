@@ -235,6 +235,10 @@ pub fn server(
     let mut config = builder.with_cert_resolver(identity.certified()?);
     config.alpn_protocols = alpn.iter().map(|a| a.to_vec()).collect();
     config.max_early_data_size = 0; // 0-RTT off: requests must not be replayable
+    if !client_cas.is_empty() {
+        // Devices and nodes shake hands anew for each connection: a ticket would be made, sent and kept for nobody.
+        config.send_tls13_tickets = 0;
+    }
     Ok(config)
 }
 

@@ -151,6 +151,11 @@ pub const LAYERS: &[Layer] = &[
         ],
         reason: "the operator's command is a client of the admin API and the toolchain's front: it links neither end",
     },
+    Layer {
+        name: "outrigger-fleet-sim",
+        may_import: &["outrigger-protocol", "outrigger-edge", "outrigger-link"],
+        reason: "simulated devices decide as agents do and know the cloud as a peer, without models: what agents import, less those",
+    },
     Layer { name: "outrigger-tests", may_import: &["*"], reason: "tests may see everything" },
     Layer {
         name: "xtask",

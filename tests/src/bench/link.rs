@@ -171,8 +171,9 @@ impl Fleet {
         let endpoint = quic::listener("127.0.0.1:0".parse()?, quic::server(tls)?, &[0; 32])?;
         let address = endpoint.local_addr()?;
         tokio::spawn(async move {
-            let connection = endpoint.accept().await?.await.ok()?;
-            serve(connection.into()).await;
+            let connection = Connection::from(endpoint.accept().await?.await.ok()?);
+            connection.open_wide();
+            serve(connection).await;
             Some(endpoint)
         });
         self.connect(address, Wanted::Quic).await

@@ -3,7 +3,7 @@
 use clap::{Parser, ValueEnum};
 use outrigger_tests::bench;
 use outrigger_tests::people::{exit_code, write_json};
-use outrigger_tests::{downloads, long_model, nodes, overload, soak, swap};
+use outrigger_tests::{downloads, long_model, nodes, overload, rollouts, soak, swap};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -51,6 +51,8 @@ enum Name {
     Delta,
     /// Accepted answers when the world changes: how soon it is noticed, and how often in error.
     Drift,
+    /// A fleet of simulated devices on one node: memory, idle cost, and a storm of connections.
+    Fleet,
     /// Memory, time to be ready, size of the program.
     Footprint,
     /// QUIC beside streams over TLS and TCP, on loopback.
@@ -71,6 +73,8 @@ enum Name {
     Soak,
     /// A download over a link that is cut 50 times, by an agent that is killed; fails where bytes come twice.
     Downloads,
+    /// Roll-outs of good and bad versions over simulated devices; fails where a bad one passes its canaries.
+    Rollout,
     /// A version is exchanged 1,000 times while it is asked; fails where anybody notices.
     Swap,
     /// Three times as many requests as can be answered; fails where the answers get worse.
@@ -103,6 +107,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             None => return Ok(()),
         },
         Name::Drift => bench::drift::run(args.short)?,
+        Name::Fleet => bench::fleet::run(args.short)?,
         Name::Footprint => bench::footprint::run(args.short, args.bare_bytes)?,
         Name::Link => bench::link::run(args.short)?,
         #[cfg(target_os = "linux")]
@@ -122,6 +127,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Name::Soak => soak::run(soak::Amount::WHOLE)?,
         Name::Downloads if args.short => downloads::run(downloads::Amount::SHORT)?,
         Name::Downloads => downloads::run(downloads::Amount::WHOLE)?,
+        Name::Rollout if args.short => rollouts::run(rollouts::Amount::SHORT)?,
+        Name::Rollout => rollouts::run(rollouts::Amount::WHOLE)?,
         Name::Swap if args.short => swap::run(swap::Amount::SHORT)?,
         Name::Swap => swap::run(swap::Amount::WHOLE)?,
         Name::Overload if args.short => overload::run(overload::Effort::SHORT, false)?,
@@ -135,7 +142,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
     write_json(args.json.as_deref(), &report)?;
     let proves = matches!(
         args.name,
-        Name::Downloads | Name::Nodes | Name::Soak | Name::Swap | Name::Overload | Name::LongModel
+        Name::Downloads
+            | Name::Nodes
+            | Name::Rollout
+            | Name::Soak
+            | Name::Swap
+            | Name::Overload
+            | Name::LongModel
     );
     if proves { report.check() } else { Ok(()) }
 }

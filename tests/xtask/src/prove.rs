@@ -62,6 +62,8 @@ enum Claim {
     Pipelines,
     /// Whenever the power is cut, the agent starts again and serves what it had said that it serves.
     PowerCut,
+    /// Bad versions are stopped among their canaries on 200 simulated devices, and good ones reach all of them.
+    Rollout,
     /// In 20,000 simulated worlds no answer is late, no budget is exceeded, and every breaker recovers.
     Simulation,
     /// After 24,000 calls, good and bad, and new versions in between, none is lost and the agent has not grown.
@@ -90,6 +92,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             pipelines::prove(models, speech, args.short)?;
         }
         Claim::PowerCut => power_cut::prove(args.short)?,
+        Claim::Rollout => return lasting::prove("rollout", args.short),
         Claim::Simulation => return simulation::prove(args.short, args.seeds),
         Claim::Soak => return lasting::prove("soak", args.short),
         Claim::Swap => return lasting::prove("swap", args.short),

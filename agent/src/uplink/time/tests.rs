@@ -3,11 +3,13 @@
 
 use super::*;
 use crate::uplink::{CloudAddress, UplinkError, Way};
+use ::link::frames;
 use ::link::quic;
 use ::link::tls::{self, Identity, Trust};
 use protocol::ALPN_RENEW;
 use protocol::id::ContentHash;
-use protocol::time::Nonce;
+use protocol::time::{Nonce, signed_text};
+use protocol::wire::{SignedTime, TimeRequest};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SigningKey};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use std::time::SystemTime;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::audit::By;
+use crate::store::devices::{note_reported, note_seen};
 use crate::store::nodes::{NewNodeToken, NodeApplicant};
 use crate::store::usage::{Usage, UsageBy, UsageOf};
 use fleet::access::{KeyRecord, Role};
@@ -79,8 +80,9 @@ fn a_reported_state_is_no_news_for_nodes_and_a_denial_is() {
     let device = "d-1".parse().unwrap();
     let newest = || *control.newest.borrow();
     let before = newest();
-    control.device_seen(&device, 7).unwrap();
-    control.device_reported(&device, &wire::ReportedState::default(), 7).unwrap();
+    let said = wire::ReportedState::default();
+    control.change::<_, StoreError>(|t| Ok(note_seen(t, &device, 7)?)).unwrap();
+    control.change::<_, StoreError>(|t| Ok(note_reported(t, &device, &said, 7)?)).unwrap();
     assert_eq!(newest(), before);
     control.deny_device(&by(), &device, true).unwrap();
     assert!(newest() > before, "whoever waits is told");
