@@ -32,6 +32,7 @@ pub(super) struct Terms {
     shadows: bool,
     per_min: f64,
     checked: f64,
+    /// How long the canaries are watched.
     soak_s: u64,
 }
 
@@ -44,21 +45,21 @@ impl Terms {
     const BASE: Self = Self {
         name: "",
         devices: 200,
-        canaries: 10,
+        canaries: 20,
         shadows: true,
         per_min: 30.0,
         checked: 0.01,
-        soak_s: 3600,
+        soak_s: 4 * 3600,
     };
 
     fn plan(&self) -> anyhow::Result<Plan> {
-        let stage = |size| Stage { size, soak_s: self.soak_s };
+        let stage = |size| Stage { size, soak_s: 3600 };
         Ok(Plan {
             model: Some("m".parse()?),
             version: Version::new(NEW),
             target: Some("site=lyon".parse()?),
             stages: vec![
-                stage(Size::Count(self.canaries)),
+                Stage { size: Size::Count(self.canaries), soak_s: self.soak_s },
                 stage(Size::Share(0.3)),
                 stage(Size::Share(1.0)),
             ],

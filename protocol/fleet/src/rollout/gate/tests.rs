@@ -107,6 +107,21 @@ fn few_devices_are_held_against_a_bound_and_the_evidence_says_so() {
 }
 
 #[test]
+fn ten_unlucky_requests_on_few_devices_stop_nothing() {
+    let tally = |of: u64, deferred: u64| Tally { requests: of, deferred, ..Tally::default() };
+    let device =
+        |is_treated, after| Compared { stratum: 0, is_treated, before: tally(1000, 150), after };
+    let seen = |after: Tally| {
+        let devices =
+            [device(true, after.clone()), device(true, after), device(false, tally(10, 1))];
+        look(&devices, alpha_at(0.01, 3, 0))
+    };
+    assert_eq!(seen(tally(10, 5)), None, "+35 points, of ten requests");
+    assert!(seen(tally(10, 10)).is_some(), "everything is deferred");
+    assert!(seen(tally(200, 130)).is_some(), "+50 points, of two hundred");
+}
+
+#[test]
 fn the_evidence_is_one_line() {
     let breach = Breach {
         measure: Measure::Disagreement,
