@@ -1,4 +1,5 @@
-//! What Prometheus reads: what became of requests, how long their parts took, and how things stand.
+//! What Prometheus reads, and a collector is told: what became of requests, how long their parts took, and
+//! how things stand.
 //!
 //! It is served at `/metrics` on the HTTPS port for keys that may view, since nothing answers there
 //! without one; and, where `[metrics] listen` says so, without a key on a loopback address. Events are
@@ -14,17 +15,18 @@ pub use observed::{Observed, Transport};
 use fleet::admission::RefusalKind;
 use fleet::repository::Newest;
 use link::metrics::{Exposition, Kind, process};
+use link::otlp::CollectorError;
 use protocol::limits::AGENT_CONNECTIONS_MAX;
 use protocol::tuf::metadata::Lifetime;
 use std::sync::Arc;
 
 use crate::access_log::Counts as LogCounts;
 use crate::deltas::Held;
-use crate::state::{Cloud, HTTPS_CONNECTIONS_MAX, now_s};
+use crate::state::{Cloud, HTTPS_CONNECTIONS_MAX, now_ns, now_s};
 use crate::store::Store;
 
 /// All metrics now.
-fn render(cloud: &Cloud, repository: &Newest) -> String {
+fn gather(cloud: &Cloud, repository: &Newest) -> Exposition {
     let mut out = Exposition::default();
     standing(cloud, &mut out);
     expiry(repository, &mut out);
@@ -33,9 +35,9 @@ fn render(cloud: &Cloud, repository: &Newest) -> String {
     door(cloud, &mut out);
     cloud.observed.render(&mut out);
     events(cloud, &mut out);
-    cloud.traces.render(&mut out, "outrigger_cloud");
+    cloud.otlp.render(&mut out, "outrigger_cloud");
     process(&mut out);
-    out.finish()
+    out
 }
 
 fn standing(cloud: &Cloud, out: &mut Exposition) {
@@ -134,5 +136,20 @@ pub(crate) async fn response(cloud: &Arc<Cloud>) -> axum::response::Response {
         Newest::new()
     });
     let kind = [(axum::http::header::CONTENT_TYPE, link::metrics::MEDIA_TYPE)];
-    (kind, render(cloud, &repository)).into_response()
+    (kind, gather(cloud, &repository).finish()).into_response()
+}
+
+/// Lines of the log and figures, for the collector if there is one.
+pub(crate) fn tell_collector(cloud: &Arc<Cloud>) -> Result<(), CollectorError> {
+    cloud.otlp.tell_logs(now_ns)?;
+    let told = Arc::downgrade(cloud);
+    let gather = move || {
+        let cloud = told.upgrade()?;
+        let repository = cloud.db.store().repository().unwrap_or_else(|error| {
+            cloud.events.internal_error(&error);
+            Newest::new()
+        });
+        Some(gather(&cloud, &repository))
+    };
+    cloud.otlp.tell_metrics(gather, now_ns)
 }

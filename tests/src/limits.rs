@@ -7,7 +7,8 @@ use models::error::audio::{CHANNELS_MAX, FRAMES_MAX, RATE_MAX_HZ, RATE_MIN_HZ, S
 use models::error::image::{ENCODED_MAX_BYTES, PIXELS_MAX, SIDE_MAX};
 use models::error::text::{TEXT_MAX_BYTES, TEXTS_MAX, TOKENS_MAX};
 use protocol::limits::*;
-use protocol::trace::{OutboxPolicy, STATE_MAX_BYTES};
+use protocol::otlp::{self, FIELD_MAX_BYTES, FIELDS_MAX, OutboxPolicy};
+use protocol::trace::STATE_MAX_BYTES;
 use telemetry::limits::{FRAME_MAX_BYTES, FRAME_MAX_RECORDS, SEGMENT_MAX_BYTES};
 
 /// One row: what, how much, what happens beyond it, where it is configured.
@@ -270,6 +271,18 @@ fn fleet() -> Vec<Row> {
             "spans that wait for a collector, each for",
             format!("{}, {} s", count(waiting.items_max as u64), waiting.patience.as_secs()),
             "they are dropped, which is counted",
+            "",
+        ),
+        row(
+            "lines of the log that wait for a collector, each for",
+            format!("{}, {} s", count(link::otlp::LOGS_MAX as u64), waiting.patience.as_secs()),
+            "they are dropped, which is counted",
+            "[otlp] logs",
+        ),
+        row(
+            "text of such a line, its fields, bytes of each",
+            format!("{}, {FIELDS_MAX}, {FIELD_MAX_BYTES}", count(otlp::TEXT_MAX_BYTES as u64)),
+            "they are cut",
             "",
         ),
         row("`tracestate` of a request", format!("{STATE_MAX_BYTES} bytes"), "it is ignored", ""),
