@@ -1,6 +1,7 @@
 //! Small changes of many devices that come together are one transaction: when a fleet connects, a sync of the disk for each
 //! device would cost more than all the rest. Each is durable, or failed, when its caller hears of it, as if it were alone.
 
+use link::counter::Counter;
 use rusqlite::Transaction;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -20,7 +21,10 @@ struct Waiting {
 
 /// The changes that wait.
 #[derive(Default)]
-pub(super) struct Together(Mutex<Queue>);
+pub(super) struct Together {
+    queue: Mutex<Queue>,
+    transactions: Counter,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -31,7 +35,7 @@ struct Queue {
 
 impl Together {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a change into the queue. What becomes of it, and whether the caller has to see that it is written.
@@ -46,6 +50,7 @@ impl Together {
     pub(super) fn write(&self, store: &Store) {
         let writing = Writing(self);
         while let Some(batch) = writing.next() {
+            self.transactions.add(1);
             commit(store, batch);
         }
     }
@@ -73,17 +78,17 @@ impl Drop for Writing<'_> {
 }
 
 fn commit(store: &Store, batch: Vec<Waiting>) {
-    let mut done = Vec::with_capacity(batch.len());
+    let (changes, told): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.change, w.told)).unzip();
     let committed = store.change(|transaction| {
-        for Waiting { change, told } in batch {
-            done.push((told, change(transaction)));
-        }
-        Ok::<_, StoreError>(())
+        let done = changes.into_iter().map(|change| change(transaction));
+        Ok::<_, StoreError>(done.collect::<Vec<_>>())
     });
-    for (told, result) in done {
-        let result = match &committed {
-            Ok(()) => result.map_err(StoreError::from),
-            Err(error) => Err(StoreError::Together(protocol::problem::chain(error))),
+    let failed = committed.as_ref().err().map(|error| protocol::problem::chain(error));
+    let mut results = committed.unwrap_or_default().into_iter();
+    for told in told {
+        let result = match (&failed, results.next()) {
+            (None, Some(result)) => result.map_err(StoreError::from),
+            (why, _) => Err(StoreError::Together(why.clone().unwrap_or_default())),
         };
         let _ = told.send(result); // whoever asked may be gone
     }
@@ -93,8 +98,6 @@ fn commit(store: &Store, batch: Vec<Waiting>) {
 mod tests {
     use super::super::Database;
     use super::*;
-    use std::sync::atomic::AtomicUsize;
-    use std::sync::atomic::Ordering::SeqCst;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn many_are_written_in_few_transactions_and_one_that_fails_fails_alone() {
@@ -102,14 +105,6 @@ mod tests {
         let database = Database::new(Store::open(&folder.path().join("cloud.db")).unwrap());
         let sql = "CREATE TABLE counted (n INTEGER NOT NULL, CHECK (n <> 7))";
         database.store().change::<_, StoreError>(|t| Ok(t.execute(sql, [])?)).unwrap();
-        let commits = std::sync::Arc::new(AtomicUsize::new(0));
-        let counted = commits.clone();
-        let count = move || -> bool {
-            counted.fetch_add(1, SeqCst);
-            false
-        };
-        let hook = |connection: &rusqlite::Connection| connection.commit_hook(Some(count));
-        database.store().read(hook).unwrap();
         let insert = |n: u32| {
             let sql = "INSERT INTO counted VALUES (?)";
             database.together(move |t| t.execute(sql, [n]).map(drop))
@@ -120,6 +115,7 @@ mod tests {
         let sql = "SELECT count(*) FROM counted";
         let rows = |c: &rusqlite::Connection| c.query_row(sql, [], |row| row.get::<_, i64>(0));
         assert_eq!(database.store().read(rows).unwrap(), 999);
-        assert!(commits.load(SeqCst) < 100, "{commits:?} transactions for 1,000 changes");
+        let transactions = database.0.together.transactions.get();
+        assert!(transactions < 100, "{transactions} transactions for 1,000 changes");
     }
 }
