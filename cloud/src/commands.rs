@@ -1,5 +1,6 @@
 //! The commands, one file each; and the flags that settings can be given by.
 
+pub(crate) mod alerts;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod check_config;

@@ -5,6 +5,7 @@
 //! without one; and, where `[metrics] listen` says so, without a key on a loopback address. Events are
 //! counted in [`crate::events`] and requests in [`Observed`]; here they are only shown.
 
+mod crowds;
 mod listener;
 mod models;
 mod observed;
@@ -23,13 +24,21 @@ use std::sync::Arc;
 use crate::access_log::Counts as LogCounts;
 use crate::deltas::Held;
 use crate::state::{Cloud, HTTPS_CONNECTIONS_MAX, now_ns, now_s};
-use crate::store::Store;
+use crate::telemetry::Crowds;
+
+/// What is not in memory.
+#[derive(Default)]
+struct Kept {
+    repository: Newest,
+    crowds: Crowds,
+}
 
 /// All metrics now.
-fn gather(cloud: &Cloud, repository: &Newest) -> Exposition {
+fn gather(cloud: &Cloud, kept: &Kept) -> Exposition {
     let mut out = Exposition::default();
     standing(cloud, &mut out);
-    expiry(repository, &mut out);
+    expiry(&kept.repository, &mut out);
+    crowds::render(&kept.crowds, &mut out);
     load(cloud, &mut out);
     models::render(cloud, &mut out);
     door(cloud, &mut out);
@@ -128,28 +137,32 @@ fn events(cloud: &Cloud, out: &mut Exposition) {
     family.sample(&[("result", "dropped")], dropped);
 }
 
-/// Metrics with their media type, as an answer.
-pub(crate) async fn response(cloud: &Arc<Cloud>) -> axum::response::Response {
-    use axum::response::IntoResponse;
-    let repository = cloud.db.call(Store::repository).await.unwrap_or_else(|error| {
+/// What the databases say; blocks. What cannot be read is empty.
+fn look(cloud: &Cloud) -> Kept {
+    let repository = cloud.db.store().repository().unwrap_or_else(|error| {
         cloud.events.internal_error(&error);
         Newest::new()
     });
+    let crowds = cloud.telemetry.store().crowds().unwrap_or_else(|error| {
+        cloud.events.internal_error(&error);
+        Crowds::default()
+    });
+    Kept { repository, crowds }
+}
+
+/// Metrics with their media type, as an answer.
+pub(crate) async fn response(cloud: &Arc<Cloud>) -> axum::response::Response {
+    use axum::response::IntoResponse;
+    let looking = cloud.clone();
+    let kept = tokio::task::spawn_blocking(move || look(&looking)).await.unwrap_or_default();
     let kind = [(axum::http::header::CONTENT_TYPE, link::metrics::MEDIA_TYPE)];
-    (kind, gather(cloud, &repository).finish()).into_response()
+    (kind, gather(cloud, &kept).finish()).into_response()
 }
 
 /// Lines of the log and figures, for the collector if there is one.
 pub(crate) fn tell_collector(cloud: &Arc<Cloud>) -> Result<(), CollectorError> {
     cloud.otlp.tell_logs(now_ns)?;
     let told = Arc::downgrade(cloud);
-    let gather = move || {
-        let cloud = told.upgrade()?;
-        let repository = cloud.db.store().repository().unwrap_or_else(|error| {
-            cloud.events.internal_error(&error);
-            Newest::new()
-        });
-        Some(gather(&cloud, &repository))
-    };
+    let gather = move || told.upgrade().map(|cloud| gather(&cloud, &look(&cloud)));
     cloud.otlp.tell_metrics(gather, now_ns)
 }

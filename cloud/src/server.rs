@@ -354,8 +354,9 @@ pub(crate) fn open_files(config: &Config, data_dir: &DataDir) -> Result<Files, S
     let path = data_dir.deltas();
     let deltas = Deltas::open(path.clone(), blobs.clone(), settings, events.clone());
     let deltas = deltas.map_err(|source| DataDirError::Io { path, source })?;
-    let telemetry = TelemetryStore::open(&data_dir.telemetry())?;
-    let telemetry = Telemetry::new(telemetry, config.settings.telemetry.disk_bytes());
+    let own = &config.settings.telemetry;
+    let telemetry = TelemetryStore::open(&data_dir.telemetry(), own.crowd())?;
+    let telemetry = Telemetry::new(telemetry, own.disk_bytes());
     Ok(Files { blobs, deltas, events, telemetry })
 }
 

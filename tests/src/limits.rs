@@ -359,6 +359,7 @@ fn telemetry(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
     let (disk_mb, keep_h) = (own("disk_mb")?, own("keep_h")?);
     let dropped = "records are given up, which is counted and reported";
     let policy = edge::spool::SpoolPolicy::default();
+    let crowd = fleet::crowd::CrowdPolicy::default();
     Ok(vec![
         row("records that wait to be written", "4,096", dropped, ""),
         row(
@@ -407,6 +408,18 @@ fn telemetry(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
             "20,000 MB, 90 days",
             "devices wait; it is deleted",
             "[telemetry] disk_mb, keep_days",
+        ),
+        row(
+            "devices behind each step of the fleet's figures, at least",
+            crowd.devices_min.to_string(),
+            "it waits for others",
+            "[telemetry] crowd_devices",
+        ),
+        row(
+            "models by version and placement with such figures",
+            count(crowd.groups_max.into()),
+            "they count as `other`",
+            "",
         ),
     ])
 }

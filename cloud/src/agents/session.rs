@@ -202,7 +202,7 @@ impl Session {
                 let problem = Problem::new(ProblemCode::NotFound, text);
                 Ok(answer_problem(&mut send, &mut recv, problem).await?)
             }
-            FrameKind::Hello => control::serve(self, send, recv, header).await,
+            FrameKind::Hello => Box::pin(control::serve(self, send, recv, header)).await,
             FrameKind::InferOpen => {
                 self.opened_wide.call_once(|| self.connection.open_wide());
                 Box::pin(infer::serve(self, send, recv, header)).await

@@ -92,6 +92,16 @@ pub fn endpoint(remote: SocketAddr) -> io::Result<Endpoint> {
     open(local_address_for(remote), EndpointConfig::default(), datagram_bytes(remote), None)
 }
 
+/// The same for a device whose way to `remote` begins with an Ethernet, wherever this process runs: loopback takes
+/// datagrams four times as large, for which both ends keep buffers.
+///
+/// # Errors
+/// No socket.
+pub fn endpoint_on_ethernet(remote: SocketAddr) -> io::Result<Endpoint> {
+    let datagram_bytes = datagram_of(ETHERNET_BYTES, remote);
+    open(local_address_for(remote), EndpointConfig::default(), datagram_bytes, None)
+}
+
 /// An endpoint that accepts. With the same `reset_key` after a restart it can tell the peers of
 /// its former self that their connections are gone (stateless reset, RFC 9000 section 10.3), so
 /// that they need not wait for the idle timeout.
@@ -148,8 +158,12 @@ fn tell_if_small(socket: &Socket) {
 
 /// How large a datagram may be on the route to `remote`, by what the system knows of it.
 fn datagram_bytes(remote: SocketAddr) -> u16 {
+    datagram_of(route_bytes(remote).unwrap_or(ETHERNET_BYTES), remote)
+}
+
+/// How large a datagram is in a packet of so many bytes.
+fn datagram_of(packet: u32, remote: SocketAddr) -> u16 {
     let headers = if remote.is_ipv4() { 20 + 8 } else { 40 + 8 };
-    let packet = route_bytes(remote).unwrap_or(ETHERNET_BYTES);
     let datagram = u16::try_from(packet.saturating_sub(headers)).unwrap_or(u16::MAX);
     datagram.clamp(DATAGRAM_MIN_BYTES, DATAGRAM_MAX_BYTES)
 }

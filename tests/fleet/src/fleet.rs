@@ -128,7 +128,8 @@ impl Fleet {
     /// # Errors
     /// One of them is refused, or fails again and again.
     pub async fn enrol(place: Place, token: &Token, devices: usize) -> Result<Self, FleetError> {
-        let sockets = (0..SOCKETS.min(devices.max(1))).map(|_| quic::endpoint(place.address));
+        let sockets =
+            (0..SOCKETS.min(devices.max(1))).map(|_| quic::endpoint_on_ethernet(place.address));
         let endpoints: Vec<_> = sockets.collect::<Result<_, _>>().map_err(FleetError::Socket)?;
         let (place, dial) = (&place, &endpoints);
         let enrolled = stream::iter(0..devices)

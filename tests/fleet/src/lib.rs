@@ -4,7 +4,7 @@
 //! and so is what it says
 //! (`link::device`); connections are real QUIC with a certificate for each device, as `carrier = "quic"` has an agent
 //! connect. Two things are not as on devices: a few UDP sockets carry all connections of the process, and identities live
-//! in memory alone.
+//! in memory alone. Datagrams are as large as on an Ethernet.
 //!
 //! A device is two tasks at most and no thread, so that ten thousand of them fit beside the cloud that they are to drive.
 

@@ -117,7 +117,7 @@ fn ten_unlucky_requests_on_few_devices_stop_nothing() {
         look(&devices, alpha_at(0.01, 3, 0))
     };
     assert_eq!(seen(tally(10, 5)), None, "+35 points, of ten requests");
-    assert!(seen(tally(10, 10)).is_some(), "everything is deferred");
+    assert!(seen(tally(20, 20)).is_some(), "everything is deferred");
     assert!(seen(tally(200, 130)).is_some(), "+50 points, of two hundred");
 }
 
