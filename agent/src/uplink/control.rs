@@ -1,5 +1,6 @@
 //! The control stream: desired state comes down, reported state goes up.
 
+use crate::evidence::Told;
 use ::link::connection::{Connection, RecvStream, SendStream};
 use ::link::frames::{self, LinkError};
 use protocol::mux::Priority;
@@ -39,11 +40,12 @@ fn with_reason(state: &ReportedState, why: &str) -> ReportedState {
     ReportedState { carrier_reason: why.to_owned(), ..state.clone() }
 }
 
-/// Passes states on in both directions until the stream ends.
+/// Passes states on in both directions until the stream ends, and evidence up.
 pub(crate) async fn serve(
     stream: &mut ControlStream,
     desired: &watch::Sender<Option<DesiredState>>,
     reported: &mut watch::Receiver<ReportedState>,
+    told: &mut Told,
 ) -> Result<(), LinkError> {
     let ControlStream { send, receive, why, .. } = stream;
     let down = async {
@@ -53,11 +55,23 @@ pub(crate) async fn serve(
         Ok(())
     };
     let up = async {
-        while reported.changed().await.is_ok() {
-            let state = with_reason(&reported.borrow_and_update(), why);
-            frames::send(send, &state).await?;
+        loop {
+            // What is waited for may be given up at any time; a frame is sent to its end.
+            let evidence = tokio::select! {
+                changed = reported.changed() => match changed {
+                    Ok(()) => None,
+                    Err(_) => return Ok(()),
+                },
+                evidence = told.next() => Some(evidence),
+            };
+            match evidence {
+                Some(evidence) => frames::send(send, &evidence).await?,
+                None => {
+                    let state = with_reason(&reported.borrow_and_update(), why);
+                    frames::send(send, &state).await?;
+                }
+            }
         }
-        Ok(())
     };
     // Neither direction is cut in the middle of a frame: the first to end ends the connection.
     tokio::select! { end = down => end, end = up => end }

@@ -33,6 +33,7 @@ use tally::Tally;
 
 pub mod cohort;
 pub mod gate;
+pub mod ledger;
 pub mod member;
 pub mod plan;
 pub mod query;
