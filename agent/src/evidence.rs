@@ -134,10 +134,7 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    pub(crate) fn new(
-        engine: Arc<Engine>,
-        desired: watch::Receiver<Option<DesiredState>>,
-    ) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, desired: watch::Receiver<Option<DesiredState>>) -> Self {
         Self { engine, desired, due: None, last: wire::Evidence::default() }
     }
 

@@ -8,6 +8,7 @@ use protocol::id::{ContentHash, DeviceId, ModelName, TenantName};
 use protocol::problem::{Problem, ProblemCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::scope::Scope;
@@ -31,6 +32,8 @@ pub(super) struct Session {
     pub(super) has_control: AtomicBool,
     pub(super) identity: Identity,
     scope: Scope,
+    /// Changes where there is something new for this device alone.
+    pub(super) told: watch::Receiver<u64>,
     pub(super) times: time::Allowance,
     pub(super) pace: blob::Pace,
 }
@@ -72,6 +75,7 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     };
     cloud.events.agent_connected(&device, remote);
     cloud.online.enter(&device, &connection);
+    let told = cloud.rollouts.heard.enter(&device);
     // Whoever was denied between the question and this was not among those to be expelled.
     if let Err(reason) = identify(&cloud, &connection).await {
         connection.close(ProblemCode::Unauthorised, reason);
@@ -81,12 +85,23 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let identity = Identity { tenant, caller: format!("device {device}").into() };
     let scope = Scope::default();
     let pace = blob::Pace::default();
-    let session =
-        Session { cloud, device, ca_hash, connection, has_control, times, identity, scope, pace };
+    let session = Session {
+        cloud,
+        device,
+        ca_hash,
+        connection,
+        has_control,
+        times,
+        identity,
+        scope,
+        told,
+        pace,
+    };
     let session = Arc::new(session);
     let ended = session.run().await;
     let Session { cloud, device, connection, .. } = &*session;
     cloud.online.leave(device, connection);
+    cloud.rollouts.heard.leave(device);
     if !cloud.online.contains(device) {
         cloud.sites.left(device);
     }

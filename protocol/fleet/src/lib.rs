@@ -3,7 +3,7 @@
 //! ([`admission`]), which requests run together ([`batch`]), on how many sessions ([`scaling`]), and
 //! when a worker that ended is started again ([`restarts`]); how busy a node is ([`load`]), how
 //! fast downloads may be ([`background`]), what the repository of models takes in ([`repository`]), which
-//! devices may carry chunks to each other ([`sites`]), and how a version reaches the fleet in stages ([`rollout`]).
+//! devices may carry chunks to each other ([`sites`]), what devices are asked for by ([`labels`]), and how a version reaches the fleet in stages ([`rollout`]).
 //!
 //! Plain values in, plain values out: `now` and entropy are arguments.
 
@@ -14,6 +14,7 @@ pub mod background;
 pub mod batch;
 pub mod desired;
 pub mod enrol;
+pub mod labels;
 pub mod load;
 pub mod repository;
 pub mod restarts;
