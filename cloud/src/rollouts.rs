@@ -25,6 +25,8 @@ pub(crate) mod heard;
 pub(crate) use driver::drive;
 use heard::Heard;
 
+/// Frames of evidence that are asked for in a second, of all devices together.
+pub const FRAMES_PER_S: usize = 500;
 /// Roll-outs that run at a time.
 pub const ROLLOUTS_MAX: usize = 64;
 

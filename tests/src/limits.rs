@@ -2,10 +2,17 @@
 //! the commented configuration that ships with the agent.
 
 use anyhow::Context;
+use cloud::rollouts::{FRAMES_PER_S, ROLLOUTS_MAX};
+use cloud::store::labels::GROUPS_MAX;
 use fleet::admission::{GatePolicy, LimitPolicy};
+use fleet::labels::{LABEL_MAX_BYTES, LABELS_MAX};
+use fleet::rollout::HISTORY_MAX;
+use fleet::rollout::plan::{DEVICES_MAX, STAGES_MAX};
+use fleet::rollout::query::QUERY_MAX_BYTES;
 use models::error::audio::{CHANNELS_MAX, FRAMES_MAX, RATE_MAX_HZ, RATE_MIN_HZ, SAMPLES_MAX};
 use models::error::image::{ENCODED_MAX_BYTES, PIXELS_MAX, SIDE_MAX};
 use models::error::text::{TEXT_MAX_BYTES, TEXTS_MAX, TOKENS_MAX};
+use protocol::evidence::EVIDENCE_MODELS_MAX;
 use protocol::limits::*;
 use protocol::trace::{OutboxPolicy, STATE_MAX_BYTES};
 use telemetry::limits::{FRAME_MAX_BYTES, FRAME_MAX_RECORDS, SEGMENT_MAX_BYTES};
@@ -263,6 +270,28 @@ fn fleet() -> Vec<Row> {
             "they are dropped, which is counted",
             "",
         ),
+        row(
+            "labels of a device; a key, a value; a query",
+            format!("{LABELS_MAX}; {LABEL_MAX_BYTES} bytes; {QUERY_MAX_BYTES} bytes"),
+            "422",
+            "",
+        ),
+        row(
+            "groups; roll-outs under way; devices, and stages, of one",
+            format!(
+                "{GROUPS_MAX}; {ROLLOUTS_MAX}; {}, {STAGES_MAX}",
+                count(DEVICES_MAX as u64)
+            ),
+            "422, 409",
+            "",
+        ),
+        row(
+            "a device's evidence: models of a frame, frames of a fleet in a second",
+            format!("{EVIDENCE_MODELS_MAX}, {FRAMES_PER_S}"),
+            "it is left aside; it is asked for less often",
+            "[rollouts] look_s",
+        ),
+        row("history of a roll-out", count(HISTORY_MAX as u64), "the oldest goes", ""),
         row("`tracestate` of a request", format!("{STATE_MAX_BYTES} bytes"), "it is ignored", ""),
         row("enrolment token", format!("{TOKEN_MAX_BYTES} bytes"), "it is refused", ""),
         row(

@@ -2,6 +2,7 @@
 //! new for it alone, without the whole fleet reading its desired state again.
 
 use fleet::rollout::ledger::{Ledger, rows};
+use fleet::rollout::member::{Member, Standing};
 use fleet::rollout::{Report, Rollout};
 use protocol::evidence::{EVERY_MAX_S, EVERY_MIN_S};
 use protocol::id::{DeviceId, ModelName, Version};
@@ -10,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// Frames of evidence that are asked for in a second, of all devices together.
-const FRAMES_PER_S: usize = 500;
+use super::FRAMES_PER_S;
+
 /// Models of a device that are looked at here.
 const MODELS_MAX: usize = 256;
 
@@ -173,35 +174,33 @@ impl Heard {
     pub(super) fn reports(&self, rollout: &Rollout) -> Vec<(DeviceId, Report)> {
         let inner = self.lock();
         let Some(model) = &rollout.plan_of().model else { return Vec::new() };
-        let members = rollout.members().keys();
-        let report = |device: &DeviceId| {
+        let report = |(device, member): (&DeviceId, &Member)| {
             let connected = inner.connected.get(device)?;
             let ledger = inner.ledgers.get(device).and_then(|own| own.get(model));
             let own = connected.models.iter().find(|own| own.name == model.as_str());
-            Some((device.clone(), report(own, ledger, rollout)?))
+            let (is_counted, report) = report(own, ledger, rollout);
+            // What a device does without the version is what it is held against: that has to be known first.
+            (is_counted || member.standing != Standing::Waiting).then(|| (device.clone(), report))
         };
-        members.filter_map(report).collect()
+        rollout.members().iter().filter_map(report).collect()
     }
 }
 
-/// What a device says of the model; nothing before it has said what it counts for a version that answers there.
+/// What a device says of the model, and whether it has said what it counts for the version that answers there.
 fn report(
     own: Option<&ReportedModel>,
     ledger: Option<&Ledger>,
     rollout: &Rollout,
-) -> Option<Report> {
+) -> (bool, Report) {
     let active = own.and_then(|own| Version::new(own.active_version));
     let refused =
         own.filter(|own| own.target_version == rollout.version().get() && own.phase == "refused");
     let refused = refused.map(|own| own.reason.clone());
     let counted = ledger.filter(|ledger| active == Some(ledger.version()));
-    let waits = active.is_some() && counted.is_none() && active != Some(rollout.version());
-    if waits && refused.is_none() {
-        return None;
-    }
+    let is_counted = active.is_none() || counted.is_some();
     let tally = counted.map(Ledger::tally).unwrap_or_default();
     let provider = counted.map(|own| own.provider().to_owned()).unwrap_or_default();
-    Some(Report { active, refused, tally, provider })
+    (is_counted, Report { active, refused, tally, provider })
 }
 
 #[cfg(test)]
