@@ -15,8 +15,8 @@ pub(crate) use runtime::{ModelRuntimes, Runtime, Terms};
 pub(crate) use telemetry::Telemetry;
 pub(crate) use update::Update;
 
+use ::link::otlp::{Objection, OtlpSettings};
 use ::link::proxy::{Proxy, ProxyError};
-use ::link::traces::{Objection, TraceSettings};
 use oip::listen::FIRST_HEAD_PATIENCE;
 use protocol::carrier::Wanted;
 use protocol::id::{ContentHash, ModelName};
@@ -44,7 +44,7 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     pub(crate) sandbox: Sandbox,
     pub(crate) update: Update,
-    pub(crate) traces: TraceSettings,
+    pub(crate) otlp: OtlpSettings,
     pub(crate) lab: Lab,
     pub(crate) telemetry: Telemetry,
 }
@@ -258,8 +258,8 @@ pub(crate) enum ConfigError {
         "{0} is not a loopback address; the local API is for this machine and must not be reachable from others"
     )]
     NotLoopback(SocketAddr),
-    #[error("[traces] {}: {_0}", _0.key)]
-    Traces(#[from] Objection),
+    #[error("[otlp] {}: {_0}", _0.key)]
+    Otlp(#[from] Objection),
     #[error("[update] {field}: {why}")]
     Update { field: &'static str, why: &'static str },
     #[error("[peers] {field}: {why}")]
@@ -292,7 +292,7 @@ impl Config {
         self.link.proxy()?;
         self.peers.check()?;
         self.update.check()?;
-        Ok(self.traces.check()?)
+        Ok(self.otlp.check()?)
     }
 }
 
@@ -327,8 +327,8 @@ mod tests {
             let open = format!("[local]\n{door} = \"0.0.0.0:8000\"");
             assert!(check(&open).unwrap_err().contains("loopback"));
         }
-        let error = check("[traces]\nendpoint = \"localhost\"").unwrap_err();
-        assert!(error.starts_with("[traces] endpoint: "), "{error}");
+        let error = check("[otlp]\nendpoint = \"localhost\"").unwrap_err();
+        assert!(error.starts_with("[otlp] endpoint: "), "{error}");
         for bad in
             ["proxy = \"https://proxy:1\"", "proxy = \"http://a:b@proxy:1\"", "carrier = \"udp\""]
         {

@@ -1,7 +1,8 @@
 //! The log: lines for people or JSON for machines, on stderr, with a level that can change while
-//! the agent runs. The environment's `OUTRIGGER_LOG` goes before the configuration.
+//! the agent runs; and, where there is one, for a collector. The environment's `OUTRIGGER_LOG` goes before the configuration.
 
 use crate::config::Level;
+use ::link::otlp::log_layer;
 use std::io::IsTerminal;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -33,7 +34,7 @@ impl Log {
             LogFormat::Text => lines.boxed(),
             LogFormat::Json => lines.json().boxed(),
         };
-        tracing_subscriber::registry().with(filter).with(lines).init();
+        tracing_subscriber::registry().with(filter).with(lines).with(log_layer()).init();
         Self(handle)
     }
 

@@ -1,7 +1,8 @@
-//! What Prometheus reads at `/metrics`: the counters, how long answers took, and how things stand.
+//! What Prometheus reads at `/metrics`, and a collector is told: the counters, how long answers took, and how
+//! things stand.
 //!
-//! The text is written by hand (format 0.0.4): a fixed set of families, whose only open label is the
-//! name of a model that is or was active here, needs no registry.
+//! It is gathered by hand: a fixed set of families, whose only open label is the name of a model that is or
+//! was active here, needs no registry.
 
 mod latencies;
 
@@ -13,15 +14,20 @@ use link::metrics::{Exposition, Kind, process};
 use models::providers::Agreement;
 use serde_json::Value;
 
-/// All metrics now.
+/// All metrics now, as Prometheus reads them.
 pub(crate) fn render(context: &Context) -> String {
+    gather(context).finish()
+}
+
+/// All metrics now.
+pub(crate) fn gather(context: &Context) -> Exposition {
     let mut out = Exposition::default();
     let report = context.report();
     counters(&mut out, &report.counters);
     gauges(&mut out, &report);
     memory(&mut out, &report);
     checks(&mut out, &report);
-    context.traces.render(&mut out, "outrigger");
+    context.otlp.render(&mut out, "outrigger");
     if let Some(end_s) = context.certificate_end_s() {
         let left = end_s.saturating_sub(context.clock.now_s());
         let help = "Seconds until this device's certificate ends; negative when it has ended.";
@@ -34,7 +40,7 @@ pub(crate) fn render(context: &Context) -> String {
     }
     process(&mut out);
     context.counters.latencies().render(&mut out);
-    out.finish()
+    out
 }
 
 /// Each group of counters is a family, but for those whose members are no alternatives.

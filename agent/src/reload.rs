@@ -73,7 +73,7 @@ impl Changes {
             ("[models]", old.models != new.models),
             ("[sequences]", old.sequences != new.sequences),
             ("[sandbox]", old.sandbox != new.sandbox),
-            ("[traces]", old.traces != new.traces),
+            ("[otlp]", old.otlp != new.otlp),
             ("[lab]", old.lab != new.lab),
             ("[telemetry]", old.telemetry != new.telemetry),
             ("[peers]", old.peers != new.peers),

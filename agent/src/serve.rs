@@ -28,6 +28,7 @@ use crate::program::Own;
 use crate::requests::Requests;
 use crate::telemetry::Recorder;
 use crate::uplink::Uplink;
+use ::link::otlp::Otlp;
 use ::link::traces::Traces;
 use axum::routing::get;
 use axum::{Router, middleware};
@@ -46,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) intake: oip::Intake,
     pub(crate) clock: Arc<Clock>,
     pub(crate) traces: Traces,
+    /// The way of all that to a collector.
+    pub(crate) otlp: Otlp,
     pub(crate) program: Arc<Own>,
     /// Nothing where the owner wants no telemetry.
     pub(crate) recorder: Option<Arc<Recorder>>,

@@ -1,5 +1,6 @@
 //! The commands, one file each; and the flags that settings can be given by.
 
+pub(crate) mod alerts;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod check_config;
@@ -47,9 +48,9 @@ pub(crate) struct SettingFlags {
     /// ONNX Runtime's shared library; found by itself where it is installed.
     #[arg(long, value_name = "LIBRARY")]
     runtime: Option<PathBuf>,
-    /// The collector that traces go to (OTLP over HTTP), as a URL.
+    /// The collector that is told traces, figures and lines of the log (OTLP), as a URL.
     #[arg(long, value_name = "URL")]
-    traces: Option<String>,
+    otlp: Option<String>,
     /// The share of the requests that are traced where the caller does not say, 0 to 1.
     #[arg(long, value_name = "SHARE")]
     trace_sample: Option<f64>,
@@ -77,7 +78,7 @@ impl SettingFlags {
         });
         let sample = self.trace_sample.map(|share| Flag {
             flag: "--trace-sample",
-            key: "traces.sample",
+            key: "otlp.sample",
             value: share.into(),
         });
         let flags = [
@@ -89,7 +90,7 @@ impl SettingFlags {
             flag("--token-file", "node.token_file", path(self.token_file)),
             flag("--advertise", "node.advertise", self.advertise),
             flag("--runtime", "runtime.library", path(self.runtime)),
-            flag("--traces", "traces.endpoint", self.traces),
+            flag("--otlp", "otlp.endpoint", self.otlp),
             sample,
             flag("--log", "log.format", format),
         ];

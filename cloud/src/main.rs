@@ -38,6 +38,8 @@ enum Command {
     CheckConfig(commands::check_config::Args),
     /// Print the admin API's OpenAPI document.
     Openapi,
+    /// Print alert rules for Prometheus.
+    Alerts,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Ca(args) => commands::ca::run(&args),
         Command::CheckConfig(args) => commands::check_config::run(args),
         Command::Openapi => commands::openapi::run(),
+        Command::Alerts => Ok(commands::alerts::run()),
     };
     result.unwrap_or_else(|error| {
         commands::report(&error);

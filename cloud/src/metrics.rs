@@ -1,9 +1,11 @@
-//! What Prometheus reads: what became of requests, how long their parts took, and how things stand.
+//! What Prometheus reads, and a collector is told: what became of requests, how long their parts took, and
+//! how things stand.
 //!
 //! It is served at `/metrics` on the HTTPS port for keys that may view, since nothing answers there
 //! without one; and, where `[metrics] listen` says so, without a key on a loopback address. Events are
 //! counted in [`crate::events`] and requests in [`Observed`]; here they are only shown.
 
+mod crowds;
 mod listener;
 mod models;
 mod observed;
@@ -14,27 +16,36 @@ pub use observed::{Observed, Transport};
 use fleet::admission::RefusalKind;
 use fleet::repository::Newest;
 use link::metrics::{Exposition, Kind, process};
+use link::otlp::CollectorError;
 use protocol::tuf::metadata::Lifetime;
 use std::sync::Arc;
 
 use crate::access_log::Counts as LogCounts;
 use crate::deltas::Held;
-use crate::state::{CONNECTIONS_MAX, Cloud, now_s};
-use crate::store::Store;
+use crate::state::{CONNECTIONS_MAX, Cloud, now_ns, now_s};
+use crate::telemetry::Crowds;
+
+/// What is not in memory.
+#[derive(Default)]
+struct Kept {
+    repository: Newest,
+    crowds: Crowds,
+}
 
 /// All metrics now.
-fn render(cloud: &Cloud, repository: &Newest) -> String {
+fn gather(cloud: &Cloud, kept: &Kept) -> Exposition {
     let mut out = Exposition::default();
     standing(cloud, &mut out);
-    expiry(repository, &mut out);
+    expiry(&kept.repository, &mut out);
+    crowds::render(&kept.crowds, &mut out);
     load(cloud, &mut out);
     models::render(cloud, &mut out);
     door(cloud, &mut out);
     cloud.observed.render(&mut out);
     events(cloud, &mut out);
-    cloud.traces.render(&mut out, "outrigger_cloud");
+    cloud.otlp.render(&mut out, "outrigger_cloud");
     process(&mut out);
-    out.finish()
+    out
 }
 
 fn standing(cloud: &Cloud, out: &mut Exposition) {
@@ -125,13 +136,32 @@ fn events(cloud: &Cloud, out: &mut Exposition) {
     family.sample(&[("result", "dropped")], dropped);
 }
 
-/// Metrics with their media type, as an answer.
-pub(crate) async fn response(cloud: &Arc<Cloud>) -> axum::response::Response {
-    use axum::response::IntoResponse;
-    let repository = cloud.db.call(Store::repository).await.unwrap_or_else(|error| {
+/// What the databases say; blocks. What cannot be read is empty.
+fn look(cloud: &Cloud) -> Kept {
+    let repository = cloud.db.store().repository().unwrap_or_else(|error| {
         cloud.events.internal_error(&error);
         Newest::new()
     });
+    let crowds = cloud.telemetry.store().crowds().unwrap_or_else(|error| {
+        cloud.events.internal_error(&error);
+        Crowds::default()
+    });
+    Kept { repository, crowds }
+}
+
+/// Metrics with their media type, as an answer.
+pub(crate) async fn response(cloud: &Arc<Cloud>) -> axum::response::Response {
+    use axum::response::IntoResponse;
+    let looking = cloud.clone();
+    let kept = tokio::task::spawn_blocking(move || look(&looking)).await.unwrap_or_default();
     let kind = [(axum::http::header::CONTENT_TYPE, link::metrics::MEDIA_TYPE)];
-    (kind, render(cloud, &repository)).into_response()
+    (kind, gather(cloud, &kept).finish()).into_response()
+}
+
+/// Lines of the log and figures, for the collector if there is one.
+pub(crate) fn tell_collector(cloud: &Arc<Cloud>) -> Result<(), CollectorError> {
+    cloud.otlp.tell_logs(now_ns)?;
+    let told = Arc::downgrade(cloud);
+    let gather = move || told.upgrade().map(|cloud| gather(&cloud, &look(&cloud)));
+    cloud.otlp.tell_metrics(gather, now_ns)
 }

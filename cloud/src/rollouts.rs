@@ -7,7 +7,7 @@
 
 use fleet::rollout::cohort::Cohort;
 use fleet::rollout::plan::{Plan, PlanError};
-use fleet::rollout::{Command, CommandError, Rollout};
+use fleet::rollout::{Command, CommandError, ROLLOUTS_MAX, Rollout};
 use protocol::id::RolloutId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,11 +24,6 @@ pub(crate) mod heard;
 
 pub(crate) use driver::drive;
 use heard::Heard;
-
-/// Frames of evidence that are asked for in a second, of all devices together.
-pub const FRAMES_PER_S: usize = 500;
-/// Roll-outs that run at a time.
-pub const ROLLOUTS_MAX: usize = 64;
 
 /// All that is known of roll-outs while this process lives.
 #[derive(Debug)]

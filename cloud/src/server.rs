@@ -3,8 +3,8 @@
 use certificate::Certificate;
 use doors::AgentsConfig;
 use link::durable::{self, Access};
+use link::otlp::{CollectorError, Otlp, Service};
 use link::tls::{self, Identity};
-use link::traces::{CollectorError, Service, Traces};
 use models::backend::Backend;
 use protocol::id::{ContentHash, Variant};
 use protocol::problem::ProblemCode;
@@ -53,8 +53,10 @@ mod sockets;
 
 /// How often models that nobody wants any more are looked for.
 const RELEASE_EVERY: Duration = Duration::from_secs(30);
-/// How long the end waits for spans that are on their way to the collector.
-const TRACES_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the end waits for what is on its way to the collector.
+const OTLP_PATIENCE: Duration = Duration::from_secs(3);
+/// What a control node is called by those who call several.
+const CONTROL: &str = "control";
 /// How long agents may take to hear that it stopped.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -171,9 +173,9 @@ pub enum StartError {
     /// The access log cannot be opened.
     #[error("cannot open the access log")]
     AccessLog(#[source] io::Error),
-    /// Traces cannot be recorded.
+    /// The collector cannot be told anything.
     #[error(transparent)]
-    Traces(#[from] CollectorError),
+    Collector(#[from] CollectorError),
     /// The bound socket cannot be used.
     #[error("cannot use the bound socket")]
     Listener(#[source] io::Error),
@@ -244,6 +246,7 @@ impl Server {
         let agents_tls = agents.clone();
         let https = https::Https::start(tcp, identity, routes, (cloud.clone(), agents), head)?;
         let metrics_address = open_metrics(&cloud, &config.settings.metrics).await?;
+        metrics::tell_collector(&cloud)?;
         let accepting = tokio::spawn(agents::accept(cloud.clone(), endpoint.clone()));
         let path = data_dir.listening();
         durable::write(&path, format!("{address}\n").as_bytes(), Access::Private)
@@ -326,8 +329,8 @@ impl Server {
         let _ = self.metering.await;
         usage::flush(&self.cloud).await; // after the last answer: nothing is lost
         self.cloud.access_log.finish();
-        let traces = self.cloud.traces.clone();
-        let _ = tokio::task::spawn_blocking(move || traces.finish(TRACES_PATIENCE)).await;
+        let otlp = self.cloud.otlp.clone();
+        let _ = tokio::task::spawn_blocking(move || otlp.finish(OTLP_PATIENCE)).await;
         if let Some((keeper, keeping)) = self.joined {
             keeper.say_goodbye().await;
             keeping.abort();
@@ -336,16 +339,16 @@ impl Server {
     }
 }
 
-/// The access log, and traces, on or off; `node` where it is one of several.
+/// The access log, and the way to a collector, on or off; `node` where it is one of several.
 pub(crate) fn open_records(
     config: &Config,
     node: Option<String>,
-) -> Result<(AccessLog, Traces), StartError> {
+) -> Result<(AccessLog, Otlp), StartError> {
     let (settings, folder) = (&config.settings, &config.settings.server.data_dir);
     let log = AccessLog::open(&settings.access_log, folder).map_err(StartError::AccessLog)?;
-    let service =
-        Service { name: "outrigger-cloud", version: env!("CARGO_PKG_VERSION"), instance: node };
-    Ok((log, Traces::start(&settings.traces, service)?))
+    let instance = Some(node.unwrap_or_else(|| CONTROL.to_owned()));
+    let service = Service { name: "outrigger-cloud", version: env!("CARGO_PKG_VERSION"), instance };
+    Ok((log, Otlp::start(&settings.otlp, service)?))
 }
 
 /// What lies in the data folder.
@@ -355,8 +358,9 @@ pub(crate) fn open_files(config: &Config, data_dir: &DataDir) -> Result<Files, S
     let path = data_dir.deltas();
     let deltas = Deltas::open(path.clone(), blobs.clone(), settings, events.clone());
     let deltas = deltas.map_err(|source| DataDirError::Io { path, source })?;
-    let telemetry = TelemetryStore::open(&data_dir.telemetry())?;
-    let telemetry = Telemetry::new(telemetry, config.settings.telemetry.disk_bytes());
+    let own = &config.settings.telemetry;
+    let telemetry = TelemetryStore::open(&data_dir.telemetry(), own.crowd())?;
+    let telemetry = Telemetry::new(telemetry, own.disk_bytes());
     let rollouts = Rollouts::new(config.settings.rollouts.look_s);
     Ok(Files { blobs, deltas, events, telemetry, rollouts })
 }

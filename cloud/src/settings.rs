@@ -6,7 +6,7 @@
 //! means none. Whatever does not exist is an error, so that a typing mistake is not a silent no; what
 //! is wrong is a [`Finding`], with the place where it was said.
 
-use link::traces::{self, TraceSettings};
+use link::otlp::{self, OtlpSettings};
 use serde::{Deserialize, Serialize};
 
 mod findings;
@@ -52,8 +52,8 @@ pub struct Settings {
     pub access_log: AccessLog,
     /// Who may read figures without a key.
     pub metrics: Metrics,
-    /// Where traces go.
-    pub traces: TraceSettings,
+    /// Which collector is told of all that.
+    pub otlp: OtlpSettings,
 }
 
 /// A value that can be read, and makes no sense.
@@ -85,8 +85,8 @@ impl Settings {
         self.serving.check(&self.models, &mut found);
         self.log.check(&mut found);
         self.metrics.check(&mut found);
-        if let Err(traces::Objection { key, error, hint }) = self.traces.check() {
-            let key = if key == "sample" { "traces.sample" } else { "traces.endpoint" };
+        if let Err(otlp::Objection { key, error, hint }) = self.otlp.check() {
+            let key = if key == "sample" { "otlp.sample" } else { "otlp.endpoint" };
             found.push(Objection::new(key, error, hint));
         }
         found

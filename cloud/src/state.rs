@@ -2,6 +2,7 @@
 
 use fleet::load::Load;
 use link::connection::Connection;
+use link::otlp::Otlp;
 use link::traces::Traces;
 use protocol::carrier::Carrier;
 use protocol::id::DeviceId;
@@ -69,6 +70,8 @@ pub struct Cloud {
     pub access_log: AccessLog,
     /// Where their time went, for those that are traced.
     pub traces: Traces,
+    /// The way of all that to a collector.
+    pub otlp: Otlp,
     /// Who is connected.
     pub online: Online,
     /// Which devices may carry chunks to each other.
@@ -116,7 +119,7 @@ impl Cloud {
         (ca, repository): (FleetCa, Repository),
         Files { blobs, deltas, events, telemetry, rollouts }: Files,
         (serving, engine): (Serving, Engine),
-        (access_log, traces): (AccessLog, Traces),
+        (access_log, otlp): (AccessLog, Otlp),
     ) -> Result<Arc<Self>, StoreError> {
         let revision = db.call(Store::revision).await?;
         let keys = db.call(Store::api_keys).await?;
@@ -136,7 +139,8 @@ impl Cloud {
             events,
             observed: Observed::default(),
             access_log,
-            traces,
+            traces: otlp.traces(),
+            otlp,
             online: Online::default(),
             sites: Sites::default(),
             rollouts,

@@ -5,10 +5,12 @@
 //! samples can be opened, without which not even the operator can, are in a third one, `keys.db`: what is deleted there
 //! is gone for good. Neither is in a backup.
 
+mod crowds;
 mod intake;
 mod retention;
 mod store;
 
+pub(crate) use crowds::{Crowds, OTHERS};
 pub(crate) use intake::{Offered, Verdict, judge};
 pub(crate) use retention::keep_sweeping;
 pub(crate) use store::Known;
@@ -49,6 +51,11 @@ impl Telemetry {
     /// The most that is kept, in bytes; 0 for no bound.
     pub(crate) fn bytes_max(&self) -> u64 {
         self.bytes_max
+    }
+
+    /// The store, for callers that may block.
+    pub(crate) fn store(&self) -> &TelemetryStore {
+        &self.store
     }
 
     /// Calls a method of the store on a thread that may block.

@@ -24,6 +24,7 @@ pub mod measurement;
 pub mod model_signature;
 pub mod mux;
 pub mod oip;
+pub mod otlp;
 pub mod pattern;
 pub mod problem;
 pub mod release;

@@ -2,19 +2,17 @@
 //!
 //! Whoever asks may say which trace a request belongs to ([`TraceContext`], as W3C Trace Context has
 //! it); agents say it to the cloud. Whether a trace is recorded is decided once, where it begins
-//! ([`Sampling`]), and holds for everybody further on. What is recorded are [`Span`]s, which wait in an
-//! [`Outbox`] for a collector that speaks OpenTelemetry's protocol. None of them holds anything of a
-//! request's inputs or of an answer's outputs.
+//! ([`Sampling`]), and holds for everybody further on. What is recorded are [`Span`]s, for a collector that
+//! speaks OpenTelemetry's protocol ([`crate::otlp`]). None of them holds anything of a request's inputs or
+//! of an answer's outputs.
 
 mod context;
-mod outbox;
 mod sampling;
 mod span;
 
 pub use context::{STATE_MAX_BYTES, SpanId, TraceContext, TraceId};
-pub use outbox::{Outbox, OutboxPolicy};
 pub use sampling::Sampling;
-pub use span::{Exported, Kind, Resource, Span, Value};
+pub use span::{Kind, Span};
 
 /// How a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

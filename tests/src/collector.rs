@@ -1,5 +1,6 @@
-//! A collector of traces: a real HTTP server on loopback that keeps each body it is sent, until
-//! OpenTelemetry's own library reads them (`tests/python/otlp_judge.py`).
+//! A collector of traces, figures and lines of the log: a real server on loopback, over HTTP our own, over
+//! gRPC one of OpenTelemetry's services (`tests/python/otlp_grpc.py`). It keeps each export that it is sent,
+//! until OpenTelemetry's own library reads them (`tests/python/otlp_judge.py`).
 
 use crate::python::Environment;
 use crate::world::eventually;
@@ -7,29 +8,26 @@ use anyhow::Context;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// What judges: the messages, and the names of attributes.
-const PACKAGES: [&str; 2] =
-    ["opentelemetry-proto==1.45.2", "opentelemetry-semantic-conventions==0.66b2"];
-/// How long spans may take to arrive: they wait a second for others.
+/// What judges, and what takes gRPC: the messages, the names of attributes, the protocol.
+const PACKAGES: [&str; 3] =
+    ["opentelemetry-proto==1.45.2", "opentelemetry-semantic-conventions==0.66b2", "grpcio==1.85.3"];
+/// How long something may take to arrive: spans wait a second for others.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A collector that runs until the test's process ends.
+/// A collector that runs until it is dropped, or the test's process ends.
 pub struct Collector {
-    address: SocketAddr,
+    endpoint: String,
     folder: PathBuf,
     judge: Environment,
-    exports: Arc<Mutex<Exports>>,
-}
-
-#[derive(Default)]
-struct Exports {
-    files: Vec<PathBuf>,
-    headers: Vec<BTreeMap<String, String>>,
+    /// The server of OpenTelemetry's; it ends with its stdin.
+    foreign: Option<Child>,
 }
 
 /// A span, as OpenTelemetry's library reads it.
@@ -64,38 +62,78 @@ impl Span {
 }
 
 impl Collector {
-    /// Starts one on a free port. `None`, with the reason printed, when the judge cannot be got.
+    /// Starts one over HTTP on a free port. `None`, with the reason printed, when the judge cannot be got.
     ///
     /// # Errors
     /// No Python, or no port.
     pub fn start(folder: &Path) -> anyhow::Result<Option<Self>> {
         let Some(judge) = Environment::with(&PACKAGES)? else { return Ok(None) };
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let (address, exports) = (listener.local_addr()?, Arc::<Mutex<Exports>>::default());
-        let folder = folder.join("collected");
-        std::fs::create_dir_all(&folder)?;
-        let (kept, into) = (exports.clone(), folder.clone());
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let folder = collected(folder)?;
+        let (numbers, into) = (Arc::<AtomicUsize>::default(), folder.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (kept, into) = (kept.clone(), into.clone());
-                std::thread::spawn(move || serve(stream, &kept, &into));
+                let (numbers, into) = (numbers.clone(), into.clone());
+                std::thread::spawn(move || serve(stream, &numbers, &into));
             }
         });
-        Ok(Some(Self { address, folder, judge, exports }))
+        Ok(Some(Self { endpoint, folder, judge, foreign: None }))
     }
 
-    /// Where spans are sent.
-    pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+    /// The same over gRPC.
+    ///
+    /// # Errors
+    /// No Python, or a server that does not start.
+    pub fn start_grpc(folder: &Path) -> anyhow::Result<Option<Self>> {
+        let Some(judge) = Environment::with(&PACKAGES)? else { return Ok(None) };
+        let folder = collected(folder)?;
+        let mut command = judge.command("otlp_grpc.py");
+        command.arg(&folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut port = String::new();
+        BufReader::new(child.stdout.as_mut().context("a pipe")?).read_line(&mut port)?;
+        let port: u16 = port.trim().parse().context("the collector over gRPC does not start")?;
+        let endpoint = format!("http://127.0.0.1:{port}");
+        Ok(Some(Self { endpoint, folder, judge, foreign: Some(child) }))
+    }
+
+    /// Its URL.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// The different values of a header over all exports; none is one too.
     pub fn headers(&self, name: &str) -> BTreeSet<Option<String>> {
-        self.exports().headers.iter().map(|headers| headers.get(name).cloned()).collect()
+        let read = |file: PathBuf| {
+            let text = std::fs::read(file.with_extension("headers")).unwrap_or_default();
+            let headers: BTreeMap<String, String> =
+                serde_json::from_slice(&text).unwrap_or_default();
+            headers.get(name).cloned()
+        };
+        self.files().into_iter().map(read).collect()
     }
 
-    fn exports(&self) -> std::sync::MutexGuard<'_, Exports> {
-        self.exports.lock().unwrap_or_else(PoisonError::into_inner)
+    /// All exports that are whole, in their order.
+    fn files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let files = entries.map(|entry| entry.path()).filter(|path| path.extension().is_none());
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        files
+    }
+
+    /// All that arrived of a signal (`traces`, `metrics`, `logs`): spans, data points, or lines.
+    ///
+    /// # Errors
+    /// The judge does not take them; with what it said.
+    pub fn told(&self, signal: &str) -> anyhow::Result<Vec<Value>> {
+        let files = self.files();
+        let files: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
+        let files: Vec<&str> =
+            files.iter().map(AsRef::as_ref).filter(|file| file.ends_with(signal)).collect();
+        let said = self.judge.run("otlp_judge.py", &files)?;
+        said.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
     /// All spans that arrived.
@@ -103,11 +141,30 @@ impl Collector {
     /// # Errors
     /// The judge does not take them; with what it said.
     pub fn spans(&self) -> anyhow::Result<Vec<Span>> {
-        let files = self.exports().files.clone();
-        let files: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
-        let files: Vec<_> = files.iter().map(AsRef::as_ref).collect();
-        let said = self.judge.run("otlp_judge.py", &files)?;
-        said.lines().map(|line| Ok(Span(serde_json::from_str(line)?))).collect()
+        Ok(self.told("traces")?.into_iter().map(Span).collect())
+    }
+
+    /// Waits until what arrived of a signal is `enough`, and gives that.
+    ///
+    /// # Errors
+    /// It does not come, or the judge does not take it.
+    pub fn wait<T>(
+        &self,
+        signal: &str,
+        enough: impl Fn(Vec<Value>) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let mut seen = 0;
+        let found = eventually(&format!("enough {signal}"), PATIENCE, || {
+            let files = self.files().len();
+            if std::mem::replace(&mut seen, files) == files {
+                return None; // nothing new to judge
+            }
+            match self.told(signal) {
+                Ok(told) => enough(told).map(Ok),
+                Err(error) => Some(Err(error)),
+            }
+        });
+        found.with_context(|| format!("in {}", self.folder.display()))?
     }
 
     /// Waits for so many spans of a trace; all that arrived of it.
@@ -115,38 +172,58 @@ impl Collector {
     /// # Errors
     /// They do not come.
     pub fn trace(&self, trace: &str, spans: usize) -> anyhow::Result<Vec<Span>> {
-        let mut seen = 0;
-        let found = eventually(&format!("{spans} spans of {trace}"), PATIENCE, || {
-            let files = self.exports().files.len();
-            if std::mem::replace(&mut seen, files) == files {
-                return None; // nothing new to judge
-            }
-            let mut found = match self.spans() {
-                Ok(found) => found,
-                Err(error) => return Some(Err(error)),
-            };
+        self.wait("traces", |told| {
+            let mut found: Vec<_> = told.into_iter().map(Span).collect();
             found.retain(|span| span.text("trace") == trace);
-            (found.len() >= spans).then_some(Ok(found))
-        });
-        found.with_context(|| format!("in {}", self.folder.display()))?
+            (found.len() >= spans).then_some(found)
+        })
     }
 }
 
-fn serve(stream: TcpStream, exports: &Mutex<Exports>, folder: &Path) {
+impl Drop for Collector {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.foreign.take() {
+            drop(child.stdin.take());
+            let _ = child.wait();
+        }
+    }
+}
+
+fn collected(folder: &Path) -> anyhow::Result<PathBuf> {
+    let folder = folder.join("collected");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn serve(stream: TcpStream, numbers: &AtomicUsize, folder: &Path) {
     let mut stream = BufReader::new(stream);
     while let Some((headers, body)) = read(&mut stream) {
-        let mut exports = exports.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = folder.join(exports.files.len().to_string());
-        let kept = std::fs::write(&file, &body);
-        let answer = if kept.is_ok() { "200 OK" } else { "500 No Room" };
-        exports.files.push(file);
-        exports.headers.push(headers);
-        drop(exports);
+        let number = numbers.fetch_add(1, Ordering::Relaxed);
+        let answer = match keep(folder, number, &headers, &body) {
+            Ok(()) => "200 OK",
+            Err(_) => "500 No Room",
+        };
         let text = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
         if stream.get_mut().write_all(text.as_bytes()).is_err() {
             return;
         }
     }
+}
+
+/// An export appears by a rename, behind its headers.
+fn keep(
+    folder: &Path,
+    number: usize,
+    headers: &BTreeMap<String, String>,
+    body: &[u8],
+) -> std::io::Result<()> {
+    let path = headers.get("request").and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
+    let signal = path.rsplit('/').next().unwrap_or_default();
+    let name = format!("{number:06}-{signal}");
+    std::fs::write(folder.join(format!("{name}.headers")), serde_json::to_vec(headers)?)?;
+    let part = folder.join(format!("{name}.part"));
+    std::fs::write(&part, body)?;
+    std::fs::rename(part, folder.join(name))
 }
 
 /// One request; nothing at the end of the connection.

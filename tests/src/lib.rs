@@ -2,7 +2,7 @@
 //!
 //! [`world`] runs the three real programs on loopback; [`http`] and [`raw_link`] talk to them as
 //! applications and as peers, well-behaved or not, and so does [`grpc`]; [`load`] is many applications
-//! at once; [`small_models`] and [`onnx`] make models; [`python`] and [`foreign`] bring in clients that
+//! at once; [`small_models`] and [`onnx`] make models; [`python`], [`debian`] and [`foreign`] bring in clients that
 //! nobody here wrote; [`programs`] makes next programs of the agent, good and bad, and [`compat`] has those of the release before; [`tuf`] reads repositories as a device does; [`simulation`] is the whole system in one thread under one seed, over the links of
 //! [`network`], which [`relay`] makes of real packets; [`faketime`] sets their clocks wrong; [`fashion`] has the labelled demo images.
 //! [`callers`] are the programs and devices that call a cloud, and [`collector`] takes their traces. [`demo`],
@@ -17,6 +17,7 @@ pub mod collector;
 pub mod compat;
 pub mod cores;
 pub mod deadlines;
+pub mod debian;
 pub mod demo;
 pub mod downloads;
 pub mod faketime;

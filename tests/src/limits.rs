@@ -2,19 +2,18 @@
 //! the commented configuration that ships with the agent.
 
 use anyhow::Context;
-use cloud::rollouts::{FRAMES_PER_S, ROLLOUTS_MAX};
-use cloud::store::labels::GROUPS_MAX;
 use fleet::admission::{GatePolicy, LimitPolicy};
-use fleet::labels::{LABEL_MAX_BYTES, LABELS_MAX};
-use fleet::rollout::HISTORY_MAX;
+use fleet::labels::{GROUPS_MAX, LABEL_MAX_BYTES, LABELS_MAX};
 use fleet::rollout::plan::{DEVICES_MAX, STAGES_MAX};
 use fleet::rollout::query::QUERY_MAX_BYTES;
+use fleet::rollout::{EVIDENCE_PER_S, HISTORY_MAX, ROLLOUTS_MAX};
 use models::error::audio::{CHANNELS_MAX, FRAMES_MAX, RATE_MAX_HZ, RATE_MIN_HZ, SAMPLES_MAX};
 use models::error::image::{ENCODED_MAX_BYTES, PIXELS_MAX, SIDE_MAX};
 use models::error::text::{TEXT_MAX_BYTES, TEXTS_MAX, TOKENS_MAX};
 use protocol::evidence::EVIDENCE_MODELS_MAX;
 use protocol::limits::*;
-use protocol::trace::{OutboxPolicy, STATE_MAX_BYTES};
+use protocol::otlp::{self, FIELD_MAX_BYTES, FIELDS_MAX, OutboxPolicy};
+use protocol::trace::STATE_MAX_BYTES;
 use telemetry::limits::{FRAME_MAX_BYTES, FRAME_MAX_RECORDS, SEGMENT_MAX_BYTES};
 
 /// One row: what, how much, what happens beyond it, where it is configured.
@@ -278,20 +277,29 @@ fn fleet() -> Vec<Row> {
         ),
         row(
             "groups; roll-outs under way; devices, and stages, of one",
-            format!(
-                "{GROUPS_MAX}; {ROLLOUTS_MAX}; {}, {STAGES_MAX}",
-                count(DEVICES_MAX as u64)
-            ),
+            format!("{GROUPS_MAX}; {ROLLOUTS_MAX}; {}, {STAGES_MAX}", count(DEVICES_MAX as u64)),
             "422, 409",
             "",
         ),
         row(
             "a device's evidence: models of a frame, frames of a fleet in a second",
-            format!("{EVIDENCE_MODELS_MAX}, {FRAMES_PER_S}"),
+            format!("{EVIDENCE_MODELS_MAX}, {EVIDENCE_PER_S}"),
             "it is left aside; it is asked for less often",
             "[rollouts] look_s",
         ),
         row("history of a roll-out", count(HISTORY_MAX as u64), "the oldest goes", ""),
+        row(
+            "lines of the log that wait for a collector, each for",
+            format!("{}, {} s", count(link::otlp::LOGS_MAX as u64), waiting.patience.as_secs()),
+            "they are dropped, which is counted",
+            "[otlp] logs",
+        ),
+        row(
+            "text of such a line, its fields, bytes of each",
+            format!("{}, {FIELDS_MAX}, {FIELD_MAX_BYTES}", count(otlp::TEXT_MAX_BYTES as u64)),
+            "they are cut",
+            "",
+        ),
         row("`tracestate` of a request", format!("{STATE_MAX_BYTES} bytes"), "it is ignored", ""),
         row("enrolment token", format!("{TOKEN_MAX_BYTES} bytes"), "it is refused", ""),
         row(
@@ -366,6 +374,7 @@ fn telemetry(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
     let (disk_mb, keep_h) = (own("disk_mb")?, own("keep_h")?);
     let dropped = "records are given up, which is counted and reported";
     let policy = edge::spool::SpoolPolicy::default();
+    let crowd = fleet::crowd::CrowdPolicy::default();
     Ok(vec![
         row("records that wait to be written", "4,096", dropped, ""),
         row(
@@ -414,6 +423,18 @@ fn telemetry(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
             "20,000 MB, 90 days",
             "devices wait; it is deleted",
             "[telemetry] disk_mb, keep_days",
+        ),
+        row(
+            "devices behind each step of the fleet's figures, at least",
+            crowd.devices_min.to_string(),
+            "it waits for others",
+            "[telemetry] crowd_devices",
+        ),
+        row(
+            "models by version and placement with such figures",
+            count(crowd.groups_max.into()),
+            "they count as `other`",
+            "",
         ),
     ])
 }

@@ -1,8 +1,11 @@
 //! A parser of Prometheus' text format 0.0.4, as strict as the format's description: what it lets
-//! pass, Prometheus reads.
+//! pass, Prometheus reads; and Prometheus' own judge.
 
+use crate::debian;
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 /// Label names with their values, sorted.
 pub type Labels = BTreeMap<String, String>;
@@ -123,6 +126,22 @@ fn parse_labels(text: &str) -> anyhow::Result<Labels> {
         rest = rest.strip_prefix(',').unwrap_or(rest);
     }
     Ok(labels)
+}
+
+/// Has Prometheus' own tool judge a text, where that can be had.
+///
+/// # Errors
+/// What it does not like.
+pub fn judge(text: &[u8]) -> anyhow::Result<()> {
+    let Some(promtool) = debian::program("prometheus", "promtool") else { return Ok(()) };
+    let mut command = Command::new(promtool);
+    command.args(["check", "metrics"]).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("a pipe")?.write_all(text)?;
+    let output = child.wait_with_output()?;
+    let said = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -110,7 +110,11 @@ fn check(what: &str, output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn cache_folder() -> anyhow::Result<PathBuf> {
+/// Where what is brought from elsewhere is kept between runs.
+///
+/// # Errors
+/// There is no home folder.
+pub(crate) fn cache_folder() -> anyhow::Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache"));
     Ok(cache.or(home).context("neither XDG_CACHE_HOME nor HOME is set")?.join("outrigger"))

@@ -3,11 +3,9 @@
 
 use outrigger_tests::fashion::{Images, ask};
 use outrigger_tests::http::{HttpClient, HttpResponse};
-use outrigger_tests::prometheus::Scrape;
+use outrigger_tests::prometheus::{Scrape, judge};
 use outrigger_tests::world::{Agent, AgentOptions, World};
 use serde_json::json;
-use std::io::Write;
-use std::process::{Command, Stdio};
 
 fn client(agent: &Agent) -> HttpClient {
     let address = std::fs::read_to_string(agent.state_dir().join("metrics-listening")).unwrap();
@@ -20,15 +18,6 @@ fn scrape(agent: &Agent) -> (HttpResponse, Scrape) {
     let text = std::str::from_utf8(&response.body).unwrap();
     let scrape = Scrape::parse(text).unwrap();
     (response, scrape)
-}
-
-/// Prometheus' own judge, where it is installed.
-fn promtool(text: &[u8]) {
-    let mut command = Command::new("promtool");
-    let spawned = command.args(["check", "metrics"]).stdin(Stdio::piped()).spawn();
-    let Ok(mut child) = spawned else { return };
-    child.stdin.take().unwrap().write_all(text).unwrap();
-    assert!(child.wait().unwrap().success());
 }
 
 #[test]
@@ -46,7 +35,7 @@ fn counts_and_times_what_was_answered() {
         assert_eq!(response.status, 200);
     }
     let (response, after) = scrape(&agent);
-    promtool(&response.body);
+    judge(&response.body).unwrap();
     assert_eq!(response.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let answers = |scrape: &Scrape| {
         let of = |placement| scrape.value("outrigger_answers_total", &[("placement", placement)]);

@@ -222,6 +222,8 @@ fn one_that_hangs_is_ended_without_anybody_waiting_for_it() {
     let (world, agent) = fleet(60);
     let state_dir = agent.stop().unwrap();
     let hangs = NextProgram::version("0.1.1").unwrap().that_hangs().unwrap();
+    push(&world, &hangs);
+    assign(&world, "0.1.1");
     let program =
         Program { version: "0.1.1".parse().unwrap(), sha256: ContentHash::of(hangs.bytes()) };
     std::fs::create_dir_all(state_dir.join("programs")).unwrap();
@@ -239,11 +241,8 @@ fn one_that_hangs_is_ended_without_anybody_waiting_for_it() {
     let ended = Agent::start(&state_dir, &options(60)).err().unwrap().to_string();
     assert!(ended.contains("signal: 14"), "{ended}");
     let agent = Agent::start(&state_dir, &options(60)).unwrap();
-    let status = wait_runs(&agent, installed());
-    let reason = status["program"]["reason"].as_str().unwrap();
-    assert!(reason.contains("did not end by itself"), "{reason}");
+    wait_refused(&world, &agent, "0.1.1", "did not end by itself");
     answers(&agent);
-    drop(world);
 }
 
 #[test]

@@ -99,13 +99,13 @@ struct Traced {
 fn traced() -> Option<Traced> {
     let folder = tempfile::tempdir().unwrap().keep();
     let collector = Collector::start(&folder).unwrap()?;
-    let endpoint = collector.endpoint();
-    let world = World::start_with(&["--traces", &endpoint, "--trace-sample", "1"]).unwrap();
+    let endpoint = collector.endpoint().to_owned();
+    let world = World::start_with(&["--otlp", &endpoint, "--trace-sample", "1"]).unwrap();
     world.ship_fashion().unwrap();
     let headers = folder.join("headers");
     std::fs::write(&headers, "x-collector-key: s3cret\n").unwrap();
     let config = format!(
-        "[traces]\nendpoint = \"{endpoint}/v1/traces\"\nheaders_file = {headers:?}\n\
+        "[otlp]\nendpoint = \"{endpoint}/v1/traces\"\nheaders_file = {headers:?}\n\
          [local]\nbody_s = 1\nrequest_memory_mb = 1\n[offload]\ncalls_per_check = 0"
     );
     let agent = world.agent("device", &AgentOptions { config }).unwrap();
@@ -217,15 +217,23 @@ fn failures_are_in_error_and_who_asks_decides_what_is_traced() {
     assert_eq!(keys, [None, Some("s3cret".to_owned())].into(), "the cloud's, and the agent's");
 }
 
-/// Nothing is lost but spans, and these are counted.
+/// Nothing is lost but what the collector was to be told, and that is counted.
 #[test]
 fn a_collector_that_is_away_costs_nobody_an_answer() {
+    for protocol in ["http", "grpc"] {
+        check_away(protocol);
+    }
+}
+
+fn check_away(protocol: &str) {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", nobody.local_addr().unwrap());
     drop(nobody);
     let world = World::start().unwrap();
     world.ship_fashion().unwrap();
-    let config = format!("[traces]\nendpoint = \"{endpoint}\"\nsample = 1.0");
+    let config = format!(
+        "[otlp]\nendpoint = \"{endpoint}\"\nprotocol = \"{protocol}\"\nsample = 1.0\ninterval_s = 1"
+    );
     let agent = world.agent("device", &AgentOptions { config }).unwrap();
     agent.wait_active("fashion", 1).unwrap();
     let mut client = agent.client().unwrap();
@@ -241,12 +249,22 @@ fn a_collector_that_is_away_costs_nobody_an_answer() {
         let mut client = outrigger_tests::http::HttpClient::connect(address).ok()?;
         let text = client.get("/metrics").ok()?.body;
         let scrape = Scrape::parse(&String::from_utf8(text).ok()?).ok()?;
-        let failures = scrape.value("outrigger_trace_export_failures_total", &[])?;
-        (failures > 0.0).then_some(scrape)
+        let failures =
+            |signal| scrape.value("outrigger_otlp_export_failures_total", &[("signal", signal)]);
+        let failed = |signal| failures(signal).is_some_and(|failures| failures > 0.0);
+        ["traces", "metrics", "logs"].into_iter().all(failed).then_some(scrape)
     };
-    let scrape = eventually("a failed export", Duration::from_secs(60), scrape).unwrap();
-    let spans = |result| scrape.value("outrigger_trace_spans_total", &[("result", result)]);
-    assert_eq!(spans("sent"), Some(0.0));
-    assert!(spans("no_room") >= Some(300.0), "three spans each: {:?}", spans("no_room"));
+    let scrape =
+        eventually("a failed export of each signal", Duration::from_secs(60), scrape).unwrap();
+    let items = |signal, result| {
+        let labels = [("signal", signal), ("result", result)];
+        scrape.value("outrigger_otlp_items_total", &labels)
+    };
+    for signal in ["traces", "metrics", "logs"] {
+        assert_eq!(items(signal, "sent"), Some(0.0));
+    }
+    let no_room = items("traces", "no_room");
+    assert!(no_room >= Some(300.0), "three spans each: {no_room:?}");
+    assert!(items("metrics", "undelivered") > Some(50.0), "none of them waits");
     agent.stop().unwrap();
 }

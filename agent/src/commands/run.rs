@@ -11,6 +11,7 @@ use crate::install::{Installer, Parts, Places};
 use crate::lab::{self, Lab};
 use crate::lock::StateLock;
 use crate::logging::{Log, LogFormat};
+use crate::metrics;
 use crate::notify::Notifier;
 use crate::peers::Peers;
 use crate::program::{self, Begun, Own, Trial};
@@ -25,7 +26,7 @@ use crate::telemetry::{self, Recorder};
 use crate::uplink::gate::Gate;
 use crate::uplink::renew::Renewer;
 use crate::uplink::{Keeper, Uplink, Way};
-use ::link::traces::{Service, TraceSettings, Traces};
+use ::link::otlp::{Otlp, OtlpSettings, Service};
 use anyhow::Context as _;
 use models::backend::Backend;
 use models::ort_backend::{OnDemand, find_library};
@@ -43,8 +44,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How long the end waits for spans that are on their way to the collector.
-const TRACES_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the end waits for what is on its way to the collector.
+const OTLP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long the end waits for what was recorded to be written.
 const TELEMETRY_PATIENCE: Duration = Duration::from_secs(3);
@@ -160,12 +161,13 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let sockets = Sockets::bind(state_dir, &config.local).await?;
     let applications = Arc::new(Applications::new(&config.local.applications));
-    let metrics = config.local.metrics;
-    let traces = open_traces(&config.traces, &enrolment)?;
+    let metrics_at = config.local.metrics;
+    let otlp = open_otlp(&config.otlp, &enrolment)?;
     let device = Device { state_dir, files, enrolment };
-    let context = assemble(&device, &config, traces, (own.clone(), began))?;
+    let context = assemble(&device, &config, otlp, (own.clone(), began))?;
+    tell_collector(&context)?;
     tokio::spawn(Reloader::new(source, config, context.clone())?.run());
-    serve_metrics(state_dir, metrics, context.clone()).await?;
+    serve_metrics(state_dir, metrics_at, context.clone()).await?;
     let stop = stop_signal(own.clone())?;
     let trial = trial(&context, sockets.http.local_addr()?);
     sockets.publish(state_dir)?; // last: who reads it may already ask for the end
@@ -180,15 +182,24 @@ async fn serve(
         ::link::durable::aside(|| recorder.finish(TELEMETRY_PATIENCE));
     }
     ::link::durable::aside(|| own.ends_in_order());
-    ::link::durable::aside(|| context.traces.finish(TRACES_PATIENCE));
+    ::link::durable::aside(|| context.otlp.finish(OTLP_PATIENCE));
     tracing::info!("stopped");
     Ok(())
 }
 
-fn open_traces(settings: &TraceSettings, enrolment: &Enrolment) -> anyhow::Result<Traces> {
+/// Lines of the log and figures, for the collector if there is one.
+fn tell_collector(context: &Arc<Context>) -> anyhow::Result<()> {
+    let (of_logs, of_metrics) = (context.clock.clone(), context.clock.clone());
+    context.otlp.tell_logs(move || of_logs.now_ns())?;
+    let told = Arc::downgrade(context);
+    let gather = move || told.upgrade().map(|context| metrics::gather(&context));
+    Ok(context.otlp.tell_metrics(gather, move || of_metrics.now_ns())?)
+}
+
+fn open_otlp(settings: &OtlpSettings, enrolment: &Enrolment) -> anyhow::Result<Otlp> {
     let (name, version) = ("outrigger-agent", program::version());
     let instance = Some(enrolment.device.to_string());
-    Ok(Traces::start(settings, Service { name, version, instance })?)
+    Ok(Otlp::start(settings, Service { name, version, instance })?)
 }
 
 /// The watch over this program, where it is a new one.
@@ -419,7 +430,7 @@ fn running(state_dir: &Path, config: &Config, counters: &Arc<Counters>) -> anyho
 fn assemble(
     Device { state_dir, files: identity, enrolment }: &Device<'_>,
     config: &Config,
-    traces: Traces,
+    otlp: Otlp,
     (program, began): (Arc<Own>, Instant),
 ) -> anyhow::Result<Arc<Context>> {
     let counters = Arc::new(Counters::default());
@@ -477,7 +488,8 @@ fn assemble(
         identity: identity.clone(),
         intake: config.local.intake(),
         clock,
-        traces,
+        traces: otlp.traces(),
+        otlp,
         program,
         recorder,
         peers,

@@ -1,6 +1,7 @@
 //! `outrigger-cloud serve`: runs the server until it is told to stop.
 
 use anyhow::Context;
+use link::otlp::log_layer;
 use models::ort_backend::{OrtBackend, find_library};
 use outrigger_cloud::server::{Config, Engine, Server};
 use outrigger_cloud::settings::{self, LogFormat, layers};
@@ -12,7 +13,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use super::{SettingFlags, complain};
 
@@ -51,12 +54,12 @@ fn socket_threads() -> usize {
 fn start_log(settings: &settings::Log) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.filter)?;
     let colour = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let log = log.with_ansi(colour);
-    match settings.format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    let lines = match settings.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).with(log_layer()).init();
     Ok(())
 }
 

@@ -3,15 +3,13 @@
 
 use fleet::rollout::ledger::{Ledger, rows};
 use fleet::rollout::member::{Member, Standing};
-use fleet::rollout::{Report, Rollout};
+use fleet::rollout::{EVIDENCE_PER_S, Report, Rollout};
 use protocol::evidence::{EVERY_MAX_S, EVERY_MIN_S};
 use protocol::id::{DeviceId, ModelName, Version};
 use protocol::wire::{Evidence, ReportedModel, ReportedState, Watch};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
-
-use super::FRAMES_PER_S;
 
 /// Models of a device that are looked at here.
 const MODELS_MAX: usize = 256;
@@ -125,7 +123,7 @@ impl Heard {
                 watched.entry(device.clone()).or_default().insert(model.clone());
             }
         }
-        let spread = u32::try_from(watched.len() / FRAMES_PER_S).unwrap_or(EVERY_MAX_S);
+        let spread = u32::try_from(watched.len() / EVIDENCE_PER_S).unwrap_or(EVERY_MAX_S);
         let every_s = self.look_s.max(spread).min(EVERY_MAX_S);
         let mut inner = self.lock();
         let inner = &mut *inner;

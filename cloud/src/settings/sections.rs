@@ -1,6 +1,7 @@
 //! The sections that belong to the process as a whole.
 
 use confine::nvidia_gpus;
+use fleet::crowd::CrowdPolicy;
 use models::providers::Order;
 use rustls_pki_types::ServerName;
 use serde::{Deserialize, Serialize};
@@ -102,15 +103,23 @@ pub struct Telemetry {
     pub keep_days: u32,
     /// What it may take on the disk, in MB; 0 for no bound. Beyond, devices are told to wait.
     pub disk_mb: u64,
+    /// Figures of the fleet only move by what so many devices have added together.
+    pub crowd_devices: u32,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { keep_days: 90, disk_mb: 20_000 }
+        let crowd_devices = CrowdPolicy::default().devices_min;
+        Self { keep_days: 90, disk_mb: 20_000, crowd_devices }
     }
 }
 
 impl Telemetry {
+    /// What is shown of the fleet.
+    pub fn crowd(&self) -> CrowdPolicy {
+        CrowdPolicy { devices_min: self.crowd_devices, ..CrowdPolicy::default() }
+    }
+
     /// What it may take, in bytes.
     pub fn disk_bytes(&self) -> u64 {
         self.disk_mb.saturating_mul(1_000_000)

@@ -1,6 +1,6 @@
 //! Labels of devices, and queries over them that have a name.
 
-use fleet::labels;
+use fleet::labels::{self, GROUPS_MAX};
 use fleet::rollout::query::{Labels, Query};
 use protocol::id::{DeviceId, GroupName};
 use rusqlite::{Connection, Transaction, params};
@@ -8,9 +8,6 @@ use std::collections::BTreeMap;
 
 use super::audit::{By, append};
 use super::{Store, StoreError, parsed};
-
-/// Groups at most.
-pub const GROUPS_MAX: u32 = 256;
 
 /// Why labels or a group were not changed.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! The databases of telemetry. SQLite, WAL, `synchronous=FULL`: a batch is one transaction, and what a method returned for
 //! is durable. A segment is known by its device and number, and taken once.
 
+use fleet::crowd::CrowdPolicy;
 use protocol::id::{ContentHash, DeviceId, TenantName};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use serde::Serialize;
@@ -10,9 +11,10 @@ use std::time::Duration;
 use telemetry::segment::ENCAPSULATED_BYTES;
 use telemetry::wire::Counters;
 
+use super::crowds;
 use super::intake::{Offered, Verdict};
 
-const SCHEMAS: [&str; 1] = [include_str!("schema-1.sql")];
+const SCHEMAS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
 const KEYS: &str = "CREATE TABLE IF NOT EXISTS detached (
     device TEXT NOT NULL,
     segment INTEGER NOT NULL,
@@ -50,6 +52,8 @@ pub enum TelemetryError {
 pub struct TelemetryStore {
     segments: Mutex<Connection>,
     keys: Mutex<Connection>,
+    /// What may be shown of the fleet.
+    crowd: CrowdPolicy,
 }
 
 /// What the store says to an offer.
@@ -119,17 +123,17 @@ impl TelemetryStore {
     ///
     /// # Errors
     /// [`TelemetryError`].
-    pub fn open(folder: &Path) -> Result<Self, TelemetryError> {
+    pub fn open(folder: &Path, crowd: CrowdPolicy) -> Result<Self, TelemetryError> {
         let mut connection = open(&folder.join("segments.db"))?;
         migrate(&mut connection)?;
         let keys = open(&folder.join("keys.db"))?;
         // What is deleted is overwritten.
         keys.pragma_update(None, "secure_delete", true)?;
         keys.execute_batch(KEYS)?;
-        Ok(Self { segments: Mutex::new(connection), keys: Mutex::new(keys) })
+        Ok(Self { segments: Mutex::new(connection), keys: Mutex::new(keys), crowd })
     }
 
-    fn segments(&self) -> MutexGuard<'_, Connection> {
+    pub(super) fn segments(&self) -> MutexGuard<'_, Connection> {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -186,6 +190,8 @@ impl TelemetryStore {
             if insert(&transaction, tenant, verdict, now_s)? {
                 for counters in &verdict.counters {
                     count(&transaction, device, tenant, counters, now_s)?;
+                    let whose = (device.as_str(), tenant.as_str());
+                    crowds::add(&transaction, self.crowd, whose, &counters.models, now_s)?;
                 }
             }
             let delete = "DELETE FROM partials WHERE device = ? AND segment = ?";
@@ -302,6 +308,7 @@ impl TelemetryStore {
         for table in ["counters", "dropped"] {
             transaction.execute(&format!("DELETE FROM {table} WHERE {column} = ?"), [name])?;
         }
+        crowds::forget(&transaction, whose, name)?;
         if matches!(whose, Whose::Device) {
             transaction.execute("DELETE FROM partials WHERE device = ?", [name])?;
         }
@@ -342,6 +349,7 @@ impl TelemetryStore {
         let forgotten = before_s - REMEMBERED_S;
         connection.execute("DELETE FROM segments WHERE received_at_s < ?", [forgotten])?;
         connection.execute("DELETE FROM counters WHERE hour_s < ?", [before_s])?;
+        crowds::expire(&connection, before_s)?;
         let partials = "DELETE FROM partials WHERE received_at_s < ?";
         connection.execute(partials, [before_s.max(crate::state::now_s() - PARTIAL_KEPT_S)])?;
         Ok(expired)

@@ -5,6 +5,8 @@ use protocol::wire::Inventory;
 
 use crate::rollout::query::Labels;
 
+/// Queries that may have a name.
+pub const GROUPS_MAX: u32 = 256;
 /// Labels that a device may be given.
 pub const LABELS_MAX: usize = 32;
 /// The longest key, and the longest value, in bytes.

@@ -46,6 +46,10 @@ pub const STEP_MAX_S: u64 = 120;
 pub const PAUSE_MAX_S: u64 = 7 * 86_400;
 /// A plan that was not approved for so long is given up: seven days.
 pub const APPROVAL_MAX_S: u64 = 7 * 86_400;
+/// Roll-outs that run at a time.
+pub const ROLLOUTS_MAX: usize = 64;
+/// Frames of evidence that a fleet is asked for in a second, of all devices together.
+pub const EVIDENCE_PER_S: usize = 500;
 /// So long a device is waited for that has not said what it does without the version, once it could be told.
 pub const BASELINE_MAX_S: u64 = 60;
 /// Entries of a history at most; then the oldest but the first ten go.

@@ -3,7 +3,8 @@
 //! through a [`proxy`] too), connections over whichever of the two answers ([`connection`], [`dial`]), and between
 //! devices ([`peer`]), frames on streams ([`frames`]),
 //! files that survive a power cut ([`durable`]), counters ([`counter`]), what Prometheus
-//! reads ([`metrics`]), traces on their way to a collector ([`traces`]), and what the system says of itself ([`system`]).
+//! reads ([`metrics`]), [`traces`], the way of all that to a collector ([`otlp`]), and what the system says of itself
+//! ([`system`]).
 //!
 //! The pure crates beside this one never import it; it never decides anything.
 
@@ -13,6 +14,7 @@ pub mod dial;
 pub mod durable;
 pub mod frames;
 pub mod metrics;
+pub mod otlp;
 pub mod peer;
 pub mod pki;
 pub mod proxy;

@@ -1,5 +1,5 @@
-//! What Prometheus reads, written by hand: its text format (0.0.4), histograms in atomics, and what
-//! it wants to know of every process. Which families there are is each program's own business.
+//! Figures, gathered by hand: for Prometheus as its text format (0.0.4), for a collector over
+//! [`crate::otlp`]; histograms in atomics, and what is wanted of every process. Which families there are is each program's own business.
 
 mod exposition;
 mod histogram;

@@ -1,14 +1,9 @@
 //! One span, and how a batch of them is said in OpenTelemetry's protocol.
 
 use prost::Message;
-use std::borrow::Cow;
 
 use super::context::{SpanId, TraceContext};
-
-#[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)]
-mod otlp {
-    include!(concat!(env!("OUT_DIR"), "/otlp.rs"));
-}
+use crate::otlp::{Resource, Value, attributes, wire};
 
 /// On which side of a call a span is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,17 +14,6 @@ pub enum Kind {
     Server,
     /// It asks.
     Client,
-}
-
-/// A value of an attribute.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// Text.
-    Text(Cow<'static, str>),
-    /// A whole number.
-    Whole(i64),
-    /// A number.
-    Real(f64),
 }
 
 /// A part of what became of a request.
@@ -55,92 +39,29 @@ pub struct Span {
     pub error: Option<&'static str>,
 }
 
-/// Which program recorded.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Resource {
-    /// Names and values.
-    pub attributes: Vec<(&'static str, Value)>,
-    /// The program's version.
-    pub version: &'static str,
-}
-
-/// What a collector says of a batch that it took.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Exported {
-    /// Spans that it would not take.
-    pub rejected: u64,
-    /// Why.
-    pub why: String,
-}
-
-impl From<&'static str> for Value {
-    fn from(text: &'static str) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<u64> for Value {
-    fn from(number: u64) -> Self {
-        Self::Whole(i64::try_from(number).unwrap_or(i64::MAX))
-    }
-}
-
-impl From<u32> for Value {
-    fn from(number: u32) -> Self {
-        Self::Whole(number.into())
-    }
-}
-
-impl From<f32> for Value {
-    fn from(number: f32) -> Self {
-        Self::Real(number.into())
-    }
-}
-
 impl Resource {
     /// The body of an export of these spans.
-    pub fn export(&self, spans: &[Span]) -> Vec<u8> {
-        let scope = otlp::InstrumentationScope {
-            name: "outrigger".to_owned(),
-            version: self.version.to_owned(),
-        };
+    pub fn export_spans(&self, spans: &[Span]) -> Vec<u8> {
         let spans = spans.iter().map(span).collect();
-        let resource_spans = otlp::ResourceSpans {
-            resource: Some(otlp::Resource { attributes: attributes(&self.attributes) }),
-            scope_spans: vec![otlp::ScopeSpans { scope: Some(scope), spans }],
-        };
-        otlp::ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec()
+        let scope_spans = wire::ScopeSpans { scope: Some(self.scope()), spans };
+        let resource_spans =
+            wire::ResourceSpans { resource: Some(self.to_wire()), scope_spans: vec![scope_spans] };
+        wire::ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec()
     }
 }
 
-impl Exported {
-    /// Reads a collector's answer. What cannot be read says nothing, and the spans count as taken.
-    pub fn read(body: &[u8]) -> Self {
-        let answer = otlp::ExportTraceServiceResponse::decode(body).unwrap_or_default();
-        let partial = answer.partial_success.unwrap_or_default();
-        let rejected = u64::try_from(partial.rejected_spans).unwrap_or(0);
-        Self { rejected, why: partial.error_message }
-    }
-}
-
-fn span(span: &Span) -> otlp::Span {
-    use otlp::span::SpanKind;
-    use otlp::status::StatusCode;
+fn span(span: &Span) -> wire::Span {
+    use wire::span::SpanKind;
+    use wire::status::StatusCode;
     let kind = match span.kind {
         Kind::Internal => SpanKind::Internal,
         Kind::Server => SpanKind::Server,
         Kind::Client => SpanKind::Client,
     };
     let status =
-        |word: &str| otlp::Status { message: word.to_owned(), code: StatusCode::Error.into() };
+        |word: &str| wire::Status { message: word.to_owned(), code: StatusCode::Error.into() };
     let context = &span.context;
-    otlp::Span {
+    wire::Span {
         trace_id: context.trace().bytes().to_vec().into(),
         span_id: context.span().bytes().to_vec().into(),
         trace_state: context.state().unwrap_or_default().to_owned(),
@@ -160,20 +81,6 @@ fn flags(span: &Span) -> u32 {
     const REMOTE: u32 = 1 << 9;
     let remote = if span.parent_is_remote { REMOTE } else { 0 };
     u32::from(span.context.flags()) | KNOWN | remote
-}
-
-fn attributes(attributes: &[(&'static str, Value)]) -> Vec<otlp::KeyValue> {
-    let said = |(key, value): &(&'static str, Value)| {
-        use otlp::any_value::Value as Said;
-        let value = match value {
-            Value::Text(text) => Said::StringValue(text.clone().into_owned()),
-            Value::Whole(number) => Said::IntValue(*number),
-            Value::Real(number) => Said::DoubleValue(*number),
-        };
-        let value = Some(otlp::AnyValue { value: Some(value) });
-        otlp::KeyValue { key: (*key).to_owned(), value }
-    };
-    attributes.iter().map(said).collect()
 }
 
 #[cfg(test)]
@@ -196,18 +103,7 @@ mod tests {
             error: Some("overloaded"),
         };
         let attributes = vec![("service.name", "outrigger-agent".into())];
-        let body = Resource { attributes, version: "1" }.export(&[span]);
+        let body = Resource { attributes, version: "1" }.export_spans(&[span]);
         insta::assert_snapshot!(hex::encode(body));
-    }
-
-    #[test]
-    fn an_answer_says_what_was_rejected() {
-        assert_eq!(Exported::read(&[]), Exported::default());
-        assert_eq!(Exported::read(b"\xff\xff"), Exported::default());
-        let partial =
-            otlp::ExportTracePartialSuccess { rejected_spans: 3, error_message: "full".to_owned() };
-        let answer = otlp::ExportTraceServiceResponse { partial_success: Some(partial) };
-        let read = Exported::read(&answer.encode_to_vec());
-        assert_eq!(read, Exported { rejected: 3, why: "full".to_owned() });
     }
 }

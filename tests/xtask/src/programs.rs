@@ -21,6 +21,11 @@ pub(crate) fn build_release(name: &str) -> Result<PathBuf, RunError> {
     build_with(PACKAGES, "release", LEAN, name)
 }
 
+/// The same for a proof; its `short` form takes programs as they are built for tests.
+pub(crate) fn build_for_proof(short: bool, name: &str) -> Result<PathBuf, RunError> {
+    if short { build(PACKAGES, "dev", name) } else { build_release(name) }
+}
+
 /// Builds the programs of `packages` with cargo's `profile` and answers where the one called `name` is.
 pub(crate) fn build(packages: &[&str], profile: &str, name: &str) -> Result<PathBuf, RunError> {
     build_with(packages, profile, &[], name)

@@ -1,10 +1,11 @@
 //! One request's part of a trace, while it is answered.
 
-use protocol::trace::{Kind, Span, SpanId, TraceContext, Value, Via};
+use crate::otlp::Queue;
+use protocol::otlp::Value;
+use protocol::trace::{Kind, Span, SpanId, TraceContext, Via};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::queue::Queue;
 use super::{Decision, Traces, new_span};
 
 /// A request's span. It ends when this is dropped.
@@ -17,7 +18,7 @@ pub struct Trace {
 
 #[derive(Debug)]
 pub(super) struct Recording {
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Span>>,
     /// One moment by two clocks: all spans of a request are laid out from it.
     began: Instant,
     began_ns: u64,

@@ -21,8 +21,7 @@ const PROGRAMS: [(&str, &str); 3] = [
 pub(super) fn prove(short: bool) -> anyhow::Result<ExitCode> {
     let library = onnxruntime::bring()?;
     let profile = if short { "dev" } else { "release" };
-    let packages = ["outrigger-agent", "outrigger-cloud", "outrigger-cli", "outrigger-tests"];
-    let program = programs::build(&packages, profile, "outrigger-compat")?;
+    let program = programs::build_for_proof(short, "outrigger-compat")?;
     let target = program.ancestors().nth(2).context("the program lies in no target folder")?;
     let previous = previous(&target.join("previous"), profile)?;
     let mut compat = programs::with_library(&program, &library.path);

@@ -46,9 +46,7 @@ pub(super) fn prove(
         models.map(Path::to_owned).or_else(|| env::var_os(MODELS_VARIABLE).map(PathBuf::from));
     let models = given.ok_or(PipelinesError::NoModels)?;
     let library = onnxruntime::bring()?;
-    let packages = ["outrigger-agent", "outrigger-cloud", "outrigger-cli", "outrigger-tests"];
-    let profile = if short { "dev" } else { "release" };
-    let program = programs::build(&packages, profile, "outrigger-pipelines")?;
+    let program = programs::build_for_proof(short, "outrigger-pipelines")?;
     let mut command = Command::new(program);
     command.arg("--models").arg(models).env(LIBRARY_VARIABLE, &library.path);
     if let Some(speech) = speech {

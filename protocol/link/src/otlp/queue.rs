@@ -1,17 +1,17 @@
-//! Spans that wait, and the thread that hands them over.
+//! What waits of one signal, and the thread that hands it over.
 
 use crate::counter::Counter;
-use protocol::trace::{Outbox, OutboxPolicy, Resource, Span};
+use protocol::otlp::{Outbox, OutboxPolicy, Signal};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Counts;
 use super::collector::{Attempt, Collector};
 
-/// What requests and the thread share.
+/// What those who tell something and the thread share.
 #[derive(Debug)]
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
+pub(crate) struct Queue<T> {
+    waiting: Mutex<Waiting<T>>,
     changed: Condvar,
     sent: Counter,
     no_room: Counter,
@@ -21,18 +21,49 @@ pub(super) struct Queue {
 }
 
 #[derive(Debug)]
-struct Waiting {
-    outbox: Outbox<Span>,
+struct Waiting<T> {
+    outbox: Outbox<T>,
     finishing: bool,
+    said: Said,
+}
+
+/// What was said of the collector.
+#[derive(Debug)]
+pub(super) struct Said {
+    what: &'static str,
     /// The last attempt failed, and that was said.
     failing: bool,
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        let outbox = Outbox::new(OutboxPolicy::default());
+impl Said {
+    pub(super) fn new(what: &'static str) -> Self {
+        Self { what, failing: false }
+    }
+
+    /// Says a failure once, until it is over.
+    pub(super) fn say(&mut self, result: Result<&str, &str>) {
+        let what = self.what;
+        match result {
+            Err(_) if self.failing => {}
+            Err(why) => tracing::warn!(why, "the collector takes no {what}"),
+            Ok(why) if !why.is_empty() => tracing::warn!(why, "the collector left {what} out"),
+            Ok(_) if self.failing => tracing::info!("the collector takes {what} again"),
+            Ok(_) => {}
+        }
+        self.failing = result.is_err();
+    }
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new(signal: Signal, policy: OutboxPolicy) -> Self {
+        let what = match signal {
+            Signal::Traces => "spans",
+            Signal::Metrics => "figures",
+            Signal::Logs => "lines of the log",
+        };
+        let (outbox, said) = (Outbox::new(policy), Said::new(what));
         Self {
-            waiting: Mutex::new(Waiting { outbox, finishing: false, failing: false }),
+            waiting: Mutex::new(Waiting { outbox, finishing: false, said }),
             changed: Condvar::new(),
             sent: Counter::default(),
             no_room: Counter::default(),
@@ -41,10 +72,8 @@ impl Default for Queue {
             failures: Counter::default(),
         }
     }
-}
 
-impl Queue {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -58,12 +87,12 @@ impl Queue {
         }
     }
 
-    /// Takes a span in, or throws it away.
-    pub(super) fn put(&self, span: Span) {
+    /// Takes something in, or throws it away.
+    pub(crate) fn put(&self, item: T) {
         let now = Instant::now();
         let mut waiting = self.waiting();
         let before = waiting.outbox.poll_timeout(now);
-        let taken = waiting.outbox.handle_item(span, now);
+        let taken = waiting.outbox.handle_item(item, now);
         let wakes = before != waiting.outbox.poll_timeout(now);
         drop(waiting);
         if !taken {
@@ -73,30 +102,31 @@ impl Queue {
         }
     }
 
-    /// Hands spans over until the end.
-    pub(super) fn deliver(&self, collector: &Collector, resource: &Resource) {
+    /// Hands over what `encode` makes of a batch, until the end.
+    pub(super) fn deliver(&self, collector: &Collector, encode: impl Fn(&[T]) -> Vec<u8>) {
         while let Some(batch) = self.next() {
-            let spans = batch.len() as u64;
-            let attempt = collector.take(&resource.export(&batch));
+            let attempt = collector.take(&encode(&batch));
             let mut waiting = self.waiting();
             match attempt {
                 Attempt::Taken(exported) => {
                     waiting.outbox.handle_done();
-                    let rejected = exported.rejected.min(spans);
-                    self.sent.add(spans - rejected);
+                    let rejected = exported.rejected.min(batch.len() as u64);
+                    self.sent.add(batch.len() as u64 - rejected);
                     self.rejected.add(rejected);
-                    self.say(&mut waiting, Ok(&exported.why));
+                    waiting.said.say(Ok(&exported.why));
                 }
                 Attempt::Refused(why) => {
                     waiting.outbox.handle_done();
-                    self.rejected.add(spans);
-                    self.say(&mut waiting, Err(&why));
+                    self.rejected.add(batch.len() as u64);
+                    self.failures.add(1);
+                    waiting.said.say(Err(&why));
                 }
                 Attempt::TryAgain { wait, why } => {
                     let entropy = u64::from_le_bytes(crate::entropy());
                     let lost = waiting.outbox.handle_failed(batch, wait, entropy, Instant::now());
                     self.undelivered.add(lost as u64);
-                    self.say(&mut waiting, Err(&why));
+                    self.failures.add(1);
+                    waiting.said.say(Err(&why));
                 }
             }
             drop(waiting);
@@ -104,24 +134,8 @@ impl Queue {
         }
     }
 
-    /// Counts a failure, and says it once until it is over.
-    fn say(&self, waiting: &mut Waiting, result: Result<&String, &String>) {
-        match result {
-            Err(why) => {
-                self.failures.add(1);
-                if !waiting.failing {
-                    tracing::warn!(why, "the collector takes no spans");
-                }
-            }
-            Ok(why) if !why.is_empty() => tracing::warn!(why, "the collector left spans out"),
-            Ok(_) if waiting.failing => tracing::info!("the collector takes spans again"),
-            Ok(_) => {}
-        }
-        waiting.failing = result.is_err();
-    }
-
     /// Waits for a batch; none at the end.
-    fn next(&self) -> Option<Vec<Span>> {
+    fn next(&self) -> Option<Vec<T>> {
         let mut waiting = self.waiting();
         loop {
             let now = Instant::now();
@@ -142,13 +156,19 @@ impl Queue {
         }
     }
 
-    /// Hands over what waits, and waits for that, at most so long. What remains counts as lost.
-    pub(super) fn finish(&self, patience: Duration) {
-        let end = Instant::now() + patience;
+    /// From now on nothing waits for others.
+    pub(super) fn begin_finish(&self) {
         let mut waiting = self.waiting();
         waiting.finishing = true;
         waiting.outbox.finish();
+        drop(waiting);
         self.changed.notify_all();
+    }
+
+    /// Hands over what waits, and waits for that, until then. What remains counts as lost.
+    pub(super) fn finish(&self, end: Instant) {
+        self.begin_finish();
+        let mut waiting = self.waiting();
         while !waiting.outbox.is_empty() {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {

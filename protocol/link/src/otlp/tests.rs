@@ -1,11 +1,12 @@
-//! Real bytes to a real socket; what they mean is judged in `protocol::trace`, and by OpenTelemetry's
+//! Real bytes to a real socket; what they mean is judged in `protocol::otlp`, and by OpenTelemetry's
 //! own library in the tests of the whole.
 
 use super::*;
+use crate::traces::Trace;
 use protocol::id::Version;
 use protocol::infer::{Placement, Reason, Timing, Verdict};
 use protocol::problem::{Problem, ProblemCode};
-use protocol::trace::{Origin, Via};
+use protocol::trace::{Origin, TraceContext, Via};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
@@ -40,10 +41,10 @@ fn collector(answers: &'static [&'static str]) -> (String, mpsc::Receiver<Arrive
     (endpoint, receiver)
 }
 
-fn start(endpoint: &str, sample: f64) -> Traces {
-    let settings = TraceSettings { endpoint: endpoint.to_owned(), sample, ..Default::default() };
+fn start(endpoint: &str, sample: f64) -> Otlp {
+    let settings = OtlpSettings { endpoint: endpoint.to_owned(), sample, ..Default::default() };
     let service = Service { name: "outrigger-test", version: "1", instance: None };
-    Traces::start(&settings, service).unwrap()
+    Otlp::start(&settings, service).unwrap()
 }
 
 fn origin(parent: &[u8]) -> Origin {
@@ -51,8 +52,8 @@ fn origin(parent: &[u8]) -> Origin {
     Origin { via: Via::Http, parent }
 }
 
-fn serve(traces: &Traces, parent: &[u8]) -> Trace {
-    traces.serve(origin(parent), "http", &"fashion".parse().unwrap(), || 1_000_000_000)
+fn serve(otlp: &Otlp, parent: &[u8]) -> Trace {
+    otlp.traces().serve(origin(parent), "http", &"fashion".parse().unwrap(), || 1_000_000_000)
 }
 
 fn verdict() -> Verdict {
@@ -76,32 +77,32 @@ fn contains(body: &[u8], part: &[u8]) -> bool {
 
 #[test]
 fn off_nothing_is_recorded_and_contexts_pass_through() {
-    let traces = Traces::default();
-    let trace = serve(&traces, PARENT);
+    let otlp = Otlp::default();
+    let trace = serve(&otlp, PARENT);
     assert!(!trace.is_recording());
     assert_eq!(trace.call("x").context().map(ToString::to_string).unwrap().as_bytes(), PARENT);
-    assert_eq!(serve(&traces, b"").call("x").context(), None);
-    assert_eq!(traces.counts(), Counts::default());
+    assert_eq!(serve(&otlp, b"").call("x").context(), None);
+    assert_eq!(otlp.counts(Signal::Traces), Counts::default());
 }
 
 #[test]
 fn what_is_not_sampled_is_said_to_whoever_is_asked() {
     let (endpoint, _unused) = collector(&[]);
-    let traces = start(&endpoint, 0.0);
-    let trace = serve(&traces, b"");
+    let otlp = start(&endpoint, 0.0);
+    let trace = serve(&otlp, b"");
     assert!(!trace.is_recording());
     assert!(!trace.call("x").context().unwrap().is_sampled());
-    assert!(serve(&traces, PARENT).is_recording(), "whoever asks has decided");
+    assert!(serve(&otlp, PARENT).is_recording(), "whoever asks has decided");
     let unsampled = PARENT.strip_suffix(b"1").map(|start| [start, b"0"].concat()).unwrap();
-    let trace = serve(&traces, &unsampled);
+    let trace = serve(&otlp, &unsampled);
     assert_eq!(trace.call("x").context().map(ToString::to_string).unwrap().as_bytes(), unsampled);
 }
 
 #[test]
 fn spans_arrive_after_the_collector_was_busy() {
     let (endpoint, arrived) = collector(&["503 Busy\r\nretry-after: 0", "200 OK"]);
-    let traces = start(&endpoint, 0.0);
-    let mut trace = serve(&traces, PARENT);
+    let otlp = start(&endpoint, 0.0);
+    let mut trace = serve(&otlp, PARENT);
     let began = Instant::now();
     drop(trace.part("queue", began, Duration::from_micros(5)));
     let asked = trace.call("outrigger/infer").context().unwrap().clone();
@@ -114,21 +115,24 @@ fn spans_arrive_after_the_collector_was_busy() {
     assert_eq!(head[0], "post /v1/traces http/1.1");
     assert!(head.contains(&"content-type: application/x-protobuf".to_owned()), "{head:?}");
     assert!(contains(&body, asked.span().bytes()) && contains(&body, b"outrigger.placement"));
-    traces.finish(Duration::from_secs(10));
-    assert_eq!(traces.counts(), Counts { sent: 3, failures: 1, ..Counts::default() });
+    otlp.finish(Duration::from_secs(10));
+    assert_eq!(otlp.counts(Signal::Traces), Counts { sent: 3, failures: 1, ..Counts::default() });
 }
 
 #[test]
 fn what_the_collector_does_not_want_is_counted() {
     let (endpoint, arrived) = collector(&["400 Bad Request"]);
-    let traces = start(&endpoint, 1.0);
-    let mut trace = serve(&traces, b"");
+    let otlp = start(&endpoint, 1.0);
+    let mut trace = serve(&otlp, b"");
     trace.failed(&Problem::new(ProblemCode::Overloaded, "full of secrets"));
     drop(trace);
     let (_, body) = arrived.recv().unwrap();
     assert!(contains(&body, b"overloaded") && !contains(&body, b"secrets"));
-    traces.finish(Duration::from_secs(10));
-    assert_eq!(traces.counts(), Counts { rejected: 1, failures: 1, ..Counts::default() });
+    otlp.finish(Duration::from_secs(10));
+    assert_eq!(
+        otlp.counts(Signal::Traces),
+        Counts { rejected: 1, failures: 1, ..Counts::default() }
+    );
 }
 
 #[test]
@@ -136,17 +140,38 @@ fn without_a_collector_spans_are_lost_and_nothing_waits() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", nobody.local_addr().unwrap());
     drop(nobody);
-    let traces = start(&endpoint, 1.0);
-    let most = protocol::trace::OutboxPolicy::default().items_max as u64;
+    let otlp = start(&endpoint, 1.0);
+    let most = OutboxPolicy::default().items_max as u64;
     for _ in 0..most + 7 {
-        drop(serve(&traces, b""));
+        drop(serve(&otlp, b""));
     }
-    assert_eq!(traces.counts().no_room, 7);
-    traces.finish(Duration::from_secs(60));
-    let Counts { undelivered, sent, .. } = traces.counts();
+    assert_eq!(otlp.counts(Signal::Traces).no_room, 7);
+    otlp.finish(Duration::from_secs(60));
+    let Counts { undelivered, sent, .. } = otlp.counts(Signal::Traces);
     assert_eq!((undelivered, sent), (most, 0));
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn figures_are_told_at_the_interval_and_at_the_end() {
+    let (endpoint, arrived) = collector(&["503 Busy", "200 OK"]);
+    let settings = OtlpSettings { endpoint, interval_s: 1, ..Default::default() };
+    let service = Service { name: "outrigger-test", version: "1", instance: None };
+    let otlp = Otlp::start(&settings, service).unwrap();
+    let gather = || {
+        let mut out = Exposition::default();
+        out.family("a_total", "", Kind::Counter).sample(&[("x", "y")], 7);
+        Some(out)
+    };
+    otlp.tell_metrics(gather, || 5).unwrap();
+    let (head, body) = arrived.recv().unwrap();
+    assert_eq!(head[0], "post /v1/metrics http/1.1");
+    assert!(contains(&body, b"a_total"));
+    otlp.finish(Duration::from_secs(10));
+    assert!(contains(&arrived.recv().unwrap().1, b"a_total"), "the next one makes it good");
+    let counts = Counts { sent: 1, undelivered: 1, failures: 1, ..Counts::default() };
+    assert_eq!(otlp.counts(Signal::Metrics), counts);
 }
