@@ -18,11 +18,13 @@ pub(crate) use prove::{Bundled, ProveError};
 
 use crate::config::{ModelRuntimes, Runtime};
 use crate::counters::Counters;
+use crate::evidence::Served;
 use edge::update::Target;
 use models::backend::Backend;
 use protocol::id::{ModelName, Version};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::residency::Standing;
+use protocol::wire::ModelEvidence;
 use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
 use shelf::Shelf;
@@ -32,7 +34,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// An installed model.
 enum Slot {
     Answering(Arc<ActiveModel>),
-    Unloaded { target: Target, statistics: Arc<Statistics> },
+    Unloaded { target: Target, statistics: Arc<Statistics>, served: Arc<Served> },
 }
 
 impl Slot {
@@ -40,6 +42,13 @@ impl Slot {
         match self {
             Slot::Answering(model) => model.target,
             Slot::Unloaded { target, .. } => *target,
+        }
+    }
+
+    fn served(&self) -> &Arc<Served> {
+        match self {
+            Slot::Answering(model) => &model.served,
+            Slot::Unloaded { served, .. } => served,
         }
     }
 
@@ -142,8 +151,11 @@ impl Engine {
     pub(crate) fn unload(&self, name: &ModelName) -> Result<(), Problem> {
         let mut slots = self.slots_mut();
         let Some(slot) = slots.get_mut(name) else { return Err(absent(name, &slots)) };
-        let unloaded =
-            Slot::Unloaded { target: slot.target(), statistics: slot.statistics().clone() };
+        let unloaded = Slot::Unloaded {
+            target: slot.target(),
+            statistics: slot.statistics().clone(),
+            served: slot.served().clone(),
+        };
         let old = std::mem::replace(slot, unloaded);
         drop(slots);
         drop(old);
@@ -157,6 +169,7 @@ impl Engine {
             && slot.target() == model.target
         {
             model.statistics = slot.statistics().clone();
+            model.served = slot.served().clone();
             *slot = Slot::Answering(Arc::new(model));
         }
     }
@@ -210,6 +223,21 @@ impl Engine {
             }
         };
         self.slots().iter().map(entry).collect()
+    }
+
+    /// What these models have done, those of them that answer.
+    pub(crate) fn evidence<'a>(
+        &self,
+        names: impl Iterator<Item = &'a String>,
+    ) -> Vec<ModelEvidence> {
+        let slots = self.slots();
+        let row = |name: &String| {
+            let (name, slot) = slots.get_key_value(&name.parse().ok()?)?;
+            let Slot::Answering(model) = slot else { return None };
+            let provider = model.provider().as_str();
+            Some(model.served.row(name, model.target.version, provider))
+        };
+        names.filter_map(row).collect()
     }
 
     /// What became of the requests to every installed model.

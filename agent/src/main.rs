@@ -4,12 +4,13 @@
 //!
 //! * [`serve`]: the local API (Open Inference Protocol) that applications call;
 //! * [`requests`]: one request from arrival to answer, driven by `edge::offload`;
-//! * [`engine`]: the models that answer now;
+//! * [`engine`]: the models that answer now; [`evidence`]: what is told of how they do;
 //! * [`install`]: from desired state to active model, driven by `edge::update`; [`sandbox`]: the
 //!   confined child process in which a model is tried first;
 //! * [`uplink`]: the connection to the cloud, and all that travels on it;
 //! * [`state`], [`identity`], [`config`]: what is kept on disk; [`reload`]: the configuration read
 //!   again; [`logging`]: the log and its level;
+//! * [`inventory`]: what the machine is, for queries over a fleet;
 //! * [`clock`]: what time it is, where the system's clock may be wrong;
 //! * [`telemetry`]: what is told to the operator, sealed;
 //! * [`counters`]: what is counted; [`metrics`]: how Prometheus reads it;
@@ -25,9 +26,11 @@ mod commands;
 mod config;
 mod counters;
 mod engine;
+mod evidence;
 mod health;
 mod identity;
 mod install;
+mod inventory;
 mod key;
 mod lab;
 mod lock;

@@ -144,6 +144,7 @@ impl Requests {
                 model.statistics().failed(start.elapsed());
             }
         }
+        model.served().ended(&result);
         if let Some(recorder) = &self.recorder {
             let took = start.elapsed();
             recorder.ended(&Ended { model: &model, request_bytes, result: &result, took });

@@ -23,6 +23,7 @@ mod blobs;
 pub(crate) mod credentials;
 mod devices;
 mod error;
+mod groups;
 mod keys;
 mod measurements;
 mod models;
@@ -31,6 +32,7 @@ pub mod openapi;
 mod policies;
 mod releases;
 mod repository;
+mod rollouts;
 mod signers;
 mod status;
 mod telemetry;
@@ -66,7 +68,14 @@ pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/devices", get(devices::list))
+        .route("/devices/{id}", get(devices::show))
         .route("/devices/{id}/denied", put(devices::deny))
+        .route("/devices/{id}/labels", put(devices::label))
+        .route("/groups", get(groups::list))
+        .route("/groups/{name}", put(groups::put).delete(groups::remove))
+        .route("/rollouts", get(rollouts::list).post(rollouts::start))
+        .route("/rollouts/{id}", get(rollouts::show))
+        .route("/rollouts/{id}/commands", post(rollouts::command))
         .route("/measurements", post(measurements::order))
         .route("/measurements/{id}", get(measurements::show))
         .route("/nodes", get(nodes::list))

@@ -5,7 +5,7 @@ use crate::deltas::Key;
 use crate::garbage::Swept;
 use link::counter::Counter;
 use protocol::carrier::Carrier;
-use protocol::id::{ContentHash, DeviceId, NodeId};
+use protocol::id::{ContentHash, DeviceId, NodeId, RolloutId};
 use protocol::problem::{Problem, chain};
 use serde::Serialize;
 use std::fmt::Display;
@@ -101,6 +101,8 @@ counters! {
     blob_bytes_swept,
     /// Blobs that were refused to agents.
     blobs_refused,
+    /// Steps of roll-outs.
+    rollout_steps,
     /// Offers of devices to carry chunks for their site that were not taken.
     peers_refused,
     /// Calls over HTTPS that failed to say who calls more often than an address may.
@@ -252,6 +254,11 @@ impl Events {
     pub(crate) fn blob_refused(&self, asker: &dyn Display, problem: &Problem) {
         self.blobs_refused.add(1);
         tracing::warn!(%asker, %problem, "blob refused");
+    }
+
+    pub(crate) fn rollout_stepped(&self, id: &RolloutId, what: &str) {
+        self.rollout_steps.add(1);
+        tracing::info!(rollout = %id, what, "a roll-out goes on");
     }
 
     pub(crate) fn peer_refused(&self, device: &DeviceId, why: &str) {

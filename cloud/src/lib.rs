@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod nodes;
 pub mod repository;
 pub mod requests;
+pub mod rollouts;
 pub mod server;
 pub mod serving;
 pub mod settings;

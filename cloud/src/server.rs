@@ -33,6 +33,7 @@ use crate::garbage;
 use crate::join::{self, Keeper};
 use crate::metrics;
 use crate::repository::Repository;
+use crate::rollouts::{self, Rollouts};
 use crate::serving::settings::ServingSettings;
 use crate::serving::{ServeError, Serving};
 use crate::settings::{self, Role as Part, Settings};
@@ -255,6 +256,9 @@ impl Server {
         tokio::spawn(release_idle(cloud.clone()));
         let grace = config.settings.blobs.grace();
         tokio::spawn(garbage::keep_sweeping(cloud.clone(), grace));
+        if !cloud.control.is_elsewhere() {
+            tokio::spawn(rollouts::drive(cloud.clone()));
+        }
         let days = config.settings.telemetry.keep_days;
         tokio::spawn(crate::telemetry::keep_sweeping(cloud.clone(), days));
         let joined = keeper.map(|keeper| {
@@ -357,7 +361,8 @@ pub(crate) fn open_files(config: &Config, data_dir: &DataDir) -> Result<Files, S
     let own = &config.settings.telemetry;
     let telemetry = TelemetryStore::open(&data_dir.telemetry(), own.crowd())?;
     let telemetry = Telemetry::new(telemetry, own.disk_bytes());
-    Ok(Files { blobs, deltas, events, telemetry })
+    let rollouts = Rollouts::new(config.settings.rollouts.look_s);
+    Ok(Files { blobs, deltas, events, telemetry, rollouts })
 }
 
 async fn open_metrics(

@@ -19,7 +19,9 @@ pub use findings::{Finding, Origin};
 pub use layers::{Flag, Loaded, Sources};
 pub(crate) use node::split_address;
 pub use node::{Node, Role};
-pub use sections::{AccessLog, Blobs, Drain, Log, LogFormat, Metrics, Runtime, Server, Telemetry};
+pub use sections::{
+    AccessLog, Blobs, Drain, Log, LogFormat, Metrics, Rollouts, Runtime, Server, Telemetry,
+};
 pub use serving::{Model, Models, Serving};
 
 /// All sections.
@@ -32,6 +34,8 @@ pub struct Settings {
     pub blobs: Blobs,
     /// What devices have recorded.
     pub telemetry: Telemetry,
+    /// How versions reach devices in stages.
+    pub rollouts: Rollouts,
     /// Its part among several nodes.
     pub node: Node,
     /// How models run.
@@ -75,6 +79,7 @@ impl Settings {
     pub fn objections(&self) -> Vec<Objection> {
         let mut found = Vec::new();
         self.server.check(&mut found);
+        self.rollouts.check(&mut found);
         self.node.check(&mut found);
         self.runtime.check(&mut found);
         self.serving.check(&self.models, &mut found);

@@ -27,6 +27,7 @@ use crate::events::Events;
 use crate::metrics::Observed;
 use crate::nodes::Nodes;
 use crate::repository::Repository;
+use crate::rollouts::Rollouts;
 use crate::server::Engine;
 use crate::serving::Serving;
 use crate::store::{Database, Store, StoreError};
@@ -76,6 +77,8 @@ pub struct Cloud {
     pub online: Online,
     /// Which devices may carry chunks to each other.
     pub(crate) sites: Sites,
+    /// How versions reach devices in stages.
+    pub rollouts: Rollouts,
     /// Connections that are not over QUIC.
     pub over_tcp: OverTcp,
     /// Which inference nodes are connected.
@@ -104,6 +107,7 @@ pub(crate) struct Files {
     pub(crate) deltas: Arc<Deltas>,
     pub(crate) events: Arc<Events>,
     pub(crate) telemetry: Telemetry,
+    pub(crate) rollouts: Rollouts,
 }
 
 impl Cloud {
@@ -114,7 +118,7 @@ impl Cloud {
     pub(crate) async fn new(
         db: Database,
         (ca, repository): (FleetCa, Repository),
-        Files { blobs, deltas, events, telemetry }: Files,
+        Files { blobs, deltas, events, telemetry, rollouts }: Files,
         (serving, engine): (Serving, Engine),
         (access_log, otlp): (AccessLog, Otlp),
     ) -> Result<Arc<Self>, StoreError> {
@@ -140,6 +144,7 @@ impl Cloud {
             otlp,
             online: Online::default(),
             sites: Sites::default(),
+            rollouts,
             over_tcp: OverTcp::default(),
             nodes: Nodes::default(),
             control: Control::default(),

@@ -1,7 +1,7 @@
 //! What the cloud remembers: keys ([`keys`]) and the tenants that they belong to ([`tenants`]),
 //! trusted signers ([`signers`]), enrolment tokens ([`tokens`]), devices ([`devices`]), pushed
 //! bundles ([`models`]), which of their versions answer ([`policies`]), who should run what
-//! ([`assignments`]), releases of the agent ([`releases`]), which models labs want timed on devices ([`measurements`]), what was asked
+//! ([`assignments`]), and what is asked for by which labels ([`labels`]), how versions reach it in stages ([`rollouts`]), releases of the agent ([`releases`]), which models labs want timed on devices ([`measurements`]), what was asked
 //! ([`usage`]), the repository of models ([`mod@repository`]), for whom telemetry is sealed ([`analytics`]), and who changed what ([`audit`]); what a
 //! copy from a backup forgets ([`backup`]), and commands beside a running server ([`beside`]); inference nodes
 //! ([`nodes`]), what they must know ([`feed`]), and what one of them knows ([`replica`]).
@@ -26,6 +26,7 @@ pub mod beside;
 pub mod devices;
 pub mod feed;
 pub mod keys;
+pub mod labels;
 pub mod measurements;
 pub mod models;
 pub mod nodes;
@@ -33,6 +34,7 @@ pub mod policies;
 pub mod releases;
 pub mod replica;
 pub mod repository;
+pub mod rollouts;
 pub mod signers;
 pub mod tenants;
 mod together;
@@ -52,9 +54,10 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
     include_str!("store/schema-6.sql"),
     include_str!("store/schema-7.sql"),
     include_str!("store/schema-8.sql"),
+    include_str!("store/schema-9.sql"),
 ];
 /// The newest schema, as SQLite keeps its number.
-const SCHEMA: u32 = 8;
+const SCHEMA: u32 = 9;
 /// Pages of the database that are kept in memory, in KiB. Requests ask it nothing; what is asked now and
 /// then is in the system's own cache.
 const PAGES_KIB: i64 = 512;

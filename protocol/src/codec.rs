@@ -74,9 +74,11 @@ pub enum FrameKind {
     TelemetryWanted = 23,
     /// [`wire::TelemetryTaken`].
     TelemetryTaken = 24,
+    /// [`wire::Evidence`].
+    Evidence = 27,
 }
 
-const KINDS: [(FrameKind, u32); 25] = [
+const KINDS: &[(FrameKind, u32)] = &[
     (FrameKind::Problem, HEADER_FRAME_MAX_BYTES),
     (FrameKind::Hello, CONTROL_FRAME_MAX_BYTES),
     (FrameKind::ReportedState, CONTROL_FRAME_MAX_BYTES),
@@ -102,16 +104,18 @@ const KINDS: [(FrameKind, u32); 25] = [
     (FrameKind::TelemetryOffer, HEADER_FRAME_MAX_BYTES),
     (FrameKind::TelemetryWanted, HEADER_FRAME_MAX_BYTES),
     (FrameKind::TelemetryTaken, HEADER_FRAME_MAX_BYTES),
+    (FrameKind::Evidence, HEADER_FRAME_MAX_BYTES),
 ];
 
 impl FrameKind {
     /// The longest message of this kind.
     pub fn max_bytes(self) -> u32 {
-        KINDS[self as usize].1
+        let own = KINDS.iter().find(|(kind, _)| *kind == self);
+        own.map_or(HEADER_FRAME_MAX_BYTES, |(_, max_bytes)| *max_bytes)
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        KINDS.get(number as usize).map(|(kind, _)| *kind)
+        KINDS.iter().map(|(kind, _)| *kind).find(|kind| *kind as u8 == number)
     }
 }
 
@@ -210,7 +214,8 @@ framed!(
     MetadataHeader,
     TelemetryOffer,
     TelemetryWanted,
-    TelemetryTaken
+    TelemetryTaken,
+    Evidence
 );
 
 /// The frame of a message.

@@ -129,6 +129,16 @@ impl Default for TenantName {
 }
 
 name_type!(
+    /// The name of a roll-out, chosen by the cloud when it is planned.
+    RolloutId,
+    "roll-out id"
+);
+name_type!(
+    /// The name of a group of devices: a query that was kept.
+    GroupName,
+    "group name"
+);
+name_type!(
     /// The name of a site: devices that are near each other, and may carry chunks to each other.
     SiteName,
     "site name"

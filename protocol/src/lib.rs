@@ -8,13 +8,14 @@
 //! (what a bundle is and who signed it), [`codec`] and [`wire`] (how all of that travels),
 //! [`oip`] (how applications say it), [`transfer`] (how blobs arrive), [`time`] (how devices hear it),
 //! [`carrier`] and [`mux`] (over what), [`trace`] (where the time of a request went), [`measurement`]
-//! (how fast models are on a device, for whoever builds them), [`analytics`] (for whom telemetry is sealed), [`tuf`] (a repository of models that
+//! (how fast models are on a device, for whoever builds them), [`analytics`] (for whom telemetry is sealed), [`evidence`] (how a model answers, in numbers), [`tuf`] (a repository of models that
 //! nobody can forge), [`release`] (the agent's own program, of which there is a next one), [`limits`], and [`residency`]: which models are in memory, by one rule on a
 //! device and in the cloud.
 
 pub mod analytics;
 pub mod carrier;
 pub mod codec;
+pub mod evidence;
 pub mod id;
 pub mod infer;
 pub mod limits;

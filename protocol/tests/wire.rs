@@ -119,6 +119,40 @@ fn golden_frames_of_the_repository() {
 }
 
 #[test]
+fn golden_frames_of_roll_outs() {
+    let watch = Some(wire::Watch { models: vec!["m".into()], every_s: 5 });
+    let evidence = wire::ModelEvidence {
+        name: "m".into(),
+        version: 2,
+        life: 3,
+        requests: 300,
+        errors: 1,
+        deferred: 2,
+        checked: 3,
+        disagreed: 1,
+        judged: 298,
+        confidence_micros: 290_000_000,
+        runs: vec![0, 298],
+        not_numbers: 1,
+        crashes: 1,
+        provider: "cpu".into(),
+    };
+    let inventory = Some(wire::Inventory {
+        cpu_features: vec!["avx2".into()],
+        cores: 2,
+        memory_bytes: 300,
+        ..Default::default()
+    });
+    let frames = [
+        encode(&wire::DesiredState { revision: 3, watch, ..Default::default() }),
+        encode(&wire::ReportedState { inventory, ..Default::default() }),
+        encode(&wire::Evidence { models: vec![evidence] }),
+    ];
+    let text = frames.map(|frame| hex::encode(frame.unwrap()));
+    insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
 fn peers_ride_along_and_older_programs_see_nothing_of_them() {
     let address = "10.0.0.2:8444".to_owned();
     let peer = wire::Peer { device: "d-2".into(), address: address.clone() };

@@ -3,9 +3,14 @@
 
 use anyhow::Context;
 use fleet::admission::{GatePolicy, LimitPolicy};
+use fleet::labels::{GROUPS_MAX, LABEL_MAX_BYTES, LABELS_MAX};
+use fleet::rollout::plan::{DEVICES_MAX, STAGES_MAX};
+use fleet::rollout::query::QUERY_MAX_BYTES;
+use fleet::rollout::{EVIDENCE_PER_S, HISTORY_MAX, ROLLOUTS_MAX};
 use models::error::audio::{CHANNELS_MAX, FRAMES_MAX, RATE_MAX_HZ, RATE_MIN_HZ, SAMPLES_MAX};
 use models::error::image::{ENCODED_MAX_BYTES, PIXELS_MAX, SIDE_MAX};
 use models::error::text::{TEXT_MAX_BYTES, TEXTS_MAX, TOKENS_MAX};
+use protocol::evidence::EVIDENCE_MODELS_MAX;
 use protocol::limits::*;
 use protocol::otlp::{self, FIELD_MAX_BYTES, FIELDS_MAX, OutboxPolicy};
 use protocol::trace::STATE_MAX_BYTES;
@@ -273,6 +278,25 @@ fn fleet() -> Vec<Row> {
             "they are dropped, which is counted",
             "",
         ),
+        row(
+            "labels of a device; a key, a value; a query",
+            format!("{LABELS_MAX}; {LABEL_MAX_BYTES} bytes; {QUERY_MAX_BYTES} bytes"),
+            "422",
+            "",
+        ),
+        row(
+            "groups; roll-outs under way; devices, and stages, of one",
+            format!("{GROUPS_MAX}; {ROLLOUTS_MAX}; {}, {STAGES_MAX}", count(DEVICES_MAX as u64)),
+            "422, 409",
+            "",
+        ),
+        row(
+            "a device's evidence: models of a frame, frames of a fleet in a second",
+            format!("{EVIDENCE_MODELS_MAX}, {EVIDENCE_PER_S}"),
+            "it is left aside; it is asked for less often",
+            "[rollouts] look_s",
+        ),
+        row("history of a roll-out", count(HISTORY_MAX as u64), "the oldest goes", ""),
         row(
             "lines of the log that wait for a collector, each for",
             format!("{}, {} s", count(link::otlp::LOGS_MAX as u64), waiting.patience.as_secs()),

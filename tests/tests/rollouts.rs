@@ -1,11 +1,213 @@
-//! The short form of `cargo xtask prove rollout`.
-#![allow(clippy::unwrap_used)]
+//! Roll-outs over real agents: a good version reaches all of them in stages; bad ones stay with the canary, and go back
+//! by themselves with the reason in a line.
+#![allow(clippy::unwrap_used)] // helpers beside the tests
 
-use outrigger_tests::rollouts::{Amount, run};
+use outrigger_tests::bad::ask_http;
+use outrigger_tests::hostile::{self, versions};
+use outrigger_tests::world::{
+    Agent, AgentOptions, Edge, Publisher, World, eventually, model_status,
+};
+use protocol::tensor::Tensor;
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+const MODEL: &str = "negates";
+/// What every version answers to its probes.
+const PROBES: [([f32; 3], [f32; 3]); 2] =
+    [([1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]), ([0.0, -5.0, 9.0], [0.0, 5.0, -9.0])];
+/// The device holds nothing against a version, so that the gates of the cloud have to.
+const LENIENT: &str = "[update]\nshadow_s = 0\ntrial_requests = 1000000\ntrial_s = 36000\n\
+                       failures = 1.0\ndisagreement = 1.0\nlatency_factor = 100000.0\n\
+                       [link]\nreconnect_max_s = 1\n";
+/// The device judges a version by itself, by what applications ask.
+const STRICT: &str = "[update]\nshadow_requests = 20\nshadow_quiet_s = 600\nshadow_cpu = 1.0\n\
+                      trial_requests = 20\ntrial_s = 3600\n[link]\nreconnect_max_s = 1\n";
+/// One device, then all; a second each.
+const STAGES: [&str; 8] =
+    ["--stages", "1:1s,all:1s", "--requests", "120", "--rate", "6000", "--approvals", "1"];
+
+/// Three devices that answer with the first version, in a world whose cloud looks every second.
+struct Fleet {
+    world: World,
+    agents: Vec<Agent>,
+}
+
+impl Fleet {
+    fn start(config: &str) -> Self {
+        let look = [("OUTRIGGER_CLOUD_ROLLOUTS_LOOK_S", "1".into())];
+        let world = World::start_in(&look).unwrap();
+        let options = AgentOptions { config: config.to_owned() };
+        let names = ["one", "two", "three"];
+        let agents: Vec<_> = names.map(|name| world.agent(name, &options).unwrap()).into();
+        let fleet = Self { world, agents };
+        fleet.publish(1, hostile::harmless());
+        fleet.world.operator.run(&["model", "assign", "negates@1", "--all"]).unwrap();
+        fleet.agents.iter().for_each(|agent| agent.wait_active(MODEL, 1).unwrap());
+        fleet
+    }
+
+    fn publish(&self, version: u64, onnx: Vec<u8>) {
+        let publisher = Publisher::with_keys_of(&self.world.operator).unwrap();
+        publisher.publish(&Edge { model: MODEL, version, onnx, probes: &PROBES }).unwrap();
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        self.world.operator.json(args).unwrap()
+    }
+
+    /// Begins a roll-out to all; its id.
+    fn begin(&self, version: u64) -> String {
+        let model = format!("{MODEL}@{version}");
+        let args = [&["rollout", "start", &model, "--all"][..], &STAGES].concat();
+        self.json(&args)["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks every device all the while, until a roll-out is over; how it stands then, and which versions answered how
+    /// many requests of each device.
+    fn asked_until_over(&self, id: &str, x: f32) -> (Value, Vec<Vec<u64>>) {
+        let over = AtomicBool::new(false);
+        let answers: Vec<Vec<AtomicU64>> =
+            (0..3).map(|_| (0..10).map(|_| <_>::default()).collect()).collect();
+        let end = std::thread::scope(|scope| {
+            for (agent, answers) in self.agents.iter().zip(&answers) {
+                let over = &over;
+                scope.spawn(move || {
+                    while !over.load(Relaxed) {
+                        let version = ask(agent, x);
+                        answers[usize::try_from(version).unwrap()].fetch_add(1, Relaxed);
+                    }
+                });
+            }
+            let end = eventually("the end of the roll-out", Duration::from_secs(120), || {
+                let status = self.json(&["rollout", "status", id]);
+                let phase = status["phase"].as_str().unwrap();
+                ["done", "rolled-back", "aborted"].contains(&phase).then_some(status)
+            });
+            over.store(true, Relaxed);
+            end
+        });
+        let end =
+            end.unwrap_or_else(|e| panic!("{e:#}: {:#}", self.json(&["rollout", "status", id])));
+        (
+            end,
+            answers
+                .into_iter()
+                .map(|own| own.into_iter().map(AtomicU64::into_inner).collect())
+                .collect(),
+        )
+    }
+
+    /// All devices answer with this version, by an assignment and no roll-out.
+    fn settles_on(&self, version: u64) {
+        self.agents.iter().for_each(|agent| agent.wait_active(MODEL, version).unwrap());
+        for device in self.json(&["device", "list"]).as_array().unwrap() {
+            let desired = &device["desired"][0];
+            assert_eq!((&desired["version"], &desired["rollout"]), (&json!(version), &Value::Null));
+        }
+    }
+}
+
+/// Asks once; the version that answered, 0 where none did.
+fn ask(agent: &Agent, x: f32) -> u64 {
+    let input = Tensor::from_f32("x", vec![1, 3], &[x, 0.0, 0.0]).unwrap();
+    // JSON cannot carry NaN.
+    let parameters = json!({ "timeout": 20_000_000, "binary_data_output": true });
+    let response = ask_http(agent, MODEL, &[input], &parameters).unwrap();
+    if response.status != 200 {
+        return 0;
+    }
+    response.split().unwrap().0["model_version"].as_str().unwrap().parse().unwrap()
+}
 
 #[test]
-fn bad_versions_stay_among_their_canaries_and_good_ones_reach_everybody() {
-    let report = run(Amount::TEST).unwrap();
-    println!("{report}");
-    report.check().unwrap();
+fn a_good_version_reaches_all_in_stages_and_what_makes_no_sense_begins_nothing() {
+    let fleet = Fleet::start(LENIENT);
+    fleet.publish(2, versions::negates(1.0));
+    let refused = |args: &[&str], words: &str| {
+        let args = [args, &STAGES].concat();
+        let error = format!("{:#}", fleet.world.operator.run(&args).unwrap_err());
+        assert!(error.contains(words), "{args:?}: {error}");
+    };
+    refused(&["rollout", "start", "negates@2", "--to", "*"], "every device of the fleet");
+    refused(
+        &["rollout", "start", "negates@2", "--to", "site=lyon"],
+        "no device is asked for by `site=lyon`; 3 devices",
+    );
+    refused(&["rollout", "start", "negates@9", "--all"], "no edge variant of negates@9");
+    refused(&["rollout", "start", "negates@1", "--all"], "have this version already");
+    refused(&["rollout", "start", "negates@2", "--group", "x"], "there is no group x");
+    assert_eq!(fleet.json(&["rollout", "status"]), json!([]));
+
+    let devices = fleet.json(&["device", "list"]);
+    let first = devices[0]["id"].as_str().unwrap();
+    fleet.world.operator.run(&["device", "label", first, "site=lyon"]).unwrap();
+    fleet.world.operator.run(&["group", "set", "lyon", "site=lyon AND gpu=none"]).unwrap();
+    let draft = fleet.json(&["rollout", "plan", "negates@2", "--group", "lyon"]);
+    assert_eq!((&draft["devices"], &draft["id"]), (&json!(1), &Value::Null));
+    assert_eq!(fleet.json(&["rollout", "status"]), json!([]), "a plan begins nothing");
+
+    let id = fleet.begin(2);
+    refused(
+        &["rollout", "start", "negates@2", "--group", "lyon"],
+        "is under way on 1 of these devices",
+    );
+    let (end, answers) = fleet.asked_until_over(&id, 7.0);
+    assert_eq!(end["phase"], "done", "{end:#}");
+    assert_eq!(end["progress"]["succeeded"], 3);
+    assert!(answers.iter().all(|own| own[0] == 0 && own[1] > 0 && own[2] >= 120), "{answers:?}");
+    fleet.settles_on(2);
+    let history = fleet.world.operator.run(&["rollout", "history", &id]).unwrap();
+    for words in
+        ["planned by", "soaking (stage 1 of 2)", "offering (stage 2 of 2)", "done (stage 2 of 2)"]
+    {
+        assert!(history.contains(words), "{history}");
+    }
+    let audit = fleet.json(&["audit"]).to_string();
+    for words in ["rollout.start", "rollout.step", "model.assign", "device.label", "group.set"] {
+        assert!(audit.contains(words), "{words} is not in {audit}");
+    }
+    let watched = fleet.world.operator.run(&["rollout", "watch", &id]).unwrap();
+    assert!(
+        watched.contains("stage 2  [########################]       3 devices  passed"),
+        "{watched}"
+    );
+}
+
+#[test]
+fn bad_versions_stay_with_the_canary_and_go_back_by_themselves() {
+    let fleet = Fleet::start(LENIENT);
+    let cases: [(Vec<u8>, f32, &str); 3] = [
+        (hostile::overflows_the_stack(1200), 7.0, "the model crashed"),
+        (versions::loses_small_numbers(50.0), -100.0, "errors: +"),
+        (versions::slows_down(), 30_000.0, "latency-p50: x"),
+    ];
+    for (version, (onnx, x, why)) in (2..).zip(cases) {
+        fleet.publish(version, onnx);
+        let id = fleet.begin(version);
+        let (end, answers) = fleet.asked_until_over(&id, x);
+        println!("{} {}", end["phase"], end["reason"]);
+        assert_eq!(end["phase"], "rolled-back", "{end:#}");
+        let reason = end["reason"].as_str().unwrap();
+        assert!(reason.contains(why) && !reason.contains('\n'), "{reason}");
+        let at = usize::try_from(version).unwrap();
+        let touched = answers.iter().filter(|own| own[at] > 0).count();
+        assert!(touched <= 1, "{answers:?}");
+        fleet.settles_on(1);
+    }
+}
+
+#[test]
+fn what_a_device_refuses_by_itself_ends_the_roll_out_and_a_killed_cloud_goes_on() {
+    let mut fleet = Fleet::start(STRICT);
+    fleet.publish(2, versions::forgets_large_numbers(10.0));
+    let id = fleet.begin(2);
+    fleet.world.cloud.restart().unwrap();
+    let (end, answers) = fleet.asked_until_over(&id, 100.0);
+    assert_eq!(end["phase"], "rolled-back", "{end:#}");
+    let reason = end["reason"].as_str().unwrap();
+    assert!(reason.contains("live requests are others than before"), "{reason}");
+    assert!(answers.iter().all(|own| own[2] == 0), "it never answered: {answers:?}");
+    fleet.settles_on(1);
+    assert_eq!(model_status(&fleet.agents[0].status().unwrap(), MODEL)["active_version"], 1);
 }

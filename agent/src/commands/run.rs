@@ -379,7 +379,7 @@ fn keeper(
     config: &Config,
     (enrolment, identity): (&Enrolment, &IdentityFiles),
     (counters, clock): (&Arc<Counters>, &Arc<Clock>),
-    reported: watch::Receiver<ReportedState>,
+    (engine, reported): (&Arc<Engine>, watch::Receiver<ReportedState>),
 ) -> anyhow::Result<Keeper> {
     Ok(Keeper {
         way: Way::new(enrolment.cloud.parse()?, &config.link),
@@ -390,6 +390,7 @@ fn keeper(
         bells: Arc::default(),
         desired: watch::Sender::new(None),
         reported,
+        engine: engine.clone(),
     })
 }
 
@@ -434,9 +435,10 @@ fn assemble(
 ) -> anyhow::Result<Arc<Context>> {
     let counters = Arc::new(Counters::default());
     let Running { engine, prover, runtime, at_work } = running(state_dir, config, &counters)?;
-    let (reported_sender, reported) = watch::channel(ReportedState::default());
+    let (reported_sender, reported) = watch::channel(first_report(config, &runtime));
     let clock = Arc::new(Clock::open(state_dir, enrolment.ca_hash, counters.clone()));
-    let keeper = keeper(config, (enrolment, identity), (&counters, &clock), reported)?;
+    let heard = (&engine, reported);
+    let keeper = keeper(config, (enrolment, identity), (&counters, &clock), heard)?;
     let (desired, renewer) = (keeper.desired.subscribe(), renewer(&keeper));
     let (uplink, keep) = keeper.start();
     let state = Arc::new(tokio::task::block_in_place(|| State::open(state_dir))?);
@@ -517,6 +519,12 @@ fn follow(
         tokio::spawn(peers.clone().run(desired.clone(), reported.clone(), cloud));
     }
     Ok(())
+}
+
+/// What is said before any model has been looked at: what the machine is.
+fn first_report(config: &Config, runtime: &str) -> ReportedState {
+    let inventory = Some(crate::inventory::read(&config.runtime, runtime));
+    ReportedState { inventory, ..ReportedState::default() }
 }
 
 /// Who says what may be installed here.

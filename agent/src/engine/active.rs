@@ -3,6 +3,7 @@
 use super::observers::{Observer, Observers, Seen, Tapped};
 use super::shelf::Membership;
 use super::source::Source;
+use crate::evidence::Served;
 use edge::offload::{Outlook, Profile};
 use edge::update::Target;
 use models::bundle::{BundleError, ProbeCase};
@@ -31,6 +32,7 @@ pub(crate) struct ActiveModel {
     pub(super) choice: Choice,
     pub(super) description: Arc<ModelDescription>,
     pub(super) statistics: Arc<Statistics>,
+    pub(super) served: Arc<Served>,
     pub(super) cloud_variant: AtomicBool,
     /// What may be sent to it packed.
     pub(super) transports: Mutex<Arc<Allowances>>,
@@ -89,6 +91,11 @@ impl ActiveModel {
     /// What became of the requests to it.
     pub(crate) fn statistics(&self) -> &Statistics {
         &self.statistics
+    }
+
+    /// What it has done in this life, for a cloud that looks closely.
+    pub(crate) fn served(&self) -> &Served {
+        &self.served
     }
 
     /// How many items a request holds.

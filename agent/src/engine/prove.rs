@@ -248,6 +248,7 @@ impl Engine {
             source: Arc::new(source),
             choice,
             statistics: Arc::default(),
+            served: Arc::default(),
             cloud_variant: AtomicBool::new(bundled.cloud_variant),
             transports: Mutex::default(), // the cloud says so anew on each connection
             outlook: <_>::default(),

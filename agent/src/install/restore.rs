@@ -108,6 +108,7 @@ impl Installer {
         if self.engine.is_behind(name, is, before) && row.previous.is_some() {
             return Err(Some(Fault::Provider { was, is: is.to_string() }));
         }
+        model.served().has_crashed(kept.lives.crashes);
         let terms = self.update.probation();
         let trial = Trial::watch(terms, &model, kept, row.previous.is_some());
         self.engine.activate(name, model.into());

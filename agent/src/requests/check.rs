@@ -107,6 +107,7 @@ impl Checker {
         while let Some(check) = self.queue.recv().await {
             match self.requests.compare(&check).await {
                 Ok(share) => {
+                    check.model.served().checked(share);
                     let audits = &self.requests.audits;
                     if audits.checked(&check.model, check.level, share) {
                         self.installer.report_again();

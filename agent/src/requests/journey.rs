@@ -136,6 +136,7 @@ impl<'a> Journey<'a> {
         self.model.statistics().ran(answer.queue_us, answer.infer_us);
         let profile = &self.terms.profile;
         let accepted = profile.accepts(answer.confidence);
+        self.model.served().ran(&answer, accepted);
         if profile.can_defer() && self.request.sequence.is_none() {
             let mut outlook = self.model.outlook();
             if accepted {

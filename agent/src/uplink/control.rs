@@ -1,10 +1,17 @@
 //! The control stream: desired state comes down, reported state goes up.
 
+use crate::evidence::Told;
 use ::link::connection::Connection;
 use ::link::device;
 use ::link::frames::LinkError;
-use protocol::wire::{DesiredState, Hello, ReportedState};
+use protocol::wire::{DesiredState, Evidence, Hello, ReportedState};
 use tokio::sync::watch;
+
+impl device::Tells for Told {
+    async fn next(&mut self) -> Evidence {
+        Self::next(self).await
+    }
+}
 
 /// An open control stream.
 pub(crate) struct ControlStream {
@@ -39,12 +46,14 @@ fn with_reason(state: &ReportedState, why: &str) -> ReportedState {
     ReportedState { carrier_reason: why.to_owned(), ..state.clone() }
 }
 
-/// Passes states on in both directions until the stream ends.
+/// Passes states on in both directions until the stream ends, and evidence up.
 pub(crate) async fn serve(
     stream: &mut ControlStream,
     desired: &watch::Sender<Option<DesiredState>>,
     reported: &mut watch::Receiver<ReportedState>,
+    told: &mut Told,
 ) -> Result<(), LinkError> {
     let why = stream.why;
-    stream.stream.serve(desired, reported, |state| with_reason(state, why)).await
+    let say = |state: &ReportedState| with_reason(state, why);
+    stream.stream.serve(desired, reported, say, told).await
 }

@@ -7,6 +7,8 @@ use super::{Link, Uplink, UplinkError, Way, control, explained, time};
 use crate::clock::Clock;
 use crate::config;
 use crate::counters::Counters;
+use crate::engine::Engine;
+use crate::evidence::Told;
 use crate::identity::IdentityFiles;
 use ::link::connection::Connection;
 use ::link::tls;
@@ -31,6 +33,8 @@ pub(crate) struct Keeper {
     pub(crate) bells: Arc<Bells>,
     pub(crate) desired: watch::Sender<Option<DesiredState>>,
     pub(crate) reported: watch::Receiver<ReportedState>,
+    /// What evidence is of.
+    pub(crate) engine: Arc<Engine>,
 }
 
 /// How the service of a connection came to its end.
@@ -141,9 +145,10 @@ impl Keeper {
         sender.send_replace(Some(connection.clone()));
         backoff.reset();
         self.counters.connected(&self.way.address.to_string(), carrier.as_str(), why);
+        let mut told = Told::new(self.engine.clone(), self.desired.subscribe());
         let own = || Own::read(&self.identity).ok();
         tokio::select! {
-            result = control::serve(&mut stream, &self.desired, &mut reported) => {
+            result = control::serve(&mut stream, &self.desired, &mut reported, &mut told) => {
                 result?;
                 Ok(Served::Ended)
             }

@@ -42,6 +42,12 @@ enum Command {
     /// Let devices in, list them, and shut them out.
     #[command(subcommand)]
     Device(Device),
+    /// Bring a version to devices in stages, watch it, and take it back.
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// Give queries over devices a name.
+    #[command(subcommand)]
+    Group(Group),
     /// Ship the devices' own program, and say which version runs where.
     #[command(subcommand)]
     Agent(Agent),
@@ -101,6 +107,38 @@ enum Model {
     Assign(commands::model::assign::Args),
     /// Say which versions answer side by side on the cloud; the newest alone unless said.
     Policy(commands::model::policy::Args),
+}
+
+#[derive(Subcommand)]
+enum Rollout {
+    /// Say whom a roll-out would reach, stage by stage; nothing begins.
+    Plan(commands::rollout::start::Args),
+    /// Begin one.
+    Start(commands::rollout::start::Args),
+    /// Show how one stands, or list all.
+    Status(commands::rollout::status::Args),
+    /// Look on until it is over.
+    Watch(commands::rollout::watch::Args),
+    /// Stop it for now; whoever has the version keeps it.
+    Pause(commands::rollout::command::Args),
+    /// Let it go on, whatever was silent.
+    Resume(commands::rollout::command::Args),
+    /// Agree to one that somebody else has planned.
+    Approve(commands::rollout::command::Args),
+    /// Give it up: devices go back to what they had.
+    Abort(commands::rollout::command::Args),
+    /// Show everything that happened, and why.
+    History(commands::rollout::history::Args),
+}
+
+#[derive(Subcommand)]
+enum Group {
+    /// Give a query a name, or another query to a name.
+    Set(commands::group::set::Args),
+    /// List groups, and how many devices they have now.
+    List(commands::group::list::Args),
+    /// Forget a group.
+    Remove(commands::group::remove::Args),
 }
 
 #[derive(Subcommand)]
@@ -205,6 +243,10 @@ enum Device {
     Token(commands::device::token::Args),
     /// List devices: what they should run, and what they say they run.
     List(commands::device::list::Args),
+    /// Show one device: what it is, what it should run and what it runs, and why these differ.
+    Show(commands::device::show::Args),
+    /// Give a device labels, for queries, or take some away.
+    Label(commands::device::label::Args),
     /// Shut a device out: its connection ends, and it cannot come back.
     Deny(commands::device::deny::Args),
     /// Let a device in again.
@@ -214,71 +256,149 @@ enum Device {
 fn main() -> ExitCode {
     // An error would mean that a provider is installed already; ours is the only one there is.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let result = match Cli::parse().command {
-        Command::Login(args) => commands::login::run(&args),
-        Command::Model(Model::Compress(args)) => commands::model::compress::run(&args),
-        Command::Model(Model::Calibrate(args)) => commands::model::calibrate::run(&args),
-        Command::Model(Model::Inspect(args)) => commands::model::inspect::run(&args),
-        Command::Model(Model::Prune(args)) => commands::model::prune::run(&args),
-        Command::Model(Model::DistillEdge(args)) => commands::model::distill_edge::run(&args),
-        Command::Model(Model::Float16(args)) => commands::model::float16::run(&args),
-        Command::Model(Model::Settle(args)) => commands::model::settle::run(&args),
-        Command::Model(Model::Diff(args)) => commands::model::diff::run(&args),
-        Command::Model(Model::Evaluate(args)) => commands::model::evaluate::run(&args),
-        Command::Model(Model::Push(args)) => commands::model::push::run(&args),
-        Command::Model(Model::Sign(args)) => commands::model::sign::run(&args),
-        Command::Model(Model::Verify(args)) => commands::model::verify::run(&args),
-        Command::Model(Model::List(args)) => commands::model::list::run(&args),
-        Command::Model(Model::Assign(args)) => commands::model::assign::run(&args),
-        Command::Device(Device::Token(args)) => commands::device::token::run(&args),
-        Command::Device(Device::List(args)) => commands::device::list::run(&args),
-        Command::Device(Device::Deny(args)) => commands::device::deny::run(&args, true),
-        Command::Device(Device::Allow(args)) => commands::device::deny::run(&args, false),
-        Command::Model(Model::Policy(args)) => commands::model::policy::run(&args),
-        Command::Agent(Agent::Push(args)) => commands::agent::push::run(&args),
-        Command::Agent(Agent::Assign(args)) => commands::agent::assign::run(&args),
-        Command::Agent(Agent::Status(args)) => commands::agent::status::run(&args),
-        Command::Node(Node::Token(args)) => commands::node::token::run(&args),
-        Command::Node(Node::List(args)) => commands::node::list::run(&args),
-        Command::Node(Node::Remove(args)) => commands::node::remove::run(&args),
-        Command::Key(Key::Create(args)) => commands::key::create::run(&args),
-        Command::Key(Key::List(args)) => commands::key::list::run(&args),
-        Command::Key(Key::Revoke(args)) => commands::key::revoke::run(&args),
-        Command::Lab(Lab::Key) => commands::lab::key::run(),
-        Command::Lab(Lab::Delegate(args)) => commands::lab::delegate::run(&args),
-        Command::Lab(Lab::Accept(args)) => commands::lab::accept::run(&args),
-        Command::Lab(Lab::Measure(args)) => commands::lab::measure::run(&args),
-        Command::Repo(Repo::Init(args)) => commands::repo::init::run(&args),
-        Command::Repo(Repo::Sign(args)) => commands::repo::sign::run(&args),
-        Command::Repo(Repo::Delegate(args)) => commands::repo::delegate::run(&args),
-        Command::Repo(Repo::Rotate(args)) => commands::repo::rotate::run(&args),
-        Command::Repo(Repo::Refresh(args)) => commands::repo::refresh::run(&args),
-        Command::Repo(Repo::Remove(args)) => commands::repo::remove::run(&args),
-        Command::Repo(Repo::Cosign(args)) => commands::repo::cosign::run(&args),
-        Command::Repo(Repo::Show(args)) => commands::repo::show::run(&args),
-        Command::Telemetry(Telemetry::Key(args)) => commands::telemetry::key::run(&args),
-        Command::Telemetry(Telemetry::Pull(args)) => commands::telemetry::pull::run(&args),
-        Command::Telemetry(Telemetry::Decrypt(args)) => commands::telemetry::decrypt::run(&args),
-        #[cfg(feature = "analytics")]
-        Command::Telemetry(Telemetry::Import(args)) => commands::telemetry::import::run(&args),
-        #[cfg(feature = "analytics")]
-        Command::Telemetry(Telemetry::Query(args)) => commands::telemetry::query::run(&args),
-        #[cfg(feature = "analytics")]
-        Command::Telemetry(Telemetry::Export(args)) => commands::telemetry::export::run(&args),
-        #[cfg(feature = "analytics")]
-        Command::Telemetry(Telemetry::Forget(args)) => commands::telemetry::forget::run(&args),
-        Command::Telemetry(Telemetry::Cost(args)) => commands::telemetry::cost::run(&args),
-        Command::Telemetry(Telemetry::Delete(args)) => commands::telemetry::delete::run(&args),
-        Command::Tenant(Tenant::Set(args)) => commands::tenant::set::run(&args),
-        Command::Tenant(Tenant::List(args)) => commands::tenant::list::run(&args),
-        Command::Usage(args) => commands::usage::run(&args),
-        Command::Audit(args) => commands::audit::run(&args),
-    };
+    let result = run(Cli::parse().command);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             errors::report(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Login(args) => commands::login::run(&args),
+        Command::Model(command) => run_model(&command),
+        Command::Device(command) => run_device(&command),
+        Command::Rollout(command) => run_rollout(&command),
+        Command::Group(command) => run_group(&command),
+        Command::Agent(command) => run_agent(&command),
+        Command::Node(command) => run_node(&command),
+        Command::Key(command) => run_key(&command),
+        Command::Lab(command) => run_lab(&command),
+        Command::Repo(command) => run_repo(&command),
+        Command::Telemetry(command) => run_telemetry(&command),
+        Command::Tenant(Tenant::Set(args)) => commands::tenant::set::run(&args),
+        Command::Tenant(Tenant::List(args)) => commands::tenant::list::run(&args),
+        Command::Usage(args) => commands::usage::run(&args),
+        Command::Audit(args) => commands::audit::run(&args),
+    }
+}
+
+fn run_model(command: &Model) -> anyhow::Result<()> {
+    match command {
+        Model::Compress(args) => commands::model::compress::run(args),
+        Model::Calibrate(args) => commands::model::calibrate::run(args),
+        Model::Inspect(args) => commands::model::inspect::run(args),
+        Model::Prune(args) => commands::model::prune::run(args),
+        Model::DistillEdge(args) => commands::model::distill_edge::run(args),
+        Model::Float16(args) => commands::model::float16::run(args),
+        Model::Settle(args) => commands::model::settle::run(args),
+        Model::Diff(args) => commands::model::diff::run(args),
+        Model::Evaluate(args) => commands::model::evaluate::run(args),
+        Model::Push(args) => commands::model::push::run(args),
+        Model::Sign(args) => commands::model::sign::run(args),
+        Model::Verify(args) => commands::model::verify::run(args),
+        Model::List(args) => commands::model::list::run(args),
+        Model::Assign(args) => commands::model::assign::run(args),
+        Model::Policy(args) => commands::model::policy::run(args),
+    }
+}
+
+fn run_device(command: &Device) -> anyhow::Result<()> {
+    match command {
+        Device::Token(args) => commands::device::token::run(args),
+        Device::List(args) => commands::device::list::run(args),
+        Device::Deny(args) => commands::device::deny::run(args, true),
+        Device::Allow(args) => commands::device::deny::run(args, false),
+        Device::Show(args) => commands::device::show::run(args),
+        Device::Label(args) => commands::device::label::run(args),
+    }
+}
+
+fn run_rollout(command: &Rollout) -> anyhow::Result<()> {
+    match command {
+        Rollout::Plan(args) => commands::rollout::start::run(args, true),
+        Rollout::Start(args) => commands::rollout::start::run(args, false),
+        Rollout::Status(args) => commands::rollout::status::run(args),
+        Rollout::Watch(args) => commands::rollout::watch::run(args),
+        Rollout::Pause(args) => commands::rollout::command::run(args, "pause"),
+        Rollout::Resume(args) => commands::rollout::command::run(args, "resume"),
+        Rollout::Approve(args) => commands::rollout::command::run(args, "approve"),
+        Rollout::Abort(args) => commands::rollout::command::run(args, "abort"),
+        Rollout::History(args) => commands::rollout::history::run(args),
+    }
+}
+
+fn run_group(command: &Group) -> anyhow::Result<()> {
+    match command {
+        Group::Set(args) => commands::group::set::run(args),
+        Group::List(args) => commands::group::list::run(args),
+        Group::Remove(args) => commands::group::remove::run(args),
+    }
+}
+
+fn run_agent(command: &Agent) -> anyhow::Result<()> {
+    match command {
+        Agent::Push(args) => commands::agent::push::run(args),
+        Agent::Assign(args) => commands::agent::assign::run(args),
+        Agent::Status(args) => commands::agent::status::run(args),
+    }
+}
+
+fn run_node(command: &Node) -> anyhow::Result<()> {
+    match command {
+        Node::Token(args) => commands::node::token::run(args),
+        Node::List(args) => commands::node::list::run(args),
+        Node::Remove(args) => commands::node::remove::run(args),
+    }
+}
+
+fn run_key(command: &Key) -> anyhow::Result<()> {
+    match command {
+        Key::Create(args) => commands::key::create::run(args),
+        Key::List(args) => commands::key::list::run(args),
+        Key::Revoke(args) => commands::key::revoke::run(args),
+    }
+}
+
+fn run_lab(command: &Lab) -> anyhow::Result<()> {
+    match command {
+        Lab::Key => commands::lab::key::run(),
+        Lab::Delegate(args) => commands::lab::delegate::run(args),
+        Lab::Accept(args) => commands::lab::accept::run(args),
+        Lab::Measure(args) => commands::lab::measure::run(args),
+    }
+}
+
+fn run_repo(command: &Repo) -> anyhow::Result<()> {
+    match command {
+        Repo::Init(args) => commands::repo::init::run(args),
+        Repo::Sign(args) => commands::repo::sign::run(args),
+        Repo::Delegate(args) => commands::repo::delegate::run(args),
+        Repo::Rotate(args) => commands::repo::rotate::run(args),
+        Repo::Refresh(args) => commands::repo::refresh::run(args),
+        Repo::Remove(args) => commands::repo::remove::run(args),
+        Repo::Cosign(args) => commands::repo::cosign::run(args),
+        Repo::Show(args) => commands::repo::show::run(args),
+    }
+}
+
+fn run_telemetry(command: &Telemetry) -> anyhow::Result<()> {
+    match command {
+        Telemetry::Key(args) => commands::telemetry::key::run(args),
+        Telemetry::Pull(args) => commands::telemetry::pull::run(args),
+        Telemetry::Decrypt(args) => commands::telemetry::decrypt::run(args),
+        #[cfg(feature = "analytics")]
+        Telemetry::Import(args) => commands::telemetry::import::run(args),
+        #[cfg(feature = "analytics")]
+        Telemetry::Query(args) => commands::telemetry::query::run(args),
+        #[cfg(feature = "analytics")]
+        Telemetry::Export(args) => commands::telemetry::export::run(args),
+        #[cfg(feature = "analytics")]
+        Telemetry::Forget(args) => commands::telemetry::forget::run(args),
+        Telemetry::Cost(args) => commands::telemetry::cost::run(args),
+        Telemetry::Delete(args) => commands::telemetry::delete::run(args),
     }
 }

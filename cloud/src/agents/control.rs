@@ -3,7 +3,7 @@
 use link::connection::{RecvStream, SendStream};
 use link::frames;
 use prost::Message;
-use protocol::codec::FrameHeader;
+use protocol::codec::{FrameHeader, FrameKind};
 use protocol::id::ContentHash;
 use protocol::mux::Priority;
 use protocol::wire;
@@ -41,6 +41,7 @@ pub(super) async fn serve(
     if let Some(reported) = &mut hello.reported {
         take_measured(session, reported).await?;
         take_offer(session, reported);
+        session.cloud.rollouts.heard.hear_state(&session.device, reported);
     }
     let (device, ca_hash) = (session.device.clone(), session.ca_hash);
     let note = move |t: &Transaction<'_>| note_hello(t, &device, ca_hash, &hello, now_s());
@@ -70,9 +71,11 @@ impl Said {
 async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), StreamError> {
     let mut revision = session.cloud.revision.subscribe();
     let mut sites = session.cloud.sites.subscribe();
+    let mut told = session.told.clone();
     let mut said: Option<Said> = None;
     loop {
         revision.mark_unchanged();
+        told.mark_unchanged();
         let device = session.device.clone();
         let repository = session.cloud.repository.clone();
         let read = move |store: &Store| -> Result<wire::DesiredState, TakeError> {
@@ -83,6 +86,7 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
         let mut desired = session.cloud.db.call(read).await?;
         sites.mark_unchanged();
         desired.peers = session.cloud.sites.peers(&session.device);
+        desired.watch = session.cloud.rollouts.heard.watch_of(&session.device);
         let nodes_only = session.cloud.control.nodes_only.load(Ordering::Relaxed);
         desired.nodes_only = nodes_only && !desired.nodes.is_empty();
         let saying = Said::of(&desired);
@@ -96,6 +100,7 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
             changed = revision.changed() => if changed.is_err() {
                 return Ok(()); // the server is gone
             },
+            Ok(()) = told.changed() => {}
             () = others(session, &mut sites, said.as_ref()) => {}
             () = tokio::time::sleep(LIST_PERIOD) => {}
         }
@@ -123,7 +128,13 @@ fn outgoing(error: frames::LinkError) -> StreamError {
 
 async fn take_reports(session: &Session, mut recv: RecvStream) -> Result<(), StreamError> {
     while let Some(header) = frames::next_header(&mut recv).await? {
+        if header.kind == FrameKind::Evidence {
+            let evidence: wire::Evidence = frames::message(&mut recv, header).await?;
+            session.cloud.rollouts.heard.hear_evidence(&session.device, &evidence);
+            continue;
+        }
         let mut reported: wire::ReportedState = frames::message(&mut recv, header).await?;
+        session.cloud.rollouts.heard.hear_state(&session.device, &reported);
         take_measured(session, &mut reported).await?;
         take_offer(session, &reported);
         let device = session.device.clone();

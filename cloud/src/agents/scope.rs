@@ -3,14 +3,13 @@
 //! Any version of them: while a new version is installed, the old one still answers on the device,
 //! and defers to its own variant.
 
-use fleet::desired::desired_for;
 use protocol::id::ModelName;
 use protocol::problem::{Problem, ProblemCode};
 use std::collections::BTreeSet;
 use tokio::sync::Mutex;
 
 use super::session::Session;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 
 /// The assigned models, read again only when an assignment changed.
 #[derive(Debug, Default)]
@@ -18,7 +17,8 @@ pub(super) struct Scope(Mutex<Option<Assigned>>);
 
 #[derive(Debug)]
 struct Assigned {
-    revision: u64,
+    /// The newest desired state, of all and of this device.
+    revision: (u64, u64),
     models: BTreeSet<ModelName>,
 }
 
@@ -45,13 +45,13 @@ impl Scope {
     }
 
     async fn is_assigned(&self, session: &Session, model: &ModelName) -> Result<bool, StoreError> {
-        let revision = *session.cloud.revision.borrow();
+        let revision = (*session.cloud.revision.borrow(), *session.told.borrow());
         let mut known = self.0.lock().await;
         if let Some(assigned) = known.as_ref().filter(|assigned| assigned.revision == revision) {
             return Ok(assigned.models.contains(model));
         }
-        let all = session.cloud.db.call(Store::assignments).await?;
-        let models = desired_for(&session.device, &all).into_keys().collect();
+        let device = session.device.clone();
+        let models = session.cloud.db.call(move |store| store.wanted_models(&device)).await?;
         let assigned = known.insert(Assigned { revision, models });
         Ok(assigned.models.contains(model))
     }

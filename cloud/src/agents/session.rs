@@ -8,6 +8,7 @@ use protocol::id::{ContentHash, DeviceId, ModelName, TenantName};
 use protocol::problem::{Problem, ProblemCode};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Once};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::scope::Scope;
@@ -34,6 +35,8 @@ pub(super) struct Session {
     opened_wide: Once,
     pub(super) identity: Identity,
     scope: Scope,
+    /// Changes where there is something new for this device alone.
+    pub(super) told: watch::Receiver<u64>,
     pub(super) times: time::Allowance,
     pub(super) pace: blob::Pace,
 }
@@ -75,6 +78,7 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     };
     cloud.events.agent_connected(&device, remote);
     cloud.online.enter(&device, &connection);
+    let told = cloud.rollouts.heard.enter(&device);
     // Whoever was denied between the question and this was not among those to be expelled.
     if let Err(reason) = identify(&cloud, &connection).await {
         connection.close(ProblemCode::Unauthorised, reason);
@@ -94,12 +98,14 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
         times,
         identity,
         scope,
+        told,
         pace,
     };
     let session = Arc::new(session);
     let ended = session.run().await;
     let Session { cloud, device, connection, .. } = &*session;
     cloud.online.leave(device, connection);
+    cloud.rollouts.heard.leave(device);
     if !cloud.online.contains(device) {
         cloud.sites.left(device);
     }

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use fleet::access::Permission;
 use fleet::enrol;
+use fleet::rollout::query::Labels;
 use protocol::id::TenantName;
 use protocol::token::Token;
 use serde::Deserialize;
@@ -29,6 +30,9 @@ pub(super) struct Wanted {
     label: String,
     #[serde(default)]
     tenant: TenantName,
+    /// What the devices can be asked for by.
+    #[serde(default)]
+    labels: Labels,
     /// How many devices it is good for; one when absent.
     count: Option<u32>,
 }
@@ -51,13 +55,14 @@ pub(super) async fn create(
     let ttl_s = lifetime_s(wanted.ttl_s, TTL_MAX_S)?;
     let uses_max = wanted.count.unwrap_or(1);
     enrol::check(&wanted.label, uses_max).map_err(|e| ApiError::invalid(e.to_string()))?;
+    fleet::labels::check_all(&wanted.labels).map_err(|e| ApiError::invalid(e.to_string()))?;
     cloud.access.check_tenant(&wanted.tenant)?;
     let token = Token::from_entropy(link::entropy(), link::entropy(), cloud.ca.hash());
     let by = caller.by();
     let expires_at_s = by.now_s + i64::from(ttl_s);
     let (id, digest) = (token.id.clone(), token.secret.digest());
-    let Wanted { label, tenant, .. } = wanted;
-    let new = NewToken { id, digest, label, uses_max, tenant, expires_at_s };
+    let Wanted { label, tenant, labels, .. } = wanted;
+    let new = NewToken { id, digest, label, uses_max, tenant, labels, expires_at_s };
     cloud.db.call(move |store| store.add_token(&by, &new)).await?;
     let answer = json!({ "id": token.id, "token": token.reveal(), "expires_at_s": expires_at_s });
     Ok((StatusCode::CREATED, Json(answer)))
@@ -84,6 +89,7 @@ fn describe(token: &StoredToken, now_s: i64) -> Value {
         "id": token.id,
         "label": token.label,
         "tenant": token.tenant,
+        "labels": token.labels,
         "state": state,
         "count": token.uses_max,
         "used": token.uses,

@@ -126,6 +126,29 @@ impl Telemetry {
     }
 }
 
+/// How versions reach devices in stages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rollouts {
+    /// How often each is looked at, and devices say what they have counted, in seconds; large fleets say it less often.
+    pub look_s: u32,
+}
+
+impl Default for Rollouts {
+    fn default() -> Self {
+        Self { look_s: 5 }
+    }
+}
+
+impl Rollouts {
+    pub(super) fn check(&self, found: &mut Vec<Objection>) {
+        if !(1..=60).contains(&self.look_s) {
+            let error = format!("{} s is not often enough, or too often", self.look_s);
+            found.push(Objection::new("rollouts.look_s", error, "choose 1 to 60"));
+        }
+    }
+}
+
 /// How models run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -4,7 +4,8 @@ use fleet::desired::{Assignment, desired_for};
 use protocol::id::{ContentHash, DeviceId, ModelName, Variant, Version};
 use protocol::manifest::{Manifest, SignedManifest};
 use protocol::wire;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::audit::{By, append};
 use super::models::find;
@@ -75,6 +76,14 @@ impl Store {
         self.read(|connection| Ok(all(connection)?))
     }
 
+    /// The models that a device should run, of whatever version.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn wanted_models(&self, device: &DeviceId) -> Result<BTreeSet<ModelName>, StoreError> {
+        self.read(|connection| Ok(wanted(connection, device)?.into_keys().collect()))
+    }
+
     /// The number of the newest desired state.
     ///
     /// # Errors
@@ -101,7 +110,7 @@ impl Store {
                 },
                 bundles: vec![],
             };
-            for (model, version) in desired_for(device, &all(connection)?) {
+            for (model, version) in wanted(connection, device)? {
                 let edge = find(connection, &model, version, Variant::Edge)?;
                 let cloud = find(connection, &model, version, Variant::Cloud)?;
                 let Some(edge) = edge else { continue };
@@ -174,12 +183,27 @@ fn check(transaction: &Transaction<'_>, assignment: &Assignment) -> Result<(), A
 fn all(connection: &Connection) -> rusqlite::Result<Vec<Assignment>> {
     let sql = "SELECT device, model, version FROM assignments ORDER BY model, device";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([], |row| {
-        let device: String = row.get("device")?;
-        let device = (!device.is_empty()).then(|| parse_text(&device)).transpose()?;
-        Ok(Assignment { device, model: parsed(row, "model")?, version: version(row, "version")? })
-    })?;
+    let rows = statement.query_map([], assignment)?;
     rows.collect()
+}
+
+fn assignment(row: &Row<'_>) -> rusqlite::Result<Assignment> {
+    let device: String = row.get("device")?;
+    let device = (!device.is_empty()).then(|| parse_text(&device)).transpose()?;
+    Ok(Assignment { device, model: parsed(row, "model")?, version: version(row, "version")? })
+}
+
+/// What one device should run: what is assigned, and above that what roll-outs have told it.
+fn wanted(
+    connection: &Connection,
+    device: &DeviceId,
+) -> rusqlite::Result<BTreeMap<ModelName, Version>> {
+    let sql = "SELECT device, model, version FROM assignments WHERE device IN ('', ?)";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([device.as_str()], assignment)?;
+    let mut wanted = desired_for(device, &rows.collect::<Result<Vec<_>, _>>()?);
+    wanted.extend(super::rollouts::told(connection, device)?);
+    Ok(wanted)
 }
 
 fn revision(connection: &Connection) -> rusqlite::Result<u64> {

@@ -43,6 +43,7 @@ pub(super) fn add_token(store: &Store) {
 fn add_token_for(store: &Store, label: &str, uses_max: u32) {
     let digest = secret(1).digest();
     let token = NewToken {
+        labels: <_>::default(),
         id: "t".into(),
         digest,
         label: label.into(),

@@ -1,14 +1,16 @@
 //! Enrolment tokens, and the one transaction in which a token becomes a device.
 
 use fleet::enrol::{self, Grant, TokenRecord};
+use fleet::rollout::query::Labels;
 use protocol::id::{ContentHash, DeviceId, TenantName};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::token::SecretDigest;
+use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::audit::{By, append};
 use super::keys::bytes32;
-use super::{Store, StoreError, parsed};
+use super::{Store, StoreError, conversion_failure, parsed};
 
 /// A token that is about to be handed out.
 #[derive(Debug, Clone)]
@@ -23,6 +25,8 @@ pub struct NewToken {
     pub uses_max: u32,
     /// Whom the device will belong to.
     pub tenant: TenantName,
+    /// What the devices can be asked for by.
+    pub labels: Labels,
     /// Unix seconds after which it is worthless.
     pub expires_at_s: i64,
 }
@@ -36,6 +40,8 @@ pub struct StoredToken {
     pub label: String,
     /// Whom they belong to.
     pub tenant: TenantName,
+    /// What they can be asked for by.
+    pub labels: Labels,
     /// Unix seconds.
     pub created_at_s: i64,
     /// Unix seconds after which it is worthless.
@@ -91,12 +97,15 @@ impl Store {
     /// [`StoreError`].
     pub fn add_token(&self, by: &By, token: &NewToken) -> Result<(), StoreError> {
         let sql = "INSERT INTO enrolment_tokens (id, digest, label, tenant, uses_max, created_at_s,
-                                                 expires_at_s) VALUES (?, ?, ?, ?, ?, ?, ?)";
+                                                 expires_at_s, labels)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         self.change(|transaction| {
             let digest = token.digest.0.as_slice();
             let NewToken { id, label, tenant, uses_max, expires_at_s, .. } = token;
             let tenant = tenant.as_str();
-            let values = params![id, digest, label, tenant, uses_max, by.now_s, expires_at_s];
+            let labels = labels_json(&token.labels);
+            let values =
+                params![id, digest, label, tenant, uses_max, by.now_s, expires_at_s, labels];
             transaction.execute(sql, values)?;
             let life_s = expires_at_s - by.now_s;
             let detail = format!("{label:?} for {uses_max} devices, for {life_s} s");
@@ -157,6 +166,7 @@ impl StoredToken {
             id: row.get("id")?,
             label: row.get("label")?,
             tenant: parsed(row, "tenant")?,
+            labels: labels(row)?,
             created_at_s: row.get("created_at_s")?,
             expires_at_s: row.get("expires_at_s")?,
             revoked_at_s: row.get("revoked_at_s")?,
@@ -166,14 +176,23 @@ impl StoredToken {
     }
 }
 
-/// What a token says of its device: its label, and the tenant.
-type Belongs = (String, TenantName);
+/// What a token says of its device: its name, the tenant, and its labels.
+type Belongs = (String, TenantName, Labels);
+
+fn labels_json(labels: &Labels) -> String {
+    serde_json::to_string(labels).unwrap_or_else(|_| "{}".to_owned()) // texts always are JSON
+}
+
+fn labels(row: &Row<'_>) -> rusqlite::Result<Labels> {
+    let text: String = row.get("labels")?;
+    serde_json::from_str(&text).map_err(|e| conversion_failure(Type::Text, e))
+}
 
 fn find_token(
     transaction: &Transaction<'_>,
     applicant: &Applicant,
 ) -> rusqlite::Result<Option<(TokenRecord, Belongs)>> {
-    let sql = "SELECT digest, label, tenant, expires_at_s, revoked_at_s, uses_max,
+    let sql = "SELECT digest, label, tenant, labels, expires_at_s, revoked_at_s, uses_max,
                    (SELECT count(*) FROM token_uses WHERE token = id) AS uses,
                    EXISTS (SELECT 1 FROM token_uses WHERE token = id AND key_hash = ?2) AS knows_key
                FROM enrolment_tokens WHERE id = ?1";
@@ -187,7 +206,7 @@ fn find_token(
                 uses: row.get("uses")?,
                 knows_key: row.get("knows_key")?,
             };
-            Ok((record, (row.get("label")?, parsed(row, "tenant")?)))
+            Ok((record, (row.get("label")?, parsed(row, "tenant")?, labels(row)?)))
         });
     found.optional()
 }
@@ -196,7 +215,7 @@ fn carry_out(
     transaction: &Transaction<'_>,
     applicant: &Applicant,
     grant: Grant,
-    (mut label, tenant): Belongs,
+    (mut label, tenant, labels): Belongs,
 ) -> Result<DeviceId, EnrolError> {
     if let Grant::NewDevice { number } = grant {
         let sql = "INSERT INTO token_uses VALUES (?, ?, ?, ?)";
@@ -210,7 +229,11 @@ fn carry_out(
             Err(EnrolError::Refused(Problem::new(ProblemCode::Unauthorised, text)))
         }
         Some((device, false)) => Ok(device),
-        None => insert_device(transaction, applicant, &label, &tenant),
+        None => {
+            let device = insert_device(transaction, applicant, &label, &tenant)?;
+            super::labels::replace(transaction, &device, &labels)?;
+            Ok(device)
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 //! ([`admission`]), which requests run together ([`batch`]), on how many sessions ([`scaling`]), and
 //! when a worker that ended is started again ([`restarts`]); how busy a node is ([`load`]), how
 //! fast downloads may be ([`background`]), what the repository of models takes in ([`repository`]), which
-//! devices may carry chunks to each other ([`sites`]), how a version reaches the fleet in stages ([`rollout`]), and what may be
-//! shown of the whole fleet ([`crowd`]).
+//! devices may carry chunks to each other ([`sites`]), what devices are asked for by ([`labels`]), how a version reaches the fleet
+//! in stages ([`rollout`]), and what may be shown of the whole fleet ([`crowd`]).
 //!
 //! Plain values in, plain values out: `now` and entropy are arguments.
 
@@ -16,6 +16,7 @@ pub mod batch;
 pub mod crowd;
 pub mod desired;
 pub mod enrol;
+pub mod labels;
 pub mod load;
 pub mod repository;
 pub mod restarts;

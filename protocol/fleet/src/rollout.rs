@@ -33,6 +33,7 @@ use tally::Tally;
 
 pub mod cohort;
 pub mod gate;
+pub mod ledger;
 pub mod member;
 pub mod plan;
 pub mod query;
@@ -45,6 +46,12 @@ pub const STEP_MAX_S: u64 = 120;
 pub const PAUSE_MAX_S: u64 = 7 * 86_400;
 /// A plan that was not approved for so long is given up: seven days.
 pub const APPROVAL_MAX_S: u64 = 7 * 86_400;
+/// Roll-outs that run at a time.
+pub const ROLLOUTS_MAX: usize = 64;
+/// Frames of evidence that a fleet is asked for in a second, of all devices together.
+pub const EVIDENCE_PER_S: usize = 500;
+/// So long a device is waited for that has not said what it does without the version, once it could be told.
+pub const BASELINE_MAX_S: u64 = 60;
 /// Entries of a history at most; then the oldest but the first ten go.
 pub const HISTORY_MAX: usize = 1000;
 
@@ -156,6 +163,8 @@ pub struct Report {
     pub refused: Option<String>,
     /// What it has counted for the active version.
     pub tally: Tally,
+    /// Who computes it there; empty where that is not known.
+    pub provider: String,
 }
 
 /// What somebody wants of a roll-out.
@@ -200,13 +209,16 @@ pub struct Entry {
     pub what: String,
 }
 
-/// One roll-out, with everything that has to be kept of it.
+/// One roll-out, with everything that has to be kept of it. Its members are kept apart, each by itself: few of many
+/// change between two looks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     plan: Plan,
     version: Version,
+    #[serde(skip)]
     members: BTreeMap<DeviceId, Member>,
     /// The devices in the order in which they are told.
+    #[serde(skip)]
     order: Vec<DeviceId>,
     phase: Phase,
     stage: usize,
@@ -258,12 +270,13 @@ impl Rollout {
     ) -> Result<(Self, Cohort), PlanError> {
         let cohort = draw(&plan, fleet, seed)?;
         let version = plan.version.ok_or(PlanError::Missing("a version"))?;
-        let member =
-            |place: &cohort::Place| (place.device.clone(), Member::new(place.stage, place.stratum));
+        let member = |(at, place): (usize, &cohort::Place)| {
+            (place.device.clone(), Member::new(at, place.stage, place.stratum))
+        };
         let needs_approval = plan.needs_approval(cohort.places.len());
         let mut rollout = Self {
             version,
-            members: cohort.places.iter().map(member).collect(),
+            members: cohort.places.iter().enumerate().map(member).collect(),
             order: cohort.places.iter().map(|place| place.device.clone()).collect(),
             phase: if needs_approval { Phase::AwaitingApproval } else { Phase::Offering },
             stage: 0,
@@ -283,6 +296,15 @@ impl Rollout {
         Ok((rollout, cohort))
     }
 
+    /// Puts a roll-out that was kept together with its members.
+    #[must_use]
+    pub fn with_members(self, members: BTreeMap<DeviceId, Member>) -> Self {
+        let mut places: Vec<_> = members.iter().map(|(device, m)| (m.place, device)).collect();
+        places.sort_unstable();
+        let order = places.into_iter().map(|(_, device)| device.clone()).collect();
+        Self { order, members, ..self }
+    }
+
     /// Where it stands.
     pub fn phase(&self) -> Phase {
         self.phase
@@ -291,6 +313,21 @@ impl Rollout {
     /// The stage, from 0.
     pub fn stage(&self) -> usize {
         self.stage
+    }
+
+    /// The version that it brings.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// For how long it has stood there, by its own seconds.
+    pub fn in_phase_s(&self) -> u64 {
+        self.clock_s - self.since_s
+    }
+
+    /// Who has agreed, the one who planned it among them.
+    pub fn agreed(&self) -> &BTreeSet<String> {
+        &self.agreed
     }
 
     /// The plan.
@@ -429,7 +466,7 @@ impl Rollout {
 
     /// What has to change by what is known now; at most one step for each look.
     fn judge(&mut self) {
-        let in_phase_s = self.clock_s - self.since_s;
+        let in_phase_s = self.in_phase_s();
         match self.phase {
             Phase::AwaitingApproval if in_phase_s >= APPROVAL_MAX_S => {
                 self.step(Event::Expired, "nobody approved it in seven days");
@@ -578,8 +615,12 @@ impl Rollout {
         if self.plan.window.is_some_and(|window| !window.is_open(now_s)) {
             return actions;
         }
+        let waits = self.in_phase_s() < BASELINE_MAX_S;
         for device in &self.order {
             let Some(member) = self.members.get_mut(device) else { continue };
+            if waits && !member.is_known() {
+                continue;
+            }
             if member.stage > self.stage || self.credit < 1.0 {
                 break;
             }

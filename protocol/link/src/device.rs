@@ -7,7 +7,7 @@ use crate::pki::{self, PkiError};
 use protocol::codec::Framed;
 use protocol::mux::Priority;
 use protocol::time::{InvalidTime, answered_ms, signed_text};
-use protocol::wire::{DesiredState, Hello, ReportedState, SignedTime, TimeRequest};
+use protocol::wire::{DesiredState, Evidence, Hello, ReportedState, SignedTime, TimeRequest};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -52,6 +52,12 @@ pub async fn ask_time(connection: &Connection, ca: &CertificateDer<'_>) -> Resul
     Ok(signed_ms)
 }
 
+/// What has evidence to tell.
+pub trait Tells {
+    /// Waits until there is something to tell; to be dropped at any time.
+    fn next(&mut self) -> impl Future<Output = Evidence> + Send;
+}
+
 /// An open control stream: desired state comes down, reported state goes up.
 pub struct ControlStream {
     send: SendStream,
@@ -73,7 +79,7 @@ impl ControlStream {
         Ok(Self { send, receive, first })
     }
 
-    /// Passes states on in both directions until the stream ends; `say` makes of a state what is said.
+    /// Passes states on in both directions until the stream ends, and evidence up; `say` makes of a state what is said.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -82,6 +88,7 @@ impl ControlStream {
         desired: &watch::Sender<Option<DesiredState>>,
         reported: &mut watch::Receiver<ReportedState>,
         say: impl Fn(&ReportedState) -> ReportedState,
+        told: &mut impl Tells,
     ) -> Result<(), LinkError> {
         let Self { send, receive, .. } = self;
         let down = async {
@@ -91,11 +98,22 @@ impl ControlStream {
             Ok(())
         };
         let up = async {
-            while reported.changed().await.is_ok() {
-                let state = say(&reported.borrow_and_update());
-                frames::send(send, &state).await?;
+            loop {
+                let evidence = tokio::select! {
+                    changed = reported.changed() => match changed {
+                        Ok(()) => None,
+                        Err(_) => return Ok(()),
+                    },
+                    evidence = told.next() => Some(evidence),
+                };
+                match evidence {
+                    Some(evidence) => frames::send(send, &evidence).await?,
+                    None => {
+                        let state = say(&reported.borrow_and_update());
+                        frames::send(send, &state).await?;
+                    }
+                }
             }
-            Ok(())
         };
         // Neither direction is cut in the middle of a frame: the first to end ends the connection.
         tokio::select! { end = down => end, end = up => end }

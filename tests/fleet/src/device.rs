@@ -2,6 +2,7 @@
 
 use crate::counts::Counters;
 use crate::enrolment::{Member, clock, settle};
+use crate::evidence::Told;
 use crate::fleet::{FleetError, Place};
 use edge::backoff::Backoff;
 use edge::time::DeviceTime;
@@ -32,6 +33,7 @@ pub(crate) struct Device {
     pub(crate) desired: watch::Sender<Option<DesiredState>>,
     pub(crate) reported: watch::Receiver<ReportedState>,
     pub(crate) connection: watch::Sender<Option<Connection>>,
+    pub(crate) told: Told,
 }
 
 impl Device {
@@ -92,8 +94,9 @@ impl Device {
         backoff.reset();
         let counters = self.counters.clone();
         let _connected = counters.connected();
+        let Self { desired, reported, told, .. } = self;
         tokio::select! {
-            end = stream.serve(&self.desired, &mut self.reported, said) => Ok(end?),
+            end = stream.serve(desired, reported, said, told) => Ok(end?),
             end = pulse(connection) => Ok(end?),
         }
     }

@@ -5,6 +5,7 @@ use crate::chance::Chance;
 use crate::counts::{Counters, Counts};
 use crate::device::Device;
 use crate::enrolment::{Member, enrol};
+use crate::evidence::{Counting, Told};
 use crate::install::Installer;
 use edge::IllegalTransition;
 use edge::backoff::Backoff;
@@ -182,15 +183,20 @@ impl Fleet {
             16,
         );
         let mut chance = Chance::new(*seed, number.unwrap_or(0)); // it is hexadecimal
+        let traits = Traits::draw(&mut chance, *per_min, *checked);
+        let own = Chance::new(chance.next(), 0);
+        let counting = Arc::new(Counting::new(behaviours.clone(), traits.clone(), own));
         let installer = Installer {
             signers: member.signers.clone(),
             connection: connection.subscribe(),
             desired: desired.subscribe(),
             reported: report,
             behaviours: behaviours.clone(),
-            traits: Traits::draw(&mut chance, *per_min, *checked),
+            traits,
+            counting: counting.clone(),
             chance,
         };
+        let told = Told { counting, desired: desired.subscribe(), due: None };
         let device = Device {
             member,
             place: self.place.clone(),
@@ -199,6 +205,7 @@ impl Fleet {
             desired,
             reported,
             connection,
+            told,
         };
         (device, installer)
     }

@@ -4,6 +4,7 @@
 use crate::behaviour::{Behaviours, Traits};
 use crate::candidate::{self, Refusal};
 use crate::chance::Chance;
+use crate::evidence::Counting;
 use edge::IllegalTransition;
 use edge::backoff::Backoff;
 use edge::probation::Fault;
@@ -78,6 +79,7 @@ pub(crate) struct Installer {
     pub(crate) reported: watch::Sender<ReportedState>,
     pub(crate) behaviours: Arc<Behaviours>,
     pub(crate) traits: Traits,
+    pub(crate) counting: Arc<Counting>,
     pub(crate) chance: Chance,
 }
 
@@ -131,7 +133,11 @@ impl Installer {
                 tokio::time::sleep(time).await;
                 trial(model, |_| true).map(|()| Event::Agreed)
             }
-            Action::Switch => Ok(Event::Switched),
+            Action::Switch => {
+                let version = model.wanted.as_ref().map_or(0, |wanted| wanted.version);
+                self.counting.switch(name, version);
+                Ok(Event::Switched)
+            }
         };
         model.action = match done {
             Ok(event) => model.update.handle(event)?,

@@ -14,6 +14,7 @@ pub mod chance;
 mod counts;
 mod device;
 mod enrolment;
+mod evidence;
 mod fleet;
 mod install;
 

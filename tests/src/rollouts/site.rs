@@ -258,6 +258,7 @@ impl Device {
             active: Version::new(version),
             refused: self.refused.clone(),
             tally: tally.clone(),
+            provider: "cpu".into(),
         };
         match self.oddity {
             Some(Oddity::Vanishes) if self.was_told => None,

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::rollouts;
 use super::schemas::{list, reference};
 
 const JSON: &str = "application/json";
@@ -28,7 +29,7 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    fn new(method_path: &'static str, id: &'static str, summary: &'static str) -> Self {
+    pub(super) fn new(method_path: &'static str, id: &'static str, summary: &'static str) -> Self {
         let (method, path) = method_path.split_once(' ').unwrap_or(("get", method_path));
         Self {
             method,
@@ -44,7 +45,7 @@ impl Operation {
         }
     }
 
-    fn need(self, permission: &'static str) -> Self {
+    pub(super) fn need(self, permission: &'static str) -> Self {
         Self { permission: Some(permission), ..self }
     }
 
@@ -52,11 +53,11 @@ impl Operation {
         Self { is_open: true, ..self }
     }
 
-    fn in_path(self, name: &str, schema: &Value) -> Self {
+    pub(super) fn in_path(self, name: &str, schema: &Value) -> Self {
         self.parameter(json!({ "name": name, "in": "path", "required": true, "schema": schema }))
     }
 
-    fn in_query(self, name: &str, schema: &Value, description: &str) -> Self {
+    pub(super) fn in_query(self, name: &str, schema: &Value, description: &str) -> Self {
         let parameter =
             json!({ "name": name, "in": "query", "schema": schema, "description": description });
         self.parameter(parameter)
@@ -67,11 +68,11 @@ impl Operation {
         self
     }
 
-    fn takes(self, schema: Value) -> Self {
+    pub(super) fn takes(self, schema: Value) -> Self {
         Self { body: Some((JSON, schema)), ..self }
     }
 
-    fn gives(self, status: u16, description: &'static str, schema: Value) -> Self {
+    pub(super) fn gives(self, status: u16, description: &'static str, schema: Value) -> Self {
         self.answers(status, description, Some((JSON, schema)))
     }
 
@@ -83,8 +84,17 @@ impl Operation {
 
 /// Every call.
 pub(super) fn all() -> Vec<Operation> {
-    let parts =
-        [server(), models(), repository(), keys(), devices(), releases(), telemetry(), nodes()];
+    let parts = [
+        server(),
+        models(),
+        repository(),
+        keys(),
+        devices(),
+        rollouts::operations(),
+        releases(),
+        telemetry(),
+        nodes(),
+    ];
     parts.into_iter().flatten().collect()
 }
 
@@ -291,7 +301,21 @@ fn devices() -> Vec<Operation> {
             .gives(200, "It was taken back.", reference("Revoked")),
         Operation::new("get /v1/devices", "devices", "Every device: what it should run, and runs")
             .need("View")
+            .in_query("query", &reference("Query"), "Only those that this asks for.")
             .gives(200, "Devices.", list("devices", "Device")),
+        Operation::new("get /v1/devices/{id}", "device", "One device: what it is, and runs")
+            .need("View")
+            .in_path("id", &reference("Name"))
+            .gives(200, "It is here.", reference("Device")),
+        Operation::new(
+            "put /v1/devices/{id}/labels",
+            "label_device",
+            "Give it labels, or take some",
+        )
+        .need("Enrol")
+        .in_path("id", &reference("Name"))
+        .takes(reference("Relabelling"))
+        .gives(200, "They hold.", reference("Labelled")),
         Operation::new(
             "put /v1/devices/{id}/denied",
             "deny_device",

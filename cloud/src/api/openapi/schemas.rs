@@ -14,7 +14,7 @@ pub(super) fn list(field: &str, item: &str) -> Value {
 }
 
 /// An object with all of these fields, and perhaps these.
-fn object(fields: &Value, optional: &[&str]) -> Value {
+pub(super) fn object(fields: &Value, optional: &[&str]) -> Value {
     let names = fields.as_object().into_iter().flatten().map(|(name, _)| name);
     let required: Vec<_> = names.filter(|name| !optional.contains(&name.as_str())).collect();
     json!({
@@ -23,7 +23,7 @@ fn object(fields: &Value, optional: &[&str]) -> Value {
     })
 }
 
-fn text() -> Value {
+pub(super) fn text() -> Value {
     json!({ "type": "string" })
 }
 
@@ -33,19 +33,19 @@ fn label(min_length: usize) -> Value {
             "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$" })
 }
 
-fn flag() -> Value {
+pub(super) fn flag() -> Value {
     json!({ "type": "boolean" })
 }
 
-fn count() -> Value {
+pub(super) fn count() -> Value {
     json!({ "type": "integer", "minimum": 0 })
 }
 
-fn seconds() -> Value {
+pub(super) fn seconds() -> Value {
     json!({ "type": "integer", "format": "int64" })
 }
 
-fn or_null(schema: &Value) -> Value {
+pub(super) fn or_null(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "type": "null" }] })
 }
 
@@ -65,6 +65,7 @@ pub(super) fn all() -> Value {
         of_releases(),
         of_telemetry(),
         of_nodes(),
+        super::rollouts::schemas(),
     ] {
         if let (Some(all), Value::Object(part)) = (all.as_object_mut(), part) {
             all.extend(part);
@@ -216,19 +217,29 @@ fn of_keys() -> Value {
 
 fn of_devices() -> Value {
     let version = json!({ "type": ["integer", "null"] });
-    let desired = json!({ "model": reference("Name"), "version": reference("Version") });
+    let desired = json!({
+        "model": reference("Name"), "version": reference("Version"),
+        "rollout": or_null(&reference("Name")), "difference": text(),
+    });
     let reported = json!({
         "model": text(), "active_version": version, "active_bundle": text(),
-        "target_version": version, "phase": text(), "reason": text(),
+        "target_version": version, "phase": text(), "reason": text(), "checked": count(),
+        "disagreed": { "type": "number" }, "alarms": count(),
+    });
+    let inventory = json!({
+        "processor": text(), "cores": count(), "memory_bytes": count(), "gpu": text(),
+        "cpu_features": { "type": "array", "items": text() },
+        "providers": { "type": "array", "items": text() }, "runtime": text(),
     });
     json!({
         "NewToken": object(&json!({
             "ttl_s": span(2_592_000), "label": label(0), "tenant": reference("Name"),
             "count": { "type": ["integer", "null"], "minimum": 1, "maximum": TOKEN_DEVICES_MAX },
-        }), &["ttl_s", "label", "tenant", "count"]),
+            "labels": reference("Labels"),
+        }), &["ttl_s", "label", "tenant", "count", "labels"]),
         "Token": object(&json!({
             "id": text(), "label": text(), "tenant": reference("Name"),
-            "state": { "enum": ["live", "used", "expired", "revoked"] }, "count": count(),
+            "labels": reference("Labels"), "state": { "enum": ["live", "used", "expired", "revoked"] }, "count": count(),
             "used": count(), "created_at_s": seconds(), "expires_at_s": seconds(),
         }), &[]),
         "CreatedToken": object(&json!({
@@ -242,6 +253,8 @@ fn of_devices() -> Value {
             "agent_version": text(), "os": text(), "arch": text(), "denied": flag(),
             "ca": { "enum": ["current", "previous", "unknown"] },
             "agent": reference("DeviceAgent"),
+            "labels": reference("Labels"), "known_as": reference("Labels"),
+            "inventory": or_null(&object(&inventory, &[])),
             "desired": { "type": "array", "items": object(&desired, &[]) },
             "reported": { "type": "array", "items": object(&reported, &[]) },
         }), &[]),

@@ -18,6 +18,7 @@ const RELEASED: [&str; SCHEMA as usize] = [
     "27c18317c16d8e9f",
     "913de1fbe8ffdae2",
     "d2ebbb22f2cb4460",
+    "5922812b69461471",
 ];
 
 /// What a program of this schema has added.
@@ -62,6 +63,11 @@ fn rows(schema: usize) -> &'static str {
              INSERT INTO release_assignments VALUES ('', '0.2.0', 71);"#
         }
         8 => "INSERT INTO analytics_keys VALUES (3, x'7b7d', 60);",
+        9 => {
+            "INSERT INTO device_labels VALUES ('d-1', 'site', 'lyon');
+             INSERT INTO device_groups VALUES ('canaries', 'site=lyon', 90);
+             UPDATE enrolment_tokens SET labels = '{\"site\":\"lyon\"}' WHERE id = 't1';"
+        }
         _ => "",
     }
 }
@@ -109,6 +115,11 @@ fn check(schema: usize, store: &Store) {
     if schema >= 7 {
         let counts = (store.releases().unwrap().len(), store.release_assignments().unwrap().len());
         assert_eq!(counts, (1, 1));
+    }
+    if schema >= 9 {
+        assert_eq!(store.labels().unwrap().len(), 1);
+        assert_eq!(store.groups().unwrap()[0].query.to_string(), "site=lyon");
+        assert_eq!(tokens[1].labels["site"], "lyon");
     }
     if schema >= 8 {
         assert_eq!(store.analytics_key().unwrap(), Some(b"{}".to_vec()));

@@ -99,7 +99,7 @@ impl Measure {
             // A version that took its process with it may have answered nothing at all, and weeks without it are no pace.
             Measure::Crashes => Some(number(after.crashes)),
             Measure::LatencyP50 | Measure::LatencyP99 => {
-                let of = |tally: &Tally| tally.run_quantile_ms(self.quantile()).map(f64::ln);
+                let of = |tally: &Tally| self.run_ms(tally).map(|ms| (ms + self.slack_ms()).ln());
                 Some(of(after)? - of(before).or_else(|| of(usual))?)
             }
             _ => {
@@ -118,8 +118,16 @@ impl Measure {
         }
     }
 
-    fn quantile(self) -> f64 {
-        if self == Measure::LatencyP50 { 0.5 } else { 0.99 }
+    /// What a time is of runs that a device has counted; nothing of fewer than show it.
+    fn run_ms(self, tally: &Tally) -> Option<f64> {
+        let (quantile, runs_min) =
+            if self == Measure::LatencyP50 { (0.5, SHARE_OF_MIN) } else { (0.99, 100) };
+        (tally.runs.iter().sum::<u64>() >= runs_min).then(|| tally.run_quantile_ms(quantile))?
+    }
+
+    /// This much on top of a time is the machine's doing: other processes take turns of milliseconds.
+    fn slack_ms(self) -> f64 {
+        if self == Measure::LatencyP50 { 0.5 } else { 5.0 }
     }
 
     /// Of a measure that is a share: the part, and of how much.

@@ -9,6 +9,9 @@ use super::Report;
 use super::gate::Compared;
 use super::tally::Tally;
 
+/// The execution provider that is always there.
+const CPU: &str = "cpu";
+
 /// How a device stands in a roll-out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -32,6 +35,20 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// The standing as a word.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Standing::Waiting => "waiting",
+            Standing::Told => "told",
+            Standing::Serving => "serving",
+            Standing::Succeeded => "succeeded",
+            Standing::Failed(failure) => failure.as_str(),
+            Standing::Returning => "returning",
+            Standing::Returned => "returned",
+            Standing::Stranded => "stranded",
+        }
+    }
+
     /// Whether the device is to run the version.
     pub fn is_told(&self) -> bool {
         matches!(
@@ -58,6 +75,17 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The kind of failure as a word.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Failure::Refused(_) => "refused",
+            Failure::WentBack(_) => "went-back",
+            Failure::Silent => "silent",
+            Failure::Stuck(_) => "stuck",
+            Failure::Idle(_) => "idle",
+        }
+    }
+
     /// Whether it says nothing about the version, only about the device.
     pub fn is_silence(&self) -> bool {
         !matches!(self, Failure::Refused(_) | Failure::WentBack(_))
@@ -87,6 +115,8 @@ pub struct Member {
     pub stage: usize,
     /// The number of its stratum.
     pub stratum: usize,
+    /// Its place in the order in which devices are told, from 0.
+    pub(super) place: usize,
     /// How it stands.
     pub standing: Standing,
     /// When it was told, or told to go back, by the roll-out's seconds.
@@ -95,6 +125,8 @@ pub struct Member {
     heard_at_s: Option<u64>,
     /// The version that it counted `before` and, until it is told, `after` for.
     old: Option<Version>,
+    /// Who computed that; empty where it is not known.
+    old_provider: String,
     /// All that it has counted for the active version so far.
     total: Tally,
     /// Where counting began for this stage, and what it had counted before that.
@@ -106,14 +138,16 @@ pub struct Member {
 
 impl Member {
     /// Not told yet.
-    pub(super) fn new(stage: usize, stratum: usize) -> Self {
+    pub(super) fn new(place: usize, stage: usize, stratum: usize) -> Self {
         Self {
             stage,
             stratum,
+            place,
             standing: Standing::Waiting,
             told_at_s: 0,
             heard_at_s: None,
             old: None,
+            old_provider: String::new(),
             total: Tally::default(),
             mark: Tally::default(),
             before: Tally::default(),
@@ -124,6 +158,11 @@ impl Member {
     /// Whether it has, or had, the new version to answer with.
     pub(super) fn is_treated(&self) -> bool {
         matches!(self.standing, Standing::Serving | Standing::Succeeded)
+    }
+
+    /// Whether it has said what it does without the version, so that there is something to hold it against.
+    pub(super) fn is_known(&self) -> bool {
+        self.heard_at_s.is_some()
     }
 
     /// It is told.
@@ -182,6 +221,7 @@ impl Member {
             self.mark = Tally::default();
         }
         self.old = report.active;
+        self.old_provider.clone_from(&report.provider);
         self.after = report.tally.since(&self.mark);
         self.total = report.tally.clone();
     }
@@ -191,6 +231,11 @@ impl Member {
             return Standing::Failed(Failure::Refused(why.clone()));
         }
         match (has_it, &self.standing) {
+            // The one wrong way that no answer shows.
+            (true, _) if report.provider == CPU && ![CPU, ""].contains(&&*self.old_provider) => {
+                let why = format!("it runs on {CPU}, the version before on {}", self.old_provider);
+                Standing::Failed(Failure::Refused(why))
+            }
             (true, _) => {
                 self.after = report.tally.clone();
                 let enough =

@@ -127,7 +127,11 @@ impl fmt::Display for Query {
     }
 }
 
-fn is_word(c: char) -> bool {
+/// Words that mean something in a query, in any case.
+pub(crate) const RESERVED: [&str; 4] = ["AND", "OR", "NOT", "IN"];
+
+/// Whether a label may hold this character.
+pub(crate) fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':')
 }
 
@@ -242,7 +246,6 @@ impl Parser {
     }
 
     fn word(&mut self, expected: &'static str) -> Result<String, InvalidQuery> {
-        const RESERVED: [&str; 4] = ["AND", "OR", "NOT", "IN"];
         let word = self.peek().filter(|token| {
             token.starts_with(is_word) && !RESERVED.iter().any(|r| r.eq_ignore_ascii_case(token))
         });

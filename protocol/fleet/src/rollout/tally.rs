@@ -1,13 +1,8 @@
 //! What a device has counted for one version of a model: numbers without content, a fixed list, the same for every model.
 
+use protocol::evidence::{BUCKETS, bucket, bucket_end_ms};
+use protocol::wire::ModelEvidence;
 use serde::{Deserialize, Serialize};
-
-/// How many buckets the times of local runs fall into.
-pub const BUCKETS: usize = 72;
-/// The first bucket ends here, in microseconds; each further one is a quarter of an octave wide.
-const FIRST_US: f64 = 32.0;
-/// Buckets for each doubling.
-const PER_OCTAVE: f64 = 4.0;
 
 /// Counters of one device for one version, since it began to answer with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,21 +46,37 @@ impl Tally {
             below += count;
             below > 0 && super::number(below) >= share * super::number(total)
         })?;
-        Some(FIRST_US * (super::number(end as u64) / PER_OCTAVE).exp2() / 1000.0)
+        Some(bucket_end_ms(end))
+    }
+
+    /// What a device says that it has counted in one life; its crashes, which are of all of them.
+    pub fn of_life(row: &ModelEvidence) -> Self {
+        Self {
+            requests: row.requests,
+            errors: row.errors,
+            deferred: row.deferred,
+            checked: row.checked,
+            disagreed: row.disagreed,
+            crashes: row.crashes.into(),
+            judged: row.judged,
+            confidence_micros: row.confidence_micros,
+            runs: row.runs.iter().copied().take(BUCKETS).collect(),
+        }
     }
 
     /// Counts what another tally has counted, too.
     pub fn add(&mut self, other: &Tally) {
-        self.requests += other.requests;
-        self.errors += other.errors;
-        self.deferred += other.deferred;
-        self.checked += other.checked;
-        self.disagreed += other.disagreed;
-        self.crashes += other.crashes;
-        self.judged += other.judged;
-        self.confidence_micros += other.confidence_micros;
+        let sum = |own: &mut u64, more: u64| *own = own.saturating_add(more); // a device may say anything
+        sum(&mut self.requests, other.requests);
+        sum(&mut self.errors, other.errors);
+        sum(&mut self.deferred, other.deferred);
+        sum(&mut self.checked, other.checked);
+        sum(&mut self.disagreed, other.disagreed);
+        sum(&mut self.crashes, other.crashes);
+        sum(&mut self.judged, other.judged);
+        sum(&mut self.confidence_micros, other.confidence_micros);
         self.runs.resize(self.runs.len().max(other.runs.len()), 0);
-        self.runs.iter_mut().zip(&other.runs).for_each(|(own, more)| *own += more);
+        self.runs.iter_mut().zip(&other.runs).for_each(|(own, more)| sum(own, *more));
     }
 
     /// What was counted since `earlier`. Where a counter has fallen the device began to count anew, and all of it is new.
@@ -90,12 +101,6 @@ impl Tally {
             runs: runs.collect::<Option<_>>()?,
         })
     }
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // from 0 to BUCKETS
-fn bucket(took_us: f64) -> usize {
-    let octaves = (took_us / FIRST_US).max(1.0).log2();
-    ((octaves * PER_OCTAVE).ceil() as usize).min(BUCKETS - 1)
 }
 
 #[cfg(test)]

@@ -147,7 +147,7 @@ impl World {
         }
         if is_bad == Some(Behaviour::Refuses) {
             let refused = Some("its probes answer differently".to_owned());
-            return Some(Report { active: Some(version(1)), refused, tally: Tally::default() });
+            return Some(Report { active: Some(version(1)), refused, ..Report::default() });
         }
         let (was_new, tally) = self.tallies.entry(device.clone()).or_default();
         if *was_new != is_new {
@@ -156,7 +156,7 @@ impl World {
         count(tally, is_bad, device);
         let goes_back = is_bad == Some(Behaviour::GoesBack) && tally.requests > 10;
         let active = if is_new && !goes_back { version(2) } else { version(1) };
-        Some(Report { active: Some(active), refused: None, tally: tally.clone() })
+        Some(Report { active: Some(active), tally: tally.clone(), ..Report::default() })
     }
 
     fn run(mut self, minutes: usize) -> Self {
@@ -279,7 +279,40 @@ fn outside_of_the_window_nobody_is_told() {
 fn it_is_kept_as_it_is() {
     let world = World::new(plan(), 20, Behaviour::Good).run(30);
     let kept = serde_json::to_string(&world.rollout).unwrap();
-    assert_eq!(serde_json::from_str::<Rollout>(&kept).unwrap(), world.rollout);
+    let members = serde_json::to_string(world.rollout.members()).unwrap();
+    let read: Rollout = serde_json::from_str(&kept).unwrap();
+    assert_eq!(read.with_members(serde_json::from_str(&members).unwrap()), world.rollout);
+}
+
+#[test]
+fn a_device_is_told_once_it_has_said_what_it_does_without_the_version() {
+    let mut rollout = begun(plan(), 20);
+    assert!(rollout.poll(30).is_empty(), "nobody has said anything");
+    let tally = Tally { requests: 500, ..Tally::default() };
+    let report = Report { active: Some(version(1)), tally, ..Report::default() };
+    let canary = rollout.order[0].clone();
+    rollout.handle_report(&canary, &report, 40);
+    assert_eq!(rollout.poll(40), [Action::Offer(canary)]);
+    assert_eq!(
+        begun(plan(), 20).poll(BASELINE_MAX_S).len(),
+        1,
+        "whoever is silent is told after a while"
+    );
+}
+
+#[test]
+fn a_version_that_lost_its_accelerator_is_refused() {
+    let mut rollout = begun(plan(), 20);
+    let canary = rollout.order[0].clone();
+    let mut report = Report { active: Some(version(1)), ..Report::default() };
+    report.provider = "cuda".to_owned();
+    rollout.handle_report(&canary, &report, 10);
+    assert_eq!(rollout.poll(10).len(), 1);
+    report.active = Some(version(2));
+    report.provider = "cpu".to_owned();
+    rollout.handle_report(&canary, &report, 20);
+    assert_eq!(rollout.poll(20), [Action::Return(canary)]);
+    assert!(rollout.reason().contains("it runs on cpu, the version before on cuda"));
 }
 
 /// Anything that can happen in a moment.
@@ -305,7 +338,8 @@ fn happen(rollout: &mut Rollout, what: &Happening, now_s: &mut u64) {
         Happening::Report { device: i, active, refused, requests } => {
             let refused = refused.then(|| "no".to_owned());
             let tally = Tally { requests, ..Tally::default() };
-            let report = Report { active: Version::new(active), refused, tally };
+            let report =
+                Report { active: Version::new(active), refused, tally, ..Report::default() };
             rollout.handle_report(&device(i), &report, *now_s);
         }
         Happening::Command(number) => {

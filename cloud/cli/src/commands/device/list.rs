@@ -1,5 +1,6 @@
 //! `outrigger device list`.
 
+use fleet::rollout::query::Query;
 use serde::Deserialize;
 
 use crate::client::Client;
@@ -12,6 +13,9 @@ pub(crate) struct Args {
     /// Only the names of those that are denied, one a line: what a restore from a backup is told by --deny.
     #[arg(long, conflicts_with = "json")]
     denied: bool,
+    /// Only those that this query asks for, such as 'site=lyon AND gpu=none'.
+    #[arg(long, value_name = "QUERY")]
+    to: Option<Query>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -57,7 +61,11 @@ struct Reported {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let client = Client::open(&Config::open()?)?;
-    let devices = client.list("/v1/devices", "devices")?;
+    let path = match &args.to {
+        Some(query) => format!("/v1/devices?query={}", escaped(&query.to_string())),
+        None => "/v1/devices".to_owned(),
+    };
+    let devices = client.list(&path, "devices")?;
     if args.json {
         output::json(&devices);
         return Ok(());
@@ -72,6 +80,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let header = ["device", "name", "state", "agent", "should run", "runs"];
     output::table(&header, rows, "There are no devices yet: outrigger device token");
     Ok(())
+}
+
+/// A text as a part of a URL's query.
+fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(escape).collect()
 }
 
 impl Device {
@@ -138,6 +157,11 @@ impl Reported {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_travels_in_a_url() {
+        assert_eq!(escaped("site=lyon AND a!=1"), "site%3Dlyon%20AND%20a%21%3D1");
+    }
 
     #[test]
     fn what_a_device_runs_in_words() {

@@ -36,9 +36,9 @@ struct Target {
 
 /// A model, with or without a version.
 #[derive(Debug, Clone, PartialEq)]
-struct Wanted {
-    model: ModelName,
-    version: Option<Version>,
+pub(crate) struct Wanted {
+    pub(crate) model: ModelName,
+    pub(crate) version: Option<Version>,
 }
 
 impl FromStr for Wanted {
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn newest(client: &Client, model: &ModelName) -> anyhow::Result<Version> {
+pub(crate) fn newest(client: &Client, model: &ModelName) -> anyhow::Result<Version> {
     let bundles = bundles(client)?;
     let edge = bundles.iter().filter(|b| b.model == *model && b.variant == Variant::Edge);
     edge.map(|b| b.version).max().ok_or_else(|| {

@@ -2,9 +2,11 @@
 
 use serde::Deserialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::client::Client;
+use crate::commands::device::parse_label;
 use crate::config::Config;
 use crate::time::parse_span;
 use crate::token_file;
@@ -25,6 +27,9 @@ pub(crate) struct Args {
     /// Whom the device will belong to.
     #[arg(long, default_value = "default", value_name = "TENANT")]
     tenant: String,
+    /// A label of the device, for queries; may be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
     /// Write the token to a file that only you can read, instead of stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -38,7 +43,11 @@ struct Answer {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let client = Client::open(&Config::open()?)?;
     let Args { ttl, count, label, tenant, .. } = args;
-    let body = json!({ "ttl_s": ttl, "count": count, "label": label, "tenant": tenant });
+    let labels: BTreeMap<_, _> = args.labels.iter().cloned().collect();
+    let mut body = json!({ "ttl_s": ttl, "count": count, "label": label, "tenant": tenant });
+    if !labels.is_empty() {
+        body["labels"] = json!(labels); // an older cloud knows none
+    }
     let answer: Answer = client.send("POST", "/v1/tokens", body.to_string().as_bytes())?;
     let file = token_file::hand_out(&answer.token, args.output.as_deref())?;
     match count {

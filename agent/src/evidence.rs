@@ -1,0 +1,213 @@
+//! Evidence of how models answer here, for a cloud that looks closely: sums without content, sent on the control
+//! stream as often as the desired state asks for them, and not at all where it does not.
+//!
+//! Counting goes on always, so that a roll-out finds what a version did before it began. Each loaded version counts for
+//! itself from a life of its own on, whose number is drawn at random: what is said twice, late or never does no harm
+//! (`protocol::evidence`).
+
+use crate::engine::{EdgeAnswer, Engine};
+use models::compare::are_numbers;
+use protocol::evidence::{EVERY_MAX_S, EVERY_MIN_S, EVIDENCE_MODELS_MAX, bucket};
+use protocol::id::{ModelName, Version};
+use protocol::infer::InferResponse;
+use protocol::problem::{Problem, ProblemCode};
+use protocol::wire::{self, DesiredState, ModelEvidence, Watch};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What one version has done in this life.
+pub(crate) struct Served {
+    life: u64,
+    sums: Mutex<Sums>,
+}
+
+#[derive(Default)]
+struct Sums {
+    requests: u64,
+    errors: u64,
+    not_numbers: u64,
+    deferred: u64,
+    checked: u64,
+    disagreed: u64,
+    judged: u64,
+    confidence_micros: u64,
+    crashes: u32,
+    runs: Vec<u64>,
+}
+
+impl Default for Served {
+    fn default() -> Self {
+        Self { life: u64::from_le_bytes(::link::entropy()), sums: Mutex::default() }
+    }
+}
+
+impl Served {
+    fn sums(&self) -> MutexGuard<'_, Sums> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The edge model answered; `accepted` unless that is to be deferred.
+    #[allow(clippy::cast_precision_loss)] // microseconds of a run
+    pub(crate) fn ran(&self, answer: &EdgeAnswer, accepted: bool) {
+        let numbers = are_numbers(&answer.outputs);
+        let bucket = bucket(answer.infer_us as f64);
+        let mut sums = self.sums();
+        if sums.runs.len() <= bucket {
+            sums.runs.resize(bucket + 1, 0);
+        }
+        sums.runs[bucket] += 1;
+        sums.deferred += u64::from(!accepted);
+        if !numbers {
+            sums.not_numbers += 1;
+            sums.errors += 1;
+        }
+        if let Some(confidence) = answer.confidence {
+            sums.judged += 1;
+            sums.confidence_micros += micros(confidence);
+        }
+    }
+
+    /// A request ended. What is wrong with the request itself, or with how many there are, says nothing of the version.
+    pub(crate) fn ended(&self, result: &Result<InferResponse, Problem>) {
+        let failed = match result {
+            Ok(_) => false,
+            Err(problem) => match problem.code {
+                ProblemCode::InferenceFailed
+                | ProblemCode::Internal
+                | ProblemCode::DeadlineExceeded => true,
+                _ => return,
+            },
+        };
+        let mut sums = self.sums();
+        sums.requests += 1;
+        sums.errors += u64::from(failed);
+    }
+
+    /// An accepted answer was compared with the cloud's.
+    pub(crate) fn checked(&self, disagreement: f64) {
+        let mut sums = self.sums();
+        sums.checked += 1;
+        sums.disagreed += u64::from(disagreement > 0.0);
+    }
+
+    /// So often has this version ended the agent, before this life.
+    pub(crate) fn has_crashed(&self, times: u32) {
+        self.sums().crashes = times;
+    }
+
+    /// The sums so far.
+    pub(crate) fn row(&self, name: &ModelName, version: Version, provider: &str) -> ModelEvidence {
+        let sums = self.sums();
+        ModelEvidence {
+            name: name.to_string(),
+            version: version.get(),
+            life: self.life,
+            requests: sums.requests,
+            errors: sums.errors,
+            deferred: sums.deferred,
+            checked: sums.checked,
+            disagreed: sums.disagreed,
+            judged: sums.judged,
+            confidence_micros: sums.confidence_micros,
+            runs: sums.runs.clone(),
+            not_numbers: sums.not_numbers,
+            crashes: sums.crashes,
+            provider: provider.to_owned(),
+        }
+    }
+}
+
+/// A confidence in millionths; what is none counts as 0.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // from 0 to a million
+fn micros(confidence: f32) -> u64 {
+    if confidence.is_nan() { 0 } else { (f64::from(confidence.clamp(0.0, 1.0)) * 1e6) as u64 }
+}
+
+/// When what is told next, on one connection.
+pub(crate) struct Told {
+    engine: Arc<Engine>,
+    desired: watch::Receiver<Option<DesiredState>>,
+    due: Option<Instant>,
+    last: wire::Evidence,
+}
+
+impl Told {
+    pub(crate) fn new(engine: Arc<Engine>, desired: watch::Receiver<Option<DesiredState>>) -> Self {
+        Self { engine, desired, due: None, last: wire::Evidence::default() }
+    }
+
+    /// Waits until there is something to tell. To be dropped at any time.
+    pub(crate) async fn next(&mut self) -> wire::Evidence {
+        loop {
+            let asked = self.desired.borrow_and_update().as_ref().and_then(|d| d.watch.clone());
+            let Some(Watch { models, every_s }) = asked else {
+                self.due = None;
+                if self.desired.changed().await.is_err() {
+                    std::future::pending::<()>().await; // the agent ends
+                }
+                continue;
+            };
+            let every = Duration::from_secs(every_s.clamp(EVERY_MIN_S, EVERY_MAX_S).into());
+            let now = Instant::now();
+            // A whole fleet is asked at the same moment: each begins at another.
+            let due = self.due.unwrap_or_else(|| now + every.mul_f64(share())).min(now + every);
+            self.due = Some(due);
+            tokio::select! {
+                Ok(()) = self.desired.changed() => continue,
+                () = tokio::time::sleep_until(due) => {}
+            }
+            self.due = Some(Instant::now() + every);
+            let models = self.engine.evidence(models.iter().take(EVIDENCE_MODELS_MAX));
+            let evidence = wire::Evidence { models };
+            if evidence != self.last {
+                self.last = evidence.clone();
+                return evidence;
+            }
+        }
+    }
+}
+
+/// A random number from 0 to 1.
+fn share() -> f64 {
+    f64::from(u32::from_le_bytes(::link::entropy())) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::tensor::Tensor;
+
+    fn answer(values: &[f32], confidence: f32, infer_us: u64) -> EdgeAnswer {
+        EdgeAnswer {
+            outputs: vec![Tensor::from_f32("y", vec![1, 2], values).unwrap()],
+            confidence: Some(confidence),
+            label: None,
+            stream: None,
+            queue_us: 0,
+            infer_us,
+        }
+    }
+
+    #[test]
+    fn each_thing_counts_where_it_belongs() {
+        let served = Served::default();
+        served.ran(&answer(&[0.0, 1.0], 0.75, 40), true);
+        served.ran(&answer(&[0.0, 1.0], 0.25, 20), false);
+        served.ran(&answer(&[f32::NAN, 1.0], f32::NAN, 20), true);
+        let failed = |code| Err(Problem::new(code, "no"));
+        for code in [ProblemCode::InvalidRequest, ProblemCode::Overloaded, ProblemCode::Internal] {
+            served.ended(&failed(code));
+        }
+        served.checked(0.0);
+        served.checked(0.5);
+        served.has_crashed(2);
+        let row = served.row(&"m".parse().unwrap(), Version::FIRST, "cpu");
+        assert_eq!((row.requests, row.errors, row.not_numbers), (1, 2, 1));
+        assert_eq!((row.deferred, row.checked, row.disagreed, row.crashes), (1, 2, 1, 2));
+        assert_eq!((row.judged, row.confidence_micros), (3, 1_000_000));
+        assert_eq!(row.runs, [2, 0, 1]);
+        assert_ne!(Served::default().life, row.life);
+    }
+}

@@ -1,0 +1,136 @@
+//! What a device has counted of the versions that answer on it, told as often as the cloud asks, and not at all where it does
+//! not. Nothing is counted as it happens: what happened since the last look is drawn when somebody looks.
+
+use crate::behaviour::{Behaviours, Served, Traits};
+use crate::chance::Chance;
+use link::device::Tells;
+use protocol::evidence::{EVERY_MAX_S, EVERY_MIN_S, EVIDENCE_MODELS_MAX, bucket};
+use protocol::id::ModelName;
+use protocol::wire::{DesiredState, Evidence, ModelEvidence, Watch};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Of what nobody has asked for so long, the rest is left out.
+const LOOK_BACK_MAX: Duration = Duration::from_secs(600);
+
+/// What the versions on one device have done.
+pub(crate) struct Counting {
+    behaviours: Arc<Behaviours>,
+    traits: Traits,
+    counted: Mutex<Counted>,
+}
+
+struct Counted {
+    chance: Chance,
+    /// The version of each model that answers, and since when what it does is not counted yet.
+    answering: BTreeMap<ModelName, (u64, Instant)>,
+    rows: BTreeMap<(ModelName, u64), ModelEvidence>,
+}
+
+impl Counting {
+    pub(crate) fn new(behaviours: Arc<Behaviours>, traits: Traits, chance: Chance) -> Self {
+        let counted = Counted { chance, answering: BTreeMap::new(), rows: BTreeMap::new() };
+        Self { behaviours, traits, counted: Mutex::new(counted) }
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on this version answers; where it did before, it counts on.
+    pub(crate) fn switch(&self, name: &ModelName, version: u64) {
+        let mut counted = self.counted();
+        self.catch_up(&mut counted, name);
+        counted.answering.insert(name.clone(), (version, Instant::now()));
+        let life = counted.chance.next();
+        let row = counted.rows.entry((name.clone(), version));
+        row.or_insert_with(|| ModelEvidence {
+            name: name.to_string(),
+            version,
+            life,
+            provider: "cpu".into(),
+            ..Default::default()
+        });
+    }
+
+    fn catch_up(&self, counted: &mut Counted, name: &ModelName) {
+        let Counted { chance, answering, rows } = counted;
+        let Some((version, since)) = answering.get_mut(name) else { return };
+        let now = Instant::now();
+        let passed = now.saturating_duration_since(*since).min(LOOK_BACK_MAX);
+        *since = now;
+        let served = self.behaviours.of(*version).serve(&self.traits, passed, chance);
+        if let Some(row) = rows.get_mut(&(name.clone(), *version)) {
+            add(row, &served);
+        }
+    }
+
+    /// The sums of these models so far.
+    fn rows(&self, models: &[String]) -> Vec<ModelEvidence> {
+        let mut counted = self.counted();
+        let names = models.iter().take(EVIDENCE_MODELS_MAX).filter_map(|name| name.parse().ok());
+        let row = |name: ModelName| {
+            self.catch_up(&mut counted, &name);
+            let version = counted.answering.get(&name)?.0;
+            counted.rows.get(&(name, version)).cloned()
+        };
+        names.filter_map(row).collect()
+    }
+}
+
+fn add(row: &mut ModelEvidence, served: &Served) {
+    row.requests += served.requests;
+    row.errors += served.errors;
+    row.deferred += served.deferred;
+    row.checked += served.checked;
+    row.disagreed += served.disagreed;
+    row.judged += served.judged;
+    row.confidence_micros += served.confidence_micros;
+    row.crashes += u32::try_from(served.crashes).unwrap_or(u32::MAX);
+    for took_us in &served.runs_us {
+        let bucket = bucket(*took_us);
+        if row.runs.len() <= bucket {
+            row.runs.resize(bucket + 1, 0);
+        }
+        row.runs[bucket] += 1;
+    }
+}
+
+/// When what is told next.
+pub(crate) struct Told {
+    pub(crate) counting: Arc<Counting>,
+    pub(crate) desired: watch::Receiver<Option<DesiredState>>,
+    pub(crate) due: Option<Instant>,
+}
+
+impl Tells for Told {
+    async fn next(&mut self) -> Evidence {
+        loop {
+            let asked = self.desired.borrow_and_update().as_ref().and_then(|d| d.watch.clone());
+            let Some(Watch { models, every_s }) = asked else {
+                self.due = None;
+                if self.desired.changed().await.is_err() {
+                    std::future::pending::<()>().await; // the device ends
+                }
+                continue;
+            };
+            let every = Duration::from_secs(every_s.clamp(EVERY_MIN_S, EVERY_MAX_S).into());
+            let now = Instant::now();
+            let first = || now + every.mul_f64(self.counting.counted().chance.unit());
+            let due = self.due.unwrap_or_else(first).min(now + every);
+            self.due = Some(due);
+            tokio::select! {
+                Ok(()) = self.desired.changed() => continue,
+                () = tokio::time::sleep_until(due) => {}
+            }
+            self.due = Some(Instant::now() + every);
+            let models = self.counting.rows(&models);
+            if !models.is_empty() {
+                return Evidence { models };
+            }
+        }
+    }
+}
