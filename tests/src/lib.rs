@@ -20,6 +20,7 @@ pub mod deadlines;
 pub mod debian;
 pub mod demo;
 pub mod downloads;
+pub mod failing_disk;
 pub mod faketime;
 pub mod fashion;
 pub mod floods;
