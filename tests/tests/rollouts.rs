@@ -5,7 +5,7 @@
 use outrigger_tests::bad::ask_http;
 use outrigger_tests::hostile::{self, versions};
 use outrigger_tests::world::{
-    Agent, AgentOptions, Edge, Publisher, World, eventually, model_status,
+    Agent, AgentOptions, Edge, Operator, Publisher, World, eventually, model_status,
 };
 use protocol::tensor::Tensor;
 use serde_json::{Value, json};
@@ -24,8 +24,7 @@ const LENIENT: &str = "[update]\nshadow_s = 0\ntrial_requests = 1000000\ntrial_s
 const STRICT: &str = "[update]\nshadow_requests = 20\nshadow_quiet_s = 600\nshadow_cpu = 1.0\n\
                       trial_requests = 20\ntrial_s = 3600\n[link]\nreconnect_max_s = 1\n";
 /// One device, then all; a second each.
-const STAGES: [&str; 8] =
-    ["--stages", "1:1s,all:1s", "--requests", "120", "--rate", "6000", "--approvals", "1"];
+const STAGES: [&str; 6] = ["--stages", "1:1s,all:1s", "--requests", "120", "--rate", "6000"];
 
 /// Three devices that answer with the first version, in a world whose cloud looks every second.
 struct Fleet {
@@ -57,10 +56,23 @@ impl Fleet {
     }
 
     /// Begins a roll-out to all; its id.
-    fn begin(&self, version: u64) -> String {
+    fn begin(&self, version: u64, more: &[&str]) -> String {
         let model = format!("{MODEL}@{version}");
-        let args = [&["rollout", "start", &model, "--all"][..], &STAGES].concat();
+        let args = [&["rollout", "start", &model, "--all"][..], &STAGES, more].concat();
         self.json(&args)["id"].as_str().unwrap().to_owned()
+    }
+
+    /// One person's word counts once.
+    fn is_approved_by_somebody_else(&self, id: &str) {
+        let again = self.world.operator.run(&["rollout", "approve", id]).unwrap_err();
+        assert!(format!("{again:#}").contains("has agreed already"), "{again:#}");
+        let key = self.world.folder().join("second.key");
+        let key = key.to_str().unwrap();
+        let create = ["key", "create", "--name", "bob", "--role", "operator", "-o", key];
+        self.world.operator.run(&create).unwrap();
+        let second = Operator::new(&self.world.folder().join("second"));
+        second.run(&["login", "--cloud", &self.world.cloud.address(), "--key-file", key]).unwrap();
+        assert_eq!(second.json(&["rollout", "approve", id]).unwrap()["phase"], "offering");
     }
 
     /// Asks every device all the while, until a roll-out is over; how it stands then, and which versions answered how
@@ -147,11 +159,12 @@ fn a_good_version_reaches_all_in_stages_and_what_makes_no_sense_begins_nothing()
     assert_eq!((&draft["devices"], &draft["id"]), (&json!(1), &Value::Null));
     assert_eq!(fleet.json(&["rollout", "status"]), json!([]), "a plan begins nothing");
 
-    let id = fleet.begin(2);
+    let id = fleet.begin(2, &["--approve-from", "3"]);
     refused(
         &["rollout", "start", "negates@2", "--group", "lyon"],
         "is under way on 1 of these devices",
     );
+    fleet.is_approved_by_somebody_else(&id);
     let (end, answers) = fleet.asked_until_over(&id, 7.0);
     assert_eq!(end["phase"], "done", "{end:#}");
     assert_eq!(end["progress"]["succeeded"], 3);
@@ -168,6 +181,7 @@ fn a_good_version_reaches_all_in_stages_and_what_makes_no_sense_begins_nothing()
         assert!(audit.contains(words), "{words} is not in {audit}");
     }
     let watched = fleet.world.operator.run(&["rollout", "watch", &id]).unwrap();
+    println!("{watched}\n{history}");
     assert!(
         watched.contains("stage 2  [########################]       3 devices  passed"),
         "{watched}"
@@ -184,9 +198,9 @@ fn bad_versions_stay_with_the_canary_and_go_back_by_themselves() {
     ];
     for (version, (onnx, x, why)) in (2..).zip(cases) {
         fleet.publish(version, onnx);
-        let id = fleet.begin(version);
+        let id = fleet.begin(version, &[]);
         let (end, answers) = fleet.asked_until_over(&id, x);
-        println!("{} {}", end["phase"], end["reason"]);
+        println!("{}", fleet.world.operator.run(&["rollout", "status", &id]).unwrap());
         assert_eq!(end["phase"], "rolled-back", "{end:#}");
         let reason = end["reason"].as_str().unwrap();
         assert!(reason.contains(why) && !reason.contains('\n'), "{reason}");
@@ -201,7 +215,7 @@ fn bad_versions_stay_with_the_canary_and_go_back_by_themselves() {
 fn what_a_device_refuses_by_itself_ends_the_roll_out_and_a_killed_cloud_goes_on() {
     let mut fleet = Fleet::start(STRICT);
     fleet.publish(2, versions::forgets_large_numbers(10.0));
-    let id = fleet.begin(2);
+    let id = fleet.begin(2, &[]);
     fleet.world.cloud.restart().unwrap();
     let (end, answers) = fleet.asked_until_over(&id, 100.0);
     assert_eq!(end["phase"], "rolled-back", "{end:#}");
