@@ -1,5 +1,8 @@
 //! Telemetry beside its limits, in one run: how fast records are sealed and written beside plain appends and SQLite
-//! under the same syncs; how fast the cloud takes them; and what recording costs a request.
+//! under the same syncs; how fast the cloud takes them; what recording costs a request; and how fast many are asked, beside
+//! DuckDB.
+
+mod query;
 
 use super::{BenchReport, Goal, Row, rounded};
 use crate::callers::Device;
@@ -40,6 +43,7 @@ pub fn run(short: bool) -> anyhow::Result<BenchReport> {
     let world = World::start()?;
     ingest(&world, if short { 4 } else { 40 }, &mut rows, &mut goals)?;
     overhead(&world, if short { 3 } else { 15 }, &mut rows, &mut goals)?;
+    query::run(if short { 300_000 } else { 10_000_000 }, &mut rows, &mut goals)?;
     Ok(BenchReport { name: "telemetry", rows, goals })
 }
 
