@@ -30,6 +30,7 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     rows.extend(cloud());
     rows.extend(bundles());
     rows.extend(fleet());
+    rows.extend(rollouts());
     rows.extend(repository());
     rows.extend(downloads(agent_toml)?);
     rows.extend(telemetry(agent_toml)?);
@@ -232,6 +233,30 @@ fn bundles() -> Vec<Row> {
     ]
 }
 
+fn rollouts() -> Vec<Row> {
+    vec![
+        row(
+            "labels of a device; a key, a value; a query",
+            format!("{LABELS_MAX}; {LABEL_MAX_BYTES} bytes; {QUERY_MAX_BYTES} bytes"),
+            "422",
+            "",
+        ),
+        row(
+            "groups; roll-outs under way; devices, and stages, of one",
+            format!("{GROUPS_MAX}; {ROLLOUTS_MAX}; {}, {STAGES_MAX}", count(DEVICES_MAX as u64)),
+            "422, 409",
+            "",
+        ),
+        row(
+            "a device's evidence: models of a frame, frames of a fleet in a second",
+            format!("{EVIDENCE_MODELS_MAX}, {EVIDENCE_PER_S}"),
+            "it is left aside; it is asked for less often",
+            "[rollouts] look_s",
+        ),
+        row("history of a roll-out", count(HISTORY_MAX as u64), "the oldest goes", ""),
+    ]
+}
+
 fn fleet() -> Vec<Row> {
     let waiting = OutboxPolicy::default();
     vec![
@@ -278,25 +303,6 @@ fn fleet() -> Vec<Row> {
             "they are dropped, which is counted",
             "",
         ),
-        row(
-            "labels of a device; a key, a value; a query",
-            format!("{LABELS_MAX}; {LABEL_MAX_BYTES} bytes; {QUERY_MAX_BYTES} bytes"),
-            "422",
-            "",
-        ),
-        row(
-            "groups; roll-outs under way; devices, and stages, of one",
-            format!("{GROUPS_MAX}; {ROLLOUTS_MAX}; {}, {STAGES_MAX}", count(DEVICES_MAX as u64)),
-            "422, 409",
-            "",
-        ),
-        row(
-            "a device's evidence: models of a frame, frames of a fleet in a second",
-            format!("{EVIDENCE_MODELS_MAX}, {EVIDENCE_PER_S}"),
-            "it is left aside; it is asked for less often",
-            "[rollouts] look_s",
-        ),
-        row("history of a roll-out", count(HISTORY_MAX as u64), "the oldest goes", ""),
         row(
             "lines of the log that wait for a collector, each for",
             format!("{}, {} s", count(link::otlp::LOGS_MAX as u64), waiting.patience.as_secs()),
