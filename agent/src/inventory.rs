@@ -9,10 +9,14 @@ use protocol::wire::Inventory;
 pub(crate) fn read(settings: &Runtime, runtime: &str) -> Inventory {
     let own = machine::own(runtime, 1);
     let nvidia = cfg!(target_os = "linux") && nvidia_driver().is_ok();
-    let works = |provider: &Provider| {
-        nvidia || !matches!(provider, Provider::Cuda | Provider::TensorRt) // the others say so when they are tried
+    // Of the others only a trial with a model shows whether they work: then they are in its evidence.
+    let works = |provider: &&Provider| match provider {
+        Provider::Cuda | Provider::TensorRt => nvidia,
+        Provider::CoreMl => cfg!(target_os = "macos"),
+        Provider::DirectMl => cfg!(target_os = "windows"),
+        _ => false,
     };
-    let providers = settings.providers.providers().iter().filter(|provider| works(provider));
+    let providers = settings.providers.providers().iter().filter(works);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     Inventory {
         cpu_features: own.features,
@@ -40,6 +44,6 @@ mod tests {
         let own = read(&Runtime::default(), "ONNX Runtime 1.2");
         assert!(own.cores > 0 && own.memory_bytes > 1 << 20, "{own:?}");
         assert!(["nvidia", "none"].contains(&own.gpu.as_str()));
-        assert!(own.providers.is_empty(), "none is configured");
+        assert_eq!(own.providers.iter().any(|own| own == "cuda"), own.gpu == "nvidia");
     }
 }

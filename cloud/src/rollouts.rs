@@ -1,6 +1,6 @@
 //! Roll-outs, carried out: what `fleet::rollout` decides is told to devices, and what these say is brought to it.
 //!
-//! [`heard`] has what connected devices say; [`candidates`] whom a query asks for; [`driver`] looks at each running
+//! `heard` has what connected devices say; `candidates` whom a query asks for; `driver` looks at each running
 //! roll-out every few seconds. What is decided is written down, with all that follows from it, before any device is
 //! told: a process that ends in between has decided nothing. In memory is only what is in the database too, but for the
 //! evidence since the last look, which devices say again.
