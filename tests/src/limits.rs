@@ -29,6 +29,7 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     rows.extend(items());
     rows.extend(cloud());
     rows.extend(bundles());
+    rows.extend(connected());
     rows.extend(fleet());
     rows.extend(rollouts());
     rows.extend(repository());
@@ -257,8 +258,7 @@ fn rollouts() -> Vec<Row> {
     ]
 }
 
-fn fleet() -> Vec<Row> {
-    let waiting = OutboxPolicy::default();
+fn connected() -> Vec<Row> {
     vec![
         row(
             "devices and nodes connected to one cloud",
@@ -275,6 +275,12 @@ fn fleet() -> Vec<Row> {
             "they wait; over TCP the connection of who sends more is closed",
             "",
         ),
+    ]
+}
+
+fn fleet() -> Vec<Row> {
+    let waiting = OutboxPolicy::default();
+    vec![
         row(
             "answer of an HTTP proxy",
             size(link::proxy::HEAD_MAX_BYTES as u64),
