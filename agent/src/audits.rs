@@ -88,9 +88,9 @@ impl Audits {
 
     /// A call of a model whose answers may be deferred.
     pub(crate) fn call(&self, model: &ActiveModel) -> Watch {
-        let policy = *self.policy();
+        let (policy, asked) = (*self.policy(), model.served().calls_per_check());
         self.with(model, |audit| {
-            let drawn = audit.draws(&policy, || u64::from_le_bytes(::link::entropy()));
+            let drawn = audit.draws(&policy, asked, || u64::from_le_bytes(::link::entropy()));
             Watch { raised: audit.raised(), level: audit.level(), drawn }
         })
     }

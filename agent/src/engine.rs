@@ -24,9 +24,9 @@ use models::backend::Backend;
 use protocol::id::{ModelName, Version};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::residency::Standing;
-use protocol::wire::ModelEvidence;
 use protocol::wire::inference::ModelStatistics;
 use protocol::wire::inference::repository_index_response::ModelIndex;
+use protocol::wire::{ModelEvidence, Watch};
 use shelf::Shelf;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -238,6 +238,14 @@ impl Engine {
             Some(model.served.row(name, model.target.version, provider))
         };
         names.filter_map(row).collect()
+    }
+
+    /// The cloud looks closely at these models, or at none: as many answers are checked as it asks for.
+    pub(crate) fn look_closely(&self, watch: Option<&Watch>) {
+        for (name, slot) in self.slots().iter() {
+            let own = watch.filter(|w| w.models.iter().any(|model| model == name.as_str()));
+            slot.served().check_one_of(own.map_or(0, |watch| watch.calls_per_check));
+        }
     }
 
     /// What became of the requests to every installed model.

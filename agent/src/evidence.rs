@@ -12,6 +12,7 @@ use protocol::id::{ModelName, Version};
 use protocol::infer::InferResponse;
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire::{self, DesiredState, ModelEvidence, Watch};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 pub(crate) struct Served {
     life: u64,
     sums: Mutex<Sums>,
+    calls_per_check: AtomicU32,
 }
 
 #[derive(Default)]
@@ -39,7 +41,11 @@ struct Sums {
 
 impl Default for Served {
     fn default() -> Self {
-        Self { life: u64::from_le_bytes(::link::entropy()), sums: Mutex::default() }
+        Self {
+            life: u64::from_le_bytes(::link::entropy()),
+            sums: Mutex::default(),
+            calls_per_check: AtomicU32::new(0),
+        }
     }
 }
 
@@ -92,6 +98,15 @@ impl Served {
         sums.disagreed += u64::from(disagreement > 0.0);
     }
 
+    /// Of so many calls one is to be checked while a cloud looks closely; 0 while none does.
+    pub(crate) fn calls_per_check(&self) -> u32 {
+        self.calls_per_check.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn check_one_of(&self, calls: u32) {
+        self.calls_per_check.store(calls, Ordering::Relaxed);
+    }
+
     /// So often has this version ended the agent, before this life.
     pub(crate) fn has_crashed(&self, times: u32) {
         self.sums().crashes = times;
@@ -142,7 +157,8 @@ impl Told {
     pub(crate) async fn next(&mut self) -> wire::Evidence {
         loop {
             let asked = self.desired.borrow_and_update().as_ref().and_then(|d| d.watch.clone());
-            let Some(Watch { models, every_s }) = asked else {
+            self.engine.look_closely(asked.as_ref());
+            let Some(Watch { models, every_s, .. }) = asked else {
                 self.due = None;
                 if self.desired.changed().await.is_err() {
                     std::future::pending::<()>().await; // the agent ends
@@ -209,5 +225,7 @@ mod tests {
         assert_eq!((row.judged, row.confidence_micros), (3, 1_000_000));
         assert_eq!(row.runs, [2, 0, 1]);
         assert_ne!(Served::default().life, row.life);
+        served.check_one_of(20);
+        assert_eq!(served.calls_per_check(), 20);
     }
 }

@@ -11,6 +11,8 @@ pub const EVIDENCE_MODELS_MAX: usize = 64;
 pub const EVERY_MIN_S: u32 = 1;
 /// The least often.
 pub const EVERY_MAX_S: u32 = 3600;
+/// No more than one of so many calls is checked, whatever a cloud asks for.
+pub const CALLS_PER_CHECK_MIN: u32 = 10;
 
 /// The first bucket ends here, in microseconds.
 const FIRST_US: f64 = 32.0;

@@ -120,7 +120,7 @@ fn golden_frames_of_the_repository() {
 
 #[test]
 fn golden_frames_of_roll_outs() {
-    let watch = Some(wire::Watch { models: vec!["m".into()], every_s: 5 });
+    let watch = Some(wire::Watch { models: vec!["m".into()], every_s: 5, calls_per_check: 20 });
     let evidence = wire::ModelEvidence {
         name: "m".into(),
         version: 2,

@@ -6,7 +6,7 @@ use fleet::admission::{GatePolicy, LimitPolicy};
 use fleet::labels::{GROUPS_MAX, LABEL_MAX_BYTES, LABELS_MAX};
 use fleet::rollout::plan::{DEVICES_MAX, STAGES_MAX};
 use fleet::rollout::query::QUERY_MAX_BYTES;
-use fleet::rollout::{EVIDENCE_PER_S, HISTORY_MAX, ROLLOUTS_MAX};
+use fleet::rollout::{CALLS_PER_CHECK, EVIDENCE_PER_S, HISTORY_MAX, ROLLOUTS_MAX};
 use models::error::audio::{CHANNELS_MAX, FRAMES_MAX, RATE_MAX_HZ, RATE_MIN_HZ, SAMPLES_MAX};
 use models::error::image::{ENCODED_MAX_BYTES, PIXELS_MAX, SIDE_MAX};
 use models::error::text::{TEXT_MAX_BYTES, TEXTS_MAX, TOKENS_MAX};
@@ -247,6 +247,12 @@ fn rollouts() -> Vec<Row> {
             format!("{GROUPS_MAX}; {ROLLOUTS_MAX}; {}, {STAGES_MAX}", count(DEVICES_MAX as u64)),
             "422, 409",
             "",
+        ),
+        row(
+            "calls whose answers are checked while a roll-out looks, of up to 1,000 devices",
+            format!("one in {CALLS_PER_CHECK}"),
+            "they are not checked; of more devices fewer",
+            "[offload] calls_per_check = 0 for none",
         ),
         row(
             "a device's evidence: models of a frame, frames of a fleet in a second",

@@ -28,9 +28,6 @@ impl Amount {
     pub const WHOLE: Self = Self { good: 1000, bad: 100 };
 }
 
-/// The fault that is hardest to see: a tenth of the answers, of which one in a hundred is checked.
-const ONE_CLASS: &str = "wrong on one class";
-
 /// A version, and how it should go.
 struct Case {
     name: &'static str,
@@ -55,7 +52,7 @@ fn cases() -> Vec<Case> {
         bad("wrong EP", Behaviour { load: Load::WrongProvider, ..good.clone() }),
         bad("10 x slower", Behaviour { slower: 10.0, ..good.clone() }),
         bad("NaN outputs", Behaviour { errors: 1.0, ..good.clone() }),
-        bad(ONE_CLASS, Behaviour { disagreement: 0.14, differs: 0.13, ..good }),
+        bad("wrong on one class", Behaviour { disagreement: 0.14, differs: 0.13, ..good }),
         odd("devices vanish", site::Oddity::Vanishes, 0.8),
         odd("devices stay on the old version", site::Oddity::Stays, 0.8),
         odd("devices flap", site::Oddity::Flaps, 0.8),
@@ -70,7 +67,7 @@ fn cases() -> Vec<Case> {
 pub fn run(amount: Amount) -> anyhow::Result<BenchReport> {
     let mut rows = Vec::new();
     let (mut rolled_back, mut good, mut escaped, mut beyond, mut endless) = (0, 0, 0, 0, 0);
-    let (mut believed, mut unseen) = (0, 0);
+    let mut believed = 0;
     for terms in Terms::ALL {
         for case in cases() {
             let runs = if case.is_good { amount.good } else { amount.bad };
@@ -82,8 +79,6 @@ pub fn run(amount: Amount) -> anyhow::Result<BenchReport> {
             if case.is_good {
                 good += ends.len();
                 rolled_back += count(&|end| end.phase != Phase::Done);
-            } else if case.name == ONE_CLASS {
-                unseen += passed;
             } else if case.conduct == Conduct::Honest {
                 escaped += passed;
                 beyond += count(&|end| end.answered > end.canaries);
@@ -96,8 +91,7 @@ pub fn run(amount: Amount) -> anyhow::Result<BenchReport> {
     }
     let goals = vec![
         Goal::at_most("good versions rolled back, share", 0.01, rolled_back as f64 / good as f64),
-        Goal::at_most("other bad versions past their canaries", 0.0, escaped as f64),
-        Goal::at_most("versions wrong on one class of ten past their canaries", 0.0, unseen as f64),
+        Goal::at_most("bad versions past their canaries", 0.0, escaped as f64),
         Goal::at_most("runs with more devices on a bad version than canaries", 0.0, beyond as f64),
         Goal::at_most(
             "roll-outs past canaries that vanish, stay, flap or lie",

@@ -3,7 +3,7 @@
 
 use fleet::rollout::ledger::{Ledger, rows};
 use fleet::rollout::member::{Member, Standing};
-use fleet::rollout::{EVIDENCE_PER_S, Report, Rollout};
+use fleet::rollout::{EVIDENCE_PER_S, Report, Rollout, calls_per_check};
 use protocol::evidence::{EVERY_MAX_S, EVERY_MIN_S};
 use protocol::id::{DeviceId, ModelName, Version};
 use protocol::wire::{Evidence, ReportedModel, ReportedState, Watch};
@@ -31,6 +31,7 @@ struct Inner {
     /// Which models of which devices are looked at.
     watched: HashMap<DeviceId, BTreeSet<ModelName>>,
     every_s: u32,
+    calls_per_check: u32,
 }
 
 #[derive(Debug)]
@@ -111,7 +112,8 @@ impl Heard {
     pub(crate) fn watch_of(&self, device: &DeviceId) -> Option<Watch> {
         let inner = self.lock();
         let models = inner.watched.get(device)?.iter().map(ToString::to_string).collect();
-        Some(Watch { models, every_s: inner.every_s })
+        let Inner { every_s, calls_per_check, .. } = *inner;
+        Some(Watch { models, every_s, calls_per_check })
     }
 
     /// From now on the devices of these roll-outs are looked at, and no others. Whoever has to hear of it.
@@ -125,9 +127,10 @@ impl Heard {
         }
         let spread = u32::try_from(watched.len() / EVIDENCE_PER_S).unwrap_or(EVERY_MAX_S);
         let every_s = self.look_s.max(spread).min(EVERY_MAX_S);
+        let calls_per_check = calls_per_check(watched.len());
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let all = inner.every_s != every_s;
+        let all = (inner.every_s, inner.calls_per_check) != (every_s, calls_per_check);
         let differs = |device: &&DeviceId| all || inner.watched.get(device) != watched.get(device);
         let devices: BTreeSet<&DeviceId> = inner.watched.keys().chain(watched.keys()).collect();
         let told = devices.into_iter().filter(differs).cloned().collect();
@@ -140,7 +143,8 @@ impl Heard {
         inner.changed.retain(|(device, model)| {
             ledgers.get(device).is_some_and(|own| own.contains_key(model))
         });
-        (inner.watched, inner.every_s) = (watched, every_s);
+        inner.watched = watched;
+        (inner.every_s, inner.calls_per_check) = (every_s, calls_per_check);
         told
     }
 

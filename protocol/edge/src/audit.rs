@@ -10,14 +10,16 @@
 //! the new rule, with half of the error that was left. Only a new bundle, with a new calibration,
 //! loosens the rule: that answers are good again cannot be known from answers that are not accepted.
 //!
-//! One of each [`CALLS_PER_CHECK`] calls is drawn, so that no more than 1 % can be checked. Which
-//! one does not depend on the answer, so the observations are of all accepted answers alike. A check
-//! that finds no free cloud is left out, which is counted.
+//! One of each [`CALLS_PER_CHECK`] calls is drawn, so that no more than 1 % can be checked; while a
+//! roll-out looks, one of each [`CALLS_PER_CHECK_MIN`] at most. Which one does not depend on the
+//! answer, so the observations are of all accepted answers alike. A check that finds no free cloud is
+//! left out, which is counted.
 
 mod martingale;
 
 pub use martingale::Martingale;
 
+use protocol::evidence::CALLS_PER_CHECK_MIN;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -103,14 +105,22 @@ impl Audit {
         Self { findings, false_alarm, recent: VecDeque::new(), left: 0, drawn: 0 }
     }
 
-    /// A call arrived; whether its answer is to be checked should it be accepted. `entropy` gives a
-    /// random number, which is wanted once in so many calls.
-    pub fn draws(&mut self, policy: &AuditPolicy, entropy: impl FnOnce() -> u64) -> bool {
+    /// A call arrived; whether its answer is to be checked should it be accepted. A roll-out that looks may ask
+    /// for one of fewer calls, where any is checked; 0 while none does. `entropy` gives a random number, which
+    /// is wanted once in so many calls.
+    pub fn draws(
+        &mut self,
+        policy: &AuditPolicy,
+        asked: u32,
+        entropy: impl FnOnce() -> u64,
+    ) -> bool {
         if policy.calls_per_check == 0 {
             return false;
         }
-        if self.left == 0 {
-            self.left = policy.calls_per_check.max(CALLS_PER_CHECK);
+        let usual = policy.calls_per_check.max(CALLS_PER_CHECK);
+        let calls = if asked == 0 { usual } else { usual.min(asked.max(CALLS_PER_CHECK_MIN)) };
+        if self.left == 0 || self.left > calls {
+            self.left = calls;
             // The remainder of a 64-bit number favours no call by more than 2^-32.
             let drawn = entropy() % u64::from(self.left);
             self.drawn = u32::try_from(drawn).unwrap_or(0);
@@ -237,6 +247,16 @@ mod tests {
         assert_eq!((other.findings().test.observed(), other.raised()), (0, first.raised()));
     }
 
+    #[test]
+    fn a_roll_out_that_looks_has_more_checked_at_once_and_within_limits() {
+        let policy = AuditPolicy::default();
+        let mut audit = audit();
+        let mut drawn =
+            |asked: u32| (0..1000).filter(|_| audit.draws(&policy, asked, || 3)).count();
+        assert_eq!([drawn(0), drawn(20), drawn(1)], [10, 50, 100]);
+        assert_eq!(drawn(5000), 10, "never fewer than without it");
+    }
+
     proptest! {
         /// Of any calls in a row, no more than one in a hundred is drawn, and one more.
         #[test]
@@ -244,11 +264,11 @@ mod tests {
             let policy = AuditPolicy { calls_per_check: per_check, ..AuditPolicy::default() };
             let mut audit = audit();
             let entropy = |call: u32| (seed ^ u64::from(call)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            let drawn = (0..calls).filter(|call| audit.draws(&policy, || entropy(*call))).count();
+            let drawn = (0..calls).filter(|call| audit.draws(&policy, 0, || entropy(*call))).count();
             prop_assert!(drawn <= (calls / CALLS_PER_CHECK + 1) as usize);
             prop_assert!(per_check > 100 || drawn >= (calls / CALLS_PER_CHECK) as usize);
             let none = AuditPolicy { calls_per_check: 0, ..policy };
-            prop_assert!(!audit.draws(&none, || seed));
+            prop_assert!(!audit.draws(&none, 10, || seed));
         }
     }
 }

@@ -48,12 +48,23 @@ pub const PAUSE_MAX_S: u64 = 7 * 86_400;
 pub const APPROVAL_MAX_S: u64 = 7 * 86_400;
 /// Roll-outs that run at a time.
 pub const ROLLOUTS_MAX: usize = 64;
+/// While roll-outs look at devices, one of so many calls is checked: a version that is wrong on one class of ten is
+/// among twenty canaries seen by it, and not by one of a hundred (`cargo xtask prove rollout`).
+pub const CALLS_PER_CHECK: u32 = 20;
+/// Of more devices fewer calls each are checked: the clouds' work stays what it is, and the gates see as much.
+const CHECKING_DEVICES: usize = 1000;
 /// Frames of evidence that a fleet is asked for in a second, of all devices together.
 pub const EVIDENCE_PER_S: usize = 500;
 /// So long a device is waited for that has not said what it does without the version, once it could be told.
 pub const BASELINE_MAX_S: u64 = 60;
 /// Entries of a history at most; then the oldest but the first ten go.
 pub const HISTORY_MAX: usize = 1000;
+
+/// Of so many calls one is checked on each of so many devices.
+pub fn calls_per_check(devices: usize) -> u32 {
+    let shared = devices.saturating_mul(CALLS_PER_CHECK as usize) / CHECKING_DEVICES;
+    CALLS_PER_CHECK.max(u32::try_from(shared).unwrap_or(u32::MAX))
+}
 
 /// Where a roll-out stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -19,11 +19,13 @@ const LOOK_BACK_MAX: Duration = Duration::from_secs(600);
 /// What the versions on one device have done.
 pub(crate) struct Counting {
     behaviours: Arc<Behaviours>,
-    traits: Traits,
     counted: Mutex<Counted>,
 }
 
 struct Counted {
+    traits: Traits,
+    /// The share that is checked while nobody looks.
+    usually_checked: f64,
     chance: Chance,
     /// The version of each model that answers, and since when what it does is not counted yet.
     answering: BTreeMap<ModelName, (u64, Instant)>,
@@ -32,8 +34,10 @@ struct Counted {
 
 impl Counting {
     pub(crate) fn new(behaviours: Arc<Behaviours>, traits: Traits, chance: Chance) -> Self {
-        let counted = Counted { chance, answering: BTreeMap::new(), rows: BTreeMap::new() };
-        Self { behaviours, traits, counted: Mutex::new(counted) }
+        let (answering, rows) = (BTreeMap::new(), BTreeMap::new());
+        let usually_checked = traits.checked;
+        let counted = Counted { traits, usually_checked, chance, answering, rows };
+        Self { behaviours, counted: Mutex::new(counted) }
     }
 
     fn counted(&self) -> MutexGuard<'_, Counted> {
@@ -56,13 +60,21 @@ impl Counting {
         });
     }
 
+    /// From now on as many answers are checked as the cloud asks for.
+    fn look_closely(&self, watch: Option<&Watch>) {
+        let mut counted = self.counted();
+        let asked = watch.map_or(0, |watch| watch.calls_per_check);
+        let share = if asked == 0 { 0.0 } else { f64::from(asked).recip() };
+        counted.traits.checked = counted.usually_checked.max(share);
+    }
+
     fn catch_up(&self, counted: &mut Counted, name: &ModelName) {
-        let Counted { chance, answering, rows } = counted;
+        let Counted { traits, chance, answering, rows, .. } = counted;
         let Some((version, since)) = answering.get_mut(name) else { return };
         let now = Instant::now();
         let passed = now.saturating_duration_since(*since).min(LOOK_BACK_MAX);
         *since = now;
-        let served = self.behaviours.of(*version).serve(&self.traits, passed, chance);
+        let served = self.behaviours.of(*version).serve(traits, passed, chance);
         if let Some(row) = rows.get_mut(&(name.clone(), *version)) {
             add(row, &served);
         }
@@ -110,7 +122,8 @@ impl Tells for Told {
     async fn next(&mut self) -> Evidence {
         loop {
             let asked = self.desired.borrow_and_update().as_ref().and_then(|d| d.watch.clone());
-            let Some(Watch { models, every_s }) = asked else {
+            self.counting.look_closely(asked.as_ref());
+            let Some(Watch { models, every_s, .. }) = asked else {
                 self.due = None;
                 if self.desired.changed().await.is_err() {
                     std::future::pending::<()>().await; // the device ends

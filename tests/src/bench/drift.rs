@@ -78,7 +78,7 @@ impl Device<'_> {
     /// One call; whether its answer was accepted, and whether there was an alarm.
     fn call(&mut self, answer: &Answer) -> (bool, bool) {
         let random = &mut *self.random;
-        let drawn = self.audit.draws(&self.policy, || random.bits());
+        let drawn = self.audit.draws(&self.policy, 0, || random.bits());
         let least = self.audit.raised().map_or(THRESHOLD, |raised| raised.max(THRESHOLD));
         if answer.score < least {
             return (false, false);

@@ -4,7 +4,7 @@ use anyhow::Context;
 use fleet::rollout::cohort::Candidate;
 use fleet::rollout::plan::{Plan, Size, Stage};
 use fleet::rollout::tally::Tally;
-use fleet::rollout::{Action, Phase, Report, Rollout};
+use fleet::rollout::{Action, Phase, Report, Rollout, calls_per_check};
 use fleet_sim::behaviour::{Behaviour, Served, Traits};
 use fleet_sim::candidate;
 use fleet_sim::chance::Chance;
@@ -31,7 +31,6 @@ pub(super) struct Terms {
     /// Whether devices compare a version with the one before it by themselves.
     shadows: bool,
     per_min: f64,
-    checked: f64,
     /// How long the canaries are watched.
     soak_s: u64,
 }
@@ -48,7 +47,6 @@ impl Terms {
         canaries: 20,
         shadows: true,
         per_min: 30.0,
-        checked: 0.01,
         soak_s: 4 * 3600,
     };
 
@@ -229,7 +227,8 @@ impl<'a> Site<'a> {
 impl Device {
     fn new(terms: &Terms, old: &Behaviour, conduct: Conduct, (seed, number): (u64, u64)) -> Self {
         let mut chance = Chance::new(seed, number);
-        let traits = Traits::draw(&mut chance, terms.per_min, terms.checked);
+        let checked = f64::from(calls_per_check(terms.devices)).recip();
+        let traits = Traits::draw(&mut chance, terms.per_min, checked);
         let oddity = match conduct {
             Conduct::Honest => None,
             Conduct::Some(oddity, share) => (chance.unit() < share).then_some(oddity),

@@ -147,7 +147,7 @@ impl Device {
         self.calls += 1;
         let cutoff = wish.arrived + (wish.allowed - margin(MARGIN, wish.allowed));
         let (policy, random) = (AuditPolicy::default(), &mut self.random);
-        let drawn = self.audit.draws(&policy, || random.bits());
+        let drawn = self.audit.draws(&policy, 0, || random.bits());
         let profile = self.profile();
         self.read_link();
         let standing = self.passage.standing(connected, now);

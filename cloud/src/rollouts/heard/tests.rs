@@ -53,6 +53,7 @@ fn only_what_was_asked_for_is_kept() {
     assert!(heard.watch([&rollout].into_iter()).is_empty(), "they have heard of it");
     let watch = heard.watch_of(&device("d-1")).unwrap();
     assert_eq!((watch.models, watch.every_s), (vec!["m".to_owned()], 5));
+    assert_eq!(watch.calls_per_check, 20);
     for name in ["m", "other"] {
         heard.hear_evidence(&device("d-1"), &evidence(name, 1, 10));
     }

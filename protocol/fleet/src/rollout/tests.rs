@@ -187,6 +187,11 @@ fn count(tally: &mut Tally, behaviour: Option<Behaviour>, device: &DeviceId) {
 }
 
 #[test]
+fn the_checks_of_a_large_fleet_are_those_of_a_thousand_devices() {
+    assert_eq!([1, 1000, 2000, 100_000].map(calls_per_check), [20, 20, 40, 2000]);
+}
+
+#[test]
 fn a_good_version_reaches_everybody_in_stages() {
     let world = World::new(plan(), 100, Behaviour::Good).run(500);
     assert_eq!(world.rollout.phase(), Phase::Done, "{:?}", world.rollout.history());
