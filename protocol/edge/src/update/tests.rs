@@ -159,7 +159,8 @@ struct Disk {
 impl Disk {
     fn switch(&mut self, to: Target) {
         let trusted = self.probation.as_ref().is_none_or(|(s, _)| *s != Standing::Trial);
-        if trusted || self.previous.is_none() {
+        let previous = self.previous.filter(|previous| *previous != to);
+        if trusted || previous.is_none() {
             self.previous = self.active.filter(|active| *active != to);
         }
         self.active = Some(to);
