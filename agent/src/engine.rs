@@ -19,6 +19,7 @@ pub(crate) use prove::{Bundled, ProveError};
 use crate::config::{ModelRuntimes, Runtime};
 use crate::counters::Counters;
 use crate::evidence::Served;
+use ::link::device::Counts;
 use edge::update::Target;
 use models::backend::Backend;
 use protocol::id::{ModelName, Version};
@@ -225,11 +226,23 @@ impl Engine {
         self.slots().iter().map(entry).collect()
     }
 
-    /// What these models have done, those of them that answer.
-    pub(crate) fn evidence<'a>(
-        &self,
-        names: impl Iterator<Item = &'a String>,
-    ) -> Vec<ModelEvidence> {
+    /// What became of the requests to every installed model.
+    pub(crate) fn statistics(&self) -> Vec<ModelStatistics> {
+        let read =
+            |(name, slot): (&ModelName, &Slot)| slot.statistics().read(name, slot.target().version);
+        self.slots().iter().map(read).collect()
+    }
+}
+
+impl Counts for Engine {
+    fn look_closely(&self, watch: Option<&Watch>) {
+        for (name, slot) in self.slots().iter() {
+            let own = watch.filter(|w| w.models.iter().any(|model| model == name.as_str()));
+            slot.served().check_one_of(own.map_or(0, |watch| watch.calls_per_check));
+        }
+    }
+
+    fn rows(&self, models: &[String]) -> Vec<ModelEvidence> {
         let slots = self.slots();
         let row = |name: &String| {
             let (name, slot) = slots.get_key_value(&name.parse().ok()?)?;
@@ -237,22 +250,7 @@ impl Engine {
             let provider = model.provider().as_str();
             Some(model.served.row(name, model.target.version, provider))
         };
-        names.filter_map(row).collect()
-    }
-
-    /// The cloud looks closely at these models, or at none: as many answers are checked as it asks for.
-    pub(crate) fn look_closely(&self, watch: Option<&Watch>) {
-        for (name, slot) in self.slots().iter() {
-            let own = watch.filter(|w| w.models.iter().any(|model| model == name.as_str()));
-            slot.served().check_one_of(own.map_or(0, |watch| watch.calls_per_check));
-        }
-    }
-
-    /// What became of the requests to every installed model.
-    pub(crate) fn statistics(&self) -> Vec<ModelStatistics> {
-        let read =
-            |(name, slot): (&ModelName, &Slot)| slot.statistics().read(name, slot.target().version);
-        self.slots().iter().map(read).collect()
+        models.iter().filter_map(row).collect()
     }
 }
 

@@ -5,18 +5,15 @@
 //! itself from a life of its own on, whose number is drawn at random: what is said twice, late or never does no harm
 //! (`protocol::evidence`).
 
-use crate::engine::{EdgeAnswer, Engine};
+use crate::engine::EdgeAnswer;
 use models::compare::are_numbers;
-use protocol::evidence::{EVERY_MAX_S, EVERY_MIN_S, EVIDENCE_MODELS_MAX, bucket};
+use protocol::evidence::bucket;
 use protocol::id::{ModelName, Version};
 use protocol::infer::InferResponse;
 use protocol::problem::{Problem, ProblemCode};
-use protocol::wire::{self, DesiredState, ModelEvidence, Watch};
+use protocol::wire::ModelEvidence;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What one version has done in this life.
 pub(crate) struct Served {
@@ -138,56 +135,6 @@ impl Served {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // from 0 to a million
 fn micros(confidence: f32) -> u64 {
     if confidence.is_nan() { 0 } else { (f64::from(confidence.clamp(0.0, 1.0)) * 1e6) as u64 }
-}
-
-/// When what is told next, on one connection.
-pub(crate) struct Told {
-    engine: Arc<Engine>,
-    desired: watch::Receiver<Option<DesiredState>>,
-    due: Option<Instant>,
-    last: wire::Evidence,
-}
-
-impl Told {
-    pub(crate) fn new(engine: Arc<Engine>, desired: watch::Receiver<Option<DesiredState>>) -> Self {
-        Self { engine, desired, due: None, last: wire::Evidence::default() }
-    }
-
-    /// Waits until there is something to tell. To be dropped at any time.
-    pub(crate) async fn next(&mut self) -> wire::Evidence {
-        loop {
-            let asked = self.desired.borrow_and_update().as_ref().and_then(|d| d.watch.clone());
-            self.engine.look_closely(asked.as_ref());
-            let Some(Watch { models, every_s, .. }) = asked else {
-                self.due = None;
-                if self.desired.changed().await.is_err() {
-                    std::future::pending::<()>().await; // the agent ends
-                }
-                continue;
-            };
-            let every = Duration::from_secs(every_s.clamp(EVERY_MIN_S, EVERY_MAX_S).into());
-            let now = Instant::now();
-            // A whole fleet is asked at the same moment: each begins at another.
-            let due = self.due.unwrap_or_else(|| now + every.mul_f64(share())).min(now + every);
-            self.due = Some(due);
-            tokio::select! {
-                Ok(()) = self.desired.changed() => continue,
-                () = tokio::time::sleep_until(due) => {}
-            }
-            self.due = Some(Instant::now() + every);
-            let models = self.engine.evidence(models.iter().take(EVIDENCE_MODELS_MAX));
-            let evidence = wire::Evidence { models };
-            if evidence != self.last {
-                self.last = evidence.clone();
-                return evidence;
-            }
-        }
-    }
-}
-
-/// A random number from 0 to 1.
-fn share() -> f64 {
-    f64::from(u32::from_le_bytes(::link::entropy())) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -1,17 +1,11 @@
 //! The control stream: desired state comes down, reported state goes up.
 
-use crate::evidence::Told;
+use crate::engine::Engine;
 use ::link::connection::Connection;
 use ::link::device;
 use ::link::frames::LinkError;
-use protocol::wire::{DesiredState, Evidence, Hello, ReportedState};
+use protocol::wire::{DesiredState, Hello, ReportedState};
 use tokio::sync::watch;
-
-impl device::Tells for Told {
-    async fn next(&mut self) -> Evidence {
-        Self::next(self).await
-    }
-}
 
 /// An open control stream.
 pub(crate) struct ControlStream {
@@ -51,7 +45,7 @@ pub(crate) async fn serve(
     stream: &mut ControlStream,
     desired: &watch::Sender<Option<DesiredState>>,
     reported: &mut watch::Receiver<ReportedState>,
-    told: &mut Told,
+    told: &mut device::Told<Engine>,
 ) -> Result<(), LinkError> {
     let why = stream.why;
     let say = |state: &ReportedState| with_reason(state, why);

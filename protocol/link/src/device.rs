@@ -1,13 +1,17 @@
 //! A device's side of its connections, as far as it is the same for whoever stands for one: what it asks first, what it
 //! says of itself, and what it hears. What follows from that is decided elsewhere.
 
+mod told;
+
+pub use told::{Counts, Told};
+
 use crate::connection::{Connection, RecvStream, SendStream};
 use crate::frames::{self, LinkError};
 use crate::pki::{self, PkiError};
 use protocol::codec::Framed;
 use protocol::mux::Priority;
 use protocol::time::{InvalidTime, answered_ms, signed_text};
-use protocol::wire::{DesiredState, Evidence, Hello, ReportedState, SignedTime, TimeRequest};
+use protocol::wire::{DesiredState, Hello, ReportedState, SignedTime, TimeRequest};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -52,12 +56,6 @@ pub async fn ask_time(connection: &Connection, ca: &CertificateDer<'_>) -> Resul
     Ok(signed_ms)
 }
 
-/// What has evidence to tell.
-pub trait Tells {
-    /// Waits until there is something to tell; to be dropped at any time.
-    fn next(&mut self) -> impl Future<Output = Evidence> + Send;
-}
-
 /// An open control stream: desired state comes down, reported state goes up.
 pub struct ControlStream {
     send: SendStream,
@@ -88,7 +86,7 @@ impl ControlStream {
         desired: &watch::Sender<Option<DesiredState>>,
         reported: &mut watch::Receiver<ReportedState>,
         say: impl Fn(&ReportedState) -> ReportedState,
-        told: &mut impl Tells,
+        told: &mut Told<impl Counts>,
     ) -> Result<(), LinkError> {
         let Self { send, receive, .. } = self;
         let down = async {

@@ -2,12 +2,12 @@
 
 use crate::counts::Counters;
 use crate::enrolment::{Member, clock, settle};
-use crate::evidence::Told;
+use crate::evidence::Counting;
 use crate::fleet::{FleetError, Place};
 use edge::backoff::Backoff;
 use edge::time::DeviceTime;
 use link::connection::Connection;
-use link::device::ControlStream;
+use link::device::{ControlStream, Told};
 use link::dial::Dialler;
 use link::frames::{self, LinkError};
 use link::tls::{self, Trust};
@@ -33,7 +33,7 @@ pub(crate) struct Device {
     pub(crate) desired: watch::Sender<Option<DesiredState>>,
     pub(crate) reported: watch::Receiver<ReportedState>,
     pub(crate) connection: watch::Sender<Option<Connection>>,
-    pub(crate) told: Told,
+    pub(crate) counting: Arc<Counting>,
 }
 
 impl Device {
@@ -94,9 +94,10 @@ impl Device {
         backoff.reset();
         let counters = self.counters.clone();
         let _connected = counters.connected();
-        let Self { desired, reported, told, .. } = self;
+        let mut told = Told::new(self.counting.clone(), self.desired.subscribe());
+        let Self { desired, reported, .. } = self;
         tokio::select! {
-            end = stream.serve(desired, reported, said, told) => Ok(end?),
+            end = stream.serve(desired, reported, said, &mut told) => Ok(end?),
             end = pulse(connection) => Ok(end?),
         }
     }

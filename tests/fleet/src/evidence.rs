@@ -3,14 +3,13 @@
 
 use crate::behaviour::{Behaviours, Served, Traits};
 use crate::chance::Chance;
-use link::device::Tells;
-use protocol::evidence::{EVERY_MAX_S, EVERY_MIN_S, EVIDENCE_MODELS_MAX, bucket};
+use link::device::Counts;
+use protocol::evidence::bucket;
 use protocol::id::ModelName;
-use protocol::wire::{DesiredState, Evidence, ModelEvidence, Watch};
+use protocol::wire::{ModelEvidence, Watch};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Of what nobody has asked for so long, the rest is left out.
@@ -60,14 +59,6 @@ impl Counting {
         });
     }
 
-    /// From now on as many answers are checked as the cloud asks for.
-    fn look_closely(&self, watch: Option<&Watch>) {
-        let mut counted = self.counted();
-        let asked = watch.map_or(0, |watch| watch.calls_per_check);
-        let share = if asked == 0 { 0.0 } else { f64::from(asked).recip() };
-        counted.traits.checked = counted.usually_checked.max(share);
-    }
-
     fn catch_up(&self, counted: &mut Counted, name: &ModelName) {
         let Counted { traits, chance, answering, rows, .. } = counted;
         let Some((version, since)) = answering.get_mut(name) else { return };
@@ -79,17 +70,29 @@ impl Counting {
             add(row, &served);
         }
     }
+}
 
-    /// The sums of these models so far.
+impl Counts for Counting {
+    fn look_closely(&self, watch: Option<&Watch>) {
+        let mut counted = self.counted();
+        let asked = watch.map_or(0, |watch| watch.calls_per_check);
+        let share = if asked == 0 { 0.0 } else { f64::from(asked).recip() };
+        counted.traits.checked = counted.usually_checked.max(share);
+    }
+
     fn rows(&self, models: &[String]) -> Vec<ModelEvidence> {
         let mut counted = self.counted();
-        let names = models.iter().take(EVIDENCE_MODELS_MAX).filter_map(|name| name.parse().ok());
+        let names = models.iter().filter_map(|name| name.parse().ok());
         let row = |name: ModelName| {
             self.catch_up(&mut counted, &name);
             let version = counted.answering.get(&name)?.0;
             counted.rows.get(&(name, version)).cloned()
         };
         names.filter_map(row).collect()
+    }
+
+    fn phase(&self) -> f64 {
+        self.counted().chance.unit()
     }
 }
 
@@ -108,42 +111,5 @@ fn add(row: &mut ModelEvidence, served: &Served) {
             row.runs.resize(bucket + 1, 0);
         }
         row.runs[bucket] += 1;
-    }
-}
-
-/// When what is told next.
-pub(crate) struct Told {
-    pub(crate) counting: Arc<Counting>,
-    pub(crate) desired: watch::Receiver<Option<DesiredState>>,
-    pub(crate) due: Option<Instant>,
-}
-
-impl Tells for Told {
-    async fn next(&mut self) -> Evidence {
-        loop {
-            let asked = self.desired.borrow_and_update().as_ref().and_then(|d| d.watch.clone());
-            self.counting.look_closely(asked.as_ref());
-            let Some(Watch { models, every_s, .. }) = asked else {
-                self.due = None;
-                if self.desired.changed().await.is_err() {
-                    std::future::pending::<()>().await; // the device ends
-                }
-                continue;
-            };
-            let every = Duration::from_secs(every_s.clamp(EVERY_MIN_S, EVERY_MAX_S).into());
-            let now = Instant::now();
-            let first = || now + every.mul_f64(self.counting.counted().chance.unit());
-            let due = self.due.unwrap_or_else(first).min(now + every);
-            self.due = Some(due);
-            tokio::select! {
-                Ok(()) = self.desired.changed() => continue,
-                () = tokio::time::sleep_until(due) => {}
-            }
-            self.due = Some(Instant::now() + every);
-            let models = self.counting.rows(&models);
-            if !models.is_empty() {
-                return Evidence { models };
-            }
-        }
     }
 }

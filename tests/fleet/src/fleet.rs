@@ -5,7 +5,7 @@ use crate::chance::Chance;
 use crate::counts::{Counters, Counts};
 use crate::device::Device;
 use crate::enrolment::{Member, enrol};
-use crate::evidence::{Counting, Told};
+use crate::evidence::Counting;
 use crate::install::Installer;
 use edge::IllegalTransition;
 use edge::backoff::Backoff;
@@ -196,7 +196,6 @@ impl Fleet {
             counting: counting.clone(),
             chance,
         };
-        let told = Told { counting, desired: desired.subscribe(), due: None };
         let device = Device {
             member,
             place: self.place.clone(),
@@ -205,7 +204,7 @@ impl Fleet {
             desired,
             reported,
             connection,
-            told,
+            counting,
         };
         (device, installer)
     }
