@@ -46,6 +46,7 @@ pub(crate) struct Config {
     pub(crate) update: Update,
     pub(crate) otlp: OtlpSettings,
     pub(crate) lab: Lab,
+    pub(crate) remote: Remote,
     pub(crate) telemetry: Telemetry,
 }
 
@@ -55,6 +56,23 @@ pub(crate) struct Config {
 pub(crate) struct Lab {
     /// Whether a lab that an operator delegated may have models measured on this device.
     pub(crate) enabled: bool,
+}
+
+/// What operators may ask of this device. Both are on: whoever helps from afar needs them exactly when nobody is near, and
+/// neither shows an input, an answer or a secret.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Remote {
+    /// Whether they are told what `outrigger-agent check` says.
+    pub(crate) checks: bool,
+    /// Whether they get lines of this agent's log.
+    pub(crate) logs: bool,
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        Self { checks: true, logs: true }
+    }
 }
 
 /// The child process in which models are tried before they may answer.

@@ -34,6 +34,7 @@ pub(crate) struct Counters {
     programs: Programs,
     checks: Checks,
     measurements: Measurements,
+    questions: Questions,
     telemetry: Telemetry,
     clock: Clock,
     #[serde(skip)]
@@ -202,6 +203,12 @@ struct Checks {
 #[derive(Debug, Default, Serialize)]
 struct Measurements {
     done: Counter,
+    refused: Counter,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Questions {
+    answered: Counter,
     refused: Counter,
 }
 
@@ -644,6 +651,13 @@ impl Counters {
         let counter = if passing { &self.installs.failed } else { &self.installs.refused };
         counter.add(1);
         tracing::warn!(%model, passing, why, "not installed");
+    }
+
+    /// A question of an operator was answered, or not.
+    pub(crate) fn question_ended(&self, what: &str, answered: bool) {
+        tracing::info!(what, answered, "an operator asked this device");
+        let Questions { answered: yes, refused } = &self.questions;
+        if answered { yes } else { refused }.add(1);
     }
 
     /// An order of a lab was carried out, or was not.

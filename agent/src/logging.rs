@@ -1,5 +1,9 @@
 //! The log: lines for people or JSON for machines, on stderr, with a level that can change while
-//! the agent runs; and, where there is one, for a collector. The environment's `OUTRIGGER_LOG` goes before the configuration.
+//! the agent runs; the last ones in memory, for an operator who asks; and, where there is one, for a collector. The environment's `OUTRIGGER_LOG` goes before the configuration.
+
+mod kept;
+
+pub(crate) use kept::KeptLines;
 
 use crate::config::Level;
 use ::link::otlp::log_layer;
@@ -21,7 +25,10 @@ pub(crate) enum LogFormat {
 }
 
 /// The running log.
-pub(crate) struct Log(reload::Handle<Targets, Registry>);
+pub(crate) struct Log {
+    filter: reload::Handle<Targets, Registry>,
+    kept: KeptLines,
+}
 
 impl Log {
     /// Starts the log of this process; once.
@@ -34,14 +41,21 @@ impl Log {
             LogFormat::Text => lines.boxed(),
             LogFormat::Json => lines.json().boxed(),
         };
-        tracing_subscriber::registry().with(filter).with(lines).with(log_layer()).init();
-        Self(handle)
+        let kept = KeptLines::default();
+        let registry = tracing_subscriber::registry().with(filter).with(lines);
+        registry.with(kept.layer()).with(log_layer()).init();
+        Self { filter: handle, kept }
+    }
+
+    /// The last lines.
+    pub(crate) fn kept(&self) -> KeptLines {
+        self.kept.clone()
     }
 
     /// From now on this level.
     pub(crate) fn set_level(&self, level: Level) {
         // An error would mean that the log has ended, with nobody left to tell.
-        let _ = self.0.reload(filter(level));
+        let _ = self.filter.reload(filter(level));
     }
 }
 

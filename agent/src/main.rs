@@ -39,6 +39,7 @@ mod metrics;
 mod notify;
 mod peers;
 mod program;
+mod questions;
 mod reload;
 mod repository;
 mod requests;

@@ -61,6 +61,7 @@ fn counters(out: &mut Exposition, counters: &Value) {
             "result",
             "Orders of a lab to time models.",
         ),
+        ("questions", "outrigger_questions_total", "result", "Questions of an operator."),
     ];
     for (group, name, label, help) in labelled {
         let mut family = out.family(name, help, Kind::Counter);

@@ -75,6 +75,7 @@ impl Changes {
             ("[sandbox]", old.sandbox != new.sandbox),
             ("[otlp]", old.otlp != new.otlp),
             ("[lab]", old.lab != new.lab),
+            ("[remote]", old.remote != new.remote),
             ("[telemetry]", old.telemetry != new.telemetry),
             ("[peers]", old.peers != new.peers),
             ("[download] stall_s", old.download.stall_s != new.download.stall_s),

@@ -8,11 +8,11 @@ mod listing;
 mod log;
 mod redact;
 
-use crate::health::{Report, Subject, examine};
+pub(crate) use crate::health::{Report, Subject, examine};
 use ::link::durable::{self, Access};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use redact::Gate;
+pub(crate) use redact::Gate;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};

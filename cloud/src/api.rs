@@ -30,6 +30,7 @@ mod models;
 mod nodes;
 pub mod openapi;
 mod policies;
+mod questions;
 mod releases;
 mod repository;
 mod rollouts;
@@ -68,7 +69,7 @@ pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/devices", get(devices::list))
-        .route("/devices/{id}", get(devices::show))
+        .route("/devices/{id}", get(devices::show).delete(devices::remove))
         .route("/devices/{id}/denied", put(devices::deny))
         .route("/devices/{id}/labels", put(devices::label))
         .route("/groups", get(groups::list))
@@ -78,6 +79,8 @@ pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
         .route("/rollouts/{id}/commands", post(rollouts::command))
         .route("/measurements", post(measurements::order))
         .route("/measurements/{id}", get(measurements::show))
+        .route("/questions", post(questions::ask))
+        .route("/questions/{id}", get(questions::show))
         .route("/nodes", get(nodes::list))
         .route("/nodes/tokens", post(nodes::token))
         .route("/nodes/{id}", delete(nodes::remove))

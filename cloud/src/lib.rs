@@ -31,6 +31,7 @@ mod garbage;
 pub mod join;
 pub mod metrics;
 pub mod nodes;
+pub mod questions;
 pub mod repository;
 pub mod requests;
 pub mod rollouts;

@@ -8,7 +8,7 @@
 use fleet::rollout::cohort::Cohort;
 use fleet::rollout::plan::{Plan, PlanError};
 use fleet::rollout::{Command, CommandError, ROLLOUTS_MAX, Rollout};
-use protocol::id::RolloutId;
+use protocol::id::{DeviceId, RolloutId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -119,6 +119,26 @@ fn preload(cloud: &Arc<Cloud>, rollout: &Rollout) {
             cloud.events.internal_error(&error);
         }
     });
+}
+
+/// A device is removed from the fleet: it counts as failed in every roll-out that is under way with it.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn remove_device(
+    cloud: &Arc<Cloud>,
+    device: &DeviceId,
+    by: &By,
+) -> Result<(), StoreError> {
+    let mut running = cloud.rollouts.running.lock().await;
+    let all: Vec<_> = running.values().cloned().collect();
+    for kept in all {
+        let mut next = kept.rollout.clone();
+        if next.handle_removed(device, &by.actor, u64::try_from(by.now_s).unwrap_or(0)) {
+            driver::keep(cloud, &mut running, &kept, next, by.clone()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Somebody wants something of a roll-out.

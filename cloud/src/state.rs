@@ -26,6 +26,7 @@ use crate::deltas::Deltas;
 use crate::events::Events;
 use crate::metrics::Observed;
 use crate::nodes::Nodes;
+use crate::questions;
 use crate::repository::Repository;
 use crate::rollouts::Rollouts;
 use crate::server::Engine;
@@ -79,6 +80,8 @@ pub struct Cloud {
     pub(crate) sites: Sites,
     /// How versions reach devices in stages.
     pub rollouts: Rollouts,
+    /// What operators ask of devices.
+    pub questions: questions::Open,
     /// Connections that are not over QUIC.
     pub over_tcp: OverTcp,
     /// Which inference nodes are connected.
@@ -145,6 +148,7 @@ impl Cloud {
             online: Online::default(),
             sites: Sites::default(),
             rollouts,
+            questions: questions::Open::default(),
             over_tcp: OverTcp::default(),
             nodes: Nodes::default(),
             control: Control::default(),
@@ -325,6 +329,9 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Why a device is shut out.
+pub(crate) const DENIED: &str = "this device was denied by the operator";
+
 /// The devices that are connected.
 #[derive(Debug, Default)]
 pub struct Online {
@@ -371,9 +378,8 @@ impl Online {
     }
 
     /// Ends the connections of a device that was shut out.
-    pub(crate) fn expel(&self, device: &DeviceId) {
+    pub(crate) fn expel(&self, device: &DeviceId, reason: &str) {
         for connection in self.lock().get(device).into_iter().flatten() {
-            let reason = "this device was denied by the operator";
             connection.close(ProblemCode::Unauthorised, reason);
         }
     }

@@ -76,6 +76,8 @@ pub enum FrameKind {
     TelemetryTaken = 24,
     /// [`wire::Evidence`].
     Evidence = 27,
+    /// [`wire::DeviceAnswer`], opens a stream.
+    DeviceAnswer = 28,
 }
 
 const KINDS: &[(FrameKind, u32)] = &[
@@ -105,6 +107,7 @@ const KINDS: &[(FrameKind, u32)] = &[
     (FrameKind::TelemetryWanted, HEADER_FRAME_MAX_BYTES),
     (FrameKind::TelemetryTaken, HEADER_FRAME_MAX_BYTES),
     (FrameKind::Evidence, HEADER_FRAME_MAX_BYTES),
+    (FrameKind::DeviceAnswer, HEADER_FRAME_MAX_BYTES),
 ];
 
 impl FrameKind {
@@ -215,7 +218,8 @@ framed!(
     TelemetryOffer,
     TelemetryWanted,
     TelemetryTaken,
-    Evidence
+    Evidence,
+    DeviceAnswer
 );
 
 /// The frame of a message.

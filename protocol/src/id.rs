@@ -134,6 +134,11 @@ name_type!(
     "roll-out id"
 );
 name_type!(
+    /// The name of a question to a device, chosen by the cloud.
+    QuestionId,
+    "question id"
+);
+name_type!(
     /// The name of a group of devices: a query that was kept.
     GroupName,
     "group name"

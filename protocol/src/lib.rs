@@ -27,6 +27,7 @@ pub mod oip;
 pub mod otlp;
 pub mod pattern;
 pub mod problem;
+pub mod question;
 pub mod release;
 pub mod residency;
 pub mod tensor;

@@ -83,6 +83,16 @@ pub const SHAPES_MAX: usize = 64;
 pub const CALLER_REQUESTS_MAX: u32 = 1024;
 /// Tenants, and callers (devices and keys), whose rates are remembered at a time, each.
 pub const IDENTITIES_MAX: usize = 65_536;
+/// The text of a device's answer to an operator's question: 60 KiB, so that a frame holds it.
+pub const ANSWER_MAX_BYTES: usize = 60 << 10;
+/// Lines of the log that a question may ask for.
+pub const ANSWER_LINES_MAX: u32 = 1000;
+/// Lines of its own log that an agent keeps in memory, for such questions: 256 KiB.
+pub const LOG_KEPT_MAX_BYTES: usize = 256 << 10;
+/// Questions that wait for one device.
+pub const QUESTIONS_WAITING_MAX: usize = 4;
+/// The longest that a question waits for its device: a day, in seconds.
+pub const QUESTION_MAX_S: u64 = 24 * 60 * 60;
 /// A signed order to measure models on a device, as JSON: 16 KiB.
 pub const ORDER_MAX_BYTES: usize = 16 << 10;
 /// What a device says of one such order, as JSON: 16 KiB.

@@ -9,6 +9,7 @@ use outrigger_protocol::id::Version;
 use outrigger_protocol::infer::{
     InferRequest, InferResponse, Placement, PlacementHint, Reason, Timing, Verdict,
 };
+use outrigger_protocol::question::What;
 use outrigger_protocol::tensor::{DataType, Tensor, TensorMeta};
 use outrigger_protocol::trace::TraceContext;
 use outrigger_protocol::transport::{Allowance, Allowances, Parcel, Transport};
@@ -150,6 +151,31 @@ fn golden_frames_of_roll_outs() {
     ];
     let text = frames.map(|frame| hex::encode(frame.unwrap()));
     insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
+fn golden_frames_of_questions() {
+    let questions = vec![What::Logs { lines: 20, since_s: 60 }.to_wire("q-1")];
+    let text = "a line\n".to_owned();
+    let frames = [
+        encode(&wire::DesiredState { revision: 3, questions, ..Default::default() }),
+        encode(&wire::DeviceAnswer { id: "q-1".into(), text, left_out: 7, ..Default::default() }),
+        encode(&wire::DeviceAnswer {
+            id: "q-1".into(),
+            refused: "forbidden".into(),
+            why: "no".into(),
+            ..Default::default()
+        }),
+    ];
+    let text = frames.map(|frame| hex::encode(frame.unwrap()));
+    assert_eq!(
+        text,
+        [
+            "03130000000803620f0a03712d3112046c6f67731814203c",
+            "1c100000000a03712d31120761206c696e650a1807",
+            "1c140000000a03712d312209666f7262696464656e2a026e6f",
+        ]
+    );
 }
 
 #[test]

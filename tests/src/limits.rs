@@ -4,6 +4,7 @@
 use anyhow::Context;
 use fleet::admission::{GatePolicy, LimitPolicy};
 use fleet::labels::{GROUPS_MAX, LABEL_MAX_BYTES, LABELS_MAX};
+use fleet::questions::{self, QUESTIONS_MAX};
 use fleet::rollout::plan::{DEVICES_MAX, STAGES_MAX};
 use fleet::rollout::query::QUERY_MAX_BYTES;
 use fleet::rollout::{CALLS_PER_CHECK, EVIDENCE_PER_S, HISTORY_MAX, ROLLOUTS_MAX};
@@ -246,6 +247,28 @@ fn rollouts() -> Vec<Row> {
             "groups; roll-outs under way; devices, and stages, of one",
             format!("{GROUPS_MAX}; {ROLLOUTS_MAX}; {}, {STAGES_MAX}", count(DEVICES_MAX as u64)),
             "422, 409",
+            "",
+        ),
+        row(
+            "questions to devices: waiting for one, of one in 10 minutes, kept by the cloud; answered by a device in an hour",
+            format!(
+                "{QUESTIONS_WAITING_MAX}, {}, {QUESTIONS_MAX}; {}",
+                questions::OFTEN_MAX,
+                edge::questions::OFTEN_MAX
+            ),
+            "429; a typed refusal",
+            "[remote] checks, logs",
+        ),
+        row(
+            "such a question's wait; its answer; lines of the log that one has, and that an agent keeps for them",
+            format!(
+                "{} h; {}; {}; {}",
+                QUESTION_MAX_S / 3600,
+                size(ANSWER_MAX_BYTES as u64),
+                count(ANSWER_LINES_MAX.into()),
+                size(LOG_KEPT_MAX_BYTES as u64),
+            ),
+            "it ends unanswered; the oldest lines are left out, and counted",
             "",
         ),
         row(

@@ -10,11 +10,12 @@ use crate::identity::{Enrolment, IdentityFiles};
 use crate::install::{Installer, Parts, Places};
 use crate::lab::{self, Lab};
 use crate::lock::StateLock;
-use crate::logging::{Log, LogFormat};
+use crate::logging::{KeptLines, Log, LogFormat};
 use crate::metrics;
 use crate::notify::Notifier;
 use crate::peers::Peers;
 use crate::program::{self, Begun, Own, Trial};
+use crate::questions::{self, Answers};
 use crate::reload::{Reloader, Source, Told};
 use crate::repository::Repository;
 use crate::requests::{self, Checker, Requests};
@@ -121,8 +122,9 @@ fn run_begun(
         .worker_threads(io_threads())
         .enable_all()
         .build()?;
-    let source = Source { file: config_file, told, log };
-    let device = Device { state_dir, files: files.clone(), enrolment };
+    let lines = log.kept();
+    let source = Source { file: config_file.clone(), told, log };
+    let device = Device { state_dir, config_file, lines, files: files.clone(), enrolment };
     let served = runtime.block_on(serve(device, config, source, (own.clone(), began)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     files.let_go();
@@ -133,6 +135,8 @@ fn run_begun(
 /// Whose agent this is.
 struct Device<'a> {
     state_dir: &'a Path,
+    config_file: PathBuf,
+    lines: KeptLines,
     files: IdentityFiles,
     enrolment: Enrolment,
 }
@@ -154,16 +158,16 @@ fn sweep(state_dir: &Path) {
 }
 
 async fn serve(
-    Device { state_dir, files, enrolment }: Device<'_>,
+    device: Device<'_>,
     config: Config,
     source: Source,
     (own, began): (Arc<Own>, Instant),
 ) -> anyhow::Result<()> {
+    let state_dir = device.state_dir;
     let sockets = Sockets::bind(state_dir, &config.local).await?;
     let applications = Arc::new(Applications::new(&config.local.applications));
     let metrics_at = config.local.metrics;
-    let otlp = open_otlp(&config.otlp, &enrolment)?;
-    let device = Device { state_dir, files, enrolment };
+    let otlp = open_otlp(&config.otlp, &device.enrolment)?;
     let context = assemble(&device, &config, otlp, (own.clone(), began))?;
     tell_collector(&context)?;
     tokio::spawn(Reloader::new(source, config, context.clone())?.run());
@@ -428,11 +432,12 @@ fn running(state_dir: &Path, config: &Config, counters: &Arc<Counters>) -> anyho
 
 /// Puts the parts together and starts the tasks that run beside the API.
 fn assemble(
-    Device { state_dir, files: identity, enrolment }: &Device<'_>,
+    device: &Device<'_>,
     config: &Config,
     otlp: Otlp,
     (program, began): (Arc<Own>, Instant),
 ) -> anyhow::Result<Arc<Context>> {
+    let Device { state_dir, files: identity, enrolment, .. } = device;
     let counters = Arc::new(Counters::default());
     let Running { engine, prover, runtime, at_work } = running(state_dir, config, &counters)?;
     let (reported_sender, reported) = watch::channel(first_report(config, &runtime));
@@ -496,6 +501,7 @@ fn assemble(
     });
     let next = next_program(&context, repository, config, (reported_sender.clone(), began));
     tokio::spawn(program::Task::new(next).run(desired.clone()));
+    tokio::spawn(answers(&context, device, config).run(desired.clone()));
     let lab = lab(&context, config, enrolment, runtime, reported_sender);
     tokio::spawn(Lab::new(state_dir, lab)?.run(desired));
     Ok(context)
@@ -570,6 +576,18 @@ fn next_program(
         terms: config.update.program(),
         began,
     }
+}
+
+/// What answers operators.
+fn answers(context: &Context, device: &Device<'_>, config: &Config) -> Answers {
+    Answers::new(questions::Parts {
+        state_dir: device.state_dir.to_owned(),
+        config_file: device.config_file.clone(),
+        allowed: config.remote.clone(),
+        lines: device.lines.clone(),
+        uplink: context.uplink.clone(),
+        counters: context.counters.clone(),
+    })
 }
 
 /// What carries out the orders of labs.

@@ -20,13 +20,13 @@ const NAMES: [&str; 8] =
 const LEFT_OUT: &str = "[left out]";
 
 /// What is known to be secret here.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     key_lines: Vec<String>,
 }
 
 impl Gate {
     /// Learns this device's key, so that it is found wherever it was copied to.
-    pub(super) fn new(state_dir: &Path) -> Self {
+    pub(crate) fn new(state_dir: &Path) -> Self {
         let key = std::fs::read_to_string(state_dir.join(KEY_FILE)).unwrap_or_default();
         let lines = key.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
         let key_lines = lines.filter(|l| l.len() >= KEY_LINE_MIN).map(str::to_owned).collect();
@@ -34,7 +34,7 @@ impl Gate {
     }
 
     /// The text without its secrets.
-    pub(super) fn pass(&self, text: &str) -> String {
+    pub(crate) fn pass(&self, text: &str) -> String {
         let known =
             self.key_lines.iter().fold(text.to_owned(), |t, line| t.replace(line, LEFT_OUT));
         let mut in_pem = false;

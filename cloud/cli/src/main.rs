@@ -251,6 +251,12 @@ enum Device {
     Deny(commands::device::deny::Args),
     /// Let a device in again.
     Allow(commands::device::deny::Args),
+    /// Have a device check itself, and say what is wrong there.
+    Check(commands::device::check::Args),
+    /// Show the end of the log of a device's agent.
+    Logs(commands::device::logs::Args),
+    /// Forget a device for good: its identity, labels and evidence.
+    Remove(commands::device::remove::Args),
 }
 
 fn main() -> ExitCode {
@@ -314,6 +320,9 @@ fn run_device(command: &Device) -> anyhow::Result<()> {
         Device::Allow(args) => commands::device::deny::run(args, false),
         Device::Show(args) => commands::device::show::run(args),
         Device::Label(args) => commands::device::label::run(args),
+        Device::Check(args) => commands::device::check::run(args),
+        Device::Logs(args) => commands::device::logs::run(args),
+        Device::Remove(args) => commands::device::remove::run(args),
     }
 }
 

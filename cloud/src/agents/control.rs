@@ -87,6 +87,7 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
         sites.mark_unchanged();
         desired.peers = session.cloud.sites.peers(&session.device);
         desired.watch = session.cloud.rollouts.heard.watch_of(&session.device);
+        desired.questions = session.cloud.questions.waiting_for(&session.device);
         let nodes_only = session.cloud.control.nodes_only.load(Ordering::Relaxed);
         desired.nodes_only = nodes_only && !desired.nodes.is_empty();
         let saying = Said::of(&desired);

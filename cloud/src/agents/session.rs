@@ -17,6 +17,7 @@ use super::{
     FIRST_FRAME_TIMEOUT, answer_problem, blob, control, infer, metadata, pulse, telemetry, time,
 };
 use crate::access::Identity;
+use crate::questions;
 use crate::state::{Cloud, now_s};
 use crate::store::StoreError;
 use crate::store::devices::note_seen;
@@ -202,6 +203,7 @@ impl Session {
             | FrameKind::BlobRequest
             | FrameKind::MetadataRequest
             | FrameKind::TelemetryOffer
+            | FrameKind::DeviceAnswer
                 if self.cloud.control.is_elsewhere() =>
             {
                 let text = "this is an inference node, which only answers requests";
@@ -220,6 +222,11 @@ impl Session {
             FrameKind::BlobRequest => Box::pin(blob::serve(self, send, recv, header)).await,
             FrameKind::MetadataRequest => Box::pin(metadata::serve(self, send, recv, header)).await,
             FrameKind::TelemetryOffer => Box::pin(telemetry::serve(self, send, recv, header)).await,
+            FrameKind::DeviceAnswer => {
+                let answer = frames::message(&mut recv, header).await?;
+                questions::take(&self.cloud, &self.device, answer).await?;
+                Ok(send.finish()?)
+            }
             actual => {
                 let expected = FrameKind::InferOpen;
                 Err(LinkError::Codec(CodecError::Unexpected { expected, actual }).into())

@@ -18,8 +18,8 @@ use super::ApiError;
 use super::auth::Caller;
 use super::error::Body;
 use super::groups;
-use crate::rollouts::candidates;
-use crate::state::{Cloud, now_s};
+use crate::rollouts::{self, candidates};
+use crate::state::{Cloud, DENIED, now_s};
 use crate::store::devices::DeviceRecord;
 use crate::store::releases::ReleaseAssignment;
 use crate::store::rollouts::Told;
@@ -223,9 +223,32 @@ pub(super) async fn deny(
     }
     if denied {
         cloud.sites.deny(&device);
-        cloud.online.expel(&device);
+        cloud.online.expel(&device, DENIED);
     }
     Ok(Json(json!({ "id": device, "denied": denied })))
+}
+
+/// Forgets a device for good. First it counts as failed in every roll-out: that it was one of them must not be forgotten.
+pub(super) async fn remove(
+    State(cloud): State<Arc<Cloud>>,
+    caller: Caller,
+    Path(device): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    caller.need(Permission::Enrol)?;
+    let (device, by) = (parse(&device)?, caller.by());
+    let id = device.clone();
+    if cloud.db.call(move |store| store.known_device(&id)).await?.is_none() {
+        return Err(absent(&device));
+    }
+    rollouts::remove_device(&cloud, &device, &by).await?;
+    let id = device.clone();
+    if !cloud.db.call(move |store| store.remove_device(&by, &id)).await? {
+        return Err(absent(&device));
+    }
+    cloud.questions.forget(&device);
+    cloud.sites.deny(&device);
+    cloud.online.expel(&device, "this device was removed from the fleet by the operator");
+    Ok(Json(json!({ "id": device, "removed": true })))
 }
 
 #[derive(Deserialize)]

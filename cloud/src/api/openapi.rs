@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 mod operations;
+mod questions;
 mod rollouts;
 mod schemas;
 

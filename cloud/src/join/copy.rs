@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::enrol::JoinError;
-use crate::state::{Cloud, now_s};
+use crate::state::{Cloud, DENIED, now_s};
 use crate::store::Store;
 use crate::store::replica::CopyError;
 
@@ -58,7 +58,7 @@ async fn take_over(cloud: &Arc<Cloud>, pieces: Vec<NodeUpdate>) -> Result<(), Jo
     let denied = all.iter().flat_map(|piece| &piece.devices).filter(|device| device.denied);
     for device in denied {
         if let Ok(id) = device.id.parse() {
-            cloud.online.expel(&id);
+            cloud.online.expel(&id, DENIED);
         }
     }
     cloud.events.copied(all.last().map_or(0, |piece| piece.cursor));

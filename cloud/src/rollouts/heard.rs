@@ -75,7 +75,7 @@ impl Heard {
     }
 
     /// There is something new for these devices.
-    pub(super) fn tell<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>) {
+    pub(crate) fn tell<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>) {
         let inner = self.lock();
         for connected in devices.filter_map(|device| inner.connected.get(device)) {
             connected.told.send_modify(|times| *times += 1);

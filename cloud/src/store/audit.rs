@@ -50,7 +50,21 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn note(&self, by: &By, action: &str, subject: &str) -> Result<(), StoreError> {
-        self.change(|transaction| Ok(append(transaction, by, action, subject, "")?))
+        self.note_detail(by, action, subject, "")
+    }
+
+    /// The same with particulars.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn note_detail(
+        &self,
+        by: &By,
+        action: &str,
+        subject: &str,
+        detail: &str,
+    ) -> Result<(), StoreError> {
+        self.change(|transaction| Ok(append(transaction, by, action, subject, detail)?))
     }
 
     /// The newest entries, newest first.

@@ -9,6 +9,10 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use super::audit::{By, append};
 use super::{Store, StoreError, conversion_failure, parsed};
 
+/// What is known of a device beside its own row, and its place in roll-outs.
+const OF_A_DEVICE: [&str; 6] =
+    ["device_labels", "directed", "measurements", "assignments", "release_assignments", "evidence"];
+
 /// What is checked when a device connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownDevice {
@@ -116,6 +120,31 @@ impl Store {
                 append(transaction, by, action, id.as_str(), "")?;
             }
             Ok(known)
+        })
+    }
+
+    /// Forgets a device and all that is known of it but what is in the audit log; false for an unknown one. A place in a
+    /// token that it took stays taken, and is no way back for its key.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn remove_device(&self, by: &By, id: &DeviceId) -> Result<bool, StoreError> {
+        let key = "SELECT key_hash FROM devices WHERE id = ?";
+        self.change(|transaction| {
+            let key = transaction.query_row(key, [id.as_str()], |row| row.get::<_, String>(0));
+            let Some(key) = key.optional()? else { return Ok(false) };
+            let sql = "UPDATE token_uses SET key_hash = ? WHERE key_hash = ?";
+            transaction
+                .execute(sql, params![ContentHash::of(id.as_str().as_bytes()).to_string(), key])?;
+            for table in OF_A_DEVICE {
+                let sql = format!("DELETE FROM {table} WHERE device = ?");
+                transaction.execute(&sql, [id.as_str()])?;
+            }
+            let sql = "UPDATE rollout_devices SET is_told = 0 WHERE device = ?";
+            transaction.execute(sql, [id.as_str()])?;
+            transaction.execute("DELETE FROM devices WHERE id = ?", [id.as_str()])?;
+            append(transaction, by, "device.remove", id.as_str(), "")?;
+            Ok(true)
         })
     }
 }

@@ -3,11 +3,13 @@
 //! Triggers note every change of what nodes must know, whoever makes it, under a number that grows;
 //! of several changes to one thing only the last counts. They and their notes are temporary: they
 //! belong to this process, under an epoch of its own, so a database that was restored from a backup
-//! is simply read anew. Nothing of this is ever deleted, so there are no notes of deletions.
+//! is simply read anew. Of all this only devices are ever removed, and nodes hear of that as of a denial: under
+//! a key that nobody has, so that the removed one may enrol again.
 
 use prost::Message;
+use protocol::id::{ContentHash, TenantName};
 use protocol::wire;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Store, StoreError, bytes_or_empty, to_sql, unsigned};
 
@@ -55,7 +57,13 @@ pub(super) fn follow(connection: &Connection) -> rusqlite::Result<()> {
              BEGIN {note} END;"
         ))?;
     }
-    Ok(())
+    connection.execute_batch(
+        "CREATE TEMP TRIGGER feed_devices_removed AFTER DELETE ON main.devices BEGIN
+             INSERT INTO feed
+                 VALUES ('device', OLD.id, (SELECT ifnull(max(number), 0) + 1 FROM feed))
+                 ON CONFLICT (kind, id) DO UPDATE SET number = excluded.number;
+         END;",
+    )
 }
 
 /// The number of the newest change.
@@ -115,7 +123,8 @@ fn add(
         }
         "device" => {
             let sql = "SELECT id, key_hash, tenant, denied FROM devices WHERE id = ?";
-            push(&mut piece.devices, one(sql)?.query_row([id], device)?)
+            let found = one(sql)?.query_row([id], device).optional()?;
+            push(&mut piece.devices, found.unwrap_or_else(|| removed(id)))
         }
         "model" => {
             let sql = "SELECT signed_manifest, variant FROM bundles WHERE bundle = ?";
@@ -170,6 +179,15 @@ fn device(row: &Row<'_>) -> rusqlite::Result<wire::NodeDevice> {
         tenant: row.get("tenant")?,
         denied: row.get("denied")?,
     })
+}
+
+fn removed(id: &str) -> wire::NodeDevice {
+    wire::NodeDevice {
+        id: id.to_owned(),
+        key_hash: ContentHash::of(id.as_bytes()).to_string(),
+        tenant: TenantName::default().to_string(),
+        denied: true,
+    }
 }
 
 /// Nodes need no edge variants.

@@ -5,7 +5,8 @@
 //! accepted answers are still as good as was said ([`audit`]), when
 //! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), how a
 //! model gets from wanted to active ([`update`]), whether it does as well as the one before ([`shadow`],
-//! [`probation`]), how the agent's own next program takes over ([`takeover`]), when a certificate is renewed ([`renewal`]), what time it is where the
+//! [`probation`]), how the agent's own next program takes over ([`takeover`]), when a certificate is renewed ([`renewal`]), how often an operator is
+//! answered ([`questions`]), what time it is where the
 //! clock may be wrong ([`time`]), and what is told of all that ([`spool`]).
 //!
 //! Plain values in, plain values out: `now` and entropy are arguments, so that both sides, the
@@ -22,6 +23,7 @@ pub mod paths;
 pub mod peers;
 pub mod probation;
 pub mod quantiles;
+pub mod questions;
 pub mod renewal;
 pub mod sequences;
 pub mod shadow;

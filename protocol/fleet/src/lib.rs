@@ -4,7 +4,8 @@
 //! when a worker that ended is started again ([`restarts`]); how busy a node is ([`load`]), how
 //! fast downloads may be ([`background`]), what the repository of models takes in ([`repository`]), which
 //! devices may carry chunks to each other ([`sites`]), what devices are asked for by ([`labels`]), how a version reaches the fleet
-//! in stages ([`rollout`]), and what may be shown of the whole fleet ([`crowd`]).
+//! in stages ([`rollout`]), what devices are asked, and for how long ([`questions`]), and what may be shown of
+//! the whole fleet ([`crowd`]).
 //!
 //! Plain values in, plain values out: `now` and entropy are arguments.
 
@@ -18,6 +19,7 @@ pub mod desired;
 pub mod enrol;
 pub mod labels;
 pub mod load;
+pub mod questions;
 pub mod repository;
 pub mod restarts;
 pub mod rollout;

@@ -445,6 +445,15 @@ impl Rollout {
         member.handle_report(report, version, requests_min, self.clock_s);
     }
 
+    /// Somebody has removed a device from the fleet: it counts as failed. Whether it is one of these.
+    pub fn handle_removed(&mut self, device: &DeviceId, by: &str, now_s: u64) -> bool {
+        self.watch(now_s);
+        let Some(member) = self.members.get_mut(device) else { return false };
+        member.remove();
+        self.note(format!("{device} was removed from the fleet by {by}"));
+        true
+    }
+
     /// Looks at everything once, and says what is to be done. Call it every few seconds, after the reports.
     pub fn poll(&mut self, now_s: u64) -> Vec<Action> {
         self.watch(now_s);
@@ -552,10 +561,8 @@ impl Rollout {
     }
 
     fn is_back(&self) -> bool {
-        let there = |m: &Member| {
-            matches!(m.standing, Standing::Waiting | Standing::Returned | Standing::Stranded)
-        };
-        self.members.values().all(there)
+        let awaited = |m: &Member| m.standing.is_told() || m.standing == Standing::Returning;
+        !self.members.values().any(awaited)
     }
 
     fn returned(&mut self) {

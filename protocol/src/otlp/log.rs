@@ -1,6 +1,7 @@
 //! A line of the log, and how a batch of them is said. Lines are cut, so that what waits takes a bounded
 //! room: [`TEXT_MAX_BYTES`] of text, [`FIELDS_MAX`] fields of [`FIELD_MAX_BYTES`].
 
+use crate::question::cut;
 use prost::Message;
 
 use super::{Resource, Value, any, attributes, wire};
@@ -60,12 +61,6 @@ impl Log {
         };
         self.fields.push((format!("outrigger.{name}"), value));
     }
-}
-
-/// The front of a text, to the last whole character that fits.
-fn cut(text: &str, most_bytes: usize) -> &str {
-    let end = (0..=text.len().min(most_bytes)).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
 }
 
 impl Severity {

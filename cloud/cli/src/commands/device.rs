@@ -1,8 +1,12 @@
 //! Commands about devices.
 
+mod ask;
+pub(crate) mod check;
 pub(crate) mod deny;
 pub(crate) mod label;
 pub(crate) mod list;
+pub(crate) mod logs;
+pub(crate) mod remove;
 pub(crate) mod show;
 pub(crate) mod token;
 

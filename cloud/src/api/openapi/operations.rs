@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::rollouts;
 use super::schemas::{list, reference};
+use super::{questions, rollouts};
 
 const JSON: &str = "application/json";
 
@@ -90,6 +90,7 @@ pub(super) fn all() -> Vec<Operation> {
         repository(),
         keys(),
         devices(),
+        questions::operations(),
         rollouts::operations(),
         releases(),
         telemetry(),
@@ -307,6 +308,10 @@ fn devices() -> Vec<Operation> {
             .need("View")
             .in_path("id", &reference("Name"))
             .gives(200, "It is here.", reference("Device")),
+        Operation::new("delete /v1/devices/{id}", "remove_device", "Forget a device for good")
+            .need("Enrol")
+            .in_path("id", &reference("Name"))
+            .gives(200, "It is gone.", reference("RemovedDevice")),
         Operation::new(
             "put /v1/devices/{id}/labels",
             "label_device",

@@ -65,6 +65,7 @@ pub(super) fn all() -> Value {
         of_releases(),
         of_telemetry(),
         of_nodes(),
+        super::questions::schemas(),
         super::rollouts::schemas(),
     ] {
         if let (Some(all), Value::Object(part)) = (all.as_object_mut(), part) {
@@ -262,6 +263,7 @@ fn of_devices() -> Value {
             "desired": or_null(&reference("ReleaseVersion")), "target": text(), "installed": flag(),
             "next": text(), "phase": text(), "reason": text(),
         }), &[]),
+        "RemovedDevice": object(&json!({ "id": reference("Name"), "removed": flag() }), &[]),
         "Denial": object(&json!({ "denied": flag() }), &[]),
         "Denied": object(&json!({ "id": reference("Name"), "denied": flag() }), &[]),
         "SignedOrder": {

@@ -6,7 +6,7 @@ use crate::store::devices::{note_reported, note_seen};
 use crate::store::nodes::{NewNodeToken, NodeApplicant};
 use crate::store::usage::{Usage, UsageBy, UsageOf};
 use fleet::access::{KeyRecord, Role};
-use protocol::id::{ContentHash, TenantName};
+use protocol::id::{ContentHash, DeviceId, TenantName};
 use protocol::pattern::ModelPatterns;
 use protocol::token::{Secret, SecretDigest};
 
@@ -87,6 +87,31 @@ fn a_reported_state_is_no_news_for_nodes_and_a_denial_is() {
     control.deny_device(&by(), &device, true).unwrap();
     assert!(newest() > before, "whoever waits is told");
     assert!(changes(&control, before)[0].devices[0].denied);
+}
+
+#[test]
+fn a_removed_device_is_denied_on_nodes_and_its_key_may_come_back_as_another() {
+    let (_folder, control) = store();
+    let (_other_folder, node) = store();
+    let enrol = |id: &str| {
+        let sql =
+            "INSERT INTO devices (id, key_hash, label, hostname, agent_version, enrolled_at_s)
+                   VALUES (?, ?, '', '', '', 0)";
+        let values = [id, &ContentHash::of(b"key").to_string()];
+        control.change(|t| Ok::<_, StoreError>(t.execute(sql, values).map(drop)?)).unwrap();
+    };
+    let (first, second): (DeviceId, DeviceId) = ("d-1".parse().unwrap(), "d-2".parse().unwrap());
+    enrol("d-1");
+    let all = changes(&control, 0);
+    node.copy(&all, 5).unwrap();
+    let cursor = all.last().unwrap().cursor;
+    assert!(control.remove_device(&by(), &first).unwrap());
+    assert!(!control.remove_device(&by(), &first).unwrap());
+    enrol("d-2");
+    node.copy(&changes(&control, cursor), 6).unwrap();
+    assert!(node.known_device(&first).unwrap().unwrap().denied);
+    assert!(!node.known_device(&second).unwrap().unwrap().denied);
+    assert_eq!(control.known_device(&first).unwrap(), None);
 }
 
 #[test]

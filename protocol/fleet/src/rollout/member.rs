@@ -51,10 +51,13 @@ impl Standing {
 
     /// Whether the device is to run the version.
     pub fn is_told(&self) -> bool {
-        matches!(
-            self,
-            Standing::Told | Standing::Serving | Standing::Succeeded | Standing::Failed(_)
-        )
+        match self {
+            Standing::Told | Standing::Serving | Standing::Succeeded => true,
+            Standing::Failed(failure) => *failure != Failure::Removed,
+            Standing::Waiting | Standing::Returning | Standing::Returned | Standing::Stranded => {
+                false
+            }
+        }
     }
 }
 
@@ -72,6 +75,8 @@ pub enum Failure {
     Stuck(Option<Version>),
     /// The version answers there, and too few have asked it.
     Idle(u64),
+    /// Somebody has removed it from the fleet.
+    Removed,
 }
 
 impl Failure {
@@ -83,6 +88,7 @@ impl Failure {
             Failure::Silent => "silent",
             Failure::Stuck(_) => "stuck",
             Failure::Idle(_) => "idle",
+            Failure::Removed => "removed",
         }
     }
 
@@ -103,6 +109,7 @@ impl fmt::Display for Failure {
             Failure::WentBack(version) => write!(f, "went back by itself, {}", answers(version)),
             Failure::Silent => f.write_str("silent since it was told"),
             Failure::Stuck(version) => write!(f, "still {} at its deadline", answers(version)),
+            Failure::Removed => f.write_str("removed from the fleet"),
             Failure::Idle(served) => write!(f, "served {served} requests only until its deadline"),
         }
     }
@@ -178,6 +185,15 @@ impl Member {
     pub(super) fn withdraw(&mut self, clock_s: u64) {
         self.standing = Standing::Returning;
         self.told_at_s = clock_s;
+    }
+
+    /// It is no device of the fleet any more.
+    pub(super) fn remove(&mut self) {
+        self.standing = match self.standing {
+            Standing::Returning | Standing::Stranded => Standing::Stranded,
+            Standing::Returned => Standing::Returned,
+            _ => Standing::Failed(Failure::Removed),
+        };
     }
 
     /// What it counts from now on is what a stage is compared with.

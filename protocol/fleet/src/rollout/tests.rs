@@ -320,11 +320,29 @@ fn a_version_that_lost_its_accelerator_is_refused() {
     assert!(rollout.reason().contains("it runs on cpu, the version before on cuda"));
 }
 
+#[test]
+fn a_removed_device_counts_as_failed_and_holds_nothing_up() {
+    let mut rollout = begun(plan(), 20);
+    let canary = rollout.order[0].clone();
+    let report = Report { active: Some(version(1)), ..Report::default() };
+    rollout.handle_report(&canary, &report, 10);
+    assert_eq!(rollout.poll(10), [Action::Offer(canary.clone())]);
+    assert!(rollout.handle_removed(&canary, "alice", 20));
+    assert!(!rollout.handle_removed(&"d-other".parse().unwrap(), "alice", 20));
+    let standing = &rollout.members()[&canary].standing;
+    assert_eq!(standing, &Standing::Failed(Failure::Removed));
+    assert!(!standing.is_told() && !rollout.wants(&canary));
+    assert_eq!(rollout.progress().failed, 1);
+    let last = &rollout.history().last().unwrap().what;
+    assert_eq!(*last, format!("{canary} was removed from the fleet by alice"));
+}
+
 /// Anything that can happen in a moment.
 #[derive(Debug, Clone)]
 enum Happening {
     Report { device: usize, active: u64, refused: bool, requests: u64 },
     Command(u8),
+    Removed(usize),
     Time(u64),
 }
 
@@ -334,6 +352,7 @@ fn happening() -> impl Strategy<Value = Happening> {
             |(device, active, refused, requests)| Happening::Report { device, active, refused, requests }
         ),
         1 => (0..5_u8).prop_map(Happening::Command),
+        1 => (0..24_usize).prop_map(Happening::Removed),
         4 => prop_oneof![Just(30), Just(120), Just(0), Just(90_000)].prop_map(Happening::Time),
     ]
 }
@@ -354,6 +373,7 @@ fn happen(rollout: &mut Rollout, what: &Happening, now_s: &mut u64) {
                 .unwrap_or(Command::Resume);
             let _ = rollout.handle_command(command, "bob", *now_s);
         }
+        Happening::Removed(i) => drop(rollout.handle_removed(&device(i), "bob", *now_s)),
         Happening::Time(s) => *now_s += s,
     }
 }

@@ -2,6 +2,7 @@
 
 use fleet::rollout::query::Query;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::client::Client;
 use crate::config::Config;
@@ -61,11 +62,8 @@ struct Reported {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let client = Client::open(&Config::open()?)?;
-    let path = match &args.to {
-        Some(query) => format!("/v1/devices?query={}", escaped(&query.to_string())),
-        None => "/v1/devices".to_owned(),
-    };
-    let devices = client.list(&path, "devices")?;
+    let query = args.to.as_ref().map(ToString::to_string);
+    let devices = by_query(&client, query.as_deref())?;
     if args.json {
         output::json(&devices);
         return Ok(());
@@ -80,6 +78,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let header = ["device", "name", "state", "agent", "should run", "runs"];
     output::table(&header, rows, "There are no devices yet: outrigger device token");
     Ok(())
+}
+
+/// The devices that a query asks for, all without one, as the API says it.
+pub(super) fn by_query(client: &Client, query: Option<&str>) -> anyhow::Result<Value> {
+    let path = match query {
+        Some(query) => format!("/v1/devices?query={}", escaped(query)),
+        None => "/v1/devices".to_owned(),
+    };
+    client.list(&path, "devices")
 }
 
 /// A text as a part of a URL's query.
