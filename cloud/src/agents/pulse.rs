@@ -2,6 +2,7 @@
 
 use link::connection::{RecvStream, SendStream};
 use link::frames::{self, LinkError};
+use link::quic::DEVICE_PATIENCE;
 use protocol::codec::FrameHeader;
 use protocol::wire::{NodeState, Pulse};
 use tokio::sync::Notify;
@@ -24,11 +25,13 @@ pub(super) async fn serve(
         }
         Ok(())
     };
+    let patience_ms = u32::try_from(DEVICE_PATIENCE.as_millis()).unwrap_or(u32::MAX);
     let mut told = cloud.draining.subscribe();
     let answer = async {
         loop {
             let draining = *told.borrow_and_update();
-            frames::send(&mut send, &NodeState { wait_us: cloud.wait_us(), draining }).await?;
+            let wait_us = cloud.wait_us();
+            frames::send(&mut send, &NodeState { wait_us, draining, patience_ms }).await?;
             tokio::select! {
                 () = asked.notified() => {}
                 _ = told.changed(), if !draining => {}
