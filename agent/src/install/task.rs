@@ -453,12 +453,13 @@ impl Task {
     }
 
     async fn before(&self, trial: Option<&mut Trial>) -> Option<Arc<ActiveModel>> {
-        if let Some(before) = trial.and_then(|trial| trial.before.take()) {
+        let (installer, name) = (self.installer.clone(), self.name.clone());
+        let target = aside(|| installer.state.previous(&name)).ok()??;
+        let loaded = trial.and_then(|trial| trial.before.take());
+        if let Some(before) = loaded.filter(|before| before.target() == target) {
             return Some(before);
         }
-        let (installer, name) = (self.installer.clone(), self.name.clone());
         let load = move || {
-            let target = installer.state.previous(&name).ok()??;
             let model = installer.prove_installed(&name, target, Engine::prove);
             model.inspect_err(|e| installer.counters.install_failed(&name, true, &chain(e))).ok()
         };

@@ -369,6 +369,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_quarantine_is_nothing_to_go_back_to() {
+        let shelf = Shelf(tempfile::tempdir().unwrap());
+        for n in 1..=2 {
+            shelf.open().switch(&model(), target(n), &row(n, Standing::Trial)).unwrap();
+        }
+        assert_eq!(shelf.slots(), (Some(2), Some(1)));
+        shelf.open().put_into_quarantine(&entry(1)).unwrap(); // as it failed when it was wanted again
+        assert_eq!(shelf.slots(), (Some(2), None));
+    }
+
+    #[test]
     fn a_candidate_counts_what_it_began_and_did_not_end() {
         let shelf = Shelf(tempfile::tempdir().unwrap());
         shelf.open().stage(&model(), target(2)).unwrap();

@@ -131,7 +131,8 @@ impl State {
         .collect()
     }
 
-    /// Puts a bundle into quarantine. It has no proof any more, no trial under way, and is no candidate.
+    /// Puts a bundle into quarantine. It has no proof any more, no trial under way, is no candidate, and is
+    /// nothing to go back to.
     pub(crate) fn put_into_quarantine(&self, entry: &Quarantined) -> Result<(), StateError> {
         let mut connection = self.connection();
         let change = connection.transaction()?;
@@ -173,6 +174,10 @@ pub(super) fn insert_into_quarantine(
     for table in ["proven", "trials", "candidates"] {
         change.execute(&format!("DELETE FROM {table} WHERE bundle = ?1"), [&bundle])?;
     }
+    change.execute(
+        "UPDATE active SET previous_version = NULL, previous_bundle = NULL WHERE previous_bundle = ?1",
+        [&bundle],
+    )?;
     change.execute(
         "INSERT OR REPLACE INTO quarantine
          (bundle, model, version, reason, agent, runtime, since_s)

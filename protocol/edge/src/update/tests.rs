@@ -168,6 +168,13 @@ impl Disk {
         self.probation = Some((Standing::Trial, Lives::begin("boot")));
     }
 
+    /// It must not answer: not as the candidate, nor as what there is to go back to.
+    fn condemn(&mut self, target: Option<Target>) {
+        self.condemned.extend(target);
+        self.candidate = self.candidate.filter(|(candidate, _)| Some(*candidate) != target);
+        self.previous = self.previous.filter(|previous| Some(*previous) != target);
+    }
+
     fn roll_back(&mut self) {
         self.condemned.extend(self.active);
         self.active = self.previous.take();
@@ -255,8 +262,7 @@ impl Device {
             _ => passing,
         };
         if !may {
-            self.disk.condemned.extend(self.update.target());
-            self.disk.candidate = None;
+            self.disk.condemn(self.update.target());
         }
         self.action = self.update.fail(may, "for a reason".into()).unwrap();
     }
@@ -283,8 +289,8 @@ impl Device {
         if let Some((candidate, begun)) = &mut self.disk.candidate {
             *begun = if clean { 0 } else { *begun + 1 };
             if *begun >= START_LIMIT {
-                self.disk.condemned.insert(*candidate);
-                self.disk.candidate = None;
+                let candidate = *candidate;
+                self.disk.condemn(Some(candidate));
             } else {
                 self.action = self.update.found(*candidate).unwrap();
             }
@@ -331,7 +337,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
     fn no_sequence_leaves_a_device_stuck_or_with_what_was_never_verified(turns in turns()) {
