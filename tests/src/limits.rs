@@ -32,6 +32,7 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     rows.extend(cloud());
     rows.extend(bundles());
     rows.extend(connected());
+    rows.extend(links());
     rows.extend(fleet());
     rows.extend(rollouts());
     rows.extend(repository());
@@ -286,15 +287,8 @@ fn connected() -> Vec<Row> {
     ]
 }
 
-fn fleet() -> Vec<Row> {
-    let waiting = OutboxPolicy::default();
+fn links() -> Vec<Row> {
     vec![
-        row(
-            "answer of an HTTP proxy",
-            size(link::proxy::HEAD_MAX_BYTES as u64),
-            "it is no proxy",
-            "",
-        ),
         row("a silent peer", format!("{} s", IDLE_TIMEOUT.as_secs()), "it is given up", ""),
         row(
             "a silent connection of a device",
@@ -307,6 +301,18 @@ fn fleet() -> Vec<Row> {
             format!("{} s", PULSE_MAX.as_secs()),
             "-",
             "[link] pulse_max_s",
+        ),
+    ]
+}
+
+fn fleet() -> Vec<Row> {
+    let waiting = OutboxPolicy::default();
+    vec![
+        row(
+            "answer of an HTTP proxy",
+            size(link::proxy::HEAD_MAX_BYTES as u64),
+            "it is no proxy",
+            "",
         ),
         row("inference nodes", NODES_MAX.to_string(), "a token lets no more in", ""),
         row("times asked of the cloud", "3 at once, then one a second", "no answer", ""),

@@ -113,9 +113,8 @@ async fn follow(
                 Some(Action::Ask) => frames::send(&mut send, &wire::Pulse {}).await?,
                 Some(Action::Nudge) => connection.nudge(),
                 Some(Action::ChangePath) => {
-                    if connection.change_path().unwrap_or(false) {
-                        path_changed();
-                    }
+                    let changed = connection.change_path().unwrap_or(false);
+                    changed.then(&path_changed);
                 }
                 Some(Action::Dead) => return Ok(()),
             }

@@ -80,7 +80,11 @@ fn sent_ms() -> u64 {
 
 /// A cloud that says what a cloud says, on real connections.
 fn serve(fleet: &Fleet, network: &Network) -> Arc<AtomicU64> {
-    let tls = tls::server(fleet.cloud.clone(), &[fleet.ca.clone()], &[ALPN_AGENT, ALPN_RENEW]);
+    let tls = tls::server(
+        fleet.cloud.clone(),
+        std::slice::from_ref(&fleet.ca),
+        &[ALPN_AGENT, ALPN_RENEW],
+    );
     let server = Some(quic::server(tls.unwrap()).unwrap());
     let runtime = Arc::new(TokioRuntime);
     let endpoint = Endpoint::new_with_abstract_socket(
