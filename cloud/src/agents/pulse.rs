@@ -1,6 +1,6 @@
 //! The stream on which an agent sees that this node lives, and hears that it is about to stop.
 
-use link::connection::{RecvStream, SendStream};
+use link::connection::{Connection, RecvStream, SendStream};
 use link::frames::{self, LinkError};
 use link::quic::DEVICE_PATIENCE;
 use protocol::codec::FrameHeader;
@@ -12,6 +12,7 @@ use crate::state::Cloud;
 /// Answers each pulse, and says once, unasked, that the node is going away.
 pub(super) async fn serve(
     cloud: &Cloud,
+    connection: &Connection,
     mut send: SendStream,
     mut recv: RecvStream,
     header: FrameHeader,
@@ -25,6 +26,7 @@ pub(super) async fn serve(
         }
         Ok(())
     };
+    connection.allow_silence(DEVICE_PATIENCE); // the device is told of it by the first answer
     let patience_ms = u32::try_from(DEVICE_PATIENCE.as_millis()).unwrap_or(u32::MAX);
     let mut told = cloud.draining.subscribe();
     let answer = async {

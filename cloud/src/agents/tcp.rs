@@ -2,10 +2,8 @@
 //! HTTPS. Who they are, and what they may, is judged as over QUIC.
 
 use link::connection::Connection;
-use link::quic::{DEVICE_PATIENCE, Life};
+use link::quic::Life;
 use link::tcp::{self, Peer};
-use protocol::ALPN_AGENT;
-use protocol::carrier::alpn_from_tcp;
 use protocol::mux::Side;
 use protocol::problem::ProblemCode;
 use std::collections::HashMap;
@@ -66,13 +64,8 @@ pub(crate) fn take(
     }
     tcp::tune(stream.get_ref().0);
     let peer = Peer::of(address, stream.get_ref().1);
-    // A device decides by itself when it gives a sign of life; everybody else does so steadily.
-    let life = match alpn_from_tcp(&peer.protocol) {
-        Some(ALPN_AGENT) => Life::Paced { patience: DEVICE_PATIENCE },
-        _ => Life::Steady,
-    };
     let connection: Connection =
-        tcp::Connection::start(stream, Side::Accepts, peer, round_trip, life).into();
+        tcp::Connection::start(stream, Side::Accepts, peer, round_trip, Life::Steady).into();
     cloud.over_tcp.lock().insert(connection.stable_id(), connection.clone());
     let cloud = cloud.clone();
     tokio::spawn(async move {

@@ -245,6 +245,13 @@ impl Connection {
         }
     }
 
+    /// The peer was told that it may be silent for so long. Over QUIC that was agreed on in the handshake.
+    pub fn allow_silence(&self, patience: Duration) {
+        if let Carried::Tcp(connection) = &self.0 {
+            connection.allow_silence(patience);
+        }
+    }
+
     /// Waits until nothing was heard for so long, or the connection is over.
     pub async fn silent_for(&self, patience: Duration) {
         let heard_for = async {

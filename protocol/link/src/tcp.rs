@@ -74,6 +74,8 @@ struct Shared {
     heard: AtomicU64,
     /// A sign of life is to be asked for.
     nudged: AtomicBool,
+    /// How long the peer was told that it may be silent.
+    allowed_ms: AtomicU64,
     round_trip_us: AtomicU64,
 }
 
@@ -161,6 +163,7 @@ impl Connection {
             may_open: Notify::new(),
             heard: AtomicU64::new(0),
             nudged: AtomicBool::new(false),
+            allowed_ms: AtomicU64::new(0),
             round_trip_us: AtomicU64::new(micros(round_trip)),
         });
         tokio::spawn(Driver::new(stream, side, life, shared.clone()));
@@ -265,6 +268,12 @@ impl Connection {
         if let Some(driver) = driver {
             driver.wake();
         }
+    }
+
+    /// From now on the peer may be silent for so long.
+    pub(crate) fn allow_silence(&self, patience: Duration) {
+        let allowed_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        self.shared().allowed_ms.store(allowed_ms, Relaxed);
     }
 
     /// What the other end showed in the handshake.

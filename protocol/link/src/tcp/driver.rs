@@ -148,7 +148,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         while self.tick.as_mut().poll(context).is_ready() {
             let silent = Instant::now().saturating_duration_since(self.heard_at);
-            if silent >= self.life.patience() {
+            let allowed = Duration::from_millis(self.shared.allowed_ms.load(Relaxed));
+            if silent >= self.life.patience().max(allowed) {
                 return Err(Ended::Silent);
             }
             if self.side == Side::Opens && self.life.keep_alive().is_some() {
