@@ -9,7 +9,7 @@ use crate::engine::EdgeAnswer;
 use models::compare::are_numbers;
 use protocol::evidence::bucket;
 use protocol::id::{ModelName, Version};
-use protocol::infer::InferResponse;
+use protocol::infer::{InferResponse, Placement, Reason};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::wire::ModelEvidence;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -75,17 +75,21 @@ impl Served {
     /// A request ended. What is wrong with the request itself, or with how many there are, says nothing of the version.
     pub(crate) fn ended(&self, result: &Result<InferResponse, Problem>) {
         let failed = match result {
-            Ok(_) => false,
-            Err(problem) => match problem.code {
-                ProblemCode::InferenceFailed
-                | ProblemCode::Internal
-                | ProblemCode::DeadlineExceeded => true,
-                _ => return,
-            },
+            Ok(response) => {
+                self.sums().deferred += u64::from(was_passed_over(response));
+                false
+            }
+            Err(problem) if is_the_versions(problem) => true,
+            Err(_) => return,
         };
         let mut sums = self.sums();
         sums.requests += 1;
         sums.errors += u64::from(failed);
+    }
+
+    /// The version failed, and the cloud answered in its place: nobody else sees that it failed.
+    pub(crate) fn stood_in(&self, failure: &Problem) {
+        self.sums().errors += u64::from(is_the_versions(failure));
     }
 
     /// An accepted answer was compared with the cloud's.
@@ -131,6 +135,21 @@ impl Served {
     }
 }
 
+/// Whether the cloud was asked at once, because this version hardly ever serves or takes too long: that is deferral too,
+/// which no answer of its own shows.
+fn was_passed_over(response: &InferResponse) -> bool {
+    use Reason::{EdgeSlower, EdgeTooSlow, UsuallyDeferred};
+    let verdict = &response.verdict;
+    verdict.placement == Placement::Cloud
+        && matches!(verdict.reason, EdgeSlower | EdgeTooSlow | UsuallyDeferred)
+}
+
+/// Whether a failure says something of the version.
+fn is_the_versions(problem: &Problem) -> bool {
+    use ProblemCode::{DeadlineExceeded, InferenceFailed, Internal};
+    matches!(problem.code, InferenceFailed | Internal | DeadlineExceeded)
+}
+
 /// A confidence in millionths; what is none counts as 0.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // from 0 to a million
 fn micros(confidence: f32) -> u64 {
@@ -163,11 +182,14 @@ mod tests {
         for code in [ProblemCode::InvalidRequest, ProblemCode::Overloaded, ProblemCode::Internal] {
             served.ended(&failed(code));
         }
+        let failure = |code| Problem::new(code, "no");
+        served.stood_in(&failure(ProblemCode::InferenceFailed));
+        served.stood_in(&failure(ProblemCode::Overloaded));
         served.checked(0.0);
         served.checked(0.5);
         served.has_crashed(2);
         let row = served.row(&"m".parse().unwrap(), Version::FIRST, "cpu");
-        assert_eq!((row.requests, row.errors, row.not_numbers), (1, 2, 1));
+        assert_eq!((row.requests, row.errors, row.not_numbers), (1, 3, 1));
         assert_eq!((row.deferred, row.checked, row.disagreed, row.crashes), (1, 2, 1, 2));
         assert_eq!((row.judged, row.confidence_micros), (3, 1_000_000));
         assert_eq!(row.runs, [2, 0, 1]);

@@ -259,8 +259,8 @@ impl Server {
         if !cloud.control.is_elsewhere() {
             tokio::spawn(rollouts::drive(cloud.clone()));
         }
-        let days = config.settings.telemetry.keep_days;
-        tokio::spawn(crate::telemetry::keep_sweeping(cloud.clone(), days));
+        let retention = config.settings.telemetry.retention();
+        tokio::spawn(crate::telemetry::keep_sweeping(cloud.clone(), retention));
         let joined = keeper.map(|keeper| {
             let advertise = advertised(&config.settings, address);
             let renewed = certificate.replace_on(endpoint.clone(), https.tls(), agents_tls);

@@ -12,6 +12,7 @@ mod store;
 
 pub(crate) use crowds::{Crowds, OTHERS};
 pub(crate) use intake::{Offered, Verdict, judge};
+pub use retention::Retention;
 pub(crate) use retention::keep_sweeping;
 pub(crate) use store::Known;
 pub use store::{Filter, Listed, Stored, TelemetryError, TelemetryStore, Whose};

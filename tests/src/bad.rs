@@ -2,7 +2,7 @@
 //! agent answers a good one afterwards.
 
 use crate::grpc::{self, GrpcClient};
-use crate::http::HttpResponse;
+use crate::http::{HttpClient, HttpResponse};
 use crate::world::Agent;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
@@ -87,10 +87,23 @@ pub fn ask_http(
     inputs: &[Tensor],
     parameters: &Value,
 ) -> anyhow::Result<HttpResponse> {
+    ask_over(&mut agent.client()?, model, inputs, parameters)
+}
+
+/// The same over a connection that is there.
+///
+/// # Errors
+/// It breaks.
+pub fn ask_over(
+    client: &mut HttpClient,
+    model: &str,
+    inputs: &[Tensor],
+    parameters: &Value,
+) -> anyhow::Result<HttpResponse> {
     let (len, body) = binary_body(inputs, parameters, &json!([]));
     let len = len.to_string();
     let headers = [("Inference-Header-Content-Length", len.as_str())];
-    agent.client()?.post(&format!("/v2/models/{model}/infer"), &headers, &body)
+    client.post(&format!("/v2/models/{model}/infer"), &headers, &body)
 }
 
 /// The counter of refused requests of one kind.

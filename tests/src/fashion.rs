@@ -5,6 +5,8 @@ use crate::world;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+pub mod versions;
+
 /// Pixels of one image.
 pub const IMAGE_BYTES: usize = 28 * 28;
 

@@ -469,7 +469,7 @@ fn telemetry(agent_toml: &str) -> anyhow::Result<Vec<Row>> {
             "telemetry on the cloud's disk, for how long",
             "20,000 MB, 90 days",
             "devices wait; it is deleted",
-            "[telemetry] disk_mb, keep_days",
+            "[telemetry] disk_mb, keep_days, tenant_keep_days",
         ),
         row(
             "devices behind each step of the fleet's figures, at least",

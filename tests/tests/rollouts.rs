@@ -1,9 +1,12 @@
 //! Roll-outs over real agents: a good version reaches all of them in stages; bad ones stay with the canary, and go back
-//! by themselves with the reason in a line.
+//! by themselves with the reason in a line. So do bad versions of the demo's own pair.
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
-use outrigger_tests::bad::ask_http;
+use outrigger_tests::bad::ask_over;
+use outrigger_tests::fashion::versions::{Flaw, Versions};
+use outrigger_tests::fashion::{self, Images};
 use outrigger_tests::hostile::{self, versions};
+use outrigger_tests::http::{HttpClient, HttpResponse};
 use outrigger_tests::world::{
     Agent, AgentOptions, Edge, Operator, Publisher, World, eventually, model_status,
 };
@@ -30,25 +33,35 @@ const STAGES: [&str; 6] = ["--stages", "1:1s,all:1s", "--requests", "120", "--ra
 struct Fleet {
     world: World,
     agents: Vec<Agent>,
+    model: &'static str,
 }
 
 impl Fleet {
     fn start(config: &str) -> Self {
+        let first = |publisher: &Publisher| publish(publisher, 1, hostile::harmless());
+        Self::start_with(MODEL, config, first)
+    }
+
+    fn start_with(model: &'static str, config: &str, first: impl Fn(&Publisher)) -> Self {
         let look = [("OUTRIGGER_CLOUD_ROLLOUTS_LOOK_S", "1".into())];
         let world = World::start_in(&look).unwrap();
         let options = AgentOptions { config: config.to_owned() };
         let names = ["one", "two", "three"];
         let agents: Vec<_> = names.map(|name| world.agent(name, &options).unwrap()).into();
-        let fleet = Self { world, agents };
-        fleet.publish(1, hostile::harmless());
-        fleet.world.operator.run(&["model", "assign", "negates@1", "--all"]).unwrap();
-        fleet.agents.iter().for_each(|agent| agent.wait_active(MODEL, 1).unwrap());
+        let fleet = Self { world, agents, model };
+        first(&fleet.publisher());
+        let version = format!("{model}@1");
+        fleet.world.operator.run(&["model", "assign", &version, "--all"]).unwrap();
+        fleet.agents.iter().for_each(|agent| agent.wait_active(model, 1).unwrap());
         fleet
     }
 
+    fn publisher(&self) -> Publisher {
+        Publisher::with_keys_of(&self.world.operator).unwrap()
+    }
+
     fn publish(&self, version: u64, onnx: Vec<u8>) {
-        let publisher = Publisher::with_keys_of(&self.world.operator).unwrap();
-        publisher.publish(&Edge { model: MODEL, version, onnx, probes: &PROBES }).unwrap();
+        publish(&self.publisher(), version, onnx);
     }
 
     fn json(&self, args: &[&str]) -> Value {
@@ -57,8 +70,12 @@ impl Fleet {
 
     /// Begins a roll-out to all; its id.
     fn begin(&self, version: u64, more: &[&str]) -> String {
-        let model = format!("{MODEL}@{version}");
-        let args = [&["rollout", "start", &model, "--all"][..], &STAGES, more].concat();
+        self.begin_in(&STAGES, version, more)
+    }
+
+    fn begin_in(&self, stages: &[&str], version: u64, more: &[&str]) -> String {
+        let model = format!("{}@{version}", self.model);
+        let args = [&["rollout", "start", &model, "--all"][..], stages, more].concat();
         self.json(&args)["id"].as_str().unwrap().to_owned()
     }
 
@@ -77,21 +94,26 @@ impl Fleet {
 
     /// Asks every device all the while, until a roll-out is over; how it stands then, and which versions answered how
     /// many requests of each device.
-    fn asked_until_over(&self, id: &str, x: f32) -> (Value, Vec<Vec<u64>>) {
+    fn asked_until_over(
+        &self,
+        id: &str,
+        ask: impl Fn(&mut HttpClient, usize) -> u64 + Sync,
+    ) -> (Value, Vec<Vec<u64>>) {
         let over = AtomicBool::new(false);
         let answers: Vec<Vec<AtomicU64>> =
             (0..3).map(|_| (0..10).map(|_| <_>::default()).collect()).collect();
         let end = std::thread::scope(|scope| {
             for (agent, answers) in self.agents.iter().zip(&answers) {
-                let over = &over;
+                let (over, ask) = (&over, &ask);
                 scope.spawn(move || {
-                    while !over.load(Relaxed) {
-                        let version = ask(agent, x);
+                    let mut client = agent.client().unwrap();
+                    for turn in (0..).take_while(|_| !over.load(Relaxed)) {
+                        let version = ask(&mut client, turn);
                         answers[usize::try_from(version).unwrap()].fetch_add(1, Relaxed);
                     }
                 });
             }
-            let end = eventually("the end of the roll-out", Duration::from_secs(120), || {
+            let end = eventually("the end of the roll-out", Duration::from_secs(180), || {
                 let status = self.json(&["rollout", "status", id]);
                 let phase = status["phase"].as_str().unwrap();
                 ["done", "rolled-back", "aborted"].contains(&phase).then_some(status)
@@ -112,7 +134,7 @@ impl Fleet {
 
     /// All devices answer with this version, by an assignment and no roll-out.
     fn settles_on(&self, version: u64) {
-        self.agents.iter().for_each(|agent| agent.wait_active(MODEL, version).unwrap());
+        self.agents.iter().for_each(|agent| agent.wait_active(self.model, version).unwrap());
         for device in self.json(&["device", "list"]).as_array().unwrap() {
             let desired = &device["desired"][0];
             assert_eq!((&desired["version"], &desired["rollout"]), (&json!(version), &Value::Null));
@@ -120,16 +142,24 @@ impl Fleet {
     }
 }
 
-/// Asks once; the version that answered, 0 where none did.
-fn ask(agent: &Agent, x: f32) -> u64 {
-    let input = Tensor::from_f32("x", vec![1, 3], &[x, 0.0, 0.0]).unwrap();
-    // JSON cannot carry NaN.
-    let parameters = json!({ "timeout": 20_000_000, "binary_data_output": true });
-    let response = ask_http(agent, MODEL, &[input], &parameters).unwrap();
+fn publish(publisher: &Publisher, version: u64, onnx: Vec<u8>) {
+    publisher.publish(&Edge { model: MODEL, version, onnx, probes: &PROBES }).unwrap();
+}
+
+/// The version that answered, 0 where none did.
+fn answered_by(response: &HttpResponse) -> u64 {
     if response.status != 200 {
         return 0;
     }
     response.split().unwrap().0["model_version"].as_str().unwrap().parse().unwrap()
+}
+
+/// Asks once; the version that answered.
+fn ask(client: &mut HttpClient, x: f32) -> u64 {
+    let input = Tensor::from_f32("x", vec![1, 3], &[x, 0.0, 0.0]).unwrap();
+    // JSON cannot carry NaN.
+    let parameters = json!({ "timeout": 20_000_000, "binary_data_output": true });
+    answered_by(&ask_over(client, MODEL, &[input], &parameters).unwrap())
 }
 
 #[test]
@@ -165,7 +195,7 @@ fn a_good_version_reaches_all_in_stages_and_what_makes_no_sense_begins_nothing()
         "is under way on 1 of these devices",
     );
     fleet.is_approved_by_somebody_else(&id);
-    let (end, answers) = fleet.asked_until_over(&id, 7.0);
+    let (end, answers) = fleet.asked_until_over(&id, |client, _| ask(client, 7.0));
     assert_eq!(end["phase"], "done", "{end:#}");
     assert_eq!(end["progress"]["succeeded"], 3);
     assert!(answers.iter().all(|own| own[0] == 0 && own[1] > 0 && own[2] >= 120), "{answers:?}");
@@ -188,6 +218,16 @@ fn a_good_version_reaches_all_in_stages_and_what_makes_no_sense_begins_nothing()
     );
 }
 
+/// It went back, for a reason with one of these beginnings, in one line, and answered on one device at most.
+fn stayed_with_the_canary(end: &Value, answers: &[Vec<u64>], version: u64, why: &[&str]) {
+    assert_eq!(end["phase"], "rolled-back", "{end:#}");
+    let reason = end["reason"].as_str().unwrap();
+    assert!(why.iter().any(|why| reason.contains(why)) && !reason.contains('\n'), "{reason}");
+    let at = usize::try_from(version).unwrap();
+    let touched = answers.iter().filter(|own| own[at] > 0).count();
+    assert!(touched <= 1, "{answers:?}");
+}
+
 #[test]
 fn bad_versions_stay_with_the_canary_and_go_back_by_themselves() {
     let fleet = Fleet::start(LENIENT);
@@ -199,14 +239,9 @@ fn bad_versions_stay_with_the_canary_and_go_back_by_themselves() {
     for (version, (onnx, x, why)) in (2..).zip(cases) {
         fleet.publish(version, onnx);
         let id = fleet.begin(version, &[]);
-        let (end, answers) = fleet.asked_until_over(&id, x);
+        let (end, answers) = fleet.asked_until_over(&id, |client, _| ask(client, x));
         println!("{}", fleet.world.operator.run(&["rollout", "status", &id]).unwrap());
-        assert_eq!(end["phase"], "rolled-back", "{end:#}");
-        let reason = end["reason"].as_str().unwrap();
-        assert!(reason.contains(why) && !reason.contains('\n'), "{reason}");
-        let at = usize::try_from(version).unwrap();
-        let touched = answers.iter().filter(|own| own[at] > 0).count();
-        assert!(touched <= 1, "{answers:?}");
+        stayed_with_the_canary(&end, &answers, version, &[why]);
         fleet.settles_on(1);
     }
 }
@@ -217,11 +252,46 @@ fn what_a_device_refuses_by_itself_ends_the_roll_out_and_a_killed_cloud_goes_on(
     fleet.publish(2, versions::forgets_large_numbers(10.0));
     let id = fleet.begin(2, &[]);
     fleet.world.cloud.restart().unwrap();
-    let (end, answers) = fleet.asked_until_over(&id, 100.0);
+    let (end, answers) = fleet.asked_until_over(&id, |client, _| ask(client, 100.0));
     assert_eq!(end["phase"], "rolled-back", "{end:#}");
     let reason = end["reason"].as_str().unwrap();
     assert!(reason.contains("live requests are others than before"), "{reason}");
     assert!(answers.iter().all(|own| own[2] == 0), "it never answered: {answers:?}");
     fleet.settles_on(1);
     assert_eq!(model_status(&fleet.agents[0].status().unwrap(), MODEL)["active_version"], 1);
+}
+
+/// The devices hold nothing against these versions, so that the gates have to; but that one crashes, no device overlooks.
+/// (Of all test images in turn, of which every tenth shows the class that one of them mistakes, it takes 8,000 requests.)
+#[test]
+fn bad_versions_of_the_demo_stay_with_the_canary() {
+    let (images, maker) = (Images::test().unwrap(), Versions::of_demo().unwrap());
+    let publish = |publisher: &Publisher, version, flaw| {
+        maker.publish(publisher, version, flaw).unwrap();
+    };
+    let first = |publisher: &Publisher| publish(publisher, 1, Flaw::None);
+    let fleet = Fleet::start_with("fashion", LENIENT, first);
+    let trousers: Vec<_> = (0..images.len()).filter(|i| images.label(*i) == "Trouser").collect();
+    let ask = |client: &mut HttpClient, turn: usize| {
+        let is_usual = turn.is_multiple_of(2);
+        let image = if is_usual { turn % images.len() } else { trousers[turn % trousers.len()] };
+        let parameters = json!({ "timeout": 20_000_000 });
+        answered_by(&fashion::ask(client, images.pixels(image), &parameters).unwrap())
+    };
+    let (trouser, dress) = (1, 3);
+    let cases: [(Flaw, &[&str]); 4] = [
+        (Flaw::Mistakes(trouser, dress), &["disagreement: +", "deferrals: +"]),
+        (Flaw::Slow(256), &["latency-p50: x"]),
+        (Flaw::NotNumbers, &["errors: +"]),
+        (Flaw::Crashes, &["the model crashed"]),
+    ];
+    let stages = ["--stages", "1:10m,all:1s", "--requests", "120", "--rate", "6000"];
+    for (version, (flaw, why)) in (2..).zip(cases) {
+        publish(&fleet.publisher(), version, flaw);
+        let id = fleet.begin_in(&stages, version, &[]);
+        let (end, answers) = fleet.asked_until_over(&id, ask);
+        stayed_with_the_canary(&end, &answers, version, why);
+        println!("{flaw:?}: {} {answers:?}", end["reason"]);
+        fleet.settles_on(1);
+    }
 }

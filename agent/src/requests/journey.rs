@@ -87,6 +87,9 @@ impl<'a> Journey<'a> {
                 }
                 Action::AnswerCloud(reason) => {
                     let answer = hand.cloud.ok_or_else(|| taken(None))?;
+                    if let Some(failure) = &hand.edge_failure {
+                        self.model.served().stood_in(failure);
+                    }
                     return Ok(cloud_arrival(answer, reason));
                 }
                 Action::FailEdge => return Err(taken(hand.edge_failure)),

@@ -3,8 +3,10 @@
 use confine::nvidia_gpus;
 use fleet::crowd::CrowdPolicy;
 use models::providers::Order;
+use protocol::id::TenantName;
 use rustls_pki_types::ServerName;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Objection;
 use crate::serving::accelerators::Accelerators;
+use crate::telemetry::Retention;
 
 /// Where the server listens, and what it keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,12 +108,14 @@ pub struct Telemetry {
     pub disk_mb: u64,
     /// Figures of the fleet only move by what so many devices have added together.
     pub crowd_devices: u32,
+    /// The same as `keep_days`, for tenants that have a time of their own.
+    pub tenant_keep_days: BTreeMap<TenantName, u32>,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
         let crowd_devices = CrowdPolicy::default().devices_min;
-        Self { keep_days: 90, disk_mb: 20_000, crowd_devices }
+        Self { keep_days: 90, disk_mb: 20_000, crowd_devices, tenant_keep_days: BTreeMap::new() }
     }
 }
 
@@ -118,6 +123,11 @@ impl Telemetry {
     /// What is shown of the fleet.
     pub fn crowd(&self) -> CrowdPolicy {
         CrowdPolicy { devices_min: self.crowd_devices, ..CrowdPolicy::default() }
+    }
+
+    /// For how long it is kept, of whom.
+    pub fn retention(&self) -> Retention {
+        Retention { days: self.keep_days, tenant_days: self.tenant_keep_days.clone() }
     }
 
     /// What it may take, in bytes.

@@ -25,10 +25,6 @@ const KEYS: &str = "CREATE TABLE IF NOT EXISTS detached (
 /// Pages that are kept in memory, in KiB.
 const PAGES_KIB: i64 = 2048;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it is remembered that a segment was here, after its body went.
-const REMEMBERED_S: i64 = 60 * 24 * 3600;
-/// What a device that brings bytes of a broken stream has kept here at most.
-const PARTIAL_KEPT_S: i64 = 7 * 24 * 3600;
 const HOUR_S: i64 = 3600;
 
 /// Why the store did not answer.
@@ -137,7 +133,7 @@ impl TelemetryStore {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keys(&self) -> MutexGuard<'_, Connection> {
+    pub(super) fn keys(&self) -> MutexGuard<'_, Connection> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -222,7 +218,8 @@ impl TelemetryStore {
         Ok(transaction.commit()?)
     }
 
-    /// What has come of a segment, in front of where its stream broke off.
+    /// What has come of a segment, in front of where its stream broke off. Of one and the same the longer stays: streams
+    /// need not break off in the order in which they began.
     ///
     /// # Errors
     /// [`TelemetryError`].
@@ -233,7 +230,10 @@ impl TelemetryStore {
         body: &[u8],
         now_s: i64,
     ) -> Result<(), TelemetryError> {
-        let insert = "INSERT OR REPLACE INTO partials VALUES (?, ?, ?, ?, ?)";
+        let insert = "INSERT INTO partials VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT DO UPDATE SET segment = excluded.segment, sha256 = excluded.sha256,
+                                       received_at_s = excluded.received_at_s, body = excluded.body
+             WHERE sha256 <> excluded.sha256 OR length(body) < length(excluded.body)";
         let hash = offered.sha256.to_string();
         let values = params![device.as_str(), sql(offered.segment), hash, now_s, body];
         self.segments().execute(insert, values)?;
@@ -323,36 +323,6 @@ impl TelemetryStore {
             keys.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         }
         Ok(())
-    }
-
-    /// Deletes what came before that. How many segments that were.
-    ///
-    /// # Errors
-    /// [`TelemetryError`].
-    pub(crate) fn expire(&self, before_s: i64) -> Result<usize, TelemetryError> {
-        let connection = self.segments();
-        let mut statement = connection.prepare_cached(
-            "SELECT device, segment FROM segments WHERE received_at_s < ? AND class = 'samples' AND body IS NOT NULL",
-        )?;
-        let samples = statement.query_map([before_s], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let samples: Vec<(String, i64)> = samples.collect::<rusqlite::Result<_>>()?;
-        if !samples.is_empty() {
-            let keys = self.keys();
-            for (device, segment) in samples {
-                let delete = "DELETE FROM detached WHERE device = ? AND segment = ?";
-                keys.execute(delete, params![device, segment])?;
-            }
-            keys.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        }
-        let void = "UPDATE segments SET body = NULL WHERE received_at_s < ? AND body IS NOT NULL";
-        let expired = connection.execute(void, [before_s])?;
-        let forgotten = before_s - REMEMBERED_S;
-        connection.execute("DELETE FROM segments WHERE received_at_s < ?", [forgotten])?;
-        connection.execute("DELETE FROM counters WHERE hour_s < ?", [before_s])?;
-        crowds::expire(&connection, before_s)?;
-        let partials = "DELETE FROM partials WHERE received_at_s < ?";
-        connection.execute(partials, [before_s.max(crate::state::now_s() - PARTIAL_KEPT_S)])?;
-        Ok(expired)
     }
 
     /// Bytes that the database takes, without the pages that it has free.

@@ -10,6 +10,7 @@ use protocol::tensor::{DataType, Tensor};
 use protocol::wire::{Probe, ProbeSet};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 const PROBES_FILE: &str = "probes.pb";
 /// Numbers of one item.
@@ -99,6 +100,27 @@ impl Publisher {
         Ok(signed.bundle())
     }
 
+    /// Uploads a bundle that was built in a folder, and its signed manifest.
+    ///
+    /// # Errors
+    /// What the cloud answered.
+    pub fn publish_folder(&self, manifest: &Manifest, folder: &Path) -> anyhow::Result<()> {
+        for name in manifest.files.keys() {
+            self.put_blob(&std::fs::read(folder.join(name))?)?;
+        }
+        let signed = self.key.sign(manifest);
+        self.call("POST", "/v1/models", &signed.to_json()).map(drop)
+    }
+
+    /// Uploads a file, unless another bundle has brought it.
+    fn put_blob(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        let path = format!("/v1/blobs/{}", ContentHash::of(bytes));
+        if self.call("HEAD", &path, b"").is_err() {
+            self.call("PUT", &path, bytes)?;
+        }
+        Ok(())
+    }
+
     /// The same for a variant of any shape.
     ///
     /// # Errors
@@ -110,10 +132,7 @@ impl Publisher {
         let probes = ProbeSet { probes: single.probes.iter().map(probe).collect() };
         let files = [(MODEL_FILE, single.onnx.clone()), (PROBES_FILE, probes.encode_to_vec())];
         for (_, bytes) in &files {
-            let path = format!("/v1/blobs/{}", ContentHash::of(bytes));
-            if self.call("HEAD", &path, b"").is_err() {
-                self.call("PUT", &path, bytes)?; // another variant may have brought it
-            }
+            self.put_blob(bytes)?;
         }
         let signed = self.key.sign(&single.manifest(&files)?);
         self.call("POST", "/v1/models", &signed.to_json()).map(drop)
