@@ -3,6 +3,7 @@
 //! process, and nothing runs a model: what is measured is the carrier.
 
 use super::{BenchReport, Goal, Row, rounded};
+use crate::certificates::Certificates;
 use crate::statistics::{median, percentile_ms};
 use crate::world::CpuMeter;
 use anyhow::Context;
@@ -12,13 +13,11 @@ use link::dial::{Dialler, Target};
 use link::frames;
 use link::quic;
 use link::tcp::{self, Peer};
-use link::tls::{self, Identity};
+use link::tls;
 use protocol::ALPN_AGENT;
 use protocol::carrier::{Carrier, Wanted, alpn_over_tcp};
 use protocol::mux::Side;
 use protocol::wire::{BlobHeader, BlobRequest};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,7 +43,7 @@ pub fn run(short: bool) -> anyhow::Result<BenchReport> {
 }
 
 async fn measure(rounds: usize, time: Duration) -> anyhow::Result<BenchReport> {
-    let fleet = Fleet::new()?;
+    let fleet = Fleet(Certificates::new()?);
     let carriers =
         [(Carrier::Quic, fleet.connect_quic().await?), (Carrier::Tcp, fleet.connect_tcp().await?)];
     for (_, connection) in &carriers {
@@ -146,28 +145,12 @@ async fn serve(connection: Connection) {
     }
 }
 
-/// A CA, and a server of it.
-struct Fleet {
-    ca: CertificateDer<'static>,
-    server: Identity,
-}
+/// Both carriers' server, and whom its client trusts.
+struct Fleet(Certificates);
 
 impl Fleet {
-    fn new() -> anyhow::Result<Self> {
-        let key = || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256);
-        let (ca_key, key) = (key()?, key()?);
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = params.self_signed(&ca_key)?.der().clone();
-        let leaf = CertificateParams::new(["127.0.0.1".to_owned()])?;
-        let leaf = leaf.signed_by(&key, &Issuer::new(params, &ca_key))?;
-        let chain = vec![leaf.der().clone(), ca.clone()];
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-        Ok(Self { ca, server: Identity { chain, key } })
-    }
-
     async fn connect_quic(&self) -> anyhow::Result<Connection> {
-        let tls = tls::server(self.server.clone(), &[], &[ALPN_AGENT])?;
+        let tls = tls::server(self.0.identity(), &[], &[ALPN_AGENT])?;
         let endpoint = quic::listener("127.0.0.1:0".parse()?, quic::server(tls)?, &[0; 32])?;
         let address = endpoint.local_addr()?;
         tokio::spawn(async move {
@@ -181,7 +164,7 @@ impl Fleet {
 
     async fn connect_tcp(&self) -> anyhow::Result<Connection> {
         let alpn = alpn_over_tcp(ALPN_AGENT).context("a name over TCP")?;
-        let tls = TlsAcceptor::from(Arc::new(tls::server(self.server.clone(), &[], &[alpn])?));
+        let tls = TlsAcceptor::from(Arc::new(tls::server(self.0.identity(), &[], &[alpn])?));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         tokio::spawn(async move {
@@ -198,7 +181,7 @@ impl Fleet {
     }
 
     async fn connect(&self, address: SocketAddr, wanted: Wanted) -> anyhow::Result<Connection> {
-        let tls = tls::client(&self.ca, None, ALPN_AGENT)?;
+        let tls = tls::client(&self.0.ca, None, ALPN_AGENT)?;
         let host = address.ip().to_string();
         let target = Target { server_name: host.clone(), host, port: address.port() };
         Ok(Dialler::new(wanted, None).dial(&target, &tls).await?)
