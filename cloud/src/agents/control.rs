@@ -1,11 +1,13 @@
 //! The control stream: desired state down, reported state up.
 
-use link::connection::{RecvStream, SendStream};
+use link::connection::{Connection, RecvStream, SendStream};
 use link::frames;
+use link::quic::IDLE_TIMEOUT;
 use prost::Message;
 use protocol::codec::{FrameHeader, FrameKind};
 use protocol::id::ContentHash;
 use protocol::mux::Priority;
+use protocol::problem::ProblemCode;
 use protocol::wire;
 use rusqlite::Transaction;
 use std::sync::atomic::Ordering;
@@ -57,7 +59,22 @@ async fn hear_hello(
     }
     let (device, ca_hash) = (session.device.clone(), session.ca_hash);
     let note = move |t: &Transaction<'_>| note_hello(t, &device, ca_hash, &hello, now_s());
-    Ok(session.cloud.db.together(note).await?)
+    session.cloud.db.together(note).await?;
+    for former in session.cloud.online.beside(&session.device, &session.connection) {
+        tokio::spawn(part(former));
+    }
+    Ok(())
+}
+
+/// A device that came back may have left a connection behind, which nobody would miss for minutes: one that gives no sign
+/// of life is closed. Another may be a better one's predecessor, with answers to come.
+async fn part(former: Connection) {
+    let before = former.heard();
+    former.nudge();
+    tokio::time::sleep(IDLE_TIMEOUT).await;
+    if former.heard() == before {
+        former.close(ProblemCode::None, "the device has another connection");
+    }
 }
 
 /// What a device was told, without all the words.

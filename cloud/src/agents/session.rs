@@ -205,7 +205,9 @@ impl Session {
         let Ok(header) = Box::pin(first).await else { return Ok(()) }; // silence ends the stream
         let header = header?.ok_or(LinkError::Ended)?;
         match header.kind {
-            FrameKind::Pulse => Ok(pulse::serve(&self.cloud, send, recv, header).await?),
+            FrameKind::Pulse => {
+                Ok(pulse::serve(&self.cloud, &self.connection, send, recv, header).await?)
+            }
             FrameKind::Hello
             | FrameKind::TimeRequest
             | FrameKind::BlobRequest

@@ -213,7 +213,8 @@ impl Fleet {
             tcp::tune(&stream);
             let stream = tls.accept(stream).await?;
             let peer = Peer { address, certificates: vec![], protocol: alpn.to_vec() };
-            let connection = tcp::Connection::start(stream, Side::Accepts, peer, Duration::ZERO);
+            let (round_trip, life) = (Duration::ZERO, quic::Life::Steady);
+            let connection = tcp::Connection::start(stream, Side::Accepts, peer, round_trip, life);
             serve(connection.into()).await;
             std::io::Result::Ok(())
         });
