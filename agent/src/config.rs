@@ -17,6 +17,7 @@ pub(crate) use update::Update;
 
 use ::link::otlp::{Objection, OtlpSettings};
 use ::link::proxy::{Proxy, ProxyError};
+use edge::pulse::{PULSE_MAX, PULSE_MIN};
 use oip::listen::FIRST_HEAD_PATIENCE;
 use protocol::carrier::Wanted;
 use protocol::id::{ContentHash, ModelName};
@@ -235,6 +236,8 @@ pub(crate) struct Link {
     pub(crate) download_bytes_per_s: u64,
     /// Inference nodes that are kept connected, where the cloud has any.
     pub(crate) nodes: usize,
+    /// The longest wait between two signs of life on a connection where nothing happens, in seconds, from 3 to 45.
+    pub(crate) pulse_max_s: u32,
 }
 
 impl Default for Link {
@@ -246,11 +249,17 @@ impl Default for Link {
             proxy_credentials_file: PathBuf::new(),
             download_bytes_per_s: 0,
             nodes: 2,
+            pulse_max_s: 45,
         }
     }
 }
 
 impl Link {
+    /// The longest wait between two signs of life.
+    pub(crate) fn pulse_max(&self) -> Duration {
+        Duration::from_secs(self.pulse_max_s.into()).clamp(PULSE_MIN, PULSE_MAX)
+    }
+
     /// The proxy that TCP goes through, if any.
     ///
     /// # Errors

@@ -81,6 +81,7 @@ impl Changes {
             ("[download] stall_s", old.download.stall_s != new.download.stall_s),
             ("[download] deltas", old.download.deltas != new.download.deltas),
             ("[link] reconnect_max_s", old.link.reconnect_max_s != new.link.reconnect_max_s),
+            ("[link] pulse_max_s", old.link.pulse_max_s != new.link.pulse_max_s),
             ("[link] carrier", old.link.carrier != new.link.carrier),
             ("[link] proxy", old.link.proxy().ok() != new.link.proxy().ok()),
         ];

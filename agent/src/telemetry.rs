@@ -11,7 +11,7 @@ mod recovery;
 mod spool;
 mod sums;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod uploader;
 mod vitals;
 mod writer;

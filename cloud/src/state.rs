@@ -377,6 +377,13 @@ impl Online {
         }
     }
 
+    /// The connections of a device beside this one.
+    pub(crate) fn beside(&self, device: &DeviceId, connection: &Connection) -> Vec<Connection> {
+        let all = self.lock();
+        let own = all.get(device).into_iter().flatten();
+        own.filter(|other| other.stable_id() != connection.stable_id()).cloned().collect()
+    }
+
     /// Ends the connections of a device that was shut out.
     pub(crate) fn expel(&self, device: &DeviceId, reason: &str) {
         for connection in self.lock().get(device).into_iter().flatten() {

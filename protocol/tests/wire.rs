@@ -64,7 +64,7 @@ fn golden_frames_of_nodes() {
     let frames = [
         encode(&wire::DesiredState { revision: 3, nodes, nodes_only: true, ..Default::default() }),
         encode(&wire::Pulse {}),
-        encode(&wire::NodeState { wait_us: 300, draining: true }),
+        encode(&wire::NodeState { wait_us: 300, draining: true, patience_ms: 180_000 }),
         encode(&wire::NodeHello { version: "0.1.0".into(), cursor: 7, ..Default::default() }),
         encode(&wire::NodeReport { requests_under_way: 2, ..Default::default() }),
         encode(&wire::NodeUsageTaken { batch: 9 }),

@@ -1,6 +1,6 @@
-"""A collector over gRPC, of OpenTelemetry's own messages and services. Argument: a folder, into which each
-export goes as `NUMBER-SIGNAL`, and what was said beside it as `NUMBER-SIGNAL.headers`. Prints its port, and
-runs until its stdin ends."""
+"""A collector over gRPC, of OpenTelemetry's own messages and services. Arguments: a folder, into which each
+export goes as `NUMBER-SIGNAL`, and what was said beside it as `NUMBER-SIGNAL.headers`; and the file with its own
+key and certificates. Prints its ports, in the clear and over TLS, and runs until its stdin ends."""
 
 import itertools
 import json
@@ -45,9 +45,12 @@ def main():
     traces_grpc.add_TraceServiceServicer_to_server(Taker("traces", traces.ExportTraceServiceResponse), server)
     metrics_grpc.add_MetricsServiceServicer_to_server(Taker("metrics", metrics.ExportMetricsServiceResponse), server)
     logs_grpc.add_LogsServiceServicer_to_server(Taker("logs", logs.ExportLogsServiceResponse), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    with open(sys.argv[2], "rb") as file:
+        key, mark, chain = file.read().partition(b"-----BEGIN CERTIFICATE-----")
+    credentials = grpc.ssl_server_credentials([(key, mark + chain)])
+    ports = server.add_insecure_port("127.0.0.1:0"), server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
-    print(port, flush=True)
+    print(*ports, flush=True)
     sys.stdin.read()
     server.stop(None)
 

@@ -1,14 +1,16 @@
-//! A collector of traces, figures and lines of the log: a real server on loopback, over HTTP our own, over
-//! gRPC one of OpenTelemetry's services (`tests/python/otlp_grpc.py`). It keeps each export that it is sent,
-//! until OpenTelemetry's own library reads them (`tests/python/otlp_judge.py`).
+//! A collector of traces, figures and lines of the log: a real server on loopback, in the clear on one port and over
+//! TLS on another, over HTTP our own, over gRPC one of OpenTelemetry's services (`tests/python/otlp_grpc.py`). It keeps
+//! each export that it is sent, until OpenTelemetry's own library reads them (`tests/python/otlp_judge.py`).
 
+use crate::certificates::Certificates;
 use crate::python::Environment;
 use crate::world::eventually;
 use anyhow::Context;
+use rustls::{ServerConnection, StreamOwned};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -23,11 +25,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A collector that runs until it is dropped, or the test's process ends.
 pub struct Collector {
-    endpoint: String,
+    endpoints: Endpoints,
+    /// By which its certificate is trusted.
+    ca_file: PathBuf,
     folder: PathBuf,
     judge: Environment,
     /// The server of OpenTelemetry's; it ends with its stdin.
     foreign: Option<Child>,
+}
+
+struct Endpoints {
+    clear: String,
+    tls: String,
 }
 
 /// A span, as OpenTelemetry's library reads it.
@@ -62,23 +71,26 @@ impl Span {
 }
 
 impl Collector {
-    /// Starts one over HTTP on a free port. `None`, with the reason printed, when the judge cannot be got.
+    /// Starts one over HTTP. `None`, with the reason printed, when the judge cannot be got.
     ///
     /// # Errors
     /// No Python, or no port.
     pub fn start(folder: &Path) -> anyhow::Result<Option<Self>> {
         let Some(judge) = Environment::with(&PACKAGES)? else { return Ok(None) };
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let endpoint = format!("http://{}", listener.local_addr()?);
-        let folder = collected(folder)?;
-        let (numbers, into) = (Arc::<AtomicUsize>::default(), folder.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (numbers, into) = (numbers.clone(), into.clone());
-                std::thread::spawn(move || serve(stream, &numbers, &into));
-            }
-        });
-        Ok(Some(Self { endpoint, folder, judge, foreign: None }))
+        let certificates = Certificates::new()?;
+        let tls = Arc::new(link::tls::server(certificates.identity(), &[], &[])?);
+        let (folder, ca_file) = (collected(folder)?, written(folder, &certificates)?);
+        let numbers = Arc::<AtomicUsize>::default();
+        let (of_clear, of_tls) = (folder.clone(), folder.clone());
+        let counter = numbers.clone();
+        let clear = listen(move |stream| serve(stream, &counter, &of_clear))?;
+        let tls_port = listen(move |stream| {
+            let Ok(connection) = ServerConnection::new(tls.clone()) else { return };
+            serve(StreamOwned::new(connection, stream), &numbers, &of_tls);
+        })?;
+        let endpoints =
+            Endpoints { clear: format!("http://{clear}"), tls: format!("https://{tls_port}") };
+        Ok(Some(Self { endpoints, ca_file, folder, judge, foreign: None }))
     }
 
     /// The same over gRPC.
@@ -87,20 +99,32 @@ impl Collector {
     /// No Python, or a server that does not start.
     pub fn start_grpc(folder: &Path) -> anyhow::Result<Option<Self>> {
         let Some(judge) = Environment::with(&PACKAGES)? else { return Ok(None) };
-        let folder = collected(folder)?;
+        let certificates = Certificates::new()?;
+        let (folder, ca_file) = (collected(folder)?, written(folder, &certificates)?);
+        let (chain, key) = certificates.identity_pem();
+        let identity = ca_file.with_file_name("collector-identity.pem");
+        std::fs::write(&identity, key + &chain)?;
         let mut command = judge.command("otlp_grpc.py");
-        command.arg(&folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args([&folder, &identity]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
-        let mut port = String::new();
-        BufReader::new(child.stdout.as_mut().context("a pipe")?).read_line(&mut port)?;
-        let port: u16 = port.trim().parse().context("the collector over gRPC does not start")?;
-        let endpoint = format!("http://127.0.0.1:{port}");
-        Ok(Some(Self { endpoint, folder, judge, foreign: Some(child) }))
+        let mut ports = String::new();
+        BufReader::new(child.stdout.as_mut().context("a pipe")?).read_line(&mut ports)?;
+        let (clear, tls) = ports.trim().split_once(' ').context("the collector does not start")?;
+        let endpoints = Endpoints {
+            clear: format!("http://127.0.0.1:{clear}"),
+            tls: format!("https://127.0.0.1:{tls}"),
+        };
+        Ok(Some(Self { endpoints, ca_file, folder, judge, foreign: Some(child) }))
     }
 
-    /// Its URL.
+    /// Its URL, in the clear.
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        &self.endpoints.clear
+    }
+
+    /// Its URL over TLS, and the certificate by which it is trusted there.
+    pub fn tls_endpoint(&self) -> (&str, &Path) {
+        (&self.endpoints.tls, &self.ca_file)
     }
 
     /// The different values of a header over all exports; none is one too.
@@ -195,7 +219,27 @@ fn collected(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-fn serve(stream: TcpStream, numbers: &AtomicUsize, folder: &Path) {
+/// The file with the certificate by which the collector is trusted.
+fn written(folder: &Path, certificates: &Certificates) -> anyhow::Result<PathBuf> {
+    let path = folder.join("collector-ca.pem");
+    std::fs::write(&path, certificates.ca_pem())?;
+    Ok(path)
+}
+
+/// Serves each connection on a thread of its own; where.
+fn listen(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    Ok(address)
+}
+
+fn serve(stream: impl Read + Write, numbers: &AtomicUsize, folder: &Path) {
     let mut stream = BufReader::new(stream);
     while let Some((headers, body)) = read(&mut stream) {
         let number = numbers.fetch_add(1, Ordering::Relaxed);
@@ -227,7 +271,7 @@ fn keep(
 }
 
 /// One request; nothing at the end of the connection.
-fn read(stream: &mut BufReader<TcpStream>) -> Option<(BTreeMap<String, String>, Vec<u8>)> {
+fn read(stream: &mut BufReader<impl Read>) -> Option<(BTreeMap<String, String>, Vec<u8>)> {
     let mut headers = BTreeMap::new();
     let mut line = String::new();
     stream.read_line(&mut line).ok().filter(|len| *len > 0)?;

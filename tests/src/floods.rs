@@ -157,8 +157,11 @@ pub fn quic_initials(count: usize) -> anyhow::Result<Vec<Vec<u8>>> {
     for _ in 0..count {
         let endpoint = quic::endpoint(address)?;
         let tls = tls::pinned_client(ContentHash::of(b"nobody"), protocol::ALPN_AGENT)?;
-        let connecting =
-            endpoint.connect_with(quic::client(tls, address)?, address, "localhost")?;
+        let connecting = endpoint.connect_with(
+            quic::client(tls, address, quic::Life::Steady)?,
+            address,
+            "localhost",
+        )?;
         let mut datagram = vec![0; 2048];
         let bytes = nowhere.recv(&mut datagram).context("the client sent nothing")?;
         datagram.truncate(bytes);

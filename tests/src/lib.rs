@@ -13,6 +13,7 @@ pub mod architecture;
 pub mod bad;
 pub mod bench;
 pub mod callers;
+pub mod certificates;
 pub mod collector;
 pub mod compat;
 pub mod cores;

@@ -2,12 +2,14 @@
 //! the commented configuration that ships with the agent.
 
 use anyhow::Context;
+use edge::pulse::PULSE_MAX;
 use fleet::admission::{GatePolicy, LimitPolicy};
 use fleet::labels::{GROUPS_MAX, LABEL_MAX_BYTES, LABELS_MAX};
 use fleet::questions::{self, QUESTIONS_MAX};
 use fleet::rollout::plan::{DEVICES_MAX, STAGES_MAX};
 use fleet::rollout::query::QUERY_MAX_BYTES;
 use fleet::rollout::{CALLS_PER_CHECK, EVIDENCE_PER_S, HISTORY_MAX, ROLLOUTS_MAX};
+use link::quic::{DEVICE_PATIENCE, IDLE_TIMEOUT};
 use models::error::audio::{CHANNELS_MAX, FRAMES_MAX, RATE_MAX_HZ, RATE_MIN_HZ, SAMPLES_MAX};
 use models::error::image::{ENCODED_MAX_BYTES, PIXELS_MAX, SIDE_MAX};
 use models::error::text::{TEXT_MAX_BYTES, TEXTS_MAX, TOKENS_MAX};
@@ -31,6 +33,7 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     rows.extend(cloud());
     rows.extend(bundles());
     rows.extend(connected());
+    rows.extend(links());
     rows.extend(fleet());
     rows.extend(rollouts());
     rows.extend(repository());
@@ -307,6 +310,24 @@ fn connected() -> Vec<Row> {
     ]
 }
 
+fn links() -> Vec<Row> {
+    vec![
+        row("a silent peer", format!("{} s", IDLE_TIMEOUT.as_secs()), "it is given up", ""),
+        row(
+            "a silent connection of a device",
+            format!("{} s", DEVICE_PATIENCE.as_secs()),
+            "it is given up",
+            "",
+        ),
+        row(
+            "between two signs of life on an idle connection",
+            format!("{} s", PULSE_MAX.as_secs()),
+            "-",
+            "[link] pulse_max_s",
+        ),
+    ]
+}
+
 fn fleet() -> Vec<Row> {
     let waiting = OutboxPolicy::default();
     vec![
@@ -316,7 +337,6 @@ fn fleet() -> Vec<Row> {
             "it is no proxy",
             "",
         ),
-        row("a silent peer", "10 s", "it is given up", ""),
         row("inference nodes", NODES_MAX.to_string(), "a token lets no more in", ""),
         row("times asked of the cloud", "3 at once, then one a second", "no answer", ""),
         row(

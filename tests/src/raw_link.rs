@@ -72,6 +72,11 @@ impl RawLink {
         })
     }
 
+    /// Talks over the connection as the test says.
+    pub fn talk<T>(&self, say: impl AsyncFnOnce(Connection) -> T) -> T {
+        self.runtime.block_on(say(self.connection.clone()))
+    }
+
     /// Waits until the cloud closes the connection; with which code.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 use outrigger_tests::fashion::{Images, ask};
 use outrigger_tests::http::HttpClient;
+use outrigger_tests::telemetry;
 use outrigger_tests::world::{Agent, AgentOptions, World, model_status};
 use serde_json::{Value, json};
 
@@ -72,6 +73,53 @@ fn too_many_differences_tighten_the_rule_for_good() {
     let agent = Agent::start(&state_dir, &strict).unwrap();
     agent.wait_active("fashion", 1).unwrap();
     assert_eq!(placed(&mut agent.client().unwrap()), "cloud", "the alarm is not forgotten");
+}
+
+/// What a device keeps of its inputs once it has noticed: those that differ, and those that come under the alarm.
+#[test]
+fn what_is_seen_under_an_alarm_is_worth_learning_from() {
+    let world = World::start().unwrap();
+    world.ship_fashion().unwrap();
+    world.operator.run(&["telemetry", "key"]).unwrap();
+    let strict = AgentOptions {
+        config: "[offload]\ncheck_disagreement = 0.001\ncheck_false_alarm = 0.5\n\
+                 [telemetry]\ncommit_s = 1\nsegment_s = 1\n\
+                 [telemetry.samples]\nmodels = [\"fashion\"]\ndisagreeing = 1.0\nhard = 1.0\nrandom = 0.0\n\
+                 per_hour = 100000\n"
+            .into(),
+    };
+    let agent = world.agent("device", &strict).unwrap();
+    agent.wait_active("fashion", 1).unwrap();
+    agent
+        .wait_until("the analytics key", |status| {
+            status["counters"]["telemetry"]["keys_believed"].as_u64() > Some(0)
+        })
+        .unwrap();
+    let images = Images::test().unwrap();
+    let index = disputed(&agent, &images);
+    let mut client = agent.client().unwrap();
+    let alarmed = (0..3_000).any(|_| {
+        verdict(&mut client, &images, index, &json!({}))["placement"].as_str() == Some("cloud")
+    });
+    assert!(alarmed);
+    verdict(&mut client, &images, index, &json!({}));
+
+    let sampled = |record: &Value| record["attributes"]["outrigger.sampled"].clone();
+    let all = telemetry::wait_for(&world, "samples of both kinds", |all| {
+        let samples = telemetry::of_kind(all, "sample");
+        ["disagreeing", "drifting"].iter().all(|kind| samples.iter().any(|s| sampled(s) == *kind))
+    });
+    let all = all.unwrap();
+    let samples = telemetry::of_kind(&all, "sample");
+    let drifting = samples.iter().find(|sample| sampled(sample) == "drifting").unwrap();
+    let labels = &drifting["attributes"];
+    assert!(
+        labels["outrigger.cloud_label"].is_string(),
+        "the cloud's answer is the label: {labels}"
+    );
+    let inputs = drifting["attributes"]["inputs"][0]["data_hex"].as_str().unwrap();
+    assert_eq!(inputs, hex::encode(images.pixels(index)));
+    assert!(samples.iter().all(|sample| sampled(sample) != "random"), "none was asked for");
 }
 
 #[test]

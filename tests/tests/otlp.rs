@@ -11,17 +11,21 @@ const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const SERVICES: [&str; 2] = ["outrigger-agent", "outrigger-cloud"];
 
 fn check(protocol: &str, collector: &Collector, folder: &std::path::Path) {
-    let endpoint = collector.endpoint();
     let headers = folder.join("headers");
     std::fs::write(&headers, "x-collector-key: s3cret\n").unwrap();
-    let config = format!(
-        "[otlp]\nendpoint = \"{endpoint}\"\nprotocol = \"{protocol}\"\ninterval_s = 1\n\
-         headers_file = {headers:?}\n"
-    );
+    let config = |endpoint: &str| {
+        format!(
+            "[otlp]\nendpoint = \"{endpoint}\"\nprotocol = \"{protocol}\"\ninterval_s = 1\n\
+             headers_file = {headers:?}\n"
+        )
+    };
+    // The device in the clear, the cloud over TLS, by a certificate that nobody else trusts.
+    let (endpoint, ca_file) = collector.tls_endpoint();
     let of_cloud = folder.join("cloud.toml");
-    std::fs::write(&of_cloud, &config).unwrap();
+    std::fs::write(&of_cloud, config(endpoint) + &format!("ca_file = {ca_file:?}\n")).unwrap();
     let mut world = World::start_with(&["--config", of_cloud.to_str().unwrap()]).unwrap();
     world.ship_fashion().unwrap();
+    let config = config(collector.endpoint());
     let agent = world.agent("device", &AgentOptions { config }).unwrap();
     agent.wait_active("fashion", 1).unwrap();
     let doubtful = std::fs::read(fashion().join("example-doubtful.json")).unwrap();

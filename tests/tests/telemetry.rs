@@ -1,7 +1,12 @@
 //! What a device records comes back whole, once and in order, to its operator and to nobody else.
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
+use bytes::Bytes;
+use link::connection::{Connection, RecvStream, SendStream};
+use link::frames;
+use link::pki::DeviceCertificate;
 use outrigger_tests::fashion::{Images, ask};
+use outrigger_tests::raw_link::{RawLink, identity};
 use outrigger_tests::small_disk::SmallDisk;
 use outrigger_tests::telemetry::kills;
 use outrigger_tests::telemetry::{
@@ -9,10 +14,17 @@ use outrigger_tests::telemetry::{
 };
 use outrigger_tests::world::{Agent, AgentOptions, World};
 use protocol::analytics::Statement;
+use protocol::id::ContentHash;
 use protocol::manifest::SigningKey;
+use protocol::wire::{TelemetryOffer, TelemetrySegment, TelemetryTaken, TelemetryWanted};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use telemetry::Class;
+use telemetry::key::PrivateKey;
+use telemetry::seal::{Beginning, Sealer};
+use telemetry::wire::record::What;
+use telemetry::wire::{InferenceEvent, Record};
 
 /// A fleet with the demo model, whose operator has an analytics key, and an agent that records everything.
 fn fleet() -> (World, Agent) {
@@ -149,7 +161,7 @@ fn an_older_key_opens_what_is_older_and_deletion_leaves_nothing() {
     let told = world.operator.json(&["telemetry", "key", "--show"]).unwrap();
     assert_eq!(told["at_hand"].as_array().unwrap().len(), 2);
     let new_key = told["devices_seal_for"]["public_key"].as_str().unwrap().to_owned();
-    let key_id = protocol::id::ContentHash::of(&hex::decode(new_key).unwrap()).to_string();
+    let key_id = ContentHash::of(&hex::decode(new_key).unwrap()).to_string();
     let listed = || {
         let authorization = world.cloud.admin().unwrap();
         let headers = [("authorization", authorization.as_str())];
@@ -248,6 +260,94 @@ fn where_there_is_a_repository_targets_must_name_the_key_too() {
 
     world.operator.run(&["telemetry", "key"]).unwrap();
     knows_key(&agent);
+}
+
+/// A segment of some 100 kB, as the device of this folder would have sealed it.
+struct Parcel {
+    offer: TelemetrySegment,
+    bytes: Bytes,
+}
+
+impl Parcel {
+    const NUMBER: u64 = 1_000;
+
+    fn of(state_dir: &Path) -> Self {
+        let certificate = identity(state_dir).unwrap().1.chain.remove(0);
+        let device = DeviceCertificate::parse(&certificate).unwrap().device;
+        let (segment, class) = (Self::NUMBER, Class::Events);
+        let beginning = Beginning { device, segment, class, now_unix_ms: 1, previous: (0, 0) };
+        let key = PrivateKey::from_entropy(&[1; 32]);
+        let (mut sealer, begun) = Sealer::begin(beginning, Some(key.public()), [2; 32]).unwrap();
+        let event = |number: u64| {
+            let model = ContentHash::of(&number.to_le_bytes()).to_string(); // hardly compressible
+            let event = InferenceEvent { model, ..Default::default() };
+            Record { number, observed_unix_ms: 1, what: Some(What::Inference(event)) }
+        };
+        let frame = sealer.frame((0..3_000).map(event).collect()).unwrap();
+        let bytes = Bytes::from([begun.head, frame].concat());
+        let sha256 = Bytes::copy_from_slice(ContentHash::of(&bytes).as_bytes());
+        let size_bytes = bytes.len() as u64;
+        let offer = TelemetrySegment { segment, size_bytes, sha256, ..Default::default() };
+        Self { offer, bytes }
+    }
+
+    /// Offers it.
+    async fn offer(&self, connection: &Connection) -> Upload {
+        let (mut send, mut receive) = connection.open_bi().await.unwrap();
+        let segments = vec![self.offer.clone()];
+        frames::send(&mut send, &TelemetryOffer { segments }).await.unwrap();
+        let wanted = frames::receive(&mut receive).await.unwrap();
+        Upload { send, receive, wanted }
+    }
+
+    /// Sends so much of what is wanted, and no more; what the cloud has taken.
+    async fn send(&self, mut upload: Upload, at_most: usize) -> Option<Vec<u64>> {
+        let rest = self.bytes.slice(upload.wants_from()?..);
+        upload.send.write_all(&rest[..at_most.min(rest.len())]).await.unwrap();
+        upload.send.finish().unwrap();
+        let taken: TelemetryTaken = frames::receive(&mut upload.receive).await.ok()?;
+        Some(taken.taken)
+    }
+}
+
+/// The cloud has said what it wants.
+struct Upload {
+    send: SendStream,
+    receive: RecvStream,
+    wanted: TelemetryWanted,
+}
+
+impl Upload {
+    fn wants_from(&self) -> Option<usize> {
+        self.wanted.wants.first().map(|want| usize::try_from(want.offset).unwrap())
+    }
+}
+
+#[test]
+fn what_broke_off_goes_on_where_it_was() {
+    let (world, agent) = fleet();
+    let state_dir = agent.kill();
+    let parcel = Parcel::of(&state_dir);
+    let connect = || RawLink::connect(&state_dir, &world.cloud.address()).unwrap();
+    connect().talk(async |connection| {
+        let (long, mut short) = (parcel.offer(&connection).await, parcel.offer(&connection).await);
+        assert_eq!((long.wants_from(), short.wants_from()), (Some(0), Some(0)));
+        short.send.write_all(&parcel.bytes[..10_000]).await.unwrap();
+        // An end in the middle is against the protocol: the connection goes, and the other stream with it.
+        assert_eq!(parcel.send(long, 40_000).await, None);
+    });
+    connect().talk(async |connection| {
+        let upload = parcel.offer(&connection).await;
+        assert_eq!(upload.wants_from(), Some(40_000), "the shorter one takes nothing away");
+        assert_eq!(parcel.send(upload, 10_000).await, None);
+    });
+    connect().talk(async |connection| {
+        let upload = parcel.offer(&connection).await;
+        assert_eq!(upload.wants_from(), Some(50_000), "no byte comes twice");
+        assert_eq!(parcel.send(upload, usize::MAX).await, Some(vec![Parcel::NUMBER]));
+        let again = parcel.offer(&connection).await;
+        assert_eq!((again.wants_from(), again.wanted.taken), (None, vec![Parcel::NUMBER]));
+    });
 }
 
 /// The short form of `cargo xtask prove telemetry`.

@@ -223,59 +223,59 @@ fn a_disk_that_takes_nothing_costs_what_is_new_and_nothing_that_was_acknowledged
     assert!(waiting(&spool).iter().all(|entry| !numbers(&spool, entry).is_empty()));
 }
 
-/// What the default configuration costs on the wire, for a device that answers a request a second, an eighth of which the
-/// cloud answers: every byte of segments and messages, and the packets around them as they would be over QUIC.
-#[test]
-fn a_month_of_defaults_costs_less_than_5_mb() {
-    const DAYS: u64 = 3;
-    const OVERHEAD_BYTES: u64 = 600; // for each exchange: handshake-free packets, acknowledgements, frames
-    let start = Instant::now();
-    let mut sampler = Sampler::new(config::Telemetry::default().wanted().events, 7, start);
-    let (mut sums, mut bytes, mut events, mut segment) = (Sums::default(), 0u64, 0, 0);
-    let model: protocol::id::ModelName = "fashion".parse().unwrap();
-    for hour in 0..24 * DAYS {
-        let mut groups = Vec::new();
-        for second in 0..3600 {
-            let at = hour * 3600 + second;
-            let verdict = verdict(at);
-            let (placement, reason) = (verdict.placement, verdict.reason);
-            let key = Key::new(&model, Some(verdict.version), placement.as_str(), reason.as_str());
-            let took = Duration::from_micros(verdict.timing.infer_us + verdict.timing.network_us);
-            sums.answered(key, &verdict, took, true);
-            let kind = recorder::kind_of(placement);
-            if let Some(weight) = sampler.draw(kind, start + Duration::from_secs(at)) {
-                groups.push(vec![sampled(&verdict, kind, weight)]);
-                events += 1;
-            }
-        }
-        let span = (hour * 3_600_000, (hour + 1) * 3_600_000);
-        let (counters, aggregates) = sums.take(span, &[]);
-        let record =
-            |what| Record { number: hour * 100, observed_unix_ms: span.1, what: Some(what) };
-        groups.push(vec![
-            record(What::Health(telemetry::wire::Health {
-                uptime_s: hour * 3600,
-                ..Default::default()
-            })),
-            record(What::Resources(vitals::resources(Path::new("/")))),
-        ]);
-        let sealed = [
-            (Class::Counters, vec![vec![record(What::Counters(counters))]]),
-            (
-                Class::Aggregates,
-                vec![aggregates.into_iter().map(|a| record(What::Aggregate(a))).collect()],
-            ),
-            (Class::Events, groups),
-        ];
-        for (class, groups) in sealed {
-            segment += 1;
-            bytes += sealed_bytes(class, segment, groups) + 60; // its lines in offer and answer
-        }
-        bytes += OVERHEAD_BYTES;
+/// What the default configuration seals in an hour, for a device that answers a request a second, an eighth of which the
+/// cloud answers. Hours differ; after some days they come again.
+pub(crate) struct Hours {
+    sealed: Vec<Vec<Vec<u8>>>,
+    next: usize,
+}
+
+impl Hours {
+    pub(crate) fn new(days: u64) -> Self {
+        let start = Instant::now();
+        let mut sampler = Sampler::new(config::Telemetry::default().wanted().events, 7, start);
+        let mut sums = Sums::default();
+        let hour = |hour| an_hour(hour, &mut sums, &mut sampler, start);
+        Self { sealed: (0..24 * days).map(hour).collect(), next: 0 }
     }
-    let month = bytes * 30 / DAYS;
-    println!("{month} bytes in 30 days, {events} events in {DAYS}");
-    assert!(events > 100 && month < 5_000_000, "{month} bytes, {events} events");
+
+    /// The segments of the next hour.
+    pub(crate) fn segments(&mut self) -> Vec<Vec<u8>> {
+        self.next += 1;
+        self.sealed[(self.next - 1) % self.sealed.len()].clone()
+    }
+}
+
+fn an_hour(hour: u64, sums: &mut Sums, sampler: &mut Sampler, start: Instant) -> Vec<Vec<u8>> {
+    let model: protocol::id::ModelName = "fashion".parse().unwrap();
+    let mut events = Vec::new();
+    for at in hour * 3600..(hour + 1) * 3600 {
+        let verdict = verdict(at);
+        let (placement, reason) = (verdict.placement, verdict.reason);
+        let key = Key::new(&model, Some(verdict.version), placement.as_str(), reason.as_str());
+        let took = Duration::from_micros(verdict.timing.infer_us + verdict.timing.network_us);
+        sums.answered(key, &verdict, took, true);
+        let kind = recorder::kind_of(placement);
+        if let Some(weight) = sampler.draw(kind, start + Duration::from_secs(at)) {
+            events.push(vec![sampled(&verdict, kind, weight)]);
+        }
+    }
+    let span = (hour * 3_600_000, (hour + 1) * 3_600_000);
+    let (counters, aggregates) = sums.take(span, &[]);
+    let record = |what| Record { number: hour * 100, observed_unix_ms: span.1, what: Some(what) };
+    let health = telemetry::wire::Health { uptime_s: hour * 3600, ..Default::default() };
+    events.push(vec![
+        record(What::Health(health)),
+        record(What::Resources(vitals::resources(Path::new("/")))),
+    ]);
+    let sums = aggregates.into_iter().map(|sums| record(What::Aggregate(sums))).collect();
+    let groups = [
+        (Class::Counters, vec![vec![record(What::Counters(counters))]]),
+        (Class::Aggregates, vec![sums]),
+        (Class::Events, events),
+    ];
+    let numbered = groups.into_iter().zip(3 * hour + 1..);
+    numbered.map(|((class, groups), segment)| sealed(class, segment, groups)).collect()
 }
 
 fn verdict(at: u64) -> Verdict {
@@ -324,7 +324,7 @@ fn sampled(verdict: &Verdict, kind: Kind, weight: f64) -> Record {
     }
 }
 
-fn sealed_bytes(class: Class, segment: u64, groups: Vec<Vec<Record>>) -> u64 {
+fn sealed(class: Class, segment: u64, groups: Vec<Vec<Record>>) -> Vec<u8> {
     let beginning = Beginning {
         device: "d-12345678".parse().unwrap(),
         segment,
@@ -332,7 +332,7 @@ fn sealed_bytes(class: Class, segment: u64, groups: Vec<Vec<Record>>) -> u64 {
         now_unix_ms: 1_700_000_000_000,
         previous: (segment, 1),
     };
-    let (mut sealer, _) = Sealer::begin(beginning, Some(key(1).public()), [7; 32]).unwrap();
-    groups.into_iter().for_each(|group| drop(sealer.frame(group).unwrap()));
-    sealer.size_bytes() as u64
+    let (mut sealer, begun) = Sealer::begin(beginning, Some(key(1).public()), [7; 32]).unwrap();
+    let frames = groups.into_iter().flat_map(|group| sealer.frame(group).unwrap());
+    begun.head.into_iter().chain(frames).collect()
 }

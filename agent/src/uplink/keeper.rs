@@ -9,8 +9,10 @@ use crate::config;
 use crate::counters::Counters;
 use crate::engine::Engine;
 use crate::identity::IdentityFiles;
-use ::link::connection::Connection;
+use ::link::connection::{Connection, Ended};
 use ::link::device::Told;
+use ::link::frames::LinkError;
+use ::link::quic::IDLE_TIMEOUT;
 use ::link::tls;
 use edge::backoff::Backoff;
 use protocol::carrier::Carrier;
@@ -139,7 +141,11 @@ impl Keeper {
         let mut reported = self.reported.clone();
         let carrier = connection.carrier();
         let why = self.way.why(carrier);
-        let mut stream = control::open(connection, why, &mut reported).await?;
+        // Until somebody watches over it, silence ends the connection after as long as it always did.
+        let mut stream = tokio::select! {
+            stream = control::open(connection, why, &mut reported) => stream?,
+            () = connection.silent_for(IDLE_TIMEOUT) => return Err(LinkError::from(Ended::Silent).into()),
+        };
         // Only now is it known that the cloud accepts this device.
         self.desired.send_replace(Some(stream.first().clone()));
         sender.send_replace(Some(connection.clone()));

@@ -353,10 +353,11 @@ impl Nodes {
             self.known().balance.handle_state(peer, wait, state.draining, Instant::now());
             self.changed.notify_one();
         };
+        let max = self.policy.pulse_max();
         let why = tokio::select! {
             biased; // the pulse ends with its connection too
             ended = connection.closed() => super::explain(&ended),
-            () = pulse::watch(connection, &line.waiting, said, || self.counters.path_changed()) => {
+            () = pulse::watch(connection, &line.waiting, said, || self.counters.path_changed(), max) => {
                 "nothing is heard from it".to_owned()
             }
         };

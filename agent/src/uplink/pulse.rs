@@ -1,38 +1,19 @@
-//! Whether a node still lives. QUIC itself gives a silent peer up after ten seconds; a request with a
-//! deadline of two cannot wait for that. So while requests wait for a node from which nothing is heard,
-//! it is asked for a sign of life; a node that gives none is taken for dead, and its requests are asked
-//! of another. A slow model is no dead node: the sign comes from the process, not from the model.
+//! Whether a node still lives: carries out what `edge::pulse` decides. While requests wait for a node from which nothing is
+//! heard, it is asked for a sign of life on a stream of its own; a node that gives none is taken for dead. While nothing
+//! happens, the connection is nudged now and then, so that nobody on the way forgets it.
 //!
-//! Before that the connection goes on from another port: a NAT on the way that forgot this device, or
-//! was changed for another with its address, lets the packets of a fresh mapping through, and QUIC's
-//! migration saves every request. The cloud need not be heard for that, only to hear.
-//!
-//! Nothing is sent, and nobody wakes up, while no request is under way.
+//! Nobody wakes up in between.
 
 use ::link::connection::Connection;
 use ::link::frames::{self, LinkError};
-use protocol::carrier::Carrier;
-use protocol::wire::{NodeState, Pulse};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use edge::pulse::{Action, Pulse, Seen};
+use protocol::wire::{self, NodeState};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How often it is looked whether something was heard.
-const TICK: Duration = Duration::from_millis(100);
-/// After so many looks without a request under way, nobody looks until the next one.
-const IDLE_TICKS: u32 = 10;
-/// Silence after which a sign of life is asked for.
-const ASK_AFTER: Duration = Duration::from_millis(150);
-/// Silence after which another path is tried; more where a round to it takes long.
-const CHANGE_PATH_AFTER: Duration = Duration::from_millis(300);
-/// As many rounds as that.
-const CHANGE_PATH_AFTER_ROUNDS: u32 = 2;
-/// Silence after which a node is dead; more where a round to it takes long.
-const DEAD_AFTER: Duration = Duration::from_millis(600);
-/// As many rounds as that.
-const DEAD_AFTER_ROUNDS: u32 = 4;
-/// The same over TCP, where everything waits for a packet that was lost twice.
-const DEAD_AFTER_OVER_TCP: Duration = Duration::from_secs(2);
+#[cfg(test)]
+mod tests;
 
 /// The requests that wait for one node.
 #[derive(Debug, Default)]
@@ -68,26 +49,31 @@ impl Waiting {
         }
     }
 
-    /// Sleeps until a request begins. Whoever begins one while this falls asleep wakes it.
-    async fn sleep(&self) {
+    fn is_any(&self) -> bool {
+        self.count.load(SeqCst) > 0
+    }
+
+    /// Waits until a request begins. Whoever begins one while this falls asleep wakes it.
+    async fn begun(&self) {
         self.asleep.store(true, SeqCst);
-        if self.count.load(SeqCst) == 0 {
+        if !self.is_any() {
             self.awake.notified().await;
         }
         self.asleep.store(false, SeqCst);
     }
 }
 
-/// Watches over a connection until it ends, or nothing is heard on it while somebody waits. What the
-/// node says of itself goes to `said`; `path_changed` is called when another path is tried.
+/// Watches over a connection until it ends, or nothing is heard on it for too long. What the node says of itself goes to
+/// `said`; `path_changed` is called when another path is tried; `max` is the longest wait between two nudges.
 pub(super) async fn watch(
     connection: &Connection,
     waiting: &Waiting,
     said: impl Fn(NodeState),
     path_changed: impl Fn(),
+    max: Duration,
 ) {
     // An error is the connection's: it ends by itself then.
-    let _ = follow(connection, waiting, said, path_changed).await;
+    let _ = follow(connection, waiting, said, path_changed, max).await;
 }
 
 async fn follow(
@@ -95,88 +81,49 @@ async fn follow(
     waiting: &Waiting,
     said: impl Fn(NodeState),
     path_changed: impl Fn(),
+    max: Duration,
 ) -> Result<(), LinkError> {
     let (mut send, mut receive) = connection.open_bi().await?;
-    frames::send(&mut send, &Pulse {}).await?;
+    frames::send(&mut send, &wire::Pulse {}).await?;
+    let patience_ms = AtomicU32::new(0);
     let listen = async {
         loop {
-            said(frames::receive(&mut receive).await?);
+            let state: NodeState = frames::receive(&mut receive).await?;
+            patience_ms.store(state.patience_ms, Relaxed);
+            said(state);
         }
     };
     let beat = async {
-        let mut heard = Heard::new(connection);
-        let mut idle = 0;
+        let seen = || Seen {
+            heard: connection.heard(),
+            challenges: connection.challenges(),
+            round_trip: connection.rtt(),
+            carrier: connection.carrier(),
+            waiting: waiting.is_any(),
+            patience: Duration::from_millis(patience_ms.load(Relaxed).into()),
+        };
+        let mut pulse = Pulse::new(max, &seen(), now());
         loop {
-            tokio::time::sleep(TICK).await;
-            if waiting.count.load(SeqCst) == 0 {
-                idle += 1;
-                if idle >= IDLE_TICKS {
-                    waiting.sleep().await;
-                    idle = 0;
-                }
-                heard = Heard::new(connection);
-                continue;
+            tokio::select! {
+                () = tokio::time::sleep_until(pulse.poll_timeout().into()) => {}
+                () = waiting.begun(), if !pulse.is_attentive() => {}
             }
-            idle = 0;
-            match heard.look(connection) {
-                Silence::Short => {}
-                Silence::Ask => frames::send(&mut send, &Pulse {}).await?,
-                Silence::ChangePath => {
-                    if connection.change_path().unwrap_or(false) {
-                        path_changed();
-                    }
+            match pulse.look(&seen(), now()) {
+                None => {}
+                Some(Action::Ask) => frames::send(&mut send, &wire::Pulse {}).await?,
+                Some(Action::Nudge) => connection.nudge(),
+                Some(Action::ChangePath) => {
+                    let changed = connection.change_path().unwrap_or(false);
+                    changed.then(&path_changed);
                 }
-                Silence::Dead => return Ok(()),
+                Some(Action::Dead) => return Ok(()),
             }
         }
     };
     tokio::select! { end = listen => end, end = beat => end }
 }
 
-enum Silence {
-    Short,
-    Ask,
-    ChangePath,
-    Dead,
-}
-
-/// When something was heard last.
-struct Heard {
-    number: u64,
-    at: Instant,
-    asked: bool,
-    path_changed: bool,
-}
-
-impl Heard {
-    fn new(connection: &Connection) -> Self {
-        let (number, at) = (connection.heard(), Instant::now());
-        Self { number, at, asked: false, path_changed: false }
-    }
-
-    fn look(&mut self, connection: &Connection) -> Silence {
-        let now = Self::new(connection);
-        if now.number != self.number {
-            *self = now;
-            return Silence::Short;
-        }
-        let silent = now.at.saturating_duration_since(self.at);
-        let dead_after = match connection.carrier() {
-            Carrier::Quic => DEAD_AFTER,
-            Carrier::Tcp => DEAD_AFTER_OVER_TCP,
-        };
-        if silent >= dead_after.max(connection.rtt() * DEAD_AFTER_ROUNDS) {
-            return Silence::Dead;
-        }
-        let try_another = CHANGE_PATH_AFTER.max(connection.rtt() * CHANGE_PATH_AFTER_ROUNDS);
-        if silent >= try_another && !self.path_changed {
-            self.path_changed = true;
-            return Silence::ChangePath;
-        }
-        if silent < ASK_AFTER || self.asked {
-            return Silence::Short;
-        }
-        self.asked = true;
-        Silence::Ask
-    }
+/// The time by which timers go.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -9,6 +9,7 @@ use crate::identity::{IdentityError, IdentityFiles};
 use ::link::connection::Connection;
 use ::link::dial::{Dialler, Target};
 use ::link::{pki, tls};
+use edge::pulse::PATIENCE_PULSES;
 use protocol::carrier::{Carrier, Wanted};
 use protocol::id::NodeId;
 use rustls_pki_types::CertificateDer;
@@ -81,8 +82,8 @@ impl Way {
     /// The way over a carrier that somebody wants to know about.
     pub(crate) fn over(wanted: Wanted, address: CloudAddress, policy: &config::Link) -> Self {
         // What is no proxy was refused with the configuration.
-        let dialler = Arc::new(Dialler::new(wanted, policy.proxy().ok().flatten()));
-        Self { address, dialler }
+        let dialler = Dialler::new(wanted, policy.proxy().ok().flatten());
+        Self { address, dialler: Arc::new(dialler.paced(policy.pulse_max() * PATIENCE_PULSES)) }
     }
 
     /// A connection to a cloud of this fleet whose certificate is valid at the time that its CA tells.

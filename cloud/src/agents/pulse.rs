@@ -1,7 +1,8 @@
 //! The stream on which an agent sees that this node lives, and hears that it is about to stop.
 
-use link::connection::{RecvStream, SendStream};
+use link::connection::{Connection, RecvStream, SendStream};
 use link::frames::{self, LinkError};
+use link::quic::DEVICE_PATIENCE;
 use protocol::codec::FrameHeader;
 use protocol::wire::{NodeState, Pulse};
 use tokio::sync::Notify;
@@ -11,6 +12,7 @@ use crate::state::Cloud;
 /// Answers each pulse, and says once, unasked, that the node is going away.
 pub(super) async fn serve(
     cloud: &Cloud,
+    connection: &Connection,
     mut send: SendStream,
     mut recv: RecvStream,
     header: FrameHeader,
@@ -24,11 +26,14 @@ pub(super) async fn serve(
         }
         Ok(())
     };
+    connection.allow_silence(DEVICE_PATIENCE); // the device is told of it by the first answer
+    let patience_ms = u32::try_from(DEVICE_PATIENCE.as_millis()).unwrap_or(u32::MAX);
     let mut told = cloud.draining.subscribe();
     let answer = async {
         loop {
             let draining = *told.borrow_and_update();
-            frames::send(&mut send, &NodeState { wait_us: cloud.wait_us(), draining }).await?;
+            let wait_us = cloud.wait_us();
+            frames::send(&mut send, &NodeState { wait_us, draining, patience_ms }).await?;
             tokio::select! {
                 () = asked.notified() => {}
                 _ = told.changed(), if !draining => {}

@@ -2,6 +2,7 @@
 //! HTTPS. Who they are, and what they may, is judged as over QUIC.
 
 use link::connection::Connection;
+use link::quic::Life;
 use link::tcp::{self, Peer};
 use protocol::mux::Side;
 use protocol::problem::ProblemCode;
@@ -64,7 +65,7 @@ pub(crate) fn take(
     tcp::tune(stream.get_ref().0);
     let peer = Peer::of(address, stream.get_ref().1);
     let connection: Connection =
-        tcp::Connection::start(stream, Side::Accepts, peer, round_trip).into();
+        tcp::Connection::start(stream, Side::Accepts, peer, round_trip, Life::Steady).into();
     cloud.over_tcp.lock().insert(connection.stable_id(), connection.clone());
     let cloud = cloud.clone();
     tokio::spawn(async move {

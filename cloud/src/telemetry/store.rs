@@ -218,7 +218,8 @@ impl TelemetryStore {
         Ok(transaction.commit()?)
     }
 
-    /// What has come of a segment, in front of where its stream broke off.
+    /// What has come of a segment, in front of where its stream broke off. Of one and the same the longer stays: streams
+    /// need not break off in the order in which they began.
     ///
     /// # Errors
     /// [`TelemetryError`].
@@ -229,7 +230,10 @@ impl TelemetryStore {
         body: &[u8],
         now_s: i64,
     ) -> Result<(), TelemetryError> {
-        let insert = "INSERT OR REPLACE INTO partials VALUES (?, ?, ?, ?, ?)";
+        let insert = "INSERT INTO partials VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT DO UPDATE SET segment = excluded.segment, sha256 = excluded.sha256,
+                                       received_at_s = excluded.received_at_s, body = excluded.body
+             WHERE sha256 <> excluded.sha256 OR length(body) < length(excluded.body)";
         let hash = offered.sha256.to_string();
         let values = params![device.as_str(), sql(offered.segment), hash, now_s, body];
         self.segments().execute(insert, values)?;

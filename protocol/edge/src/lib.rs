@@ -3,7 +3,8 @@
 //! much is downloaded ([`download`]), from whom beside the cloud ([`peers`]), which
 //! node of the cloud is asked ([`balance`]), what is packed on the way ([`thrift`]), whether
 //! accepted answers are still as good as was said ([`audit`]), when
-//! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), how a
+//! the cloud is left alone for a while ([`breaker`]), when to try again ([`backoff`]), whether it is still there
+//! ([`pulse`]), how a
 //! model gets from wanted to active ([`update`]), whether it does as well as the one before ([`shadow`],
 //! [`probation`]), how the agent's own next program takes over ([`takeover`]), when a certificate is renewed ([`renewal`]), how often an operator is
 //! answered ([`questions`]), what time it is where the
@@ -22,6 +23,7 @@ pub mod offload;
 pub mod paths;
 pub mod peers;
 pub mod probation;
+pub mod pulse;
 pub mod quantiles;
 pub mod questions;
 pub mod renewal;

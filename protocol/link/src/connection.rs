@@ -5,7 +5,7 @@ use crate::frames::LinkError;
 use crate::{quic, tcp};
 use bytes::Bytes;
 use protocol::carrier::{Carrier, alpn_from_tcp};
-use protocol::limits::STREAMS_PER_CONNECTION;
+use protocol::limits::{CONNECTION_WINDOW_BYTES, STREAMS_PER_CONNECTION};
 use protocol::mux::Priority;
 use protocol::problem::ProblemCode;
 use quinn::VarInt;
@@ -221,6 +221,49 @@ impl Connection {
             Carried::Quic(connection, _) => connection.stats().udp_rx.datagrams,
             Carried::Tcp(connection) => connection.heard(),
         }
+    }
+
+    /// How often the other end has challenged this end's address: it saw another one than before.
+    pub fn challenges(&self) -> u64 {
+        match &self.0 {
+            Carried::Quic(connection, _) => connection.stats().frame_rx.path_challenge,
+            Carried::Tcp(_) => 0,
+        }
+    }
+
+    /// Sends the smallest thing that the other end has to acknowledge.
+    ///
+    /// Over QUIC: it lets the peer send one byte more (`MAX_DATA`), for there is no PING that could be called for. The
+    /// window itself does not grow: the byte is taken back before the next one is given.
+    pub fn nudge(&self) {
+        match &self.0 {
+            Carried::Quic(connection, _) => {
+                connection.set_receive_window(CONNECTION_WINDOW_BYTES.into());
+                connection.set_receive_window((CONNECTION_WINDOW_BYTES + 1).into());
+            }
+            Carried::Tcp(connection) => connection.nudge(),
+        }
+    }
+
+    /// The peer was told that it may be silent for so long. Over QUIC that was agreed on in the handshake.
+    pub fn allow_silence(&self, patience: Duration) {
+        if let Carried::Tcp(connection) = &self.0 {
+            connection.allow_silence(patience);
+        }
+    }
+
+    /// Waits until nothing was heard for so long, or the connection is over.
+    pub async fn silent_for(&self, patience: Duration) {
+        let heard_for = async {
+            loop {
+                let before = self.heard();
+                tokio::time::sleep(patience).await;
+                if self.heard() == before {
+                    return;
+                }
+            }
+        };
+        tokio::select! { () = heard_for => {}, _ = self.closed() => {} }
     }
 
     /// What it has counted.

@@ -3,7 +3,7 @@
 
 use crate::connection::{Connection, Ended};
 use crate::proxy::{Proxy, ProxyError};
-use crate::quic;
+use crate::quic::{self, Life};
 use crate::tcp::{self, Peer};
 use protocol::carrier::{Carrier, Carriers, Plan, Wanted, alpn_over_tcp};
 use protocol::mux::Side;
@@ -105,6 +105,8 @@ impl Target {
 pub struct Dialler {
     carriers: Mutex<Carriers>,
     proxy: Option<Proxy>,
+    /// How long a device's connection may be silent; nothing where signs of life are sent steadily.
+    patience: Option<Duration>,
     /// Carries all connections over QUIC; else each has an endpoint of its own.
     shared: Option<quinn::Endpoint>,
 }
@@ -112,7 +114,22 @@ pub struct Dialler {
 impl Dialler {
     /// Nothing is known yet. A proxy is for TCP.
     pub fn new(wanted: Wanted, proxy: Option<Proxy>) -> Self {
-        Self { carriers: Mutex::new(Carriers::new(wanted)), proxy, shared: None }
+        let carriers = Mutex::new(Carriers::new(wanted));
+        Self { carriers, proxy, patience: None, shared: None }
+    }
+
+    /// Whoever dials gives the signs of life on a device's own connections, and lets them be silent for so long.
+    #[must_use]
+    pub fn paced(self, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..self }
+    }
+
+    fn life(&self, tls: &rustls::ClientConfig) -> Life {
+        let agents = tls.alpn_protocols.iter().any(|alpn| alpn == protocol::ALPN_AGENT);
+        match self.patience {
+            Some(patience) if agents => Life::Paced { patience },
+            _ => Life::Steady,
+        }
     }
 
     /// One of many in this process whose connections, over QUIC alone, share a UDP socket.
@@ -134,19 +151,19 @@ impl Dialler {
         target: &Target,
         tls: &rustls::ClientConfig,
     ) -> Result<Connection, DialError> {
-        let Plan { first, then } = self.carriers().plan();
+        let (Plan { first, then }, life) = (self.carriers().plan(), self.life(tls));
         let connected = match then {
-            None => self.attempt(first, target, tls).await,
+            None => self.attempt(first, target, tls, life).await,
             Some((second, after)) => {
-                let second = self.attempt(second, target, tls);
-                let runner = self.attempt(first, target, tls);
+                let second = self.attempt(second, target, tls, life);
+                let runner = self.attempt(first, target, tls, life);
                 race(runner, second, after, first == Carrier::Quic).await
             }
         };
         connected.inspect(|connection| self.note(connection))
     }
 
-    /// Connects over the same carrier as another connection.
+    /// Connects over the same carrier as another connection, for as long as somebody uses it: with steady signs of life.
     ///
     /// # Errors
     /// [`DialError`].
@@ -156,7 +173,7 @@ impl Dialler {
         target: &Target,
         tls: &rustls::ClientConfig,
     ) -> Result<Connection, DialError> {
-        self.attempt(carrier, target, tls).await
+        self.attempt(carrier, target, tls, Life::Steady).await
     }
 
     fn note(&self, connection: &Connection) {
@@ -180,7 +197,7 @@ impl Dialler {
             };
             tokio::time::sleep_until(at.into()).await;
             if let Some(tls) = tls()
-                && let Ok(better) = self.attempt(Carrier::Quic, target, &tls).await
+                && let Ok(better) = self.attempt(Carrier::Quic, target, &tls, self.life(&tls)).await
             {
                 self.note(&better);
                 return better;
@@ -200,11 +217,13 @@ impl Dialler {
         carrier: Carrier,
         target: &Target,
         tls: &rustls::ClientConfig,
+        life: Life,
     ) -> Result<Connection, DialError> {
         let connecting = async {
+            let tls = tls.clone();
             match carrier {
-                Carrier::Quic => over_quic(target, tls.clone(), self.shared.as_ref()).await,
-                Carrier::Tcp => over_tcp(target, self.proxy.as_ref(), tls.clone()).await,
+                Carrier::Quic => over_quic(target, tls, life, self.shared.as_ref()).await,
+                Carrier::Tcp => over_tcp(target, tls, life, self.proxy.as_ref()).await,
             }
         };
         let connected = tokio::time::timeout(ATTEMPT_PATIENCE, connecting).await;
@@ -259,6 +278,7 @@ fn telling(first: DialError, second: DialError) -> DialError {
 async fn over_quic(
     target: &Target,
     tls: rustls::ClientConfig,
+    life: Life,
     shared: Option<&quinn::Endpoint>,
 ) -> Result<Connection, DialError> {
     let address = target.resolve().await?;
@@ -267,7 +287,7 @@ async fn over_quic(
         None => Some(quic::endpoint(address).map_err(DialError::Socket)?),
     };
     let endpoint = shared.or(own.as_ref()).expect("there is one of the two");
-    let config = quic::client(tls, address)?;
+    let config = quic::client(tls, address, life)?;
     let connecting = endpoint.connect_with(config, address, &target.server_name)?;
     let connection = connecting.await.map_err(|ended| DialError::Ended(ended.into()))?;
     Ok(own.map_or_else(
@@ -278,8 +298,9 @@ async fn over_quic(
 
 async fn over_tcp(
     target: &Target,
-    proxy: Option<&Proxy>,
     mut tls: rustls::ClientConfig,
+    life: Life,
+    proxy: Option<&Proxy>,
 ) -> Result<Connection, DialError> {
     let name = ServerName::try_from(target.server_name.clone())?;
     let known = |alpn: &Vec<u8>| alpn_over_tcp(alpn).map(<[u8]>::to_vec);
@@ -303,5 +324,5 @@ async fn over_tcp(
         let why = "the server at this port does not speak Outrigger's protocol over TCP";
         return Err(DialError::Ended(Ended::Broken(why.into())));
     }
-    Ok(tcp::Connection::start(stream, Side::Opens, peer, round_trip).into())
+    Ok(tcp::Connection::start(stream, Side::Opens, peer, round_trip, life).into())
 }

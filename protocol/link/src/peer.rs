@@ -3,6 +3,7 @@
 
 use crate::connection::Connection;
 use crate::pki::{DeviceCertificate, PkiError};
+use crate::quic::Life;
 use crate::tcp::{self, Peer};
 use crate::tls::{self, Identity, TlsError};
 use protocol::mux::Side;
@@ -62,7 +63,8 @@ impl Ends {
         let stream = TlsConnector::from(self.client.clone()).connect(name, stream).await?;
         let peer = Peer::of(address, stream.get_ref().1);
         let who = judged(&peer)?;
-        let connection = tcp::Connection::start(stream, Side::Opens, peer, began.elapsed());
+        let connection =
+            tcp::Connection::start(stream, Side::Opens, peer, began.elapsed(), Life::Steady);
         Ok((connection.into(), who))
     }
 
@@ -80,7 +82,8 @@ impl Ends {
         let stream = TlsAcceptor::from(self.server.clone()).accept(stream).await?;
         let peer = Peer::of(address, stream.get_ref().1);
         let who = judged(&peer)?;
-        let connection = tcp::Connection::start(stream, Side::Accepts, peer, began.elapsed());
+        let connection =
+            tcp::Connection::start(stream, Side::Accepts, peer, began.elapsed(), Life::Steady);
         Ok((connection.into(), who))
     }
 }

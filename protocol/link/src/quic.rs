@@ -1,12 +1,15 @@
 //! QUIC endpoints with every limit set: quinn's own defaults leave the memory of a connection
 //! unbounded and never notice a peer that is gone.
 
+mod batches;
+
+use batches::Batches;
 use protocol::limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_AT_FIRST};
 use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig,
-    VarInt,
+    Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -14,11 +17,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-/// A silent peer is given up after this long.
+/// A silent peer is given up after this long, where signs of life are sent steadily.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The agent's sign of life: three may get lost before a silent peer is given up, and the shortest mapping
-/// of a NAT for UDP that is met with (30 s; RFC 4787 wants 2 minutes) is held.
+/// A steady sign of life: three may get lost before a silent peer is given up.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// How long a device may be silent, which decides by itself when it gives a sign of life. The shorter of both ends'
+/// patience holds (RFC 9000 section 10.1), so whoever wants less says so.
+pub const DEVICE_PATIENCE: Duration = Duration::from_secs(180);
+/// How often a larger datagram is tried on a way that took none before: each time costs some packets of full size from
+/// both ends, which every ten minutes would be more than all else that an idle device sends.
+const MTU_TRIED_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Connection attempts that may wait for an answer.
 pub const INCOMING_MAX: usize = 1024;
 /// Asked of the operating system for each direction of the UDP socket.
@@ -37,11 +45,11 @@ const ETHERNET_BYTES: u32 = 1500;
 /// offload, which is on, halves it.
 ///
 /// Datagrams grow to what the way takes, at most `datagram_bytes`, and what the peer announced.
-fn transport(datagram_bytes: u16) -> TransportConfig {
+fn transport(datagram_bytes: u16, patience: Duration) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(datagram_bytes);
-    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("ten seconds fit");
+    discovery.upper_bound(datagram_bytes).interval(MTU_TRIED_EVERY);
+    let idle = IdleTimeout::try_from(patience.min(DEVICE_PATIENCE)).expect("minutes fit");
     transport
         .max_idle_timeout(Some(idle))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_AT_FIRST))
@@ -55,6 +63,33 @@ fn transport(datagram_bytes: u16) -> TransportConfig {
     transport
 }
 
+/// How it is seen that the other end of a connection lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// By itself: a sign of life goes there every [`KEEP_ALIVE`].
+    Steady,
+    /// Whoever has the connection asks for signs of life ([`crate::connection::Connection::nudge`]).
+    Paced {
+        /// A peer that is silent for so long is given up.
+        patience: Duration,
+    },
+}
+
+impl Life {
+    /// After how long a silence a peer is given up.
+    pub fn patience(self) -> Duration {
+        match self {
+            Self::Steady => IDLE_TIMEOUT,
+            Self::Paced { patience } => patience,
+        }
+    }
+
+    /// How often a sign of life is asked for without anybody's doing.
+    pub fn keep_alive(self) -> Option<Duration> {
+        (self == Self::Steady).then_some(KEEP_ALIVE)
+    }
+}
+
 /// The client's side of a QUIC connection to `remote`.
 ///
 /// # Errors
@@ -62,10 +97,11 @@ fn transport(datagram_bytes: u16) -> TransportConfig {
 pub fn client(
     tls: rustls::ClientConfig,
     remote: SocketAddr,
+    life: Life,
 ) -> Result<quinn::ClientConfig, NoInitialCipherSuite> {
-    let mut transport = transport(datagram_bytes(remote));
+    let mut transport = transport(datagram_bytes(remote), life.patience());
     // The cloud opens no streams, so that an agent need not receive any.
-    transport.keep_alive_interval(Some(KEEP_ALIVE)).max_concurrent_bidi_streams(0u32.into());
+    transport.keep_alive_interval(life.keep_alive()).max_concurrent_bidi_streams(0u32.into());
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     config.transport_config(Arc::new(transport));
     Ok(config)
@@ -78,7 +114,7 @@ pub fn client(
 pub fn server(tls: rustls::ServerConfig) -> Result<quinn::ServerConfig, NoInitialCipherSuite> {
     let crypto = Arc::new(QuicServerConfig::try_from(tls)?);
     let mut config = quinn::ServerConfig::with_crypto(crypto);
-    config.transport_config(Arc::new(transport(DATAGRAM_MAX_BYTES)));
+    config.transport_config(Arc::new(transport(DATAGRAM_MAX_BYTES, DEVICE_PATIENCE)));
     config.max_incoming(INCOMING_MAX);
     Ok(config)
 }
@@ -124,7 +160,12 @@ fn open(
     server: Option<quinn::ServerConfig>,
 ) -> io::Result<Endpoint> {
     config.max_udp_payload_size(datagram_bytes).expect("QUIC's least is less");
-    Endpoint::new(config, server, socket(bind)?.into(), Arc::new(TokioRuntime))
+    let socket = TokioRuntime.wrap_udp_socket(socket(bind)?.into())?;
+    let socket = match &server {
+        Some(_) => Arc::new(Batches::new(socket)),
+        None => socket,
+    };
+    Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
 }
 
 /// A UDP socket with large buffers.

@@ -10,6 +10,7 @@ pub use socket::tune;
 pub use stream::{RecvStream, SendStream};
 
 use crate::connection::Ended;
+use crate::quic::Life;
 use driver::Driver;
 pub(crate) use driver::lost;
 use protocol::mux::{Event, Mux, Side, StreamId};
@@ -17,7 +18,7 @@ use protocol::problem::ProblemCode;
 use rustls_pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -71,6 +72,10 @@ struct Shared {
     arrived: Notify,
     may_open: Notify,
     heard: AtomicU64,
+    /// A sign of life is to be asked for.
+    nudged: AtomicBool,
+    /// How long the peer was told that it may be silent.
+    allowed_ms: AtomicU64,
     round_trip_us: AtomicU64,
 }
 
@@ -139,7 +144,7 @@ fn with<T>(shared: &Shared, change: impl FnOnce(&mut State) -> T) -> T {
 impl Connection {
     /// Takes over a TLS connection whose handshake is done. It is driven by a task of its own.
     /// `round_trip` is what a round took until now.
-    pub fn start<S>(stream: S, side: Side, peer: Peer, round_trip: Duration) -> Self
+    pub fn start<S>(stream: S, side: Side, peer: Peer, round_trip: Duration, life: Life) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -157,9 +162,11 @@ impl Connection {
             arrived: Notify::new(),
             may_open: Notify::new(),
             heard: AtomicU64::new(0),
+            nudged: AtomicBool::new(false),
+            allowed_ms: AtomicU64::new(0),
             round_trip_us: AtomicU64::new(micros(round_trip)),
         });
-        tokio::spawn(Driver::new(stream, side, shared.clone()));
+        tokio::spawn(Driver::new(stream, side, life, shared.clone()));
         Self(Arc::new(Handle(shared)))
     }
 
@@ -252,6 +259,21 @@ impl Connection {
     /// Grows whenever something is heard.
     pub fn heard(&self) -> u64 {
         self.shared().heard.load(Relaxed)
+    }
+
+    /// Asks the other end for a sign of life.
+    pub(crate) fn nudge(&self) {
+        self.shared().nudged.store(true, Relaxed);
+        let driver = self.shared().lock().driver.take();
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    /// From now on the peer may be silent for so long.
+    pub(crate) fn allow_silence(&self, patience: Duration) {
+        let allowed_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        self.shared().allowed_ms.store(allowed_ms, Relaxed);
     }
 
     /// What the other end showed in the handshake.

@@ -5,24 +5,29 @@ use crate::enrolment::{Member, clock, settle};
 use crate::evidence::Counting;
 use crate::fleet::{FleetError, Place};
 use edge::backoff::Backoff;
+use edge::pulse::{Action, PATIENCE_PULSES, PULSE_MAX, Pulse, Seen};
 use edge::time::DeviceTime;
-use link::connection::Connection;
+use link::connection::{Connection, Ended};
 use link::device::{ControlStream, Told};
 use link::dial::Dialler;
 use link::frames::{self, LinkError};
 use link::tls::{self, Trust};
 use protocol::ALPN_AGENT;
 use protocol::problem::ProblemCode;
-use protocol::wire::{DesiredState, Hello, NodeState, Pulse, ReportedState};
+use protocol::wire::{self, DesiredState, Hello, NodeState, ReportedState};
 use rustls::client::Resumption;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// The agent's waits between two attempts: from here...
 const RECONNECT_MIN: Duration = Duration::from_millis(200);
 /// ...to what `[link] reconnect_max_s` is unless said otherwise.
 const RECONNECT_MAX: Duration = Duration::from_secs(30);
+
+/// How long an agent lets its connections be silent.
+pub(crate) const PATIENCE: Duration = PULSE_MAX.saturating_mul(PATIENCE_PULSES);
 
 /// A member of the fleet at work.
 pub(crate) struct Device {
@@ -108,11 +113,35 @@ fn said(state: &ReportedState) -> ReportedState {
     ReportedState { carrier_reason: "configured".into(), ..state.clone() }
 }
 
-/// The stream on which an agent hears how the node is; while nothing is asked of it, no more is said.
+/// The stream on which an agent hears how the node is, and its signs of life. Nothing is asked of the node here.
 async fn pulse(connection: &Connection) -> Result<(), LinkError> {
     let (mut send, mut receive) = connection.open_bi().await?;
-    frames::send(&mut send, &Pulse {}).await?;
-    loop {
-        frames::receive::<NodeState>(&mut receive).await?;
-    }
+    frames::send(&mut send, &wire::Pulse {}).await?;
+    let patience_ms = AtomicU32::new(0);
+    let listen = async {
+        loop {
+            let state: NodeState = frames::receive(&mut receive).await?;
+            patience_ms.store(state.patience_ms, Relaxed);
+        }
+    };
+    let beat = async {
+        let seen = || Seen {
+            heard: connection.heard(),
+            challenges: connection.challenges(),
+            round_trip: connection.rtt(),
+            carrier: connection.carrier(),
+            waiting: false,
+            patience: Duration::from_millis(patience_ms.load(Relaxed).into()),
+        };
+        let mut pulse = Pulse::new(PULSE_MAX, &seen(), Instant::now());
+        loop {
+            tokio::time::sleep_until(pulse.poll_timeout().into()).await;
+            match pulse.look(&seen(), Instant::now()) {
+                Some(Action::Nudge | Action::Ask) => connection.nudge(),
+                Some(Action::Dead) => return Err(Ended::Silent.into()),
+                Some(Action::ChangePath) | None => {} // all share a port
+            }
+        }
+    };
+    tokio::select! { end = listen => end, end = beat => end }
 }

@@ -3,7 +3,7 @@
 use crate::behaviour::{Behaviours, Traits};
 use crate::chance::Chance;
 use crate::counts::{Counters, Counts};
-use crate::device::Device;
+use crate::device::{self, Device};
 use crate::enrolment::{Member, enrol};
 use crate::evidence::Counting;
 use crate::install::Installer;
@@ -199,7 +199,7 @@ impl Fleet {
         let device = Device {
             member,
             place: self.place.clone(),
-            dialler: Dialler::sharing(endpoint),
+            dialler: Dialler::sharing(endpoint).paced(device::PATIENCE),
             counters: self.counters.clone(),
             desired,
             reported,

@@ -3,7 +3,7 @@
 
 use super::{Shared, micros, woken};
 use crate::connection::Ended;
-use crate::quic::{IDLE_TIMEOUT, KEEP_ALIVE};
+use crate::quic::Life;
 use protocol::mux::Side;
 use protocol::problem::ProblemCode;
 use std::io;
@@ -33,6 +33,7 @@ enum Phase {
 pub(super) struct Driver<S> {
     stream: S,
     side: Side,
+    life: Life,
     shared: Arc<Shared>,
     phase: Phase,
     input: Box<[u8]>,
@@ -51,16 +52,17 @@ impl<S> Drop for Driver<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    pub(super) fn new(stream: S, side: Side, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(stream: S, side: Side, life: Life, shared: Arc<Shared>) -> Self {
         Self {
             stream,
             side,
+            life,
             shared,
             phase: Phase::Running,
             input: vec![0; BUFFER_BYTES].into(),
             output: Vec::with_capacity(BUFFER_BYTES + (16 << 10)),
             written: 0,
-            tick: Box::pin(tokio::time::sleep(KEEP_ALIVE)),
+            tick: Box::pin(tokio::time::sleep(tick_of(life))),
             heard_at: Instant::now(),
             pinged_at: None,
         }
@@ -141,18 +143,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn look_at_the_clock(&mut self, context: &mut Context<'_>) -> Result<(), Ended> {
+        if self.shared.nudged.swap(false, Relaxed) {
+            self.ping();
+        }
         while self.tick.as_mut().poll(context).is_ready() {
-            let now = Instant::now();
-            if now.saturating_duration_since(self.heard_at) >= IDLE_TIMEOUT {
+            let silent = Instant::now().saturating_duration_since(self.heard_at);
+            let allowed = Duration::from_millis(self.shared.allowed_ms.load(Relaxed));
+            if silent >= self.life.patience().max(allowed) {
                 return Err(Ended::Silent);
             }
-            if self.side == Side::Opens {
-                self.shared.lock().mux.ping();
-                self.pinged_at.get_or_insert(now);
+            if self.side == Side::Opens && self.life.keep_alive().is_some() {
+                self.ping();
             }
-            self.tick.as_mut().reset(tokio::time::Instant::now() + KEEP_ALIVE);
+            self.tick.as_mut().reset(tokio::time::Instant::now() + tick_of(self.life));
         }
         Ok(())
+    }
+
+    fn ping(&mut self) {
+        self.shared.lock().mux.ping();
+        self.pinged_at.get_or_insert_with(Instant::now);
     }
 
     /// Writes what there is to write, until there is nothing more.
@@ -220,6 +230,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.poll_step(context)
     }
+}
+
+/// How often it is looked whether the peer is silent.
+fn tick_of(life: Life) -> Duration {
+    life.keep_alive().unwrap_or(life.patience() / 4)
 }
 
 /// What an error of the socket, or of TLS on it, says.

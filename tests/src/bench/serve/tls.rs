@@ -4,11 +4,11 @@
 use super::super::beside::groups::{self, Group};
 use super::super::beside::subjects::Subject;
 use super::super::{Row, rounded};
+use crate::certificates::Certificates;
 use crate::statistics::median;
 use anyhow::ensure;
-use link::tls::{self, Identity};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use link::tls;
+use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ServerConnection};
 use serde_json::json;
 use std::io::{Read, Write};
@@ -70,9 +70,9 @@ struct Pair {
 
 impl Pair {
     fn new() -> anyhow::Result<Self> {
-        let (ca, identity) = identity()?;
-        let server = tls::server(identity, &[], &[b"http/1.1"])?;
-        let client = tls::client(&ca, None, b"http/1.1")?;
+        let certificates = Certificates::new()?;
+        let server = tls::server(certificates.identity(), &[], &[b"http/1.1"])?;
+        let client = tls::client(&certificates.ca, None, b"http/1.1")?;
         let name = ServerName::try_from("localhost")?;
         let client = ClientConnection::new(Arc::new(client), name)?;
         let server = ServerConnection::new(Arc::new(server))?;
@@ -134,16 +134,4 @@ impl Pair {
         ensure!(read.iter().all(|byte| *byte == 7), "what went in comes out");
         Ok(worked)
     }
-}
-
-fn identity() -> anyhow::Result<(CertificateDer<'static>, Identity)> {
-    let key = || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256);
-    let (ca_key, leaf_key) = (key()?, key()?);
-    let mut ca = CertificateParams::default();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_der = ca.self_signed(&ca_key)?.der().clone();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()])?;
-    let leaf = leaf.signed_by(&leaf_key, &Issuer::new(ca, ca_key))?;
-    let key = PrivateKeyDer::try_from(leaf_key.serialize_der()).map_err(anyhow::Error::msg)?;
-    Ok((ca_der, Identity { chain: vec![leaf.der().clone()], key: key.into() }))
 }
