@@ -29,11 +29,14 @@ pub(super) fn schemas() -> Value {
     let count = json!({ "type": "integer", "minimum": 0 });
     json!({
         "WhatIsAsked": { "oneOf": [
-            object(&json!({ "what": { "const": "check" } }), &[]),
+            {
+                "type": "object", "properties": { "what": { "const": "check" } },
+                "required": ["what"],
+            },
             object(&json!({
                 "what": { "const": "logs" },
                 "lines": { "type": "integer", "minimum": 1, "maximum": ANSWER_LINES_MAX },
-                "since_s": count,
+                "since_s": { "type": "integer", "minimum": 0, "maximum": u32::MAX },
             }), &["since_s"]),
         ] },
         "NewQuestion": object(&json!({
