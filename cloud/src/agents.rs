@@ -63,15 +63,23 @@ fn admit(cloud: &Arc<Cloud>, incoming: Incoming) {
     }
 }
 
+/// A task is as large as the largest thing that it ever waits for, for as long as a device stays: what is over soon is in
+/// a box of its own, here and in all that follows.
 async fn serve(cloud: Arc<Cloud>, incoming: Incoming, _permit: OwnedSemaphorePermit) {
+    if let Some(connection) = Box::pin(shake_hands(&cloud, incoming)).await {
+        speak(cloud, connection).await;
+    }
+}
+
+async fn shake_hands(cloud: &Cloud, incoming: Incoming) -> Option<Connection> {
     let remote = incoming.remote_address();
     let handshake = async { incoming.accept()?.await };
-    let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return cloud.events.handshake_failed(remote, &error),
-        Err(elapsed) => return cloud.events.handshake_failed(remote, &elapsed),
-    };
-    speak(cloud, connection.into()).await;
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(connection)) => return Some(connection.into()),
+        Ok(Err(error)) => cloud.events.handshake_failed(remote, &error),
+        Err(elapsed) => cloud.events.handshake_failed(remote, &elapsed),
+    }
+    None
 }
 
 /// Serves a connection whose handshake is done, to its end.

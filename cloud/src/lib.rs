@@ -29,6 +29,7 @@ pub mod deltas;
 pub mod events;
 mod garbage;
 pub mod join;
+pub mod memory;
 pub mod metrics;
 pub mod nodes;
 pub mod repository;

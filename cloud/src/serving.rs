@@ -39,7 +39,6 @@ mod family;
 pub mod lane;
 mod listing;
 mod loading;
-mod memory;
 mod rooms;
 pub mod settings;
 mod slot;

@@ -36,7 +36,19 @@ pub(super) async fn serve(
         return Err(StreamError::SecondControl);
     }
     send.set_priority(Priority::Control);
-    let mut hello: wire::Hello = frames::message(&mut recv, header).await?;
+    Box::pin(hear_hello(session, &mut recv, header)).await?;
+    tokio::select! {
+        result = push_desired(session, send) => result,
+        result = take_reports(session, recv) => result,
+    }
+}
+
+async fn hear_hello(
+    session: &Session,
+    recv: &mut RecvStream,
+    header: FrameHeader,
+) -> Result<(), StreamError> {
+    let mut hello: wire::Hello = frames::message(recv, header).await?;
     for text in [&mut hello.agent_version, &mut hello.os, &mut hello.arch] {
         *text = clip(text);
     }
@@ -51,10 +63,7 @@ pub(super) async fn serve(
     for former in session.cloud.online.beside(&session.device, &session.connection) {
         tokio::spawn(part(former));
     }
-    tokio::select! {
-        result = push_desired(session, send) => result,
-        result = take_reports(session, recv) => result,
-    }
+    Ok(())
 }
 
 /// A device that came back may have left a connection behind, which nobody would miss for minutes: one that gives no sign
@@ -92,25 +101,8 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
     loop {
         revision.mark_unchanged();
         told.mark_unchanged();
-        let device = session.device.clone();
-        let repository = session.cloud.repository.clone();
-        let read = move |store: &Store| -> Result<wire::DesiredState, TakeError> {
-            let mut state = store.desired(&device)?.state;
-            state.repository = repository.for_device(store, &device, &state)?;
-            Ok(state)
-        };
-        let mut desired = session.cloud.db.call(read).await?;
         sites.mark_unchanged();
-        desired.peers = session.cloud.sites.peers(&session.device);
-        desired.watch = session.cloud.rollouts.heard.watch_of(&session.device);
-        let nodes_only = session.cloud.control.nodes_only.load(Ordering::Relaxed);
-        desired.nodes_only = nodes_only && !desired.nodes.is_empty();
-        let saying = Said::of(&desired);
-        if said.as_ref() != Some(&saying) {
-            frames::send(&mut send, &desired).await.map_err(outgoing)?;
-            said = Some(saying);
-        }
-        drop(desired); // manifests are long, and this waits for days
+        Box::pin(say(session, &mut send, &mut said)).await?;
         // Again after a while although nothing changed: the director's list runs out.
         tokio::select! {
             changed = revision.changed() => if changed.is_err() {
@@ -121,6 +113,32 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
             () = tokio::time::sleep(LIST_PERIOD) => {}
         }
     }
+}
+
+/// Sends the desired state where it is another than what was said last.
+async fn say(
+    session: &Session,
+    send: &mut SendStream,
+    said: &mut Option<Said>,
+) -> Result<(), StreamError> {
+    let device = session.device.clone();
+    let repository = session.cloud.repository.clone();
+    let read = move |store: &Store| -> Result<wire::DesiredState, TakeError> {
+        let mut state = store.desired(&device)?.state;
+        state.repository = repository.for_device(store, &device, &state)?;
+        Ok(state)
+    };
+    let mut desired = session.cloud.db.call(read).await?;
+    desired.peers = session.cloud.sites.peers(&session.device);
+    desired.watch = session.cloud.rollouts.heard.watch_of(&session.device);
+    let nodes_only = session.cloud.control.nodes_only.load(Ordering::Relaxed);
+    desired.nodes_only = nodes_only && !desired.nodes.is_empty();
+    let saying = Said::of(&desired);
+    if said.as_ref() != Some(&saying) {
+        frames::send(send, &desired).await.map_err(outgoing)?;
+        *said = Some(saying);
+    }
+    Ok(())
 }
 
 /// Waits until the device has other peers than was said.
@@ -144,20 +162,28 @@ fn outgoing(error: frames::LinkError) -> StreamError {
 
 async fn take_reports(session: &Session, mut recv: RecvStream) -> Result<(), StreamError> {
     while let Some(header) = frames::next_header(&mut recv).await? {
-        if header.kind == FrameKind::Evidence {
-            let evidence: wire::Evidence = frames::message(&mut recv, header).await?;
-            session.cloud.rollouts.heard.hear_evidence(&session.device, &evidence);
-            continue;
-        }
-        let mut reported: wire::ReportedState = frames::message(&mut recv, header).await?;
-        session.cloud.rollouts.heard.hear_state(&session.device, &reported);
-        take_measured(session, &mut reported).await?;
-        take_offer(session, &reported);
-        let device = session.device.clone();
-        let note = move |t: &Transaction<'_>| note_reported(t, &device, &reported, now_s());
-        session.cloud.db.together(note).await?;
+        Box::pin(take_report(session, &mut recv, header)).await?;
     }
     Ok(())
+}
+
+async fn take_report(
+    session: &Session,
+    recv: &mut RecvStream,
+    header: FrameHeader,
+) -> Result<(), StreamError> {
+    if header.kind == FrameKind::Evidence {
+        let evidence: wire::Evidence = frames::message(recv, header).await?;
+        session.cloud.rollouts.heard.hear_evidence(&session.device, &evidence);
+        return Ok(());
+    }
+    let mut reported: wire::ReportedState = frames::message(recv, header).await?;
+    session.cloud.rollouts.heard.hear_state(&session.device, &reported);
+    take_measured(session, &mut reported).await?;
+    take_offer(session, &reported);
+    let device = session.device.clone();
+    let note = move |t: &Transaction<'_>| note_reported(t, &device, &reported, now_s());
+    Ok(session.cloud.db.together(note).await?)
 }
 
 /// Whether the device serves its site, and where.

@@ -66,6 +66,13 @@ pub(super) enum StreamError {
 
 /// Serves one agent's connection to its end.
 pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
+    let Some(session) = Box::pin(begin(cloud, connection)).await else { return };
+    let ended = session.run().await;
+    Box::pin(session.end(&ended)).await;
+}
+
+/// Who it is; nothing where that is nobody who may be here.
+async fn begin(cloud: Arc<Cloud>, connection: Connection) -> Option<Arc<Session>> {
     let remote = connection.remote_address();
     let known = identify(&cloud, &connection).await;
     let known = known.and_then(|known| known.valid_at(cloud.control.judged_at_s()));
@@ -73,7 +80,8 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
         Ok(Known { certificate, tenant, ca_hash }) => (certificate.device, tenant, ca_hash),
         Err(reason) => {
             cloud.events.agent_unauthorised(remote, reason);
-            return connection.close(ProblemCode::Unauthorised, reason);
+            connection.close(ProblemCode::Unauthorised, reason);
+            return None;
         }
     };
     cloud.events.agent_connected(&device, remote);
@@ -88,7 +96,7 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
     let identity = Identity { tenant, caller: format!("device {device}").into() };
     let scope = Scope::default();
     let pace = blob::Pace::default();
-    let session = Session {
+    Some(Arc::new(Session {
         cloud,
         device,
         ca_hash,
@@ -100,20 +108,7 @@ pub(super) async fn serve(cloud: Arc<Cloud>, connection: Connection) {
         scope,
         told,
         pace,
-    };
-    let session = Arc::new(session);
-    let ended = session.run().await;
-    let Session { cloud, device, connection, .. } = &*session;
-    cloud.online.leave(device, connection);
-    cloud.rollouts.heard.leave(device);
-    if !cloud.online.contains(device) {
-        cloud.sites.left(device);
-    }
-    cloud.events.agent_disconnected(device, &ended);
-    let id = device.clone();
-    if let Err(error) = cloud.db.together(move |t| note_seen(t, &id, now_s())).await {
-        cloud.events.internal_error(&error);
-    }
+    }))
 }
 
 /// A device that is known here.
@@ -181,6 +176,20 @@ impl Session {
         }
     }
 
+    async fn end(&self, ended: &Ended) {
+        let Self { cloud, device, connection, .. } = self;
+        cloud.online.leave(device, connection);
+        cloud.rollouts.heard.leave(device);
+        if !cloud.online.contains(device) {
+            cloud.sites.left(device);
+        }
+        cloud.events.agent_disconnected(device, ended);
+        let id = device.clone();
+        if let Err(error) = cloud.db.together(move |t| note_seen(t, &id, now_s())).await {
+            cloud.events.internal_error(&error);
+        }
+    }
+
     async fn stream(self: Arc<Self>, send: SendStream, recv: RecvStream) {
         if let Err(error) = self.dispatch(send, recv).await {
             self.close_for(&error);
@@ -193,7 +202,7 @@ impl Session {
         mut recv: RecvStream,
     ) -> Result<(), StreamError> {
         let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, frames::next_header(&mut recv));
-        let Ok(header) = first.await else { return Ok(()) }; // silence ends the stream
+        let Ok(header) = Box::pin(first).await else { return Ok(()) }; // silence ends the stream
         let header = header?.ok_or(LinkError::Ended)?;
         match header.kind {
             FrameKind::Pulse => {
@@ -208,7 +217,7 @@ impl Session {
             {
                 let text = "this is an inference node, which only answers requests";
                 let problem = Problem::new(ProblemCode::NotFound, text);
-                Ok(answer_problem(&mut send, &mut recv, problem).await?)
+                Ok(Box::pin(answer_problem(&mut send, &mut recv, problem)).await?)
             }
             FrameKind::Hello => Box::pin(control::serve(self, send, recv, header)).await,
             FrameKind::InferOpen => {
@@ -217,7 +226,8 @@ impl Session {
             }
             FrameKind::TimeRequest => {
                 let remote = self.connection.remote_address();
-                Ok(time::serve(&self.cloud, &self.times, remote, (send, recv), header).await?)
+                let (times, streams) = (&self.times, (send, recv));
+                Ok(Box::pin(time::serve(&self.cloud, times, remote, streams, header)).await?)
             }
             FrameKind::BlobRequest => Box::pin(blob::serve(self, send, recv, header)).await,
             FrameKind::MetadataRequest => Box::pin(metadata::serve(self, send, recv, header)).await,

@@ -29,6 +29,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match layers::load(&args.settings.sources()) {
         Ok(loaded) => {
+            outrigger_cloud::memory::share();
             start_log(&loaded.settings.log)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(socket_threads())

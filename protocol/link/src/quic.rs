@@ -1,12 +1,15 @@
 //! QUIC endpoints with every limit set: quinn's own defaults leave the memory of a connection
 //! unbounded and never notice a peer that is gone.
 
+mod batches;
+
+use batches::Batches;
 use protocol::limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_AT_FIRST};
 use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig,
-    VarInt,
+    Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -157,7 +160,12 @@ fn open(
     server: Option<quinn::ServerConfig>,
 ) -> io::Result<Endpoint> {
     config.max_udp_payload_size(datagram_bytes).expect("QUIC's least is less");
-    Endpoint::new(config, server, socket(bind)?.into(), Arc::new(TokioRuntime))
+    let socket = TokioRuntime.wrap_udp_socket(socket(bind)?.into())?;
+    let socket = match &server {
+        Some(_) => Arc::new(Batches::new(socket)),
+        None => socket,
+    };
+    Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
 }
 
 /// A UDP socket with large buffers.

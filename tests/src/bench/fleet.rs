@@ -1,11 +1,15 @@
 //! One node of the cloud and a fleet of simulated devices on the same machine: what a connected device costs in memory, what
-//! it costs while nothing happens, and how long it takes until all are back after the cloud was restarted.
+//! it costs while nothing happens, how long it takes until all are back after the cloud was restarted, and until all of them
+//! have a new version (`stages`).
+
+mod stages;
 
 use super::{BenchReport, Goal, Row, rounded};
 use crate::world::{CpuMeter, World};
 use anyhow::{Context, ensure};
-use fleet_sim::{Fleet, Place};
+use fleet_sim::{Fleet, Nature, Place};
 use serde_json::json;
+use std::ffi::OsString;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
@@ -14,10 +18,27 @@ use tokio::runtime::{Builder, Runtime};
 struct Amount {
     devices: usize,
     idle: Duration,
+    /// For what was freed to be given back, and timers of handshakes to pass.
+    settling: Duration,
+    plan: stages::Plan,
+    /// Seconds between two looks of the cloud at its roll-outs.
+    look_s: u32,
 }
 
-const SHORT: Amount = Amount { devices: 1_000, idle: Duration::from_secs(10) };
-const WHOLE: Amount = Amount { devices: 10_000, idle: Duration::from_secs(60) };
+const SHORT: Amount = Amount {
+    devices: 300,
+    idle: Duration::from_secs(5),
+    settling: Duration::from_secs(2),
+    plan: stages::Plan { stages: "10:1s,all:1s", requests: "20", deadline: "30s" },
+    look_s: 1,
+};
+const WHOLE: Amount = Amount {
+    devices: 10_000,
+    idle: Duration::from_secs(60),
+    settling: Duration::from_secs(15),
+    plan: stages::Plan { stages: "20:30s,10%:30s,all:30s", requests: "100", deadline: "2m" },
+    look_s: 5,
+};
 
 /// A connected device, in KiB of the cloud's memory.
 const MEMORY_GOAL_KIB: f64 = 48.0;
@@ -27,8 +48,8 @@ const STORM_GOAL_S: f64 = 60.0;
 const ARRIVALS_PER_S: usize = 500;
 /// How long a device may take to connect before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// For what was freed to be given back, and timers of handshakes to pass.
-const SETTLING: Duration = Duration::from_secs(15);
+/// A version that is published, until it has served on every device.
+const ROLLOUT_GOAL_MIN: f64 = 10.0;
 
 /// Measures.
 ///
@@ -37,10 +58,11 @@ const SETTLING: Duration = Duration::from_secs(15);
 pub fn run(short: bool) -> anyhow::Result<BenchReport> {
     let amount = if short { SHORT } else { WHOLE };
     let mut bench = Bench::start(&amount)?;
-    let (memory_kib, after_kib) = bench.connect()?;
+    let (memory_kib, after_kib) = bench.connect(&amount)?;
     bench.idle(&amount)?;
-    let (storm_s, lost) = bench.storm()?;
+    let (storm_s, lost) = bench.storm(&amount)?;
     let stormed_kib = bench.memory_kib()?;
+    let rollout_min = stages::roll_out(&mut bench, &amount.plan)?;
     bench.rows.push(Row(vec![
         ("connected", json!(bench.fleet.counts().connected)),
         ("one_after_the_other_kib", json!(rounded(memory_kib))),
@@ -55,12 +77,15 @@ pub fn run(short: bool) -> anyhow::Result<BenchReport> {
         ),
         Goal::at_most("all are back after a restart, s", STORM_GOAL_S, storm_s),
         Goal::at_most("devices lost in it", 0.0, lost as f64),
+        Goal::at_most("a roll-out to all of them, min", ROLLOUT_GOAL_MIN, rollout_min),
     ];
     Ok(BenchReport { name: "fleet", rows: bench.rows, goals })
 }
 
 struct Bench {
     world: World,
+    /// The cloud's, at each start.
+    environment: Vec<(&'static str, OsString)>,
     runtime: Runtime,
     fleet: Fleet,
     /// The cloud's memory before any device was connected.
@@ -71,7 +96,8 @@ struct Bench {
 impl Bench {
     /// Enrols the devices, and starts the cloud anew, so that nothing of that is in its memory.
     fn start(amount: &Amount) -> anyhow::Result<Self> {
-        let mut world = World::start()?;
+        let environment = [("OUTRIGGER_CLOUD_ROLLOUTS_LOOK_S", amount.look_s.to_string().into())];
+        let mut world = World::start_in(&environment)?;
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let file = world.folder().join("fleet.token");
         let (path, count) = (file.to_string_lossy(), amount.devices.to_string());
@@ -81,7 +107,8 @@ impl Bench {
         let token = std::fs::read_to_string(&file)?.parse()?;
         let place = Place::at(world.cloud.address().parse()?);
         let began = Instant::now();
-        let fleet = runtime.block_on(Fleet::enrol(place, &token, amount.devices))?;
+        let mut fleet = runtime.block_on(Fleet::enrol(place, &token, amount.devices))?;
+        fleet.set_nature(Nature { per_min: stages::PER_MIN, ..Nature::default() });
         let took_s = began.elapsed().as_secs_f64();
         let rows = vec![Row(vec![
             ("enrolled", json!(amount.devices)),
@@ -89,9 +116,10 @@ impl Bench {
         ])];
         world.ship_fashion()?; // each device fetches it when it connects for the first time
         world.cloud.stop()?;
-        world.cloud.restart()?;
+        world.cloud.restart_in(&environment)?;
         sleep(Duration::from_secs(1));
-        let mut bench = Self { world, runtime, fleet, empty_kb: 0, rows };
+        let environment = environment.to_vec();
+        let mut bench = Self { world, environment, runtime, fleet, empty_kb: 0, rows };
         bench.empty_kb = bench.pss_kb()?;
         Ok(bench)
     }
@@ -111,7 +139,7 @@ impl Bench {
     }
 
     /// One after the other; what one takes then, at once and when all has settled.
-    fn connect(&mut self) -> anyhow::Result<(f64, f64)> {
+    fn connect(&mut self, amount: &Amount) -> anyhow::Result<(f64, f64)> {
         let step = ARRIVALS_PER_S / 20;
         for _ in 0..self.fleet.len().div_ceil(step) {
             let _inside = self.runtime.enter();
@@ -120,7 +148,7 @@ impl Bench {
         }
         self.all_connected()?;
         let at_once = self.memory_kib()?;
-        sleep(SETTLING);
+        sleep(amount.settling);
         Ok((at_once, self.memory_kib()?))
     }
 
@@ -153,10 +181,10 @@ impl Bench {
     }
 
     /// The cloud says goodbye to all at once, and is started anew; how long it takes until all are back, and who is not.
-    fn storm(&mut self) -> anyhow::Result<(f64, u64)> {
+    fn storm(&mut self, amount: &Amount) -> anyhow::Result<(f64, u64)> {
         let before = self.fleet.counts();
         self.world.cloud.stop()?;
-        self.world.cloud.restart()?;
+        self.world.cloud.restart_in(&self.environment)?;
         let (cpu, began) = (self.cloud_cpu()?, Instant::now());
         let took = self.all_connected();
         let took_s = took.as_ref().unwrap_or(&began.elapsed()).as_secs_f64();
@@ -171,7 +199,7 @@ impl Bench {
             ("lost", json!(lost)),
         ]));
         eprintln!("why connections ended: {:#?}", counts.reasons);
-        sleep(SETTLING);
+        sleep(amount.settling);
         Ok((took_s, lost))
     }
 }

@@ -1,6 +1,7 @@
 //! The two carriers beside each other on loopback: the same frames, 600 KiB up and a few bytes back, 64 in
-//! flight, over one QUIC connection and multiplexed over one TLS connection over TCP. Both ends are in this
-//! process, and nothing runs a model: what is measured is the carrier.
+//! flight, over one QUIC connection and multiplexed over one TLS connection over TCP; and the same bytes down, as a device
+//! behind an Ethernet fetches a model over QUIC. Both ends are in this process, and nothing runs a model: what is measured
+//! is the carrier.
 
 use super::{BenchReport, Goal, Row, rounded};
 use crate::certificates::Certificates;
@@ -15,7 +16,7 @@ use link::quic;
 use link::tcp::{self, Peer};
 use link::tls;
 use protocol::ALPN_AGENT;
-use protocol::carrier::{Carrier, Wanted, alpn_over_tcp};
+use protocol::carrier::{Wanted, alpn_over_tcp};
 use protocol::mux::Side;
 use protocol::wire::{BlobHeader, BlobRequest};
 use serde_json::json;
@@ -44,21 +45,29 @@ pub fn run(short: bool) -> anyhow::Result<BenchReport> {
 
 async fn measure(rounds: usize, time: Duration) -> anyhow::Result<BenchReport> {
     let fleet = Fleet(Certificates::new()?);
-    let carriers =
-        [(Carrier::Quic, fleet.connect_quic().await?), (Carrier::Tcp, fleet.connect_tcp().await?)];
-    for (_, connection) in &carriers {
-        ask_for(connection, time / 4).await?; // congestion windows open
+    let ways = [
+        Way { name: "QUIC", connection: fleet.connect_quic().await?, is_down: false },
+        Way {
+            name: "streams over TLS and TCP",
+            connection: fleet.connect_tcp().await?,
+            is_down: false,
+        },
+        Way {
+            name: "QUIC, down",
+            connection: fleet.connect_quic_on_ethernet().await?,
+            is_down: true,
+        },
+    ];
+    for way in &ways {
+        way.ask_for(time / 4).await?; // congestion windows open
     }
-    let mut measured: [Vec<Round>; 2] = Default::default();
+    let mut measured: [Vec<Round>; 3] = Default::default();
     for _ in 0..rounds {
-        for (index, (_, connection)) in carriers.iter().enumerate() {
-            measured[index].push(ask_for(connection, time).await?);
+        for (way, measured) in ways.iter().zip(&mut measured) {
+            measured.push(way.ask_for(time).await?);
         }
     }
-    let rows = carriers
-        .iter()
-        .zip(&measured)
-        .map(|((carrier, connection), rounds)| row(*carrier, connection, rounds));
+    let rows = ways.iter().zip(&measured).map(|(way, rounds)| way.row(rounds));
     let shares: Vec<f64> =
         measured[0].iter().zip(&measured[1]).map(|(q, t)| q.per_s / t.per_s).collect();
     let share = median(&shares);
@@ -78,59 +87,79 @@ struct Round {
     took: Vec<Duration>,
 }
 
-fn row(carrier: Carrier, connection: &Connection, rounds: &[Round]) -> Row {
-    let per_s = median(&rounds.iter().map(|round| round.per_s).collect::<Vec<_>>());
-    let cpu_ms = median(&rounds.iter().map(|round| round.cpu_ms).collect::<Vec<_>>());
-    let took: Vec<Duration> = rounds.iter().flat_map(|round| round.took.clone()).collect();
-    let counts = connection.counts();
-    let name = match carrier {
-        Carrier::Quic => "QUIC",
-        Carrier::Tcp => "streams over TLS and TCP",
-    };
-    Row(vec![
-        ("carrier", json!(name)),
-        ("per_s", json!(rounded(per_s))),
-        ("mb_per_s", json!(rounded(per_s * REQUEST_BYTES as f64 / 1e6))),
-        ("cpu_ms", json!(rounded(cpu_ms))),
-        ("p50_ms", json!(rounded(percentile_ms(&took, 50.0)))),
-        ("p99_ms", json!(rounded(percentile_ms(&took, 99.0)))),
-        ("packets_lost", json!(counts.lost_packets)),
-    ])
+/// A connection, and where most bytes go on it.
+struct Way {
+    name: &'static str,
+    connection: Connection,
+    is_down: bool,
 }
 
-/// Asks for so long.
-async fn ask_for(connection: &Connection, time: Duration) -> anyhow::Result<Round> {
-    let data = Bytes::from(vec![7; REQUEST_BYTES]);
-    let (began, cpu) = (Instant::now(), CpuMeter::start(&[std::process::id()])?);
-    let end = began + time;
-    let mut callers = JoinSet::new();
-    for _ in 0..IN_FLIGHT {
-        let (connection, data) = (connection.clone(), data.clone());
-        callers.spawn(async move {
-            let mut took = Vec::new();
-            while Instant::now() < end {
-                let began = Instant::now();
-                ask(&connection, &data).await?;
-                took.push(began.elapsed());
-            }
-            anyhow::Ok(took)
-        });
+impl Way {
+    fn row(&self, rounds: &[Round]) -> Row {
+        let per_s = median(&rounds.iter().map(|round| round.per_s).collect::<Vec<_>>());
+        let cpu_ms = median(&rounds.iter().map(|round| round.cpu_ms).collect::<Vec<_>>());
+        let took: Vec<Duration> = rounds.iter().flat_map(|round| round.took.clone()).collect();
+        Row(vec![
+            ("carrier", json!(self.name)),
+            ("per_s", json!(rounded(per_s))),
+            ("mb_per_s", json!(rounded(per_s * REQUEST_BYTES as f64 / 1e6))),
+            ("cpu_ms", json!(rounded(cpu_ms))),
+            ("p50_ms", json!(rounded(percentile_ms(&took, 50.0)))),
+            ("p99_ms", json!(rounded(percentile_ms(&took, 99.0)))),
+            ("packets_lost", json!(self.connection.counts().lost_packets)),
+        ])
     }
-    let mut took = Vec::new();
-    while let Some(caller) = callers.join_next().await {
-        took.extend(caller??);
+
+    /// Asks for so long.
+    async fn ask_for(&self, time: Duration) -> anyhow::Result<Round> {
+        let (began, cpu) = (Instant::now(), CpuMeter::start(&[std::process::id()])?);
+        let (end, is_down) = (began + time, self.is_down);
+        let mut callers = JoinSet::new();
+        for _ in 0..IN_FLIGHT {
+            let connection = self.connection.clone();
+            callers.spawn(async move {
+                let mut took = Vec::new();
+                while Instant::now() < end {
+                    let began = Instant::now();
+                    if is_down {
+                        fetch(&connection).await?;
+                    } else {
+                        ask(&connection).await?;
+                    }
+                    took.push(began.elapsed());
+                }
+                anyhow::Ok(took)
+            });
+        }
+        let mut took = Vec::new();
+        while let Some(caller) = callers.join_next().await {
+            took.extend(caller??);
+        }
+        let per_s = took.len() as f64 / began.elapsed().as_secs_f64();
+        let cpu_ms = cpu.seconds()? * 1000.0 / took.len() as f64;
+        Ok(Round { per_s, cpu_ms, took })
     }
-    let per_s = took.len() as f64 / began.elapsed().as_secs_f64();
-    let cpu_ms = cpu.seconds()? * 1000.0 / took.len() as f64;
-    Ok(Round { per_s, cpu_ms, took })
 }
 
-async fn ask(connection: &Connection, data: &Bytes) -> anyhow::Result<()> {
+/// What goes either way.
+const DATA: Bytes = Bytes::from_static(&[7; REQUEST_BYTES]);
+
+async fn ask(connection: &Connection) -> anyhow::Result<()> {
     let (mut send, mut receive) = connection.open_bi().await?;
-    let head = BlobRequest { offset: data.len() as u64, ..Default::default() };
-    frames::send_last(&mut send, &head, [data.clone()]).await?;
+    let head = BlobRequest { offset: DATA.len() as u64, ..Default::default() };
+    frames::send_last(&mut send, &head, [DATA]).await?;
     let answer: BlobHeader = frames::receive(&mut receive).await?;
-    anyhow::ensure!(answer.size_bytes == data.len() as u64, "another answer");
+    anyhow::ensure!(answer.size_bytes == DATA.len() as u64, "another answer");
+    Ok(())
+}
+
+async fn fetch(connection: &Connection) -> anyhow::Result<()> {
+    let (mut send, mut receive) = connection.open_bi().await?;
+    let head = BlobRequest { length: DATA.len() as u64, ..Default::default() };
+    frames::send_last(&mut send, &head, []).await?;
+    let answer: BlobHeader = frames::receive(&mut receive).await?;
+    frames::receive_raw(&mut receive, &[DATA.len() as u64]).await?;
+    anyhow::ensure!(answer.size_bytes == 0, "another answer");
     Ok(())
 }
 
@@ -140,7 +169,9 @@ async fn serve(connection: Connection) {
             let head: BlobRequest = frames::receive(&mut receive).await?;
             let data = frames::receive_raw(&mut receive, &[head.offset]).await?;
             let size_bytes = data.iter().map(|piece| piece.len() as u64).sum();
-            frames::send_last(&mut send, &BlobHeader { size_bytes, ..Default::default() }, []).await
+            let down = (head.length > 0).then_some(DATA);
+            let answer = BlobHeader { size_bytes, ..Default::default() };
+            frames::send_last(&mut send, &answer, down).await
         });
     }
 }
@@ -150,6 +181,16 @@ struct Fleet(Certificates);
 
 impl Fleet {
     async fn connect_quic(&self) -> anyhow::Result<Connection> {
+        let address = self.listen_quic()?;
+        self.connect(address, &Dialler::new(Wanted::Quic, None)).await
+    }
+
+    async fn connect_quic_on_ethernet(&self) -> anyhow::Result<Connection> {
+        let address = self.listen_quic()?;
+        self.connect(address, &Dialler::sharing(quic::endpoint_on_ethernet(address)?)).await
+    }
+
+    fn listen_quic(&self) -> anyhow::Result<SocketAddr> {
         let tls = tls::server(self.0.identity(), &[], &[ALPN_AGENT])?;
         let endpoint = quic::listener("127.0.0.1:0".parse()?, quic::server(tls)?, &[0; 32])?;
         let address = endpoint.local_addr()?;
@@ -159,7 +200,7 @@ impl Fleet {
             serve(connection).await;
             Some(endpoint)
         });
-        self.connect(address, Wanted::Quic).await
+        Ok(address)
     }
 
     async fn connect_tcp(&self) -> anyhow::Result<Connection> {
@@ -177,13 +218,13 @@ impl Fleet {
             serve(connection.into()).await;
             std::io::Result::Ok(())
         });
-        self.connect(address, Wanted::Tcp).await
+        self.connect(address, &Dialler::new(Wanted::Tcp, None)).await
     }
 
-    async fn connect(&self, address: SocketAddr, wanted: Wanted) -> anyhow::Result<Connection> {
+    async fn connect(&self, address: SocketAddr, dialler: &Dialler) -> anyhow::Result<Connection> {
         let tls = tls::client(&self.0.ca, None, ALPN_AGENT)?;
         let host = address.ip().to_string();
         let target = Target { server_name: host.clone(), host, port: address.port() };
-        Ok(Dialler::new(wanted, None).dial(&target, &tls).await?)
+        Ok(dialler.dial(&target, &tls).await?)
     }
 }
