@@ -18,6 +18,8 @@ pub enum Load {
     Crashes,
     /// The accelerator does not take it, as it took the version before.
     WrongProvider,
+    /// The device is told of it, and not seen again.
+    Vanishes,
 }
 
 /// How one version behaves. The defaults are those of a good one.
@@ -129,6 +131,11 @@ pub struct Served {
 }
 
 impl Behaviour {
+    /// A good version that takes so little of a device that it can be judged in seconds.
+    pub fn quick() -> Self {
+        Self { run_ms: 0.5, ..Self::default() }
+    }
+
     /// What a device counts in this time.
     pub fn serve(&self, traits: &Traits, time: Duration, chance: &mut Chance) -> Served {
         let requests = chance.poisson(traits.per_min * time.as_secs_f64() / 60.0);

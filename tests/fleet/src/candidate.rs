@@ -37,8 +37,8 @@ pub fn judge(
             let fault = Fault::Provider { was: "cuda".into(), is: "cpu".into() };
             return (Duration::ZERO, Err(Refusal::Fault(fault)));
         }
-        Load::Works if !shadows => return (Duration::ZERO, Ok(())),
-        Load::Works => {}
+        Load::Works | Load::Vanishes if !shadows => return (Duration::ZERO, Ok(())),
+        Load::Works | Load::Vanishes => {}
     }
     let began = Instant::now(); // only what passes since counts
     let mut beside = Beside { shadow: Shadow::new(policy(), began), old, new, traits, chance };

@@ -1,7 +1,7 @@
 //! A device brings its models to what is wanted: `edge::update` says what is to be done next, as on an agent. Files are
 //! fetched and their hashes compared; what a model would do is left to its [`Behaviour`](crate::behaviour::Behaviour).
 
-use crate::behaviour::{Behaviours, Traits};
+use crate::behaviour::{Behaviours, Load, Traits};
 use crate::candidate::{self, Refusal};
 use crate::chance::Chance;
 use crate::evidence::Counting;
@@ -91,6 +91,9 @@ impl Installer {
         loop {
             if let Some(state) = desired.borrow_and_update().clone() {
                 want(&mut models, &state)?;
+                if models.values().any(|model| self.vanishes(model)) {
+                    return Ok(()); // and with it the device
+                }
             }
             let next = models.iter_mut().find(|(_, model)| model.action != Action::Rest);
             let changed = match next {
@@ -108,6 +111,11 @@ impl Installer {
             }
             self.report(&models);
         }
+    }
+
+    fn vanishes(&self, model: &Model) -> bool {
+        let wanted = model.wanted.as_ref();
+        wanted.is_some_and(|wanted| self.behaviours.of(wanted.version).load == Load::Vanishes)
     }
 
     async fn perform(

@@ -62,7 +62,7 @@ pub fn run(short: bool) -> anyhow::Result<BenchReport> {
     bench.idle(&amount)?;
     let (storm_s, lost) = bench.storm(&amount)?;
     let stormed_kib = bench.memory_kib()?;
-    let rollout_min = stages::roll_out(&mut bench, &amount.plan)?;
+    let (rollout_min, is_done) = stages::roll_out(&mut bench, &amount.plan)?;
     bench.rows.push(Row(vec![
         ("connected", json!(bench.fleet.counts().connected)),
         ("one_after_the_other_kib", json!(rounded(memory_kib))),
@@ -78,6 +78,7 @@ pub fn run(short: bool) -> anyhow::Result<BenchReport> {
         Goal::at_most("all are back after a restart, s", STORM_GOAL_S, storm_s),
         Goal::at_most("devices lost in it", 0.0, lost as f64),
         Goal::at_most("a roll-out to all of them, min", ROLLOUT_GOAL_MIN, rollout_min),
+        Goal::at_least("roll-outs that reached their end", 1.0, f64::from(u8::from(is_done))),
     ];
     Ok(BenchReport { name: "fleet", rows: bench.rows, goals })
 }
