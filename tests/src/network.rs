@@ -96,6 +96,25 @@ const NONE: Profile = Profile {
 };
 
 impl Profile {
+    /// Any: from good to hopeless, and one in ten is dead.
+    pub fn drawn(random: &mut Random) -> Self {
+        let one_way = Duration::from_secs_f64(random.log_uniform(0.000_5, 0.15));
+        let jitter = one_way.mul_f64(random.share() * 2.0);
+        let worst = if random.chance(0.5) { 0.3 } else { 0.02 };
+        let (loss, duplicate) = (random.share() * worst, random.share() * worst);
+        let period = Duration::from_secs_f64(random.log_uniform(0.1, 1.0));
+        let outages = random.chance(0.3).then(|| (period, period.mul_f64(random.share())));
+        Self {
+            name: "drawn",
+            one_way,
+            jitter,
+            loss,
+            duplicate,
+            outages,
+            blocked: random.chance(0.1),
+        }
+    }
+
     /// Whether nothing passes, so long after the beginning.
     pub fn is_down(&self, at: Duration) -> bool {
         self.blocked || self.outages.is_some_and(|_| self.up_again(at).is_some())

@@ -56,6 +56,12 @@ impl Relay {
         *locked(&self.state.profile) = (profile, Instant::now());
     }
 
+    /// From now on the link is like this, and goes on by these numbers.
+    pub fn begin(&self, profile: Profile, random: Random) {
+        *locked(&self.state.random) = random;
+        self.set(profile);
+    }
+
     /// Packets that passed, and that did not.
     pub fn counts(&self) -> (u64, u64) {
         (self.state.passed.load(Relaxed), self.state.lost.load(Relaxed))

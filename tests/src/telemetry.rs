@@ -1,5 +1,7 @@
 //! What a fleet's telemetry comes to: segments in the cloud, opened by the operator, as plain JSON values.
 
+pub mod chaos;
+pub mod flash;
 pub mod kills;
 
 use crate::world::{Operator, World, eventually};

@@ -12,6 +12,7 @@ use crate::telemetry::EVERYTHING;
 use crate::world::{Agent, AgentOptions, CpuMeter, World};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
+use edge::spool::SpoolPolicy;
 use link::frames;
 use prost::Message;
 use protocol::carrier::Wanted;
@@ -30,7 +31,7 @@ use telemetry::wire::{InferenceEvent, Record};
 
 /// Records of one group: about 64 KiB of them, as the agent commits at most.
 const GROUP_RECORDS: u64 = 700;
-/// Frames of a segment: it is closed at 256 KiB.
+/// Frames of a segment that is sent to the cloud.
 const SEGMENT_FRAMES: u64 = 8;
 
 /// Measures.
@@ -120,11 +121,13 @@ fn spool(groups: u64, rows: &mut Vec<Row>, goals: &mut Vec<Goal>) -> anyhow::Res
     let inserted = begun.elapsed();
 
     let begun = Instant::now();
+    let policy = SpoolPolicy::default(); // a segment ends where the agent's would
     let mut open: Option<(Sealer, File)> = None;
     let mut sealed_bytes = 0;
     for (index, records) in all.into_iter().enumerate() {
         let index = index as u64;
-        if index.is_multiple_of(SEGMENT_FRAMES) {
+        let closes = |sealer: &Sealer| policy.closes(Duration::ZERO, sealer.size_bytes());
+        if open.as_ref().is_none_or(|(sealer, _)| closes(sealer)) {
             let (sealer, head) = sealer(&device, &key, index + 1)?;
             let mut file = File::create(folder.path().join(format!("{index}.seg")))?;
             file.write_all(&head)?;

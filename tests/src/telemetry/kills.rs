@@ -21,6 +21,8 @@ pub struct Report {
     pub kills: usize,
     /// Clouds that were killed.
     pub cloud_kills: usize,
+    /// Networks that were lived through.
+    pub networks: usize,
     /// Records that were said to be durable.
     pub acknowledged: usize,
     /// Of them, those that are not in the store.
@@ -38,6 +40,7 @@ impl Report {
     pub fn add(&mut self, other: &Self) {
         self.kills += other.kills;
         self.cloud_kills += other.cloud_kills;
+        self.networks += other.networks;
         self.acknowledged += other.acknowledged;
         self.lost += other.lost;
         self.stored += other.stored;
@@ -50,7 +53,7 @@ impl Report {
     /// # Errors
     /// Something was, or there was nothing to lose.
     pub fn check(&self) -> anyhow::Result<()> {
-        ensure!(self.acknowledged > self.kills / 4, "too little to lose: {self}");
+        ensure!(self.acknowledged > (self.kills + self.networks) / 4, "too little to lose: {self}");
         ensure!(self.lost == 0 && self.twice == 0 && self.out_of_order == 0, "{self}");
         Ok(())
     }
@@ -58,10 +61,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kills, cloud_kills, acknowledged, lost, stored, twice, out_of_order } = self;
+        let Self { kills, cloud_kills, networks, .. } = self;
+        let Self { acknowledged, lost, stored, twice, out_of_order, .. } = self;
         write!(
             f,
-            "{kills} agents and {cloud_kills} clouds killed; {acknowledged} records acknowledged, {lost} lost; \
+            "{kills} agents and {cloud_kills} clouds killed, {networks} networks; {acknowledged} records acknowledged, {lost} lost; \
              {stored} stored, {twice} twice, {out_of_order} out of order"
         )
     }

@@ -45,7 +45,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let library = onnxruntime::bring()?;
-    let bench = programs::build_release("outrigger-bench")?;
+    let bench = match args.name.as_str() {
+        "telemetry" => programs::build_release_whole("outrigger-bench")?, // it asks records by SQL
+        _ => programs::build_release("outrigger-bench")?,
+    };
     let mut options = vec![args.name.clone()];
     if args.short {
         options.push("--short".to_owned());

@@ -21,7 +21,12 @@ pub(crate) fn build_release(name: &str) -> Result<PathBuf, RunError> {
     build_with(PACKAGES, "release", LEAN, name)
 }
 
-/// The same for a proof; its `short` form takes programs as they are built for tests.
+/// The same with all that is optional.
+pub(crate) fn build_release_whole(name: &str) -> Result<PathBuf, RunError> {
+    build(PACKAGES, "release", name)
+}
+
+/// The same as the first for a proof; its `short` form takes programs as they are built for tests.
 pub(crate) fn build_for_proof(short: bool, name: &str) -> Result<PathBuf, RunError> {
     if short { build(PACKAGES, "dev", name) } else { build_release(name) }
 }
