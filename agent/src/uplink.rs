@@ -46,7 +46,11 @@ use protocol::transport::Parcel;
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::sync::Arc;
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How long an agent that stops waits until the other ends know.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -157,9 +161,25 @@ pub(crate) struct Uplink {
     nodes: Arc<Nodes>,
     bulk: Arc<Bulk>,
     way: Way,
+    /// No connection is kept up any more.
+    over: Arc<Notify>,
 }
 
 impl Uplink {
+    /// Ends all connections in order: the other ends would wait for minutes for a device that goes without a word.
+    pub(crate) async fn finish(&self) {
+        self.over.notify_one();
+        let mut connections = self.nodes.connections();
+        connections.extend(self.connection());
+        let goodbye = async {
+            connections.iter().for_each(|connection| connection.close(ProblemCode::None, ""));
+            for connection in &connections {
+                connection.finish().await;
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await; // on a dead link nobody hears it
+    }
+
     /// The connection to the control node, while there is one.
     pub(crate) fn connection(&self) -> Option<Connection> {
         let connection = self.control.borrow().clone();

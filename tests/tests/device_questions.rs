@@ -94,6 +94,11 @@ fn what_the_owner_forbids_is_refused_and_who_is_away_is_waited_for() {
     assert!(error.contains("there is no device d-nobody"), "{error}");
 
     let state_dir = agent.stop().unwrap();
+    eventually("it is away", Duration::from_secs(5), || {
+        let devices = world.operator.json(&["device", "list"]).unwrap();
+        (devices[0]["online"] == false).then_some(())
+    })
+    .unwrap();
     let error = fails(&world, &["device", "logs", &id, "--wait", "1s"]);
     assert!(error.contains("has not answered in time"), "{error}");
     let options = AgentOptions { config: "[link]\nreconnect_max_s = 1\n".to_owned() };

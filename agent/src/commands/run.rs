@@ -186,6 +186,7 @@ async fn serve(
         ::link::durable::aside(|| recorder.finish(TELEMETRY_PATIENCE));
     }
     ::link::durable::aside(|| own.ends_in_order());
+    context.uplink.finish().await;
     ::link::durable::aside(|| context.otlp.finish(OTLP_PATIENCE));
     tracing::info!("stopped");
     Ok(())

@@ -20,7 +20,7 @@ use protocol::problem::ProblemCode;
 use protocol::wire::{DesiredState, ReportedState};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 /// How often the time is asked for on a connection that stays.
 const TIME_PERIOD: Duration = Duration::from_secs(6 * 3600);
@@ -59,10 +59,13 @@ impl Keeper {
             current: Mutex::default(),
         });
         let way = self.way.clone();
-        let uplink = Uplink { control: control.clone(), nodes: nodes.clone(), bulk, way };
+        let over = Arc::<Notify>::default();
+        let uplink = Uplink { control: control.clone(), nodes: nodes.clone(), bulk, way, over };
         let keep_nodes = nodes.keep(self.desired.subscribe(), control);
+        let over = uplink.over.clone();
         (uplink, async move {
-            tokio::join!(self.run(sender), keep_nodes);
+            let keep = async { tokio::join!(self.run(sender), keep_nodes) };
+            tokio::select! { _ = keep => {}, () = over.notified() => {} }
         })
     }
 

@@ -374,6 +374,11 @@ impl Nodes {
         }
     }
 
+    /// Those that are up.
+    pub(super) fn connections(&self) -> Vec<Connection> {
+        self.known().lines.values().map(|line| line.connection.clone()).collect()
+    }
+
     fn lost(&self, peer: &Peer) {
         self.known().balance.handle_disconnected(peer, entropy(), Instant::now());
         self.changed.notify_one();
