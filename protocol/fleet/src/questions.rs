@@ -176,15 +176,13 @@ impl Questions {
         }
         let wire::DeviceAnswer { text, left_out, refused, why, .. } = answer;
         kept.standing = match refused.is_empty() {
-            true => Standing::Answered {
-                at_s: now_s,
-                text: cut(&text, ANSWER_MAX_BYTES).to_owned(),
-                left_out,
-            },
+            true => {
+                Standing::Answered { at_s: now_s, text: plain(&text, ANSWER_MAX_BYTES), left_out }
+            }
             false => Standing::Refused {
                 at_s: now_s,
-                word: cut(&refused, WHY_MAX_BYTES).to_owned(),
-                why: cut(&why, WHY_MAX_BYTES).to_owned(),
+                word: plain(&refused, WHY_MAX_BYTES),
+                why: plain(&why, WHY_MAX_BYTES),
             },
         };
         Some((&kept.asked, &kept.standing))
@@ -209,6 +207,13 @@ impl Questions {
             }
         }
     }
+}
+
+/// What a device said, as it may be shown to an operator: a terminal obeys control characters, and who sends them may be
+/// no friend. So much of it.
+fn plain(text: &str, max_bytes: usize) -> String {
+    let obeyed = |c: &char| c.is_control() && !matches!(c, '\n' | '\t');
+    cut(text, max_bytes).chars().filter(|c| !obeyed(c)).collect()
 }
 
 #[cfg(test)]
@@ -282,6 +287,17 @@ mod tests {
         }
         assert_eq!(all.kept.len(), QUESTIONS_MAX);
         assert_eq!(all.ask(id(9999), asked("d-9999", 1002)), Err(AskError::Full));
+    }
+
+    #[test]
+    fn no_device_speaks_to_an_operators_terminal() {
+        let mut all = Questions::default();
+        all.ask(id(1), asked("d-1", 1000)).unwrap();
+        let text = "one\n\ttwo\u{1b}[2J\u{9b}31m\0\r".to_owned();
+        let said = wire::DeviceAnswer { text, ..answer(1, "") };
+        let (_, standing) = all.handle_answer(&device("d-1"), said, 1001).unwrap();
+        let Standing::Answered { text, .. } = standing else { panic!("{standing:?}") };
+        assert_eq!(text, "one\n\ttwo[2J31m");
     }
 
     #[test]
