@@ -569,6 +569,7 @@ impl Rollout {
         let stranded = self.progress_of(|s| *s == Standing::Stranded);
         let what = match stranded {
             0 => String::new(),
+            1 => "a device was not heard of; it goes back when it connects".to_owned(),
             _ => format!("{stranded} devices were not heard of; they go back when they connect"),
         };
         let reason = std::mem::take(&mut self.reason);

@@ -206,7 +206,8 @@ pub struct Breach {
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let change = self.measure.describe(self.change);
-        write!(f, "{}: {change} on {} devices", self.measure, self.treated)?;
+        let devices = if self.treated == 1 { "device" } else { "devices" };
+        write!(f, "{}: {change} on {} {devices}", self.measure, self.treated)?;
         if let Some(control) = self.control_change {
             let control = self.measure.describe(control);
             write!(f, ", {control} on {} with the old version", self.control)?;

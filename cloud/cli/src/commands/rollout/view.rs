@@ -110,7 +110,9 @@ impl Rollout {
                 (serve, format!("{serve} serve it{watched}"))
             }
         };
-        let line = format!("stage {number}  {}  {devices:>6} devices  {words}", bar(done, devices));
+        let unit = if devices == 1 { "device" } else { "devices" };
+        let line =
+            format!("stage {number}  {}  {devices:>6} {unit:<7}  {words}", bar(done, devices));
         line.trim_end().to_owned()
     }
 

@@ -146,7 +146,7 @@ fn the_evidence_is_one_line() {
     };
     assert_eq!(
         few.to_string(),
-        "latency-p50: x 10.00 on 1 devices, x 1.00 on 120 with the old version (too few devices to compare; beyond x 2.00)"
+        "latency-p50: x 10.00 on 1 device, x 1.00 on 120 with the old version (too few devices to compare; beyond x 2.00)"
     );
 }
 
