@@ -116,6 +116,8 @@ struct Nudged {
 #[derive(Debug, Clone, Copy)]
 struct Silence {
     since: Instant,
+    /// Something was heard while it waited.
+    heard: bool,
     asked: bool,
     path_changed: bool,
 }
@@ -183,17 +185,34 @@ impl Pulse {
         if seen.waiting {
             return self.look_waiting(seen, moved, now);
         }
-        if self.silence.take().is_some() {
-            self.linger_until = Some(now + LINGER);
-            self.nudged = None;
-            self.due = now + self.wait(now);
+        if let Some(silence) = self.silence.take() {
+            return self.end_waiting(silence, moved, now);
         }
         if self.linger_until.is_some_and(|until| now < until) {
+            self.nudged.take_if(|_| moved);
             self.look_at = now + TICK;
             return None;
         }
         self.linger_until = None;
         self.look_idle(seen, moved, now)
+    }
+
+    /// Nobody waits any more. Who gives up before an end is dead says nothing of it: where nothing was heard, a nudge
+    /// goes on asking, however many requests give up meanwhile.
+    fn end_waiting(&mut self, silence: Silence, moved: bool, now: Instant) -> Option<Action> {
+        self.linger_until = Some(now + LINGER);
+        self.look_at = now + TICK;
+        self.due = now + self.wait(now);
+        if moved || silence.heard {
+            (self.nudged, self.quiet_since) = (None, now);
+            return None;
+        }
+        if self.nudged.is_some() {
+            return None;
+        }
+        let path_changed = silence.path_changed;
+        self.nudged = Some(Nudged { at: now, idle: Duration::ZERO, path_changed });
+        Some(Action::Nudge)
     }
 
     /// The other end was not where it expected this one to be.
@@ -214,11 +233,16 @@ impl Pulse {
         if self.silence.is_none() {
             self.note_request(now);
         }
-        let fresh = Silence { since: now, asked: false, path_changed: false };
+        let fresh = Silence { since: now, heard: moved, asked: false, path_changed: false };
         let silence = self.silence.get_or_insert(fresh);
         if moved {
             *silence = fresh;
+            (self.nudged, self.quiet_since) = (None, now);
             return None;
+        }
+        let asked_since = self.nudged.map(|nudged| now.saturating_duration_since(nudged.at));
+        if asked_since.is_some_and(|time| time >= NUDGED.over(seen.round_trip).dead) {
+            return Some(Action::Dead);
         }
         let patience = match seen.carrier {
             Carrier::Quic => WAITING,

@@ -215,3 +215,30 @@ fn another_port_of_ones_own_making_says_nothing_of_the_way() {
     way.run(S(600));
     assert_eq!((way.done.len(), way.pulse.every()), (1, PULSE_MAX));
 }
+
+#[test]
+fn requests_that_give_up_early_do_not_keep_a_dead_end_alive() {
+    for every in [MS(350), MS(900), S(2)] {
+        let mut way = Way::new(S(120), PATIENCE);
+        way.run(S(600));
+        way.dead = true;
+        let from = way.now;
+        while way.done.last().map(|(_, what)| *what) != Some(Action::Dead) {
+            way.request(MS(300));
+            way.look();
+            way.run(every - MS(300));
+            assert!(way.now.duration_since(from) < S(15), "{every:?}: {:?}", way.done);
+        }
+    }
+    // And such requests to one that lives end nothing.
+    let mut way = Way::new(S(120), PATIENCE);
+    for _ in 0..100 {
+        way.seen.waiting = true;
+        way.look();
+        way.run(MS(20)); // given up before the answer could be here
+        way.seen.waiting = false;
+        way.look();
+        way.run(MS(40));
+    }
+    assert_eq!(way.done, []);
+}
