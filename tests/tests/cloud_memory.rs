@@ -87,8 +87,8 @@ fn what_is_asked_makes_room_and_is_loaded_inside_the_deadline() {
         fleet.listed().iter().map(|model| model["memory_bytes"].as_u64().unwrap()).collect();
     let weights = 4 * WIDTH.unsigned_abs().pow(2);
     assert!(sizes.iter().all(|bytes| *bytes > weights), "measured, not guessed: {sizes:?}");
-    // Two of them fit, and what they take beside their weights varies a little.
-    let budget_mb = sizes.iter().max().unwrap() * 26 / 10 / 1_000_000;
+    // Two of them fit. Workers share the pages of the program: the first alone is the largest, and each of three is smaller.
+    let budget_mb = sizes.iter().max().unwrap() * 22 / 10 / 1_000_000;
     let budget = ("OUTRIGGER_CLOUD_RUNTIME_MEMORY_BUDGET_MB", budget_mb.to_string().into());
     fleet.world.cloud.restart_in(&[budget]).unwrap();
 
