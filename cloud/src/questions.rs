@@ -7,7 +7,7 @@ use protocol::question::What;
 use protocol::wire;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::state::{Cloud, now_s};
+use crate::state::{Cloud, now_s, unix_s};
 use crate::store::audit::By;
 use crate::store::{Store, StoreError};
 
@@ -49,10 +49,6 @@ impl Open {
     pub(crate) fn forget(&self, device: &DeviceId) {
         self.lock().forget(device);
     }
-}
-
-fn unix_s() -> u64 {
-    u64::try_from(now_s()).unwrap_or(0)
 }
 
 /// Asks a device, which is told as soon as it is there.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
-use crate::state::{Cloud, now_s};
+use crate::state::{Cloud, unix_s};
 use crate::store::audit::By;
 use crate::store::rollouts::{BeginError, KeptRollout};
 use crate::store::{Store, StoreError};
@@ -79,8 +79,7 @@ pub(crate) async fn plan(
     by: &By,
 ) -> Result<(Rollout, Cohort), RolloutError> {
     let fleet = candidates::all(cloud, plan.model.as_ref()).await?;
-    let now_s = u64::try_from(now_s()).unwrap_or(0);
-    Ok(Rollout::plan(plan, &fleet, &by.actor, &link::entropy(), now_s)?)
+    Ok(Rollout::plan(plan, &fleet, &by.actor, &link::entropy(), unix_s())?)
 }
 
 /// Begins a roll-out.

@@ -317,6 +317,11 @@ pub fn now_s() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// Unix seconds now, as what is pure takes them.
+pub(crate) fn unix_s() -> u64 {
+    u64::try_from(now_s()).unwrap_or(0)
+}
+
 /// Unix nanoseconds.
 pub fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

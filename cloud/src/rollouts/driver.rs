@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Rollouts;
-use crate::state::{Cloud, now_s};
+use crate::state::{Cloud, now_s, unix_s};
 use crate::store::audit::By;
 use crate::store::rollouts::{Assigned, KeptRollout, Step};
 use crate::store::{Store, StoreError};
@@ -85,7 +85,7 @@ async fn keep_evidence(cloud: &Arc<Cloud>) {
 }
 
 fn decide(cloud: &Cloud, before: &Rollout) -> Rollout {
-    let now_s = u64::try_from(now_s()).unwrap_or(0);
+    let now_s = unix_s();
     let mut next = before.clone();
     for (device, report) in cloud.rollouts.heard.reports(before) {
         next.handle_report(&device, &report, now_s);

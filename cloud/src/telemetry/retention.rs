@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::crowds;
-use super::store::{TelemetryError, TelemetryStore};
+use super::store::{TelemetryError, TelemetryStore, empty_log};
 use crate::state::{Cloud, now_s};
 
 /// How often it is looked.
@@ -107,8 +107,7 @@ impl TelemetryStore {
             transaction.execute(delete, params![device, segment])?;
         }
         transaction.commit()?;
-        // Also where the log of changes still has them.
-        Ok(keys.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+        Ok(empty_log(&keys)?)
     }
 }
 

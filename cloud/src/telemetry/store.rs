@@ -320,7 +320,7 @@ impl TelemetryStore {
     fn shred(&self, sql: &str, name: &str) -> Result<(), TelemetryError> {
         let keys = self.keys();
         if keys.execute(sql, [name])? > 0 {
-            keys.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            empty_log(&keys)?;
         }
         Ok(())
     }
@@ -354,6 +354,11 @@ fn open(path: &Path) -> Result<Connection, TelemetryError> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -PAGES_KIB)?;
     Ok(connection)
+}
+
+/// Nothing that was deleted is in the log of changes any more.
+pub(super) fn empty_log(keys: &Connection) -> rusqlite::Result<()> {
+    keys.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), TelemetryError> {

@@ -5,8 +5,8 @@ use super::disk::Room;
 use super::judge::Verdict;
 use super::{Effort, Report};
 use crate::fashion::Images;
-use crate::telemetry::kills::{self, ask_some, draw, judge, log_of};
-use crate::telemetry::{EVERYTHING, numbers, records, wait_for};
+use crate::telemetry::EVERYTHING;
+use crate::telemetry::kills::{self, ask_some, draw, log_of};
 use crate::world::{Agent, AgentOptions, World};
 use anyhow::Context;
 use std::collections::BTreeSet;
@@ -62,12 +62,7 @@ fn live_in(room: &Room, cuts: usize) -> anyhow::Result<kills::Report> {
         disk = disk.go_on_from(room, &left)?;
         agent = Agent::start(&state_dir, &options).with_context(|| format!("after cut {cut}"))?;
     }
-    let all = wait_for(&world, "what was acknowledged", |all| {
-        promised.is_subset(&numbers(all).into_iter().collect())
-    });
-    let all = all.or_else(|_| records(&world.operator, &world.folder().join("pulled")))?;
-    agent.kill();
     let mut judged = kills::Report { kills: cuts, ..kills::Report::default() };
-    judge(&mut judged, &promised, &all);
+    judged.judge_arrived(&world, agent, &promised)?;
     Ok(judged)
 }

@@ -1,8 +1,8 @@
 //! One network after the other between an agent and its cloud, each drawn from a seed: slow, lossy, doubling, shuffling,
 //! flapping or dead. What the agent had said to be durable is in the store at the end, once, and in order.
 
-use super::kills::{Report, ask_some, judge, log_of};
-use super::{EVERYTHING, records, wait_for};
+use super::EVERYTHING;
+use super::kills::{Report, ask_some, log_of};
 use crate::fashion::Images;
 use crate::network::{PROFILES, Profile, Random};
 use crate::relay::Relay;
@@ -38,14 +38,6 @@ pub fn live_through(seeds: Range<u64>) -> anyhow::Result<Report> {
     }
     relay.set(calm);
     let promised = log_of(&state_dir);
-    let arrived = wait_for(&world, "what was acknowledged", |all| {
-        promised.is_subset(&super::numbers(all).into_iter().collect())
-    });
-    drop(agent);
-    let all = match arrived {
-        Ok(all) => all,
-        Err(_) => records(&world.operator, &world.folder().join("pulled"))?,
-    };
-    judge(&mut report, &promised, &all);
+    report.judge_arrived(&world, agent, &promised)?;
     Ok(report)
 }

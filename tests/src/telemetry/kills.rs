@@ -36,6 +36,28 @@ pub struct Report {
 }
 
 impl Report {
+    /// Waits until all that was promised has arrived, or the time for that is over, and judges what is there.
+    ///
+    /// # Errors
+    /// What the operator's command printed.
+    pub fn judge_arrived(
+        &mut self,
+        world: &World,
+        agent: Agent,
+        promised: &BTreeSet<u64>,
+    ) -> anyhow::Result<()> {
+        let arrived = wait_for(world, "what was acknowledged", |all| {
+            promised.is_subset(&numbers(all).into_iter().collect())
+        });
+        drop(agent);
+        let all = match arrived {
+            Ok(all) => all,
+            Err(_) => records(&world.operator, &world.folder().join("pulled"))?,
+        };
+        judge(self, promised, &all);
+        Ok(())
+    }
+
     /// The same in another fleet.
     pub fn add(&mut self, other: &Self) {
         self.kills += other.kills;
@@ -130,15 +152,7 @@ pub fn kill(kills: usize) -> anyhow::Result<Report> {
         report.kills += 1;
     }
     let agent = Agent::start(&state_dir, &options)?;
-    let all = wait_for(&world, "what was acknowledged", |all| {
-        promised.is_subset(&numbers(all).into_iter().collect())
-    });
-    drop(agent);
-    let all = match all {
-        Ok(all) => all,
-        Err(_) => records(&world.operator, &world.folder().join("pulled"))?,
-    };
-    judge(&mut report, &promised, &all);
+    report.judge_arrived(&world, agent, &promised)?;
     Ok(report)
 }
 
@@ -166,7 +180,7 @@ pub fn log_of(state_dir: &Path) -> BTreeSet<u64> {
 }
 
 /// Holds what was promised against what is in the store.
-pub fn judge(report: &mut Report, promised: &BTreeSet<u64>, all: &[Value]) {
+fn judge(report: &mut Report, promised: &BTreeSet<u64>, all: &[Value]) {
     let stored: BTreeSet<u64> = numbers(all).into_iter().collect();
     report.acknowledged = promised.len();
     report.lost = promised.difference(&stored).count();
