@@ -47,6 +47,7 @@ pub mod pipelines;
 pub mod power_cut;
 pub mod programs;
 pub mod prometheus;
+pub mod provider;
 pub mod proxy;
 pub mod python;
 pub mod raw_link;
