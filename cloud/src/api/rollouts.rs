@@ -128,11 +128,11 @@ pub(super) async fn show(
     caller.need(Permission::View)?;
     let id: RolloutId = id.parse().map_err(|_| absent(&id))?;
     if let Some(kept) = cloud.rollouts.running().await.into_iter().find(|kept| kept.id == id) {
-        return Ok(Json(describe(&kept)));
+        return Ok(Json(describe(&kept, &cloud.rollouts.heard.words(&kept.rollout))));
     }
     let own = id.clone();
     let kept = cloud.db.call(move |store| store.rollout(&own)).await?;
-    Ok(Json(describe(&kept.ok_or_else(|| absent(id.as_str()))?)))
+    Ok(Json(describe(&kept.ok_or_else(|| absent(id.as_str()))?, &BTreeMap::new())))
 }
 
 fn absent(id: &str) -> ApiError {
@@ -140,7 +140,8 @@ fn absent(id: &str) -> ApiError {
         .hint("see what there is: outrigger rollout status")
 }
 
-fn describe(kept: &KeptRollout) -> Value {
+/// All there is to say; with what devices say themselves that were told and do not serve the version yet.
+fn describe(kept: &KeptRollout, words: &BTreeMap<DeviceId, String>) -> Value {
     let rollout = &kept.rollout;
     let plan = rollout.plan_of();
     let count = rollout.members().len();
@@ -154,7 +155,7 @@ fn describe(kept: &KeptRollout) -> Value {
     described["agreed"] = json!(rollout.agreed());
     described["approvals"] = json!(if plan.needs_approval(count) { plan.approvals } else { 1 });
     described["standings"] = json!(standings(rollout));
-    described["devices"] = devices(rollout);
+    described["devices"] = devices(rollout, words);
     described["history"] = json!(rollout.history());
     described["plan"] = json!(plan);
     described
@@ -169,7 +170,7 @@ fn standings(rollout: &Rollout) -> BTreeMap<&'static str, usize> {
 }
 
 /// The devices that people look for: those that failed, then those that have the version.
-fn devices(rollout: &Rollout) -> Value {
+fn devices(rollout: &Rollout, words: &BTreeMap<DeviceId, String>) -> Value {
     let rank = |member: &Member| match member.standing {
         Standing::Failed(_) | Standing::Stranded => 0,
         Standing::Waiting => 2,
@@ -180,7 +181,7 @@ fn devices(rollout: &Rollout) -> Value {
     let device = |(device, member): (&DeviceId, &Member)| {
         let why = match &member.standing {
             Standing::Failed(failure) => failure.to_string(),
-            _ => String::new(),
+            _ => words.get(device).cloned().unwrap_or_default(),
         };
         json!({
             "device": device, "stage": member.stage + 1, "standing": member.standing.as_str(),
@@ -222,7 +223,7 @@ pub(super) async fn command(
         Word::Abort => Command::Abort,
     };
     let kept = rollouts::command(&cloud, &id, command, caller.by()).await.map_err(refuse)?;
-    Ok(Json(describe(&kept)))
+    Ok(Json(describe(&kept, &cloud.rollouts.heard.words(&kept.rollout))))
 }
 
 fn refuse(error: RolloutError) -> ApiError {

@@ -186,6 +186,38 @@ impl Heard {
         };
         rollout.members().iter().filter_map(report).collect()
     }
+
+    /// How far the devices are that were told and do not serve the version yet, in words.
+    pub(crate) fn words(&self, rollout: &Rollout) -> BTreeMap<DeviceId, String> {
+        let inner = self.lock();
+        let members = rollout.members().iter();
+        let members = members.filter(|(_, member)| member.standing == Standing::Told);
+        let words = members.map(|(device, _)| {
+            let own = inner.connected.get(device).map(|connected| &connected.models);
+            let own = own.map(|own| own.iter().find(|own| is_of(own, rollout)));
+            (device.clone(), progress(own, rollout.version()))
+        });
+        words.collect()
+    }
+}
+
+fn is_of(own: &ReportedModel, rollout: &Rollout) -> bool {
+    rollout.plan_of().model.as_ref().is_some_and(|model| own.name == model.as_str())
+}
+
+/// What a device says it does for a version; `None` for one that is not connected.
+fn progress(own: Option<Option<&ReportedModel>>, version: Version) -> String {
+    let Some(own) = own else { return "not connected".into() };
+    match own {
+        Some(own) if own.active_version == version.get() => "answers".into(),
+        Some(own) if own.target_version == version.get() && own.reason.is_empty() => {
+            own.phase.clone()
+        }
+        Some(own) if own.target_version == version.get() => {
+            format!("{}: {}", own.phase, own.reason)
+        }
+        _ => "has not taken it up yet".into(),
+    }
 }
 
 /// What a device says of the model, and whether it has said what it counts for the version that answers there.

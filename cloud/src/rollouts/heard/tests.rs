@@ -89,3 +89,30 @@ fn a_device_reports_once_it_has_said_what_its_version_counts() {
     heard.leave(&one);
     assert!(reports().is_empty());
 }
+
+#[test]
+fn what_keeps_a_device_that_was_told_is_said() {
+    let heard = Heard::new(5);
+    let mut rollout = rollout();
+    let is_told = |rollout: &Rollout| {
+        let mut members = rollout.members().iter();
+        members.find(|(_, member)| member.standing == Standing::Told).map(|(own, _)| own.clone())
+    };
+    for now_s in (0..600).step_by(10) {
+        for own in ["d-1", "d-2"] {
+            rollout.handle_report(&device(own), &Report::default(), now_s);
+        }
+        rollout.poll(now_s);
+    }
+    let told = is_told(&rollout).unwrap();
+    let words = || heard.words(&rollout).into_values().collect::<Vec<_>>();
+    assert_eq!(words(), ["not connected"]);
+    let _here = heard.enter(&told);
+    assert_eq!(words(), ["has not taken it up yet"]);
+    heard.hear_state(&told, &runs(1, 2, "shadow"));
+    assert_eq!(words(), ["shadow: it is slow"]);
+    heard.hear_state(&told, &runs(1, 3, "shadow"));
+    assert_eq!(words(), ["has not taken it up yet"]);
+    heard.hear_state(&told, &runs(2, 0, "trial"));
+    assert_eq!(words(), ["answers"]);
+}
