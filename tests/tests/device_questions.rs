@@ -113,7 +113,7 @@ fn what_the_owner_forbids_is_refused_and_who_is_away_is_waited_for() {
         drop(agent);
         lines
     });
-    assert!(lines.contains("serving the Open Inference Protocol"), "{lines}");
+    assert!(lines.contains("connected to the cloud"), "{lines}");
 }
 
 #[test]
