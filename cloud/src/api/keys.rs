@@ -53,6 +53,7 @@ pub(super) async fn create(
         tenant: wanted.tenant,
         models: wanted.models,
         expires_at_s: wanted.expires_in_s.map(|s| by.now_s + i64::from(s)),
+        person: None,
     };
     let own = record.clone();
     if !cloud.db.call(move |store| store.add_api_key(&by, &own)).await? {
