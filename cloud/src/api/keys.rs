@@ -79,8 +79,12 @@ fn check(wanted: &NewKey) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn describe_record(record: &KeyRecord) -> Value {
+/// What is told of a key.
+pub(super) fn describe_record(record: &KeyRecord) -> Value {
+    let person = record.person.as_ref();
+    let person = person.map(|p| json!({ "issuer": p.issuer(), "subject": p.subject() }));
     json!({
+        "person": person,
         "id": record.id,
         "name": record.name,
         "role": record.role,

@@ -95,6 +95,11 @@ impl Place {
     }
 }
 
+/// Whether a browser may be sent there: over TLS, or to this machine.
+pub fn may_be_opened(url: &str) -> bool {
+    Place::of(url).is_some_and(|place| place.is_safe(true))
+}
+
 fn is_loopback(host: &str) -> bool {
     let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())

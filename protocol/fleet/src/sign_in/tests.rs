@@ -14,7 +14,9 @@ use serde_json::{Map, Value, json};
 
 use super::id_token::{Claims, Expected, TOKEN_MAX_BYTES, TokenError, verify};
 use super::jwk::{KEYS_MAX, KeySet, KeySetError};
-use super::provider::{ClientAuth, DISCOVERY_MAX_BYTES, DiscoveryError, Issuer, Provider};
+use super::provider::{
+    ClientAuth, DISCOVERY_MAX_BYTES, DiscoveryError, Issuer, Provider, may_be_opened,
+};
 use super::roles::{ClaimPath, NoRole, Rule, Rules};
 use super::ticket::{Tickets, Verifier};
 use super::{decoded, encoded};
@@ -414,6 +416,7 @@ fn an_issuer_is_a_url_of_https_or_on_loopback() {
         "ftp://id.example",
     ] {
         assert!(bad.parse::<Issuer>().is_err(), "{bad}");
+        assert_eq!(may_be_opened(bad), bad == "https://id.example?x", "{bad}");
     }
     let issuer: Issuer = "https://id.example/realms/ml/".parse().unwrap();
     let url = "https://id.example/realms/ml/.well-known/openid-configuration";
