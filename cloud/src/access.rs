@@ -74,7 +74,7 @@ impl LiveKey {
 
     /// The key as the audit log names it.
     pub fn actor(&self) -> String {
-        format!("{} ({})", self.record.name, self.record.id)
+        self.record.title()
     }
 
     /// When it was used last, Unix seconds, to the second while this process runs.

@@ -51,6 +51,7 @@ pub fn keep(
         tenant: TenantName::default(),
         models: ModelPatterns::all(),
         expires_at_s: None,
+        person: None,
     };
     store.add_api_key(by, &key)?; // there is room: it is the first
     Ok(Ok(()))

@@ -1,8 +1,8 @@
 //! The HTTPS side: liveness, the admin API under `/v1` as JSON, and the Open Inference Protocol
 //! ([`crate::standard`]) for everything else.
 //!
-//! Every call but liveness carries `Authorization: Bearer ID.SECRET`, readiness too; what a key's
-//! role may do is the table in [`fleet::access`]. Every failure under `/v1` is
+//! Every call but liveness and a sign-in, which ends with a key, carries `Authorization: Bearer ID.SECRET`,
+//! readiness too; what a key's role may do is the table in [`fleet::access`]. Every failure under `/v1` is
 //! `{"error": "...", "code": "...", "hint": "..."}`.
 
 use axum::extract::{DefaultBodyLimit, State};
@@ -34,6 +34,7 @@ mod questions;
 mod releases;
 mod repository;
 mod rollouts;
+mod sign_in;
 mod signers;
 mod status;
 mod telemetry;
@@ -63,6 +64,8 @@ pub fn router(cloud: Arc<Cloud>, body: Duration) -> Router {
         .route("/repository/keys/{role}", post(repository::make_key))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{id}", delete(keys::revoke))
+        .route("/sign-in", post(sign_in::begin).delete(sign_in::end))
+        .route("/sign-in/finish", post(sign_in::finish))
         .route("/tenants", get(tenants::list))
         .route("/tenants/{name}", put(tenants::put))
         .route("/usage", get(usage::report))

@@ -24,7 +24,7 @@ mod secret;
 pub use create::create;
 pub use restore::{Restored, Wanted, restore};
 pub use seal::{SealError, Secret};
-pub use secret::{SecretError, make_key, read_key, read_passphrase};
+pub use secret::{SecretError, make_key, read_key, read_line, read_passphrase};
 
 /// The database's name inside.
 const DATABASE: &str = "cloud.db";

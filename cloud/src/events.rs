@@ -113,6 +113,12 @@ counters! {
     api_unauthorised,
     /// Calls over HTTPS beyond the key's role or models.
     api_forbidden,
+    /// Operators who signed in through the provider.
+    sign_ins,
+    /// Sign-ins that were refused: wrong, or of somebody without a role.
+    sign_ins_refused,
+    /// Sign-ins that failed because of the provider.
+    sign_ins_failed,
     /// Connections of inference nodes without a valid identity.
     nodes_refused,
     /// Times that an inference node lost its control node, or did not reach it.
@@ -176,6 +182,22 @@ impl Events {
     pub(crate) fn enrolment_refused(&self, remote: SocketAddr, problem: &Problem) {
         self.enrolments_refused.add(1);
         tracing::warn!(%remote, %problem, "enrolment refused");
+    }
+
+    pub(crate) fn signed_in(&self, person: &dyn Display, key: &str, role: &dyn Display) {
+        self.sign_ins.add(1);
+        tracing::info!(%person, key, %role, "signed in");
+    }
+
+    /// Says who it is only where the provider has.
+    pub(crate) fn sign_in_refused(&self, remote: IpAddr, why: &dyn Display, subject: &str) {
+        self.sign_ins_refused.add(1);
+        tracing::warn!(%remote, %why, subject, "sign-in refused");
+    }
+
+    pub(crate) fn sign_in_failed(&self, why: &dyn Display) {
+        self.sign_ins_failed.add(1);
+        tracing::warn!(%why, "sign-in failed");
     }
 
     pub(crate) fn node_joined(&self, node: &NodeId, hostname: &str) {

@@ -1,5 +1,5 @@
-//! Files that nothing names any more: uploads whose bundle never came, files of orders that are done, deltas of what
-//! is gone. They go after a grace, so that whoever uploads has the time to say what for.
+//! What is of no use any more: uploads whose bundle never came, files of orders that are done, deltas of what
+//! is gone, keys of sign-ins that ended long ago. They go after a grace, so that whoever uploads has the time to say what for.
 
 use protocol::id::ContentHash;
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::blobs::Blobs;
-use crate::state::Cloud;
+use crate::state::{Cloud, now_s};
 use crate::store::Store;
 
 /// How often it is looked for them.
@@ -36,6 +36,10 @@ pub(crate) async fn keep_sweeping(cloud: Arc<Cloud>, grace: Duration) {
 }
 
 async fn sweep(cloud: &Arc<Cloud>, grace: Duration) {
+    let now_s = now_s();
+    if let Err(error) = cloud.db.call(move |store| store.forget_sign_ins(now_s)).await {
+        cloud.events.internal_error(&error);
+    }
     let named = match cloud.db.call(Store::named_blobs).await {
         Ok(named) => named,
         Err(error) => return cloud.events.internal_error(&error),

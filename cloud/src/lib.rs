@@ -3,7 +3,7 @@
 //! [`server`] starts and stops it all. Agents come over QUIC ([`agents`]): they enrol, keep one
 //! control stream, and open one stream per request or blob. Operators come over HTTPS ([`api`]),
 //! and so do clients of the Open Inference Protocol ([`standard`]); who they are is known from
-//! their keys ([`access`]). Requests to models take one way, whoever asks: [`requests`]; what they
+//! their keys ([`access`]), which people get by signing in at a provider ([`sign_in`]). Requests to models take one way, whoever asks: [`requests`]; what they
 //! took is metered ([`usage`]).
 //!
 //! There may be more than one node: inference nodes ([`join`]) pull what they must know from the
@@ -39,6 +39,7 @@ pub mod rollouts;
 pub mod server;
 pub mod serving;
 pub mod settings;
+pub mod sign_in;
 pub mod standard;
 pub mod state;
 pub mod store;

@@ -5,6 +5,7 @@
 //! told: a process that ends in between has decided nothing. In memory is only what is in the database too, but for the
 //! evidence since the last look, which devices say again.
 
+use fleet::access::Actor;
 use fleet::rollout::cohort::Cohort;
 use fleet::rollout::plan::{Plan, PlanError};
 use fleet::rollout::{Command, CommandError, ROLLOUTS_MAX, Rollout};
@@ -76,10 +77,10 @@ impl Rollouts {
 pub(crate) async fn plan(
     cloud: &Cloud,
     plan: Plan,
-    by: &By,
+    by: &Actor,
 ) -> Result<(Rollout, Cohort), RolloutError> {
     let fleet = candidates::all(cloud, plan.model.as_ref()).await?;
-    Ok(Rollout::plan(plan, &fleet, &by.actor, &link::entropy(), unix_s())?)
+    Ok(Rollout::plan(plan, &fleet, by, &link::entropy(), unix_s())?)
 }
 
 /// Begins a roll-out.
@@ -148,11 +149,11 @@ pub(crate) async fn command(
     cloud: &Arc<Cloud>,
     id: &RolloutId,
     command: Command,
-    by: By,
+    (by, actor): (By, &Actor),
 ) -> Result<Arc<KeptRollout>, RolloutError> {
     let mut running = cloud.rollouts.running.lock().await;
     let kept = running.get(id).cloned().ok_or_else(|| RolloutError::Absent(id.clone()))?;
     let mut next = kept.rollout.clone();
-    next.handle_command(command, &by.actor, u64::try_from(by.now_s).unwrap_or(0))?;
+    next.handle_command(command, actor, u64::try_from(by.now_s).unwrap_or(0))?;
     Ok(driver::keep(cloud, &mut running, &kept, next, by).await?)
 }

@@ -37,6 +37,7 @@ use crate::rollouts::{self, Rollouts};
 use crate::serving::settings::ServingSettings;
 use crate::serving::{ServeError, Serving};
 use crate::settings::{self, Role as Part, Settings};
+use crate::sign_in::{SetupError, SignIn};
 use crate::state::{Cloud, Files, now_s};
 use crate::store::audit::By;
 use crate::store::{Database, Store, StoreError};
@@ -149,6 +150,9 @@ pub enum StartError {
     /// TLS.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
+    /// Where operators sign in.
+    #[error(transparent)]
+    SignIn(#[from] SetupError),
     /// QUIC.
     #[error("QUIC cannot be configured")]
     Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
@@ -394,6 +398,9 @@ async fn open(config: &Config, data_dir: &DataDir) -> Result<Opened, StartError>
     let repository = Repository::open(&path);
     let repository = repository.map_err(|source| StartError::Repository { path, source })?;
     let cloud = open_cloud(config, data_dir, store, (ca, repository)).await?;
+    if let Some(sign_in) = SignIn::open(&config.settings.oidc)? {
+        let _ = cloud.sign_in.set(sign_in); // it is the first
+    }
     let nodes_only = config.settings.node.role == Part::Control;
     cloud.control.nodes_only.store(nodes_only, Ordering::Relaxed);
     Ok(Opened {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 mod findings;
 pub mod layers;
 mod node;
+mod oidc;
 mod sections;
 mod serving;
 
@@ -19,6 +20,7 @@ pub use findings::{Finding, Origin};
 pub use layers::{Flag, Loaded, Sources};
 pub(crate) use node::split_address;
 pub use node::{Node, Role};
+pub use oidc::Oidc;
 pub use sections::{
     AccessLog, Blobs, Drain, Log, LogFormat, Metrics, Rollouts, Runtime, Server, Telemetry,
 };
@@ -44,6 +46,8 @@ pub struct Settings {
     pub serving: Serving,
     /// How single ones are, where that is otherwise.
     pub models: Models,
+    /// Where operators sign in.
+    pub oidc: Oidc,
     /// How it ends.
     pub drain: Drain,
     /// What is logged.
@@ -83,6 +87,7 @@ impl Settings {
         self.node.check(&mut found);
         self.runtime.check(&mut found);
         self.serving.check(&self.models, &mut found);
+        self.oidc.check(&mut found);
         self.log.check(&mut found);
         self.metrics.check(&mut found);
         if let Err(otlp::Objection { key, error, hint }) = self.otlp.check() {

@@ -11,7 +11,7 @@ use protocol::problem::ProblemCode;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -31,6 +31,7 @@ use crate::repository::Repository;
 use crate::rollouts::Rollouts;
 use crate::server::Engine;
 use crate::serving::Serving;
+use crate::sign_in::SignIn;
 use crate::store::{Database, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::usage::Meter;
@@ -50,6 +51,8 @@ pub struct Cloud {
     pub repository: Arc<Repository>,
     /// Who may do what.
     pub access: Access,
+    /// Where operators sign in, once that was opened; nowhere on an inference node.
+    pub(crate) sign_in: OnceLock<SignIn>,
     /// What was asked since it was written down last.
     pub meter: Meter,
     /// The pushed files.
@@ -131,6 +134,7 @@ impl Cloud {
         Ok(Arc::new(Self {
             db,
             access,
+            sign_in: OnceLock::new(),
             meter: Meter::default(),
             ca,
             repository: Arc::new(repository),

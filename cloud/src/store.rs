@@ -1,4 +1,4 @@
-//! What the cloud remembers: keys ([`keys`]) and the tenants that they belong to ([`tenants`]),
+//! What the cloud remembers: keys ([`keys`]), those of people who signed in ([`sign_ins`]), and the tenants that they belong to ([`tenants`]),
 //! trusted signers ([`signers`]), enrolment tokens ([`tokens`]), devices ([`devices`]), pushed
 //! bundles ([`models`]), which of their versions answer ([`policies`]), who should run what
 //! ([`assignments`]), and what is asked for by which labels ([`labels`]), how versions reach it in stages ([`rollouts`]), releases of the agent ([`releases`]), which models labs want timed on devices ([`measurements`]), what was asked
@@ -35,6 +35,7 @@ pub mod releases;
 pub mod replica;
 pub mod repository;
 pub mod rollouts;
+pub mod sign_ins;
 pub mod signers;
 pub mod tenants;
 mod together;
@@ -55,9 +56,10 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
     include_str!("store/schema-7.sql"),
     include_str!("store/schema-8.sql"),
     include_str!("store/schema-9.sql"),
+    include_str!("store/schema-10.sql"),
 ];
 /// The newest schema, as SQLite keeps its number.
-const SCHEMA: u32 = 9;
+const SCHEMA: u32 = 10;
 /// Pages of the database that are kept in memory, in KiB. Requests ask it nothing; what is asked now and
 /// then is in the system's own cache.
 const PAGES_KIB: i64 = 512;

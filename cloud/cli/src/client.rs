@@ -13,6 +13,7 @@ use ureq::{Agent, AsSendBody, SendBody};
 
 use crate::config::{Config, Credentials};
 use crate::errors::hinted;
+use crate::probe::Address;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A pushed cloud variant is loaded and tried before the answer comes.
@@ -24,7 +25,10 @@ const ANSWER_MAX_BYTES: u64 = 64 << 20;
 pub(crate) struct Client {
     http: Agent,
     cloud: String,
-    bearer: String,
+    /// Nothing before a sign-in.
+    bearer: Option<String>,
+    /// Whether the key is of a sign-in, which ends.
+    signed_in: bool,
 }
 
 impl Client {
@@ -36,25 +40,18 @@ impl Client {
 
     /// A cloud that is trusted by its CA.
     pub(crate) fn new(credentials: &Credentials, ca: &CertificateDer<'_>) -> Self {
-        let root = Certificate::from_der(ca).to_owned();
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::new_with_certs(&[root]))
-            .unversioned_rustls_crypto_provider(link::tls::provider())
-            .build();
-        let config = Agent::config_builder()
-            .tls_config(tls)
-            .https_only(true)
-            .proxy(None)
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(ANSWER_TIMEOUT))
-            .build();
+        let bearer = format!("Bearer {}.{}", credentials.key_id, credentials.secret);
         Self {
-            http: config.new_agent(),
+            http: agent(ca),
             cloud: credentials.cloud.clone(),
-            bearer: format!("Bearer {}.{}", credentials.key_id, credentials.secret),
+            bearer: Some(bearer),
+            signed_in: credentials.ends_at_s.is_some(),
         }
+    }
+
+    /// The same before anybody has a key.
+    pub(crate) fn without_key(cloud: &Address, ca: &CertificateDer<'_>) -> Self {
+        Self { http: agent(ca), cloud: cloud.to_string(), bearer: None, signed_in: false }
     }
 
     /// `HOST:PORT`.
@@ -131,10 +128,11 @@ impl Client {
         headers: &[(&str, String)],
         body: impl AsSendBody,
     ) -> anyhow::Result<ureq::http::Response<ureq::Body>> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("https://{}{path}", self.cloud))
-            .header("authorization", &self.bearer);
+        let mut request =
+            Request::builder().method(method).uri(format!("https://{}{path}", self.cloud));
+        if let Some(bearer) = &self.bearer {
+            request = request.header("authorization", bearer);
+        }
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -157,9 +155,33 @@ impl Client {
         }
         let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
         let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
+        if status == StatusCode::UNAUTHORIZED && self.signed_in {
+            let what = format!("the sign-in to {} is over", self.cloud);
+            let hint = format!("sign in again: outrigger login --cloud {} --oidc", self.cloud);
+            return Err(hinted(what, hint));
+        }
         match text("error") {
             error if error.is_empty() => Err(hinted(format!("the cloud answered {status}"), "")),
             error => Err(hinted(error, text("hint"))),
         }
     }
+}
+
+/// What sends nothing to anybody but whoever has a certificate of this CA.
+fn agent(ca: &CertificateDer<'_>) -> Agent {
+    let root = Certificate::from_der(ca).to_owned();
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::new_with_certs(&[root]))
+        .unversioned_rustls_crypto_provider(link::tls::provider())
+        .build();
+    let config = Agent::config_builder()
+        .tls_config(tls)
+        .https_only(true)
+        .proxy(None)
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_recv_response(Some(ANSWER_TIMEOUT))
+        .build();
+    config.new_agent()
 }

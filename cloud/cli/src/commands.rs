@@ -7,6 +7,7 @@ pub(crate) mod group;
 pub(crate) mod key;
 pub(crate) mod lab;
 pub(crate) mod login;
+pub(crate) mod logout;
 pub(crate) mod model;
 pub(crate) mod node;
 pub(crate) mod repo;

@@ -7,6 +7,7 @@ use link::durable::{self, Access};
 use link::pki::chain_from_pem;
 use protocol::manifest::SigningKey;
 use protocol::measurement::SignedDelegation;
+use protocol::token::Token;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use telemetry::key::PrivateKey;
 
 use crate::errors::hinted;
+use crate::probe::Address;
 
 /// A private key of this operator.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +39,8 @@ pub(crate) const LAB_KEY: KeyFile = KeyFile {
 };
 /// The key that opens what devices seal. Only its public half leaves this machine.
 const ANALYTICS_FILE: &str = "analytics.key";
+/// Which cloud the CA in ca.pem is of: known also after a logout.
+const CA_OF_FILE: &str = "ca-of";
 /// What an operator allows the lab key.
 const DELEGATION_FILE: &str = "lab.json";
 
@@ -49,6 +53,21 @@ pub(crate) struct Credentials {
     pub(crate) key_id: String,
     /// Its secret, hexadecimal.
     pub(crate) secret: String,
+    /// When it ends, where it is of a sign-in; Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ends_at_s: Option<i64>,
+}
+
+impl Credentials {
+    /// A key of a cloud.
+    pub(crate) fn new(cloud: &Address, key: &Token) -> Self {
+        Self {
+            cloud: cloud.to_string(),
+            key_id: key.id.clone(),
+            secret: key.secret.reveal(),
+            ends_at_s: None,
+        }
+    }
 }
 
 /// The configuration folder.
@@ -79,13 +98,14 @@ impl Config {
     ) -> anyhow::Result<()> {
         let pem = link::pki::chain_to_pem(std::slice::from_ref(ca));
         self.write("ca.pem", pem.as_bytes())?;
+        self.write(CA_OF_FILE, format!("{}\n", credentials.cloud).as_bytes())?;
         self.write("credentials.json", &serde_json::to_vec_pretty(credentials)?)
     }
 
     /// Where the cloud is, how to call it, and its CA.
     pub(crate) fn login(&self) -> anyhow::Result<(Credentials, CertificateDer<'static>)> {
         let absent = || {
-            let hint = "outrigger login --cloud HOST:PORT --key-file FILE";
+            let hint = "outrigger login --cloud HOST:PORT --key-file FILE, or --oidc";
             hinted("this operator is not logged in to any cloud", hint)
         };
         let credentials = self.read("credentials.json")?.ok_or_else(absent)?;
@@ -93,6 +113,27 @@ impl Config {
         let pem = self.read("ca.pem")?.ok_or_else(absent)?;
         let ca = chain_from_pem(&pem)?.into_iter().next().ok_or_else(absent)?;
         Ok((credentials, ca))
+    }
+
+    /// The CA of a cloud that this operator was logged in to last.
+    pub(crate) fn known_ca(&self, cloud: &str) -> anyhow::Result<Option<CertificateDer<'static>>> {
+        let of = match self.read(CA_OF_FILE)? {
+            Some(of) => String::from_utf8_lossy(&of).trim().to_owned(),
+            None => match self.read("credentials.json")? {
+                Some(json) => {
+                    serde_json::from_slice::<Credentials>(&json).context("credentials.json")?.cloud
+                }
+                None => return Ok(None),
+            },
+        };
+        let Some(pem) = self.read("ca.pem")?.filter(|_| of == cloud) else { return Ok(None) };
+        Ok(chain_from_pem(&pem)?.into_iter().next())
+    }
+
+    /// Forgets the key, and nothing else: whose CA it was stays known.
+    pub(crate) fn forget_login(&self) -> anyhow::Result<()> {
+        let path = self.path("credentials.json");
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 
     /// A key, if there is one.
@@ -198,6 +239,28 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ca_of_a_cloud_is_known_after_a_logout_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { folder: folder.path().join("c") };
+        let cloud = Address::parse("cloud.example:1").unwrap();
+        assert!(config.known_ca("cloud.example:1").unwrap().is_none());
+        let key = Token::from_entropy([1; 8], [2; 32], protocol::id::ContentHash::of(b"ca"));
+        let ca = CertificateDer::from(b"a certificate".to_vec());
+        let credentials = Credentials { ends_at_s: Some(7), ..Credentials::new(&cloud, &key) };
+        config.keep(&credentials, &ca).unwrap();
+        let kept = config.login().unwrap().0;
+        assert_eq!((kept.cloud.as_str(), kept.ends_at_s), ("cloud.example:1", Some(7)));
+        config.forget_login().unwrap();
+        assert!(config.login().is_err() && config.forget_login().is_err());
+        assert_eq!(config.known_ca("cloud.example:1").unwrap(), Some(ca.clone()));
+        assert!(config.known_ca("cloud.example:2").unwrap().is_none());
+        config.keep(&credentials, &ca).unwrap();
+        std::fs::remove_file(config.path(CA_OF_FILE)).unwrap(); // as it was before there were sign-ins
+        assert_eq!(config.known_ca("cloud.example:1").unwrap(), Some(ca));
+        assert!(config.known_ca("cloud.example:2").unwrap().is_none());
+    }
 
     #[test]
     fn the_signing_key_is_made_once_and_kept_private() {

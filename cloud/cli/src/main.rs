@@ -34,8 +34,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Meet a cloud, with a key that was made there.
+    /// Meet a cloud, with a key that was made there or by signing in.
     Login(commands::login::Args),
+    /// End a sign-in, and forget the key.
+    Logout(commands::logout::Args),
     /// Compress, calibrate, inspect, push, list and assign models.
     #[command(subcommand)]
     Model(Model),
@@ -275,6 +277,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Login(args) => commands::login::run(&args),
+        Command::Logout(args) => commands::logout::run(&args),
         Command::Model(command) => run_model(&command),
         Command::Device(command) => run_device(&command),
         Command::Rollout(command) => run_rollout(&command),

@@ -4,10 +4,12 @@ use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use fleet::access::Permission;
+use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ApiError;
-use super::credentials::{Unknown, holder};
+use super::credentials::{Unknown, holder, remote};
 use crate::access::LiveKey;
 use crate::state::{Cloud, now_s};
 use crate::store::audit::By;
@@ -32,6 +34,17 @@ impl FromRequestParts<Arc<Cloud>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, cloud: &Arc<Cloud>) -> Result<Self, ApiError> {
         holder(cloud, &parts.headers, &parts.extensions).map(Self).map_err(refuse)
+    }
+}
+
+/// Where a call comes from.
+pub(super) struct Remote(pub(super) IpAddr);
+
+impl FromRequestParts<Arc<Cloud>> for Remote {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Cloud>) -> Result<Self, Infallible> {
+        Ok(Self(remote(&parts.extensions)))
     }
 }
 

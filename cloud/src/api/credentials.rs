@@ -48,7 +48,8 @@ pub(crate) fn holder(
     })
 }
 
-fn remote(extensions: &Extensions) -> IpAddr {
+/// Where a call comes from.
+pub(super) fn remote(extensions: &Extensions) -> IpAddr {
     let info = extensions.get::<ConnectInfo<SocketAddr>>();
     info.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(address)| address.ip())
 }

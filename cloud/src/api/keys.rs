@@ -53,6 +53,7 @@ pub(super) async fn create(
         tenant: wanted.tenant,
         models: wanted.models,
         expires_at_s: wanted.expires_in_s.map(|s| by.now_s + i64::from(s)),
+        person: None,
     };
     let own = record.clone();
     if !cloud.db.call(move |store| store.add_api_key(&by, &own)).await? {
@@ -78,8 +79,12 @@ fn check(wanted: &NewKey) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn describe_record(record: &KeyRecord) -> Value {
+/// What is told of a key.
+pub(super) fn describe_record(record: &KeyRecord) -> Value {
+    let person = record.person.as_ref();
+    let person = person.map(|p| json!({ "issuer": p.issuer(), "subject": p.subject() }));
     json!({
+        "person": person,
         "id": record.id,
         "name": record.name,
         "role": record.role,

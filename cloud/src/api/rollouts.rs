@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use fleet::access::Permission;
+use fleet::access::{Actor, Permission};
 use fleet::rollout::cohort::Cohort;
 use fleet::rollout::member::{Member, Standing};
 use fleet::rollout::plan::{Plan, PlanError};
@@ -50,13 +50,13 @@ pub(super) async fn start(
         let known = known.ok_or_else(|| absent_group(&group))?;
         plan.target.get_or_insert(known.query);
     }
-    let by = caller.by();
-    let (rollout, cohort) = rollouts::plan(&cloud, plan, &by).await.map_err(refuse)?;
+    let planned = rollouts::plan(&cloud, plan, &caller.0.record.actor()).await;
+    let (rollout, cohort) = planned.map_err(refuse)?;
     let mut drawn = draft(&cloud, &rollout, &cohort);
     if dry_run {
         return Ok((StatusCode::OK, Json(drawn)));
     }
-    let kept = rollouts::begin(&cloud, rollout, by).await.map_err(refuse)?;
+    let kept = rollouts::begin(&cloud, rollout, caller.by()).await.map_err(refuse)?;
     drawn["id"] = json!(kept.id);
     Ok((StatusCode::CREATED, Json(drawn)))
 }
@@ -152,7 +152,7 @@ fn describe(kept: &KeptRollout, words: &BTreeMap<DeviceId, String>) -> Value {
     described["progress"] = json!(rollout.progress());
     described["in_phase_s"] = json!(rollout.in_phase_s());
     described["breach"] = json!(rollout.breach());
-    described["agreed"] = json!(rollout.agreed());
+    described["agreed"] = rollout.agreed().iter().map(Actor::name).collect();
     described["approvals"] = json!(if plan.needs_approval(count) { plan.approvals } else { 1 });
     described["standings"] = json!(standings(rollout));
     described["devices"] = devices(rollout, words);
@@ -222,7 +222,8 @@ pub(super) async fn command(
         Word::Resume => Command::Resume,
         Word::Abort => Command::Abort,
     };
-    let kept = rollouts::command(&cloud, &id, command, caller.by()).await.map_err(refuse)?;
+    let by = (caller.by(), &caller.0.record.actor());
+    let kept = rollouts::command(&cloud, &id, command, by).await.map_err(refuse)?;
     Ok(Json(describe(&kept, &cloud.rollouts.heard.words(&kept.rollout))))
 }
 

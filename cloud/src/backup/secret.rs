@@ -28,6 +28,9 @@ pub enum SecretError {
     /// It holds something else.
     #[error("{0} holds no key: 64 hexadecimal digits")]
     NoKey(PathBuf),
+    /// It holds nothing.
+    #[error("the first line of {0} is empty")]
+    Empty(PathBuf),
     /// It would be guessed.
     #[error("a passphrase has {PASSPHRASE_MIN_CHARS} characters or more")]
     Short,
@@ -71,15 +74,34 @@ pub fn read_passphrase(path: &Path) -> Result<Secret, SecretError> {
     if path == Path::new("-") {
         io::stdin().take(PASSPHRASE_MAX_BYTES).read_to_string(&mut text).map_err(failed(path))?;
     } else {
-        check_private(path)?;
-        let file = std::fs::File::open(path).map_err(failed(path))?;
-        file.take(PASSPHRASE_MAX_BYTES).read_to_string(&mut text).map_err(failed(path))?;
+        text = read_private(path)?;
     }
     let line = text.lines().next().unwrap_or_default();
     if line.chars().count() < PASSPHRASE_MIN_CHARS {
         return Err(SecretError::Short);
     }
     Ok(Secret::Passphrase(line.to_owned()))
+}
+
+/// The first line of a file that nobody else may read: what somebody else has made, of whatever length.
+///
+/// # Errors
+/// [`SecretError`].
+pub fn read_line(path: &Path) -> Result<String, SecretError> {
+    let text = read_private(path)?;
+    let line = text.lines().next().unwrap_or_default().trim();
+    match line.is_empty() {
+        true => Err(SecretError::Empty(path.to_owned())),
+        false => Ok(line.to_owned()),
+    }
+}
+
+fn read_private(path: &Path) -> Result<String, SecretError> {
+    check_private(path)?;
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed(path))?;
+    file.take(PASSPHRASE_MAX_BYTES).read_to_string(&mut text).map_err(failed(path))?;
+    Ok(text)
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> SecretError + use<> {
@@ -118,12 +140,14 @@ mod tests {
         std::fs::write(&path, "short\n").unwrap();
         assert!(matches!(read_key(&path), Err(SecretError::NoKey(_))));
         assert!(matches!(read_passphrase(&path), Err(SecretError::Short)));
+        assert_eq!(read_line(&path).unwrap(), "short");
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
             assert!(matches!(read_key(&path), Err(SecretError::Open(_))));
             assert!(matches!(read_passphrase(&path), Err(SecretError::Open(_))));
+            assert!(matches!(read_line(&path), Err(SecretError::Open(_))));
         }
     }
 }

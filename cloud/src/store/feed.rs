@@ -3,8 +3,8 @@
 //! Triggers note every change of what nodes must know, whoever makes it, under a number that grows;
 //! of several changes to one thing only the last counts. They and their notes are temporary: they
 //! belong to this process, under an epoch of its own, so a database that was restored from a backup
-//! is simply read anew. Of all this only devices are ever removed, and nodes hear of that as of a denial: under
-//! a key that nobody has, so that the removed one may enrol again.
+//! is simply read anew. Of all this only devices and the keys of sign-ins are ever removed. Nodes hear of a device as
+//! of a denial: under a key that nobody has, so that the removed one may enrol again; a key has ended by itself.
 
 use prost::Message;
 use protocol::id::{ContentHash, TenantName};
@@ -119,7 +119,9 @@ fn add(
             push(&mut piece.tenants, one(sql)?.query_row([id], tenant)?)
         }
         "key" => {
-            push(&mut piece.keys, one("SELECT * FROM api_keys WHERE id = ?")?.query_row([id], key)?)
+            let sql = "SELECT * FROM api_keys WHERE id = ?";
+            let found = one(sql)?.query_row([id], key).optional()?;
+            found.map_or(0, |key| push(&mut piece.keys, key))
         }
         "device" => {
             let sql = "SELECT id, key_hash, tenant, denied FROM devices WHERE id = ?";
@@ -169,6 +171,7 @@ fn key(row: &Row<'_>) -> rusqlite::Result<wire::NodeKey> {
         models: row.get("models")?,
         expires_at_s: row.get("expires_at_s")?,
         revoked: row.get::<_, Option<i64>>("revoked_at_s")?.is_some(),
+        person: row.get::<_, Option<String>>("person")?.unwrap_or_default(),
     })
 }
 

@@ -3,10 +3,10 @@
 use fleet::access::KeyRecord;
 use protocol::token::SecretDigest;
 use rusqlite::types::Type;
-use rusqlite::{Row, params};
+use rusqlite::{Row, Transaction, params};
 
 use super::audit::{By, append};
-use super::{Store, StoreError, conversion_failure, parsed};
+use super::{Store, StoreError, conversion_failure, parse_text, parsed};
 
 /// Keys that are neither revoked nor expired.
 pub const KEYS_MAX: u32 = 10_000;
@@ -42,6 +42,7 @@ impl StoredKey {
     }
 
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let person: Option<String> = row.get("person")?;
         let record = KeyRecord {
             id: row.get("id")?,
             digest: SecretDigest(bytes32(row, "digest")?),
@@ -50,6 +51,7 @@ impl StoredKey {
             tenant: parsed(row, "tenant")?,
             models: parsed(row, "models")?,
             expires_at_s: row.get("expires_at_s")?,
+            person: person.as_deref().map(parse_text).transpose()?,
         };
         Ok(Self {
             record,
@@ -58,6 +60,35 @@ impl StoredKey {
             last_used_s: row.get("last_used_s")?,
         })
     }
+}
+
+/// Adds a key unless there are [`KEYS_MAX`] live ones; whether it did.
+pub(super) fn insert(
+    transaction: &Transaction<'_>,
+    key: &KeyRecord,
+    now_s: i64,
+) -> rusqlite::Result<bool> {
+    let count = "SELECT count(*) FROM api_keys WHERE revoked_at_s IS NULL
+                 AND (expires_at_s IS NULL OR expires_at_s > ?)";
+    let live: u32 = transaction.query_row(count, [now_s], |row| row.get(0))?;
+    if live >= KEYS_MAX {
+        return Ok(false);
+    }
+    let sql = "INSERT INTO api_keys (id, digest, role, name, tenant, models, expires_at_s,
+                                     created_at_s, person) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let values = params![
+        key.id,
+        key.digest.0.as_slice(),
+        key.role.as_str(),
+        key.name,
+        key.tenant.as_str(),
+        key.models.to_string(),
+        key.expires_at_s,
+        now_s,
+        key.person.as_ref().map(ToString::to_string)
+    ];
+    transaction.execute(sql, values)?;
+    Ok(true)
 }
 
 /// A column of exactly 32 bytes.
@@ -81,42 +112,27 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn add_api_key(&self, by: &By, key: &KeyRecord) -> Result<bool, StoreError> {
-        let count = "SELECT count(*) FROM api_keys WHERE revoked_at_s IS NULL
-                     AND (expires_at_s IS NULL OR expires_at_s > ?)";
-        let sql = "INSERT INTO api_keys (id, digest, role, name, tenant, models, expires_at_s,
-                                         created_at_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         self.change(|transaction| {
-            let live: u32 = transaction.query_row(count, [by.now_s], |row| row.get(0))?;
-            if live >= KEYS_MAX {
+            if !insert(transaction, key, by.now_s)? {
                 return Ok(false);
             }
-            let values = params![
-                key.id,
-                key.digest.0.as_slice(),
-                key.role.as_str(),
-                key.name,
-                key.tenant.as_str(),
-                key.models.to_string(),
-                key.expires_at_s,
-                by.now_s
-            ];
-            transaction.execute(sql, values)?;
-            let subject = format!("{} ({})", key.name, key.id);
             let detail = format!("{} of {} for {}", key.role, key.tenant, key.models);
-            append(transaction, by, "key.create", &subject, &detail)?;
+            append(transaction, by, "key.create", &key.title(), &detail)?;
             Ok(true)
         })
     }
 
-    /// Revokes a key for good. The last admin's stays: without it nobody could make another.
+    /// Revokes a key for good. The last admin's stays: without it nobody could make another. Keys of sign-ins do
+    /// not count for that, since they end by themselves and a provider may be away.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn revoke_api_key(&self, by: &By, id: &str) -> Result<Revoked, StoreError> {
         let others = "SELECT count(*) FROM api_keys WHERE id <> ? AND role = 'admin'
-                      AND revoked_at_s IS NULL AND (expires_at_s IS NULL OR expires_at_s > ?)";
+                      AND revoked_at_s IS NULL AND person IS NULL
+                      AND (expires_at_s IS NULL OR expires_at_s > ?)";
         let is_admin = "SELECT EXISTS (SELECT 1 FROM api_keys WHERE id = ? AND role = 'admin'
-                                       AND revoked_at_s IS NULL)";
+                                       AND revoked_at_s IS NULL AND person IS NULL)";
         let sql = "UPDATE api_keys SET revoked_at_s = ? WHERE id = ? AND revoked_at_s IS NULL";
         self.change(|transaction| {
             let others: u32 = transaction.query_row(others, params![id, by.now_s], |r| r.get(0))?;

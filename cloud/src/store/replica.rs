@@ -168,16 +168,28 @@ fn copy_people(
         transaction.execute(tenant, params![one.name, one.models, now_s])?;
     }
     let key = "INSERT INTO api_keys (id, digest, role, name, tenant, models, expires_at_s,
-                                     revoked_at_s, created_at_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+                                     revoked_at_s, created_at_s, person)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, ''))
                ON CONFLICT (id) DO UPDATE SET role = excluded.role, tenant = excluded.tenant,
                    models = excluded.models, expires_at_s = excluded.expires_at_s,
                    revoked_at_s = excluded.revoked_at_s";
     for one in &piece.keys {
         let revoked_at_s = one.revoked.then_some(now_s);
-        let wire::NodeKey { id, digest, role, name, tenant, models, expires_at_s, .. } = one;
+        let wire::NodeKey { id, digest, role, name, tenant, models, expires_at_s, person, .. } =
+            one;
         let digest = &digest[..];
-        let values =
-            params![id, digest, role, name, tenant, models, expires_at_s, revoked_at_s, now_s];
+        let values = params![
+            id,
+            digest,
+            role,
+            name,
+            tenant,
+            models,
+            expires_at_s,
+            revoked_at_s,
+            now_s,
+            person
+        ];
         transaction.execute(key, values)?;
     }
     let device = "INSERT INTO devices (id, key_hash, label, hostname, agent_version, enrolled_at_s,

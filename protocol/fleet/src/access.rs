@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
+use crate::sign_in::provider::Issuer;
+
 /// The role of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -113,6 +115,104 @@ impl FromStr for Role {
     }
 }
 
+/// A person, as a provider knows them: the same one, however often they sign in and whatever they are called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Person {
+    issuer: String,
+    subject: String,
+}
+
+/// No person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a person is an issuer and a subject, with a space between")]
+pub struct InvalidPerson;
+
+impl Person {
+    /// Whom this issuer calls by this subject. A URL has no space in it.
+    pub fn new(issuer: &Issuer, subject: &str) -> Self {
+        Self { issuer: issuer.as_str().to_owned(), subject: subject.to_owned() }
+    }
+
+    /// Who knows them.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// What they are called there, for ever.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+}
+
+impl fmt::Display for Person {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.issuer, self.subject)
+    }
+}
+
+impl FromStr for Person {
+    type Err = InvalidPerson;
+    fn from_str(text: &str) -> Result<Self, InvalidPerson> {
+        let (issuer, subject) = text.split_once(' ').ok_or(InvalidPerson)?;
+        match issuer.is_empty() || subject.is_empty() {
+            true => Err(InvalidPerson),
+            false => Ok(Self { issuer: issuer.to_owned(), subject: subject.to_owned() }),
+        }
+    }
+}
+
+impl TryFrom<String> for Person {
+    type Error = InvalidPerson;
+    fn try_from(text: String) -> Result<Self, InvalidPerson> {
+        text.parse()
+    }
+}
+
+impl From<Person> for String {
+    fn from(person: Person) -> Self {
+        person.to_string()
+    }
+}
+
+/// Who acts, where it matters whether two are the same. A key that nobody signed in for is somebody of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Actor {
+    /// The holder of a key, as the audit log names it.
+    Key(String),
+    /// Somebody who signed in.
+    Person {
+        /// The same for the key of one sign-in.
+        key: String,
+        /// Who it is.
+        person: Person,
+    },
+}
+
+impl Actor {
+    /// As the audit log names them.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Key(key) | Self::Person { key, .. } => key,
+        }
+    }
+
+    /// Whether both are one: the same person, or the same key.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Person { person, .. }, Self::Person { person: other, .. }) => person == other,
+            _ => self.name() == other.name(),
+        }
+    }
+}
+
+impl From<&str> for Actor {
+    fn from(key: &str) -> Self {
+        Self::Key(key.to_owned())
+    }
+}
+
 /// What is known of a key.
 #[derive(Debug, Clone)]
 pub struct KeyRecord {
@@ -130,6 +230,24 @@ pub struct KeyRecord {
     pub models: ModelPatterns,
     /// Unix seconds from which it is worthless; `None` for never.
     pub expires_at_s: Option<i64>,
+    /// Who signed in for it; `None` where an admin made it.
+    pub person: Option<Person>,
+}
+
+impl KeyRecord {
+    /// The key as the audit log names it.
+    pub fn title(&self) -> String {
+        format!("{} ({})", self.name, self.id)
+    }
+
+    /// Who acts by it.
+    pub fn actor(&self) -> Actor {
+        let key = self.title();
+        match self.person.clone() {
+            Some(person) => Actor::Person { key, person },
+            None => Actor::Key(key),
+        }
+    }
 }
 
 /// Why a key is not believed.
@@ -196,6 +314,7 @@ mod tests {
             tenant: TenantName::default(),
             models: ModelPatterns::all(),
             expires_at_s,
+            person: None,
         };
         assert_eq!(decide(Some(&key(None)), &secret, i64::MAX), Ok(()));
         assert_eq!(decide(Some(&key(Some(10))), &secret, 9), Ok(()));
@@ -203,6 +322,34 @@ mod tests {
         assert_eq!(decide(Some(&key(Some(10))), &wrong, 10), Err(Denied::Unknown));
         assert_eq!(decide(None, &secret, 0), Err(Denied::Unknown));
         assert_eq!(decide(None, &zero, 0), Err(Denied::Unknown));
+    }
+
+    #[test]
+    fn a_person_is_one_by_whatever_key() {
+        let issuer = |text: &str| text.parse::<Issuer>().unwrap();
+        let ada = Person::new(&issuer("https://id.example"), "ada lovelace");
+        let other = Person::new(&issuer("https://id2.example"), "ada lovelace");
+        assert_eq!(ada.to_string(), "https://id.example ada lovelace");
+        assert_eq!(ada.to_string().parse(), Ok(ada.clone()));
+        assert_eq!((ada.issuer(), ada.subject()), ("https://id.example", "ada lovelace"));
+        for bad in ["", "x", " x", "x "] {
+            assert_eq!(bad.parse::<Person>(), Err(InvalidPerson), "{bad:?}");
+        }
+        let by =
+            |key: &str, person: &Person| Actor::Person { key: key.into(), person: person.clone() };
+        for (a, b, is_same) in [
+            (by("ada (1)", &ada), by("ada@example.com (2)", &ada), true),
+            (by("ada (1)", &ada), by("ada (1)", &other), false),
+            (Actor::from("ada (1)"), by("ada (2)", &ada), false),
+            (Actor::from("ada (1)"), "ada (2)".into(), false),
+            (Actor::from("ada (1)"), "ada (1)".into(), true),
+        ] {
+            assert_eq!((a.is_same(&b), b.is_same(&a)), (is_same, is_same), "{a:?} {b:?}");
+            let json = serde_json::to_string(&a).unwrap();
+            assert_eq!(serde_json::from_str::<Actor>(&json).unwrap(), a, "{json}");
+        }
+        let before = serde_json::from_str::<Actor>(r#""ada (1)""#).unwrap();
+        assert_eq!(before, "ada (1)".into(), "as it was written before people signed in");
     }
 
     #[test]

@@ -68,6 +68,14 @@ impl Attempts {
         self.buckets.entry(address).or_insert_with(|| Bucket::full(now)).take(now)
     }
 
+    /// How long this address should wait, when it failed too often: before what is costly is done for it.
+    pub fn wait(&self, address: IpAddr, now: Duration) -> Option<Duration> {
+        let known = self.buckets.get(&network(address));
+        let shared = self.overflow.as_ref().filter(|_| self.buckets.len() >= ADDRESSES_MAX);
+        let mut bucket = *known.or(shared)?;
+        bucket.take(now).err()
+    }
+
     /// A bucket that is full again says nothing.
     fn forget_full(&mut self, now: Duration) {
         self.buckets.retain(|_, bucket| {
@@ -106,6 +114,22 @@ mod tests {
         assert_eq!(attempts.failed(other, Duration::ZERO), Ok(()));
         assert_eq!(attempts.failed(address, Duration::from_secs(1)), Ok(()));
         assert!(attempts.failed(address, Duration::from_secs(1)).is_err());
+    }
+
+    #[test]
+    fn who_failed_too_often_is_told_without_another_failure() {
+        let mut attempts = Attempts::default();
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(attempts.wait(address, Duration::ZERO), None);
+        for _ in 0..20 {
+            assert_eq!(attempts.wait(address, Duration::ZERO), None);
+            let _ = attempts.failed(address, Duration::ZERO);
+        }
+        for _ in 0..2 {
+            let wait = attempts.wait(address, Duration::from_millis(500));
+            assert_eq!(wait, Some(Duration::from_millis(500)));
+        }
+        assert_eq!(attempts.wait(address, Duration::from_secs(1)), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What the cloud decides, without doing any of it: who may enrol ([`enrol`]), who may do what
-//! ([`access`]), how often an address may fail to say who it is ([`attempts`]), what each device should run ([`desired`]), which request is taken now
+//! ([`access`]), who a person is that signs in through a provider ([`sign_in`]), how often an address may fail to say who it is ([`attempts`]), what each device should run ([`desired`]), which request is taken now
 //! ([`admission`]), which requests run together ([`batch`]), on how many sessions ([`scaling`]), and
 //! when a worker that ended is started again ([`restarts`]); how busy a node is ([`load`]), how
 //! fast downloads may be ([`background`]), what the repository of models takes in ([`repository`]), which
@@ -24,4 +24,5 @@ pub mod repository;
 pub mod restarts;
 pub mod rollout;
 pub mod scaling;
+pub mod sign_in;
 pub mod sites;

@@ -20,11 +20,12 @@
 //! Plain values in and out: whoever drives it stores it as it is (serde), brings what devices report, and carries out the
 //! [`Action`]s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use protocol::id::{DeviceId, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::access::Actor;
 use cohort::{Candidate, Cohort, draw};
 use gate::{Breach, Compared};
 use member::{Failure, Member, Standing};
@@ -233,7 +234,7 @@ pub struct Rollout {
     order: Vec<DeviceId>,
     phase: Phase,
     stage: usize,
-    agreed: BTreeSet<String>,
+    agreed: Vec<Actor>,
     /// The roll-out's own seconds, and the clock at the last look.
     clock_s: u64,
     looked_at_s: u64,
@@ -275,7 +276,7 @@ impl Rollout {
     pub fn plan(
         plan: Plan,
         fleet: &[Candidate],
-        by: &str,
+        by: &Actor,
         seed: &[u8; 16],
         now_s: u64,
     ) -> Result<(Self, Cohort), PlanError> {
@@ -291,7 +292,7 @@ impl Rollout {
             order: cohort.places.iter().map(|place| place.device.clone()).collect(),
             phase: if needs_approval { Phase::AwaitingApproval } else { Phase::Offering },
             stage: 0,
-            agreed: [by.to_owned()].into(),
+            agreed: vec![by.clone()],
             clock_s: 0,
             looked_at_s: now_s,
             since_s: 0,
@@ -303,7 +304,7 @@ impl Rollout {
             history: Vec::new(),
             plan,
         };
-        rollout.note(format!("planned by {by} for {} devices", rollout.order.len()));
+        rollout.note(format!("planned by {} for {} devices", by.name(), rollout.order.len()));
         Ok((rollout, cohort))
     }
 
@@ -337,7 +338,7 @@ impl Rollout {
     }
 
     /// Who has agreed, the one who planned it among them.
-    pub fn agreed(&self) -> &BTreeSet<String> {
+    pub fn agreed(&self) -> &[Actor] {
         &self.agreed
     }
 
@@ -393,16 +394,16 @@ impl Rollout {
     pub fn handle_command(
         &mut self,
         command: Command,
-        by: &str,
+        by: &Actor,
         now_s: u64,
     ) -> Result<(), CommandError> {
         self.watch(now_s);
         match command {
             Command::Approve => self.approve(by),
-            Command::Pause => self.command(Event::Paused, "pause", by),
-            Command::Abort => self.command(Event::Aborted, "abort", by),
+            Command::Pause => self.command(Event::Paused, "pause", by.name()),
+            Command::Abort => self.command(Event::Aborted, "abort", by.name()),
             Command::Resume => {
-                self.command(Event::Resumed, "resume", by)?;
+                self.command(Event::Resumed, "resume", by.name())?;
                 self.silence_accepted = self.silent();
                 self.reason.clear();
                 Ok(())
@@ -410,14 +411,15 @@ impl Rollout {
         }
     }
 
-    fn approve(&mut self, by: &str) -> Result<(), CommandError> {
+    fn approve(&mut self, by: &Actor) -> Result<(), CommandError> {
         if self.phase != Phase::AwaitingApproval {
             return Err(CommandError::Phase { phase: self.phase, command: "approve" });
         }
-        if !self.agreed.insert(by.to_owned()) {
-            return Err(CommandError::SamePerson(by.to_owned()));
+        if let Some(same) = self.agreed.iter().find(|actor| actor.is_same(by)) {
+            return Err(CommandError::SamePerson(same.name().to_owned()));
         }
-        self.note(format!("approved by {by}"));
+        self.agreed.push(by.clone());
+        self.note(format!("approved by {}", by.name()));
         if self.agreed.len() >= usize::from(self.plan.approvals) {
             self.step(Event::Approved, "");
         }

@@ -3,7 +3,7 @@
 //! through a [`proxy`] too), connections over whichever of the two answers ([`connection`], [`dial`]), what devices say
 //! on them ([`device`]), and between devices ([`peer`]), frames on streams ([`frames`]),
 //! files that survive a power cut ([`durable`]), counters ([`counter`]), what Prometheus
-//! reads ([`metrics`]), [`traces`], the way of all that to a collector ([`otlp`]), and what the system says of itself
+//! reads ([`metrics`]), [`traces`], the way of all that to a collector ([`otlp`]), by which certificates such servers are trusted ([`roots`]), and what the system says of itself
 //! ([`system`]).
 //!
 //! The pure crates beside this one never import it; it never decides anything.
@@ -20,6 +20,7 @@ pub mod peer;
 pub mod pki;
 pub mod proxy;
 pub mod quic;
+pub mod roots;
 pub mod system;
 pub mod tcp;
 pub mod tls;

@@ -8,12 +8,12 @@
 
 mod collector;
 mod grpc;
+mod headers;
 mod http;
 mod logs;
 mod queue;
 mod reports;
 mod settings;
-mod trust;
 
 pub use collector::CollectorError;
 pub use logs::{LogLayer, log_layer};

@@ -152,7 +152,7 @@ impl<'a> Site<'a> {
         let fleet = (0..terms.devices).map(candidate).collect::<Result<Vec<_>, _>>()?;
         let mut lot = [0; 16];
         lot[..8].copy_from_slice(&seed.to_le_bytes());
-        let (rollout, _) = Rollout::plan(terms.plan()?, &fleet, "ada", &lot, 0)?;
+        let (rollout, _) = Rollout::plan(terms.plan()?, &fleet, &"ada".into(), &lot, 0)?;
         let old = Behaviour::default();
         let device = |(number, candidate): (u64, Candidate)| {
             (candidate.device, Device::new(terms, &old, conduct, (seed, number)))

@@ -1,7 +1,8 @@
-//! `outrigger login`: the first contact with a cloud.
+//! `outrigger login`: the first contact with a cloud, with a key or by signing in.
 
 use anyhow::Context;
 use fleet::access::{Permission, Role};
+use protocol::id::ContentHash;
 use protocol::manifest::SignerKey;
 use protocol::token::{InvalidToken, Token};
 use serde::Deserialize;
@@ -15,6 +16,10 @@ use crate::errors::hinted;
 use crate::output;
 use crate::probe::{Address, learn_ca};
 
+mod browser;
+mod callback;
+mod oidc;
+
 /// Larger than any key.
 const KEY_FILE_MAX_BYTES: u64 = 4096;
 
@@ -26,8 +31,18 @@ pub(crate) struct Args {
     cloud: String,
     /// The file with the key (the first one is admin.key in the cloud's data folder), or - for
     /// standard input. Never on the command line: everybody on this machine could read it there.
-    #[arg(long, value_name = "FILE")]
-    key_file: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "oidc", conflicts_with = "oidc")]
+    key_file: Option<PathBuf>,
+    /// Sign in at the cloud's provider, in a browser.
+    #[arg(long)]
+    oidc: bool,
+    /// The cloud's CA, as `outrigger-cloud ca show` prints it; not needed where this machine has been logged in to
+    /// that cloud before.
+    #[arg(long, value_name = "SHA256", requires = "oidc")]
+    ca: Option<ContentHash>,
+    /// Only print where to sign in: the browser is opened by hand, perhaps on another machine.
+    #[arg(long, requires = "oidc")]
+    no_browser: bool,
 }
 
 #[derive(Deserialize)]
@@ -38,22 +53,27 @@ struct Me {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let address = Address::parse(&args.cloud)?;
-    let key = read_key(&args.key_file)?;
-    let ca = learn_ca(&address, key.ca_hash)?;
-    let credentials = Credentials {
-        cloud: address.to_string(),
-        key_id: key.id.clone(),
-        secret: key.secret.reveal(),
-    };
-    let client = Client::new(&credentials, &ca);
-    let me: Me = client.get("/v1/whoami")?;
     let config = Config::open()?;
-    let signing = config.ensure_key(SIGNING_KEY)?.public();
-    config.keep(&credentials, &ca)?;
+    match &args.key_file {
+        None => oidc::sign_in(&config, &address, args),
+        Some(key_file) => {
+            let key = read_key(key_file)?;
+            let ca = learn_ca(&address, key.ca_hash)?;
+            let credentials = Credentials::new(&address, &key);
+            let client = Client::new(&credentials, &ca);
+            let me: Me = client.get("/v1/whoami")?;
+            let signing = config.ensure_key(SIGNING_KEY)?.public();
+            config.keep(&credentials, &ca)?;
+            say_who(&address, &me);
+            trust(&client, me.role, signing)?;
+            say_next(me.role);
+            Ok(())
+        }
+    }
+}
+
+fn say_who(address: &Address, me: &Me) {
     output::line(&format!("logged in to {address} as {} (role {})", me.name, me.role));
-    trust(&client, me.role, signing)?;
-    say_next(me.role);
-    Ok(())
 }
 
 fn read_key(path: &Path) -> anyhow::Result<Token> {

@@ -89,6 +89,7 @@ pub(super) fn all() -> Vec<Operation> {
         models(),
         repository(),
         keys(),
+        sign_in(),
         devices(),
         questions::operations(),
         rollouts::operations(),
@@ -280,6 +281,36 @@ fn keys() -> Vec<Operation> {
             .in_path("name", &reference("Name"))
             .takes(reference("NewTenant"))
             .gives(200, "It holds.", reference("PutTenant")),
+    ]
+}
+
+fn sign_in() -> Vec<Operation> {
+    let failed = |operation: Operation| {
+        operation.gives(502, "The provider is of no use now.", reference("Error")).gives(
+            503,
+            "Too many sign in at once.",
+            reference("Error"),
+        )
+    };
+    vec![
+        failed(
+            Operation::new("post /v1/sign-in", "begin_sign_in", "Where a browser goes to sign in")
+                .open()
+                .takes(reference("NewSignIn"))
+                .gives(200, "A URL of the provider.", reference("BegunSignIn")),
+        ),
+        failed(
+            Operation::new(
+                "post /v1/sign-in/finish",
+                "finish_sign_in",
+                "Make a key for whoever signed in; its secret is shown this once",
+            )
+            .open()
+            .takes(reference("EndedSignIn"))
+            .gives(201, "It was made, and ends by itself.", reference("CreatedKey")),
+        ),
+        Operation::new("delete /v1/sign-in", "end_sign_in", "Revoke the own key of a sign-in")
+            .gives(200, "It was revoked.", reference("Revoked")),
     ]
 }
 

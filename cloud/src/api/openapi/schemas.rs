@@ -61,6 +61,7 @@ pub(super) fn all() -> Value {
         of_models(),
         of_repository(),
         of_keys(),
+        of_sign_in(),
         of_devices(),
         of_releases(),
         of_telemetry(),
@@ -186,6 +187,7 @@ fn of_keys() -> Value {
     let record = json!({
         "id": text(), "name": text(), "role": reference("Role"), "tenant": reference("Name"),
         "models": reference("ModelPatterns"), "expires_at_s": { "type": ["integer", "null"] },
+        "person": or_null(&object(&json!({ "issuer": text(), "subject": text() }), &[])),
     });
     let with = |more: Value| {
         let mut fields = record.clone();
@@ -213,6 +215,25 @@ fn of_keys() -> Value {
         "PutTenant": object(&json!({
             "name": reference("Name"), "models": reference("ModelPatterns"),
         }), &[]),
+    })
+}
+
+fn of_sign_in() -> Value {
+    let host = r"(127\.0\.0\.1|\[::1\])";
+    let redirect = format!("^http://{host}:[1-9][0-9]{{0,4}}/callback$");
+    let redirect = json!({ "type": "string", "pattern": redirect });
+    let challenge = json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{43}$" });
+    let verifier = json!({ "type": "string", "pattern": "^[A-Za-z0-9._~-]{43,128}$" });
+    let code = json!({ "type": "string", "minLength": 1, "maxLength": 4096 });
+    json!({
+        "NewSignIn": object(&json!({
+            "redirect_uri": redirect, "code_challenge": challenge,
+        }), &[]),
+        "BegunSignIn": object(&json!({ "authorization_url": text() }), &[]),
+        "EndedSignIn": object(&json!({
+            "code": code, "state": text(), "code_verifier": verifier, "redirect_uri": redirect,
+            "iss": { "type": ["string", "null"] },
+        }), &["iss"]),
     })
 }
 

@@ -23,7 +23,9 @@ fn rollout() -> Rollout {
         target: Some("site=lyon".parse().unwrap()),
         ..Plan::default()
     };
-    Rollout::plan(plan, &[candidate("d-1"), candidate("d-2")], "ada", &[1; 16], 0).unwrap().0
+    Rollout::plan(plan, &[candidate("d-1"), candidate("d-2")], &"ada".into(), &[1; 16], 0)
+        .unwrap()
+        .0
 }
 
 fn evidence(name: &str, version: u64, requests: u64) -> Evidence {

@@ -5,7 +5,7 @@ use crate::store::audit::By;
 use crate::store::devices::{note_reported, note_seen};
 use crate::store::nodes::{NewNodeToken, NodeApplicant};
 use crate::store::usage::{Usage, UsageBy, UsageOf};
-use fleet::access::{KeyRecord, Role};
+use fleet::access::{KeyRecord, Person, Role};
 use protocol::id::{ContentHash, DeviceId, TenantName};
 use protocol::pattern::ModelPatterns;
 use protocol::token::{Secret, SecretDigest};
@@ -24,8 +24,8 @@ fn digest() -> SecretDigest {
     Secret::from_entropy([1; 32]).digest()
 }
 
-fn add_key(store: &Store, id: &str) {
-    let key = KeyRecord {
+fn key(id: &str) -> KeyRecord {
+    KeyRecord {
         id: id.into(),
         digest: digest(),
         role: Role::Client,
@@ -33,8 +33,12 @@ fn add_key(store: &Store, id: &str) {
         tenant: TenantName::default(),
         models: ModelPatterns::all(),
         expires_at_s: None,
-    };
-    assert!(store.add_api_key(&by(), &key).unwrap());
+        person: None,
+    }
+}
+
+fn add_key(store: &Store, id: &str) {
+    assert!(store.add_api_key(&by(), &key(id)).unwrap());
 }
 
 /// All that changed, in as many pieces as it takes.
@@ -69,6 +73,21 @@ fn a_node_hears_of_each_change_once_and_of_all_of_them_when_it_is_new() {
     let live: Vec<_> = node.api_keys().unwrap().into_iter().filter(|k| k.is_live(2000)).collect();
     assert_eq!(live.iter().map(|key| key.record.id.as_str()).collect::<Vec<_>>(), ["k2"]);
     assert_eq!(node.replica().unwrap().cursor, fresh[0].cursor);
+}
+
+#[test]
+fn a_node_knows_who_signed_in() {
+    let ((_a, control), (_b, node)) = (store(), store());
+    let person: Person = "https://id.example 7".parse().unwrap();
+    let key = KeyRecord { person: Some(person.clone()), expires_at_s: Some(2000), ..key("s") };
+    control.add_sign_in(&by(), &key, &person).unwrap();
+    add_key(&control, "k");
+    node.copy(&changes(&control, 0), 1000).unwrap();
+    let people = |store: &Store| -> Vec<_> {
+        store.api_keys().unwrap().into_iter().map(|key| key.record.person).collect()
+    };
+    assert_eq!(people(&node), people(&control));
+    assert!(people(&node).contains(&Some(person)));
 }
 
 #[test]

@@ -19,6 +19,7 @@ const RELEASED: [&str; SCHEMA as usize] = [
     "913de1fbe8ffdae2",
     "d2ebbb22f2cb4460",
     "5922812b69461471",
+    "4a5216d1d5ffcc64",
 ];
 
 /// What a program of this schema has added.
@@ -68,6 +69,10 @@ fn rows(schema: usize) -> &'static str {
              INSERT INTO device_groups VALUES ('canaries', 'site=lyon', 90);
              UPDATE enrolment_tokens SET labels = '{\"site\":\"lyon\"}' WHERE id = 't1';"
         }
+        10 => {
+            "INSERT INTO api_keys (id, digest, role, name, created_at_s, expires_at_s, person)
+                 VALUES ('k2', zeroblob(32), 'operator', 'ada', 100, 200, 'https://id.example 7');"
+        }
         _ => "",
     }
 }
@@ -90,7 +95,12 @@ fn made_at(schema: usize, path: &Path) {
 /// What people and devices rely on, as this program reads it.
 fn check(schema: usize, store: &Store) {
     let keys = store.api_keys().unwrap();
-    assert_eq!((keys.len(), keys[0].record.name.as_str()), (1, "first"));
+    assert_eq!((keys[0].record.name.as_str(), &keys[0].record.person), ("first", &None));
+    if schema >= 10 {
+        let person = keys[1].record.person.as_ref().map(ToString::to_string);
+        assert_eq!(person.as_deref(), Some("https://id.example 7"));
+    }
+    assert_eq!(keys.len(), if schema < 10 { 1 } else { 2 });
     let devices = store.devices().unwrap();
     let tenant = if schema < 2 { "default" } else { "shop" };
     assert_eq!((devices[0].id.as_str(), devices[0].tenant.as_str()), ("d-1", tenant));

@@ -4,6 +4,7 @@ use super::cohort::Candidate;
 use super::plan::{Size, Stage};
 use super::*;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 const PHASES: [Phase; 8] = [
     Phase::AwaitingApproval,
@@ -89,7 +90,7 @@ fn plan() -> Plan {
 }
 
 fn begun(plan: Plan, devices: usize) -> Rollout {
-    Rollout::plan(plan, &fleet(devices), "ada", &[3; 16], 0).unwrap().0
+    Rollout::plan(plan, &fleet(devices), &"ada".into(), &[3; 16], 0).unwrap().0
 }
 
 /// How simulated devices behave once they have the new version.
@@ -233,7 +234,7 @@ fn silence_pauses_and_a_pause_ends() {
 #[test]
 fn who_lets_silence_pass_is_not_asked_again_for_the_same_devices() {
     let mut world = World::new(plan(), 100, Behaviour::Vanishes).run(90);
-    world.rollout.handle_command(Command::Resume, "ada", world.now_s).unwrap();
+    world.rollout.handle_command(Command::Resume, &"ada".into(), world.now_s).unwrap();
     world.behaviour = Behaviour::Good;
     let world = world.run(500);
     assert_eq!(world.rollout.phase(), Phase::Done, "{:?}", world.rollout.history());
@@ -244,12 +245,40 @@ fn a_large_one_needs_a_second_person() {
     let mut rollout = begun(Plan { approve_from: 10, ..plan() }, 100);
     assert_eq!(rollout.phase(), Phase::AwaitingApproval);
     assert!(rollout.poll(60).is_empty());
-    let again = rollout.handle_command(Command::Approve, "ada", 60).unwrap_err();
+    let again = rollout.handle_command(Command::Approve, &"ada".into(), 60).unwrap_err();
     assert_eq!(again.to_string(), "ada has agreed already; somebody else has to");
-    rollout.handle_command(Command::Approve, "bob", 60).unwrap();
+    rollout.handle_command(Command::Approve, &"bob".into(), 60).unwrap();
     assert_eq!(rollout.phase(), Phase::Offering);
-    let late = rollout.handle_command(Command::Approve, "eve", 60).unwrap_err();
+    let late = rollout.handle_command(Command::Approve, &"eve".into(), 60).unwrap_err();
     assert_eq!(late.to_string(), "a roll-out that is offering cannot be told to approve");
+}
+
+#[test]
+fn one_person_who_signs_in_twice_is_one() {
+    let ada = |key: &str| Actor::Person {
+        key: key.into(),
+        person: "https://id.example 7".parse().unwrap(),
+    };
+    let plan = Plan { approve_from: 10, approvals: 3, ..plan() };
+    let (mut rollout, _) = Rollout::plan(plan, &fleet(100), &ada("ada (1)"), &[3; 16], 0).unwrap();
+    let again = rollout.handle_command(Command::Approve, &ada("ada@example.com (2)"), 60);
+    assert_eq!(again.unwrap_err().to_string(), "ada (1) has agreed already; somebody else has to");
+    let kept = serde_json::to_vec(&rollout).unwrap();
+    let kept: Rollout = serde_json::from_slice(&kept).unwrap();
+    let mut rollout = kept.with_members(rollout.members().clone().into_iter().collect());
+    assert!(rollout.handle_command(Command::Approve, &ada("ada (3)"), 70).is_err());
+    rollout.handle_command(Command::Approve, &"bob (4)".into(), 80).unwrap();
+    assert!(rollout.handle_command(Command::Approve, &"bob (4)".into(), 90).is_err());
+    assert_eq!(rollout.phase(), Phase::AwaitingApproval);
+    rollout.handle_command(Command::Approve, &"eve (5)".into(), 90).unwrap();
+    assert_eq!(rollout.phase(), Phase::Offering);
+}
+
+#[test]
+fn who_agreed_before_people_signed_in_is_known() {
+    let rollout = begun(Plan { approve_from: 10, ..plan() }, 100);
+    let kept = serde_json::to_value(&rollout).unwrap();
+    assert_eq!(kept["agreed"], serde_json::json!(["ada"]), "as it always was");
 }
 
 #[test]
@@ -371,7 +400,7 @@ fn happen(rollout: &mut Rollout, what: &Happening, now_s: &mut u64) {
                 .get(usize::from(number))
                 .copied()
                 .unwrap_or(Command::Resume);
-            let _ = rollout.handle_command(command, "bob", *now_s);
+            let _ = rollout.handle_command(command, &"bob".into(), *now_s);
         }
         Happening::Removed(i) => drop(rollout.handle_removed(&device(i), "bob", *now_s)),
         Happening::Time(s) => *now_s += s,

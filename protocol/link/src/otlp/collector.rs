@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::grpc::Grpc;
 use super::http::Http;
 use super::{OtlpSettings, Protocol, Service};
-use crate::pki;
+use crate::roots::RootsError;
 
 /// How long one attempt may take in all.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,17 +41,9 @@ pub enum CollectorError {
     /// There are too many headers.
     #[error("{0} has more than 32 headers, or more than 16 KiB")]
     Headers(PathBuf),
-    /// The certificates are none.
-    #[error("{path} holds no certificates")]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: pki::PkiError,
-    },
-    /// The system keeps none where it is known to.
-    #[error("this system keeps no certificates that are found (hint: name a ca_file in [otlp])")]
-    NoRoots,
+    /// There are no certificates that it could be trusted by.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// The thread.
     #[error("cannot start the thread that speaks to the collector")]
     Thread(#[source] io::Error),

@@ -15,10 +15,10 @@ use tokio_rustls::TlsConnector;
 use ureq::http::{HeaderName, HeaderValue, Request, Response};
 
 use super::collector::{ANSWER_MAX_BYTES, Attempt, CollectorError, PATIENCE};
+use super::headers::read_headers;
 use super::settings::Place;
-use super::trust::{read_headers, roots};
 use super::{OtlpSettings, Service};
-use crate::tls;
+use crate::{roots, tls};
 
 pub(super) struct Grpc {
     runtime: Runtime,
@@ -159,7 +159,7 @@ where
 
 fn trust(settings: &OtlpSettings) -> Result<TlsConnector, CollectorError> {
     let mut trusted = RootCertStore::empty();
-    trusted.add_parsable_certificates(roots(&settings.ca_file)?);
+    trusted.add_parsable_certificates(roots::roots(&settings.ca_file)?);
     let config = ClientConfig::builder_with_provider(tls::provider());
     let config = config.with_safe_default_protocol_versions().map_err(std::io::Error::other);
     let config = config.map_err(CollectorError::Thread)?;

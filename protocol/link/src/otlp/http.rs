@@ -4,12 +4,11 @@ use protocol::otlp::{Exported, Signal};
 use protocol::problem::chain;
 use std::time::Duration;
 use ureq::http::{HeaderName, HeaderValue, StatusCode};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::collector::{ANSWER_MAX_BYTES, Attempt, CollectorError, PATIENCE};
-use super::trust::{read_headers, roots};
+use super::headers::read_headers;
 use super::{OtlpSettings, Service};
-use crate::tls;
+use crate::roots;
 
 pub(super) struct Http {
     agent: ureq::Agent,
@@ -34,7 +33,7 @@ impl Http {
             false => config,
         };
         let config = match url.starts_with("https://") {
-            true => config.tls_config(trust(settings)?),
+            true => config.tls_config(roots::http_client(&settings.ca_file)?),
             false => config,
         };
         let agent = config.build().new_agent();
@@ -75,15 +74,4 @@ fn may_be_taken_later(status: StatusCode) -> bool {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT
     )
-}
-
-fn trust(settings: &OtlpSettings) -> Result<TlsConfig, CollectorError> {
-    let roots: Vec<_> = roots(&settings.ca_file)?
-        .iter()
-        .map(|root| Certificate::from_der(root).to_owned())
-        .collect();
-    Ok(TlsConfig::builder()
-        .root_certs(RootCerts::new_with_certs(&roots))
-        .unversioned_rustls_crypto_provider(tls::provider())
-        .build())
 }

@@ -1,35 +1,13 @@
-//! What files say of the collector: by which certificates it is trusted, and what it wants to be shown.
+//! What a file says of the collector: what it wants to be shown.
 
-use rustls_pki_types::CertificateDer;
 use std::path::Path;
 use ureq::http::{HeaderName, HeaderValue};
 
 use super::collector::CollectorError;
-use crate::pki;
 
 /// Headers from the file at most, and their bytes.
 const HEADERS_MAX: usize = 32;
 const HEADERS_MAX_BYTES: usize = 16 << 10;
-/// Where systems keep the certificates that they trust.
-const SYSTEM_ROOTS: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
-/// Those of the file, or the system's.
-pub(super) fn roots(ca_file: &Path) -> Result<Vec<CertificateDer<'static>>, CollectorError> {
-    let path = match ca_file.as_os_str().is_empty() {
-        false => ca_file,
-        true => {
-            let mut known = SYSTEM_ROOTS.iter().map(Path::new);
-            known.find(|path| path.is_file()).ok_or(CollectorError::NoRoots)?
-        }
-    };
-    pki::chain_from_pem(&read(path)?)
-        .map_err(|source| CollectorError::Certificates { path: path.to_owned(), source })
-}
 
 fn read(path: &Path) -> Result<Vec<u8>, CollectorError> {
     std::fs::read(path).map_err(|source| CollectorError::Read { path: path.to_owned(), source })
