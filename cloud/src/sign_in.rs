@@ -12,6 +12,7 @@ use fleet::sign_in::jwk::KeySet;
 use fleet::sign_in::provider::{Issuer, Provider};
 use fleet::sign_in::roles::{ClaimPath, NoRole, Rules};
 use fleet::sign_in::ticket::{Challenge, Redirect, TicketError, Tickets, Verifier};
+use fleet::sign_in::{EXCHANGE_MAX, EXCHANGES_MAX};
 use protocol::problem::chain;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,10 +30,6 @@ use kept::Kept;
 pub use provider::ProviderError;
 use provider::{Client, NoTokens};
 
-/// Exchanges with the provider at a time.
-pub const EXCHANGES_MAX: usize = 4;
-/// How long one may take in all.
-pub const EXCHANGE_MAX: Duration = Duration::from_secs(10);
 /// How long it is kept what the provider says of itself, and its keys.
 const KEPT: Duration = Duration::from_secs(600);
 /// Newer keys are asked for this often at most, where a token may be signed by one.
@@ -259,9 +256,11 @@ impl Relying {
         })?;
         let claims = self.verified(&provider, (&tokens.id_token, nonce), until)?;
         let more = self.more(&provider, &claims, tokens.access_token.as_deref(), until)?;
+        let more = more.as_ref().unwrap_or(&claims);
         let person = Person::new(&self.issuer, &claims.subject);
-        let name = claims.name();
-        match self.rules.role(more.as_ref().unwrap_or(&claims)) {
+        let name = claims.name().or(more.name());
+        let name = name.map_or_else(|| claims.nameless(), str::to_owned);
+        match self.rules.role(if self.rules.lack(&claims) { more } else { &claims }) {
             Ok(role) => Ok(Signed { person, name, role }),
             Err(why) => Err(SignInError::Role { person, name, why }),
         }
@@ -283,7 +282,8 @@ impl Relying {
         }
     }
 
-    /// What the provider says elsewhere of the same person, where the ID token does not name their groups.
+    /// What the provider says elsewhere of the same person, where the ID token does not name their groups, or them.
+    /// Without a name it goes on.
     fn more(
         &self,
         provider: &Provider,
@@ -294,12 +294,18 @@ impl Relying {
         let (Some(url), Some(token)) = (&provider.userinfo_endpoint, access_token) else {
             return Ok(None);
         };
-        if self.rules.are_told(claims) {
+        let is_needed = self.rules.lack(claims);
+        if !is_needed && claims.name().is_some() {
             return Ok(None);
         }
-        let all = self.client.userinfo(url, token, until)?;
-        let more = claims.of_userinfo(all).ok_or(TokenError::Claim("sub of userinfo"))?;
-        Ok(Some(more))
+        match self.client.userinfo(url, token, until) {
+            Ok(all) => {
+                let more = claims.of_userinfo(all).ok_or(TokenError::Claim("sub of userinfo"))?;
+                Ok(Some(more))
+            }
+            Err(_) if !is_needed => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use fleet::questions::{self, QUESTIONS_MAX};
 use fleet::rollout::plan::{DEVICES_MAX, STAGES_MAX};
 use fleet::rollout::query::QUERY_MAX_BYTES;
 use fleet::rollout::{CALLS_PER_CHECK, EVIDENCE_PER_S, HISTORY_MAX, ROLLOUTS_MAX};
+use fleet::sign_in::ticket::SIGN_IN_MAX_S;
+use fleet::sign_in::{ALL_SIGN_INS_MAX, EXCHANGE_MAX, EXCHANGES_MAX, SESSION_H, SIGN_INS_MAX};
 use link::quic::{DEVICE_PATIENCE, IDLE_TIMEOUT};
 use models::error::audio::{CHANNELS_MAX, FRAMES_MAX, RATE_MAX_HZ, RATE_MIN_HZ, SAMPLES_MAX};
 use models::error::image::{ENCODED_MAX_BYTES, PIXELS_MAX, SIDE_MAX};
@@ -377,6 +379,28 @@ fn fleet() -> Vec<Row> {
             count(TOKEN_DEVICES_MAX.into()),
             "the token is not made; the next device is refused",
             "device token --count",
+        ),
+        row(
+            "sign-ins that can be used: of a person, of all",
+            format!("{SIGN_INS_MAX}, {}", count(ALL_SIGN_INS_MAX.into())),
+            "the oldest ends; 409",
+            "",
+        ),
+        row(
+            "time for a sign-in; exchanges with the provider at once, time for each",
+            format!(
+                "{} minutes; {EXCHANGES_MAX}, {} s",
+                SIGN_IN_MAX_S / 60,
+                EXCHANGE_MAX.as_secs()
+            ),
+            "it begins again; 503",
+            "",
+        ),
+        row(
+            "how long somebody is signed in",
+            format!("{SESSION_H} h"),
+            "they sign in again",
+            "[oidc] session_h",
         ),
         row(
             "models that a lab's order has timed, for",

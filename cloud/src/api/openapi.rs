@@ -25,7 +25,7 @@ pub fn document() -> Value {
         "info": {
             "title": "Outrigger's admin API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "What operators do, as HTTPS and JSON. Every call but liveness carries a \
+            "description": "What operators do, as HTTPS and JSON. Every call but liveness and a sign-in carries a \
                             key; what a key's role may do is said with each operation. Every failure \
                             has a sentence, a code for scripts, and a hint.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },

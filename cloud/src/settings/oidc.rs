@@ -2,14 +2,12 @@
 
 use fleet::sign_in::provider::Issuer;
 use fleet::sign_in::roles::{ClaimPath, RULES_MAX, Rule};
+use fleet::sign_in::{SESSION_H, SESSION_MAX_H};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 use super::Objection;
 use crate::backup::read_line;
-
-/// The longest session, in hours: a week.
-const SESSION_MAX_H: u32 = 168;
 
 /// Where operators sign in, and what they may do then.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,7 +40,7 @@ impl Default for Oidc {
             scopes: "openid profile email".to_owned(),
             claim: "groups".to_owned(),
             roles: Vec::new(),
-            session_h: 8,
+            session_h: SESSION_H,
             ca_file: PathBuf::new(),
         }
     }

@@ -15,6 +15,9 @@ use ureq::{Agent, Body, RequestBuilder};
 /// What is read of a token's or person's answer.
 const ANSWER_MAX_BYTES: usize = 64 << 10;
 
+/// What is told of an answer that cannot be used.
+const WHY_MAX_CHARS: usize = 300;
+
 /// Why the provider was of no use: it, or how this cloud is set up with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
@@ -114,7 +117,7 @@ impl Client {
         let bearer = format!("Bearer {access_token}");
         let what = ("who somebody is", ANSWER_MAX_BYTES);
         let body = self.get(url, Some(&bearer), what, until)?;
-        serde_json::from_slice(&body).map_err(unusable)
+        serde_json::from_slice(&body).map_err(|_| silent("who somebody is is no object of JSON"))
     }
 
     /// Exchanges a code. A code is good once, so this is tried once.
@@ -141,7 +144,8 @@ impl Client {
         if !status.is_success() {
             return Err(refusal(status, &body));
         }
-        Ok(serde_json::from_slice(&body).map_err(unusable)?)
+        let no_token = |_| silent("there is no id_token in it; does this client get one?");
+        Ok(serde_json::from_slice(&body).map_err(no_token)?)
     }
 
     fn get(
@@ -190,7 +194,12 @@ fn unreachable(error: ureq::Error) -> ProviderError {
 
 #[allow(clippy::needless_pass_by_value)] // as an argument of map_err
 fn unusable(error: impl std::error::Error) -> ProviderError {
-    ProviderError::Answer(chain(&error))
+    ProviderError::Answer(chain(&error).chars().take(WHY_MAX_CHARS).collect())
+}
+
+/// What is wrong, without a word of an answer that may hold a secret.
+fn silent(why: &str) -> ProviderError {
+    ProviderError::Answer(why.to_owned())
 }
 
 /// Who is to blame (RFC 6749, 5.2).

@@ -218,6 +218,12 @@ async fn groups_may_stand_where_a_person_is_described() {
     *world.userinfo.lock().unwrap() = json!({ "sub": "7" });
     let error = refused(&world).await;
     assert!(matches!(error, SignInError::Role { why: NoRole::NotTold, .. }), "{error}");
+    let token_alone = json!({ "groups": "ops", "preferred_username": null });
+    *world.claims.lock().unwrap() = token_alone;
+    *world.userinfo.lock().unwrap() = json!({ "sub": "7", "preferred_username": "ada" });
+    assert_eq!(sign_in(&world, &world.sign_in()).await.unwrap().name, "ada");
+    *world.userinfo.lock().unwrap() = json!([]);
+    assert_eq!(sign_in(&world, &world.sign_in()).await.unwrap().name, "7", "its name is all");
     *world.claims.lock().unwrap() = json!({ "groups": ["others"] });
     *world.userinfo.lock().unwrap() = json!({ "sub": "7", "groups": "ops" });
     let error = refused(&world).await;

@@ -1,16 +1,13 @@
 //! Keys of people who signed in: they end by themselves, and are forgotten a while after that.
 
 use fleet::access::{KeyRecord, Person};
+use fleet::sign_in::{ALL_SIGN_INS_MAX, SIGN_INS_MAX};
 use rusqlite::{Transaction, params};
 
 use super::audit::{By, append};
-use super::keys::{KEYS_MAX, insert};
+use super::keys::insert;
 use super::{Store, StoreError};
 
-/// Sign-ins of one person that can be used; with one more, the oldest ends.
-pub const SIGN_INS_MAX: u32 = 8;
-/// Sign-ins of all people that can be used: half of all keys, so that there is room for others.
-pub const ALL_SIGN_INS_MAX: u32 = KEYS_MAX / 2;
 /// How long a key is listed that has ended, in seconds.
 const LISTED_S: i64 = 30 * 24 * 60 * 60;
 

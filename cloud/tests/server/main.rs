@@ -13,6 +13,7 @@ mod models;
 mod operations;
 mod process;
 mod revocation;
+mod sign_in;
 mod standard;
 mod support;
 mod time;

@@ -12,6 +12,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::time::Duration;
 
 pub mod id_token;
 pub mod jwk;
@@ -21,6 +22,19 @@ pub mod ticket;
 
 #[cfg(test)]
 mod tests;
+
+/// Sign-ins of one person that can be used; with one more, the oldest ends.
+pub const SIGN_INS_MAX: u32 = 8;
+/// Sign-ins of all people that can be used: half of all keys, so that there is room for others.
+pub const ALL_SIGN_INS_MAX: u32 = 5000;
+/// Exchanges with the provider at a time.
+pub const EXCHANGES_MAX: usize = 4;
+/// How long one may take in all.
+pub const EXCHANGE_MAX: Duration = Duration::from_secs(10);
+/// How long somebody stays signed in unless the cloud says otherwise, in hours.
+pub const SESSION_H: u32 = 8;
+/// The longest that it may say, in hours: a week.
+pub const SESSION_MAX_H: u32 = 168;
 
 /// Base64 as JOSE has it: for URLs, without padding.
 fn encoded(bytes: &[u8]) -> String {

@@ -26,8 +26,11 @@ pub enum RootsError {
         /// What the system said.
         source: io::Error,
     },
-    /// The certificates are none.
-    #[error("{path} holds no certificates")]
+    /// There is none in the file.
+    #[error("{0} holds no certificates")]
+    Empty(PathBuf),
+    /// What is there are none.
+    #[error("{path} holds what are no certificates")]
     Certificates {
         /// The file.
         path: PathBuf,
@@ -53,8 +56,12 @@ pub fn roots(ca_file: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError>
     };
     let pem = std::fs::read(path);
     let pem = pem.map_err(|source| RootsError::Read { path: path.to_owned(), source })?;
-    pki::chain_from_pem(&pem)
-        .map_err(|source| RootsError::Certificates { path: path.to_owned(), source })
+    let found = pki::chain_from_pem(&pem)
+        .map_err(|source| RootsError::Certificates { path: path.to_owned(), source })?;
+    match found.is_empty() {
+        true => Err(RootsError::Empty(path.to_owned())),
+        false => Ok(found),
+    }
 }
 
 /// The same for a client of HTTP.

@@ -99,11 +99,19 @@ impl ClaimPath {
         claims.get(&first.replace("~1", "/").replace("~0", "~"))?.pointer(&rest)
     }
 
+    fn is_email(&self) -> bool {
+        self.0.trim_start_matches('/') == "email"
+    }
+
+    /// Whether something is said of it; of an address also whether it is theirs.
+    fn is_told(&self, claims: &Map<String, Value>) -> bool {
+        self.find(claims).is_some() && (!self.is_email() || claims.contains_key("email_verified"))
+    }
+
     /// The values; of an address only where the provider has seen that it is theirs.
     fn values<'a>(&self, claims: &'a Map<String, Value>) -> Vec<&'a str> {
-        let is_email = self.0.trim_start_matches('/') == "email";
         match self.find(claims) {
-            _ if is_email && claims.get("email_verified") != Some(&Value::Bool(true)) => Vec::new(),
+            _ if self.is_email() && !is_verified(claims) => Vec::new(),
             Some(Value::String(one)) => vec![one],
             Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
             _ => Vec::new(),
@@ -132,9 +140,9 @@ pub enum NoRole {
 }
 
 impl Rules {
-    /// Whether the claim is there at all.
-    pub fn are_told(&self, claims: &Claims) -> bool {
-        self.claim.find(&claims.all).is_some()
+    /// Whether the claim is not there, and a rule needs it.
+    pub fn lack(&self, claims: &Claims) -> bool {
+        self.rules.iter().any(|rule| rule.value != "*") && !self.claim.is_told(&claims.all)
     }
 
     /// What somebody may do.
@@ -144,7 +152,8 @@ impl Rules {
     pub fn role(&self, claims: &Claims) -> Result<Role, NoRole> {
         let values = self.claim.values(&claims.all);
         let fits = |rule: &&Rule| rule.value == "*" || values.contains(&rule.value.as_str());
-        let none = if self.are_told(claims) { NoRole::NoneFits } else { NoRole::NotTold };
+        let is_told = self.claim.is_told(&claims.all);
+        let none = if is_told { NoRole::NoneFits } else { NoRole::NotTold };
         self.rules.iter().find(fits).map(|rule| rule.role).ok_or(none)
     }
 }
@@ -157,16 +166,24 @@ impl Claims {
     }
 
     /// What people call them: the address, where the provider has seen that it is theirs, else the name that they
-    /// go by there, else the subject.
-    pub fn name(&self) -> String {
+    /// go by there.
+    pub fn name(&self) -> Option<&str> {
         let text = |name: &str| self.all.get(name).and_then(Value::as_str);
-        let is_verified = self.all.get("email_verified") == Some(&Value::Bool(true));
-        let names = [text("email").filter(|_| is_verified), text("preferred_username")];
-        let name = names.into_iter().flatten().find(|name| is_name(name));
-        let subject = || self.subject.chars().filter(|c| !is_hidden(*c)).take(32).collect();
-        let name: String = name.map_or_else(subject, str::to_owned);
-        if name.is_empty() { "somebody".to_owned() } else { name }
+        let email = text("email").filter(|_| is_verified(&self.all));
+        let names = [email, text("preferred_username")];
+        names.into_iter().flatten().find(|name| is_name(name))
     }
+
+    /// The subject, as something to call somebody who has no other name.
+    pub fn nameless(&self) -> String {
+        let seen = self.subject.chars().filter(|c| !is_hidden(*c));
+        let name: String = seen.take(32).collect();
+        if name.trim().is_empty() { "somebody".to_owned() } else { name.trim().to_owned() }
+    }
+}
+
+fn is_verified(claims: &Map<String, Value>) -> bool {
+    claims.get("email_verified") == Some(&Value::Bool(true))
 }
 
 fn is_name(text: &str) -> bool {

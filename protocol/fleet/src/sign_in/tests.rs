@@ -543,7 +543,12 @@ fn the_first_rule_that_fits_gives_the_role() {
         (&nested, json!({ "realm_access": { "ro/les": ["sign"] } }), Ok(Role::Signer)),
         (&nested, json!({ "/realm_access/ro~1les": "sign" }), Err(NoRole::NotTold)),
         (&by_mail, json!({ "email": "ada@example.com", "email_verified": true }), Ok(Role::Admin)),
-        (&by_mail, json!({ "email": "ada@example.com" }), Err(NoRole::NoneFits)),
+        (&by_mail, json!({ "email": "ada@example.com" }), Err(NoRole::NotTold)),
+        (
+            &by_mail,
+            json!({ "email": "ada@example.com", "email_verified": false }),
+            Err(NoRole::NoneFits),
+        ),
         (
             &by_mail,
             json!({ "email": "ada@example.com", "email_verified": "true" }),
@@ -552,6 +557,11 @@ fn the_first_rule_that_fits_gives_the_role() {
     ] {
         assert_eq!(rules.role(&said(claims.clone())), expected, "{claims}");
     }
+    let lacks = |rules: &Rules, claims| rules.lack(&said(claims));
+    assert!(lacks(&by_group, json!({})) && !lacks(&by_group, groups(json!([]))));
+    assert!(lacks(&for_all, json!({})), "an admin may be among them");
+    assert!(!lacks(&rules("groups", &["viewer=*"]), json!({})), "nobody is asked in vain");
+    assert!(lacks(&by_mail, json!({ "email": "ada@example.com" })));
     for bad in ["", "admin", "admin=", "root=x", "client=x", "=x"] {
         assert!(bad.parse::<Rule>().is_err(), "{bad}");
     }
@@ -564,19 +574,24 @@ fn the_first_rule_that_fits_gives_the_role() {
 #[test]
 fn a_person_has_a_name_that_is_one_line() {
     for (claims, name) in [
-        (json!({ "email": "a@b.c", "email_verified": true, "preferred_username": "al" }), "a@b.c"),
-        (json!({ "email": "a@b.c", "preferred_username": "al" }), "al"),
-        (json!({ "preferred_username": "a\u{202e}l" }), "ada"),
-        (json!({ "preferred_username": "a\nl" }), "ada"),
-        (json!({ "preferred_username": "" }), "ada"),
-        (json!({ "preferred_username": "a".repeat(129) }), "ada"),
-        (json!({ "preferred_username": 7 }), "ada"),
-        (json!({}), "ada"),
+        (
+            json!({ "email": "a@b.c", "email_verified": true, "preferred_username": "al" }),
+            Some("a@b.c"),
+        ),
+        (json!({ "email": "a@b.c", "preferred_username": "al" }), Some("al")),
+        (json!({ "preferred_username": "a\u{202e}l" }), None),
+        (json!({ "preferred_username": "a\nl" }), None),
+        (json!({ "preferred_username": "" }), None),
+        (json!({ "preferred_username": "a".repeat(129) }), None),
+        (json!({ "preferred_username": 7 }), None),
+        (json!({}), None),
     ] {
         assert_eq!(said(claims.clone()).name(), name, "{claims}");
     }
-    let nameless = Claims { subject: "\u{200b}".into(), all: Map::new() };
-    assert_eq!(nameless.name(), "somebody");
+    let nameless = |subject: &str| Claims { subject: subject.into(), all: Map::new() }.nameless();
+    assert_eq!(nameless("ada"), "ada");
+    assert_eq!(nameless(&"a".repeat(99)), "a".repeat(32));
+    assert_eq!(nameless("\u{200b}"), "somebody");
 }
 
 #[test]
