@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::state::{Cloud, now_s, unix_s};
 use crate::store::audit::By;
-use crate::store::{Store, StoreError};
+use crate::store::{Database, Store, StoreError};
 
 /// All questions.
 #[derive(Debug, Default)]
@@ -45,6 +45,22 @@ impl Open {
         all.get(id, unix_s()).map(|(asked, standing)| (asked.clone(), standing.clone()))
     }
 
+    /// Asks once it is written down who does: what cannot be, is not asked. (An entry without a question remains where
+    /// somebody else took the last place meanwhile.)
+    async fn ask(
+        &self,
+        db: &Database,
+        (id, asked): (QuestionId, Asked),
+        by: By,
+    ) -> Result<(), QuestionError> {
+        self.lock().may_ask(&asked)?;
+        let Asked { device, what, wait_s, .. } = &asked;
+        let (action, subject) = (action(*what), device.to_string());
+        let detail = format!("{id}: {what}, within {wait_s} s");
+        db.call(move |store| store.note_detail(&by, action, &subject, &detail)).await?;
+        Ok(self.lock().ask(id, asked)?)
+    }
+
     /// This device is gone.
     pub(crate) fn forget(&self, device: &DeviceId) {
         self.lock().forget(device);
@@ -68,11 +84,7 @@ pub(crate) async fn ask(
         .parse()
         .map_err(|_| StoreError::Closed)?; // such a text always is an id
     let asked = Asked { device: device.clone(), what, at_s: unix_s(), wait_s };
-    cloud.questions.lock().ask(id.clone(), asked)?;
-    let (action, subject, detail) =
-        (action(what), device.to_string(), format!("{id}: {what}, within {wait_s} s"));
-    let noted = move |store: &Store| store.note_detail(&by, action, &subject, &detail);
-    cloud.db.call(noted).await?;
+    cloud.questions.ask(&cloud.db, (id.clone(), asked), by).await?;
     cloud.rollouts.heard.tell([&device].into_iter());
     Ok(id)
 }
@@ -111,4 +123,33 @@ pub(crate) async fn take(
     cloud.db.call(noted).await?;
     cloud.rollouts.heard.tell([device].into_iter());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_written_down_is_not_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cloud.db");
+        let db = Database::new(Store::open(&file).unwrap());
+        let (all, device) = (Open::default(), "d-1".parse::<DeviceId>().unwrap());
+        let ask = async |id: &str| {
+            let asked =
+                Asked { device: device.clone(), what: What::Check, at_s: unix_s(), wait_s: 60 };
+            let by = By { actor: "ada".into(), now_s: now_s() };
+            all.ask(&db, (id.parse().unwrap(), asked), by).await
+        };
+        ask("q-1").await.unwrap();
+        assert_eq!(db.store().audit(9).unwrap()[0].action, "device.check");
+        assert_eq!(all.waiting_for(&device).len(), 1);
+
+        let beside = rusqlite::Connection::open(&file).unwrap();
+        let refuse =
+            "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(FAIL, 'full'); END";
+        beside.execute_batch(refuse).unwrap();
+        assert!(matches!(ask("q-2").await, Err(QuestionError::Store(_))));
+        assert_eq!(all.waiting_for(&device).len(), 1, "nobody was asked");
+    }
 }

@@ -4,13 +4,28 @@
 //! Devices behave as `fleet_sim` has them, with the agent's own judgement of a new version (`edge::shadow`) or, to see what
 //! the gates are worth by themselves, without it. Nothing here knows more than what devices report.
 
+pub mod mixed;
 mod site;
 
 use crate::bench::{BenchReport, Goal, Row, rounded};
+use crate::http::HttpResponse;
 use fleet::rollout::Phase;
 use fleet_sim::behaviour::{Behaviour, Load};
 use serde_json::json;
 use site::{Conduct, End, Site, Terms};
+
+/// An `agent.toml` of a device that holds nothing against a version, so that the gates of the cloud have to.
+pub const LENIENT: &str = "[update]\nshadow_s = 0\ntrial_requests = 1000000\ntrial_s = 36000\n\
+                           failures = 1.0\ndisagreement = 1.0\nlatency_factor = 100000.0\n\
+                           [link]\nreconnect_max_s = 1\n";
+
+/// The version that answered; nothing where none did.
+pub fn answered_by(response: &HttpResponse) -> Option<u64> {
+    if response.status != 200 {
+        return None;
+    }
+    response.split().ok()?.0["model_version"].as_str()?.parse().ok()
+}
 
 /// Runs of each case.
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,14 @@
 //! Several nodes: they join, know what the control node knows, and no request is lost with one.
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
+use outrigger_tests::bad::ask_over;
 use outrigger_tests::faketime::FakeTime;
+use outrigger_tests::hostile;
 use outrigger_tests::nodes::{Amount, Fleet, connected, run};
-use outrigger_tests::world::{eventually, fashion};
-use serde_json::Value;
+use outrigger_tests::world::{Edge, Publisher, eventually, fashion};
+use protocol::id::Variant;
+use protocol::tensor::Tensor;
+use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -62,6 +66,40 @@ fn a_busy_node_gets_fewer() {
     let by_busy = busy.answered("fashion", &key).unwrap() - flooded;
     assert_eq!(by_idle + by_busy, ASKED as u64);
     assert!(by_busy * 2 < by_idle, "{by_busy} by the busy node, {by_idle} by the other");
+}
+
+/// A model on its way by a roll-out, which nobody is assigned yet: its canary defers to a node as with any other.
+#[test]
+fn a_canary_is_answered_by_a_node_before_anything_is_assigned() {
+    let fleet = Fleet::start(1).unwrap();
+    let agent = fleet.agent().unwrap();
+    let publisher = Publisher::with_keys_of(&fleet.world.operator).unwrap();
+    let probes = [([1.0, 2.0, 3.0], [-1.0, -2.0, -3.0])];
+    let edge = Edge { model: "negates", version: 1, onnx: hostile::harmless(), probes: &probes };
+    for variant in [Variant::Cloud, Variant::Edge] {
+        publisher.publish_as(variant, &edge).unwrap();
+    }
+    let asked = ["rollout", "start", "negates@1", "--all", "--stages", "all:1d"];
+    let id = fleet.world.operator.json(&asked).unwrap()["id"].as_str().unwrap().to_owned();
+    agent.wait_active("negates", 1).unwrap();
+    let mut client = agent.client().unwrap();
+    let mut ask = || {
+        let input = Tensor::from_f32("x", vec![1, 3], &[7.0, 0.0, 0.0]).unwrap();
+        let parameters = json!({ "placement": "cloud", "timeout": 20_000_000 });
+        ask_over(&mut client, "negates", &[input], &parameters).unwrap()
+    };
+    let answered = eventually("an answer of the node", PATIENCE, || {
+        let response = ask();
+        let answer = response.split().unwrap().0;
+        (answer["parameters"]["placement"] == "cloud").then_some(answer)
+    });
+    let answered = answered.unwrap_or_else(|e| panic!("{e:#}: {:?}", ask().split()));
+    assert_eq!(answered["model_version"], "1");
+    let (_, key) = key(&fleet);
+    let node = || fleet.nodes[0].answered("negates", &key).ok().filter(|count| *count > 0);
+    eventually("the node's count", PATIENCE, node).unwrap();
+    let status = fleet.world.operator.json(&["rollout", "status", &id]).unwrap();
+    assert!(["offering", "soaking"].contains(&status["phase"].as_str().unwrap()), "{status:#}");
 }
 
 fn key(fleet: &Fleet) -> (String, String) {

@@ -6,7 +6,8 @@ use outrigger_tests::bad::ask_over;
 use outrigger_tests::fashion::versions::{Flaw, Versions};
 use outrigger_tests::fashion::{self, Images};
 use outrigger_tests::hostile::{self, versions};
-use outrigger_tests::http::{HttpClient, HttpResponse};
+use outrigger_tests::http::HttpClient;
+use outrigger_tests::rollouts::{LENIENT, answered_by};
 use outrigger_tests::world::{
     Agent, AgentOptions, Edge, Operator, Publisher, World, eventually, model_status,
 };
@@ -19,10 +20,6 @@ const MODEL: &str = "negates";
 /// What every version answers to its probes.
 const PROBES: [([f32; 3], [f32; 3]); 2] =
     [([1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]), ([0.0, -5.0, 9.0], [0.0, 5.0, -9.0])];
-/// The device holds nothing against a version, so that the gates of the cloud have to.
-const LENIENT: &str = "[update]\nshadow_s = 0\ntrial_requests = 1000000\ntrial_s = 36000\n\
-                       failures = 1.0\ndisagreement = 1.0\nlatency_factor = 100000.0\n\
-                       [link]\nreconnect_max_s = 1\n";
 /// The device judges a version by itself, by what applications ask.
 const STRICT: &str = "[update]\nshadow_requests = 20\nshadow_quiet_s = 600\nshadow_cpu = 1.0\n\
                       trial_requests = 20\ntrial_s = 3600\n[link]\nreconnect_max_s = 1\n";
@@ -146,20 +143,12 @@ fn publish(publisher: &Publisher, version: u64, onnx: Vec<u8>) {
     publisher.publish(&Edge { model: MODEL, version, onnx, probes: &PROBES }).unwrap();
 }
 
-/// The version that answered, 0 where none did.
-fn answered_by(response: &HttpResponse) -> u64 {
-    if response.status != 200 {
-        return 0;
-    }
-    response.split().unwrap().0["model_version"].as_str().unwrap().parse().unwrap()
-}
-
-/// Asks once; the version that answered.
+/// Asks once; the version that answered, 0 where none did.
 fn ask(client: &mut HttpClient, x: f32) -> u64 {
     let input = Tensor::from_f32("x", vec![1, 3], &[x, 0.0, 0.0]).unwrap();
     // JSON cannot carry NaN.
     let parameters = json!({ "timeout": 20_000_000, "binary_data_output": true });
-    answered_by(&ask_over(client, MODEL, &[input], &parameters).unwrap())
+    answered_by(&ask_over(client, MODEL, &[input], &parameters).unwrap()).unwrap_or(0)
 }
 
 #[test]
@@ -276,7 +265,7 @@ fn bad_versions_of_the_demo_stay_with_the_canary() {
         let is_usual = turn.is_multiple_of(2);
         let image = if is_usual { turn % images.len() } else { trousers[turn % trousers.len()] };
         let parameters = json!({ "timeout": 20_000_000 });
-        answered_by(&fashion::ask(client, images.pixels(image), &parameters).unwrap())
+        answered_by(&fashion::ask(client, images.pixels(image), &parameters).unwrap()).unwrap_or(0)
     };
     let (trouser, dress) = (1, 3);
     let cases: [(Flaw, &[&str]); 4] = [

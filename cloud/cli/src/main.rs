@@ -120,17 +120,17 @@ enum Rollout {
     /// Show how one stands, or list all.
     Status(commands::rollout::status::Args),
     /// Look on until it is over.
-    Watch(commands::rollout::watch::Args),
+    Watch(commands::rollout::one::Args),
     /// Stop it for now; whoever has the version keeps it.
-    Pause(commands::rollout::command::Args),
+    Pause(commands::rollout::one::Args),
     /// Let it go on, whatever was silent.
-    Resume(commands::rollout::command::Args),
+    Resume(commands::rollout::one::Args),
     /// Agree to one that somebody else has planned.
-    Approve(commands::rollout::command::Args),
+    Approve(commands::rollout::one::Args),
     /// Give it up: devices go back to what they had.
-    Abort(commands::rollout::command::Args),
+    Abort(commands::rollout::one::Args),
     /// Show everything that happened, and why.
-    History(commands::rollout::history::Args),
+    History(commands::rollout::one::Args),
 }
 
 #[derive(Subcommand)]

@@ -180,7 +180,8 @@ impl Heard {
             let connected = inner.connected.get(device)?;
             let ledger = inner.ledgers.get(device).and_then(|own| own.get(model));
             let own = connected.models.iter().find(|own| own.name == model.as_str());
-            let (is_counted, report) = report(own, ledger, rollout);
+            let report = report(own, ledger, rollout);
+            let is_counted = report.active.is_none() || report.tally.is_some();
             // What a device does without the version is what it is held against: that has to be known first.
             (is_counted || member.standing != Standing::Waiting).then(|| (device.clone(), report))
         };
@@ -220,21 +221,16 @@ fn progress(own: Option<Option<&ReportedModel>>, version: Version) -> String {
     }
 }
 
-/// What a device says of the model, and whether it has said what it counts for the version that answers there.
-fn report(
-    own: Option<&ReportedModel>,
-    ledger: Option<&Ledger>,
-    rollout: &Rollout,
-) -> (bool, Report) {
+/// What a device says of the model.
+fn report(own: Option<&ReportedModel>, ledger: Option<&Ledger>, rollout: &Rollout) -> Report {
     let active = own.and_then(|own| Version::new(own.active_version));
     let refused =
         own.filter(|own| own.target_version == rollout.version().get() && own.phase == "refused");
     let refused = refused.map(|own| own.reason.clone());
     let counted = ledger.filter(|ledger| active == Some(ledger.version()));
-    let is_counted = active.is_none() || counted.is_some();
-    let tally = counted.map(Ledger::tally).unwrap_or_default();
+    let tally = counted.map(Ledger::tally);
     let provider = counted.map(|own| own.provider().to_owned()).unwrap_or_default();
-    (is_counted, Report { active, refused, tally, provider })
+    Report { active, refused, tally, provider }
 }
 
 #[cfg(test)]

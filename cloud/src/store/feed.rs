@@ -3,11 +3,12 @@
 //! Triggers note every change of what nodes must know, whoever makes it, under a number that grows;
 //! of several changes to one thing only the last counts. They and their notes are temporary: they
 //! belong to this process, under an epoch of its own, so a database that was restored from a backup
-//! is simply read anew. Of all this only devices and the keys of sign-ins are ever removed. Nodes hear of a device as
-//! of a denial: under a key that nobody has, so that the removed one may enrol again; a key has ended by itself.
+//! is simply read anew. What a roll-out has told a device is to nodes as if it were assigned: a canary defers to them before
+//! anything is. Of all this only devices and the keys of sign-ins are ever removed. Nodes hear of a device as of a denial:
+//! under a key that nobody has, so that the removed one may enrol again; a key has ended by itself.
 
 use prost::Message;
-use protocol::id::{ContentHash, TenantName};
+use protocol::id::{ContentHash, TenantName, Version};
 use protocol::wire;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -42,11 +43,7 @@ pub(super) fn follow(connection: &Connection) -> rusqlite::Result<()> {
             Some((first, second)) => format!("{row}.{first}{row}{second}"),
             None => format!("{row}.{id}"),
         };
-        let note = format!(
-            "INSERT INTO feed VALUES ('{kind}', {}, (SELECT ifnull(max(number), 0) + 1 FROM feed))
-             ON CONFLICT (kind, id) DO UPDATE SET number = excluded.number;",
-            of("NEW")
-        );
+        let note = note(kind, &of("NEW"));
         let there = of(table);
         connection.execute_batch(&format!(
             "INSERT INTO temp.feed SELECT '{kind}', {there},
@@ -57,12 +54,39 @@ pub(super) fn follow(connection: &Connection) -> rusqlite::Result<()> {
              BEGIN {note} END;"
         ))?;
     }
-    connection.execute_batch(
-        "CREATE TEMP TRIGGER feed_devices_removed AFTER DELETE ON main.devices BEGIN
-             INSERT INTO feed
-                 VALUES ('device', OLD.id, (SELECT ifnull(max(number), 0) + 1 FROM feed))
-                 ON CONFLICT (kind, id) DO UPDATE SET number = excluded.number;
-         END;",
+    follow_told(connection)?;
+    for (kind, table, id) in [
+        ("device", "devices", "OLD.id"),
+        ("assignment", "assignments", "OLD.model || ' ' || OLD.device"),
+    ] {
+        let note = note(kind, id);
+        connection.execute_batch(&format!(
+            "CREATE TEMP TRIGGER feed_{table}_removed AFTER DELETE ON main.{table} BEGIN {note} END;"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Notes what roll-outs tell devices, as assignments. What devices count changes their rows all the time, and is no news.
+fn follow_told(connection: &Connection) -> rusqlite::Result<()> {
+    let note = note("assignment", "NEW.model || ' ' || NEW.device");
+    connection.execute_batch(&format!(
+        "INSERT INTO temp.feed SELECT 'assignment', id,
+             (SELECT ifnull(max(number), 0) FROM temp.feed) + row_number() OVER (ORDER BY id)
+             FROM (SELECT DISTINCT model || ' ' || device AS id FROM rollout_devices WHERE is_told = 1)
+             WHERE id NOT IN (SELECT id FROM temp.feed WHERE kind = 'assignment');
+         CREATE TEMP TRIGGER feed_told_new AFTER INSERT ON main.rollout_devices
+         WHEN NEW.is_told = 1 BEGIN {note} END;
+         CREATE TEMP TRIGGER feed_told_changed AFTER UPDATE OF is_told ON main.rollout_devices
+         WHEN NEW.is_told <> OLD.is_told BEGIN {note} END;"
+    ))
+}
+
+/// Notes a change of the thing that `id` says.
+fn note(kind: &str, id: &str) -> String {
+    format!(
+        "INSERT INTO feed VALUES ('{kind}', {id}, (SELECT ifnull(max(number), 0) + 1 FROM feed))
+         ON CONFLICT (kind, id) DO UPDATE SET number = excluded.number;"
     )
 }
 
@@ -139,10 +163,13 @@ fn add(
         }
         _ => {
             let (name, device) = id.split_once(' ').unwrap_or((id, ""));
-            let sql = "SELECT model, device, version FROM assignments
-                       WHERE model = ? AND device = ?";
-            let found = one(sql)?.query_row(params![name, device], assignment)?;
-            push(&mut piece.assignments, found)
+            let sql = "SELECT version, 0 AS rank FROM rollout_devices
+                           WHERE model = ?1 AND device = ?2 AND is_told = 1
+                       UNION ALL SELECT version, 1 FROM assignments WHERE model = ?1 AND device = ?2
+                       ORDER BY rank LIMIT 1";
+            let version =
+                one(sql)?.query_row(params![name, device], |row| unsigned(row, "version"));
+            push(&mut piece.assignments, assignment(name, device, version.optional()?))
         }
     })
 }
@@ -204,10 +231,11 @@ fn policy(row: &Row<'_>) -> rusqlite::Result<wire::NodePolicy> {
     Ok(wire::NodePolicy { model: row.get("model")?, policy: row.get("policy")? })
 }
 
-fn assignment(row: &Row<'_>) -> rusqlite::Result<wire::NodeAssignment> {
-    Ok(wire::NodeAssignment {
-        model: row.get("model")?,
-        device: row.get("device")?,
-        version: unsigned(row, "version")?,
-    })
+fn assignment(model: &str, device: &str, version: Option<u64>) -> wire::NodeAssignment {
+    wire::NodeAssignment {
+        model: model.to_owned(),
+        device: device.to_owned(),
+        version: version.unwrap_or(Version::FIRST.get()),
+        gone: version.is_none(),
+    }
 }

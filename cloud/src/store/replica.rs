@@ -222,9 +222,14 @@ fn copy_models(
     let assign = "INSERT INTO assignments (model, device, version, assigned_at_s)
                   VALUES (?, ?, ?, ?)
                   ON CONFLICT (model, device) DO UPDATE SET version = excluded.version";
+    let remove = "DELETE FROM assignments WHERE model = ? AND device = ?";
     for one in &piece.assignments {
-        let version = to_sql(one.version);
-        transaction.execute(assign, params![one.model, one.device, version, now_s])?;
+        if one.gone {
+            transaction.execute(remove, params![one.model, one.device])?;
+        } else {
+            let version = to_sql(one.version);
+            transaction.execute(assign, params![one.model, one.device, version, now_s])?;
+        }
     }
     Ok(())
 }

@@ -344,7 +344,8 @@ fn keep_members(
     members: &[(&DeviceId, &Member)],
 ) -> Result<(), StoreError> {
     let (model, version) = model_of(rollout)?;
-    let sql = "INSERT OR REPLACE INTO rollout_devices VALUES (?, ?, ?, ?, ?, ?)";
+    let sql = "INSERT INTO rollout_devices VALUES (?, ?, ?, ?, ?, ?)
+               ON CONFLICT (rollout, device) DO UPDATE SET is_told = excluded.is_told, state = excluded.state";
     let mut insert = transaction.prepare_cached(sql)?;
     for (device, member) in members {
         insert.execute(params![

@@ -119,17 +119,31 @@ pub struct Questions {
 }
 
 impl Questions {
+    /// Whether this may be asked.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub fn may_ask(&mut self, asked: &Asked) -> Result<(), AskError> {
+        self.handle_time(asked.at_s);
+        self.check(asked)?;
+        let has_room = self.kept.len() < QUESTIONS_MAX || self.oldest_ended().is_some();
+        has_room.then_some(()).ok_or(AskError::Full)
+    }
+
+    /// The answered one that is forgotten first.
+    fn oldest_ended(&self) -> Option<QuestionId> {
+        let ended = self.kept.iter().filter(|(_, kept)| kept.standing.is_end());
+        ended.min_by_key(|(_, kept)| kept.ends_s()).map(|(id, _)| id.clone())
+    }
+
     /// Asks.
     ///
     /// # Errors
     /// [`AskError`]; nothing is asked then.
     pub fn ask(&mut self, id: QuestionId, asked: Asked) -> Result<(), AskError> {
-        self.handle_time(asked.at_s);
-        self.check(&asked)?;
+        self.may_ask(&asked)?;
         if self.kept.len() >= QUESTIONS_MAX {
-            let ended = self.kept.iter().filter(|(_, kept)| kept.standing.is_end());
-            let oldest = ended.min_by_key(|(_, kept)| kept.ends_s()).map(|(id, _)| id.clone());
-            self.kept.remove(&oldest.ok_or(AskError::Full)?);
+            self.kept.remove(&self.oldest_ended().ok_or(AskError::Full)?);
         }
         let asked = Asked { wait_s: asked.wait_s.min(QUESTION_MAX_S), ..asked };
         self.kept.insert(id, Kept { asked, standing: Standing::Waiting });

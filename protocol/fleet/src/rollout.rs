@@ -173,8 +173,8 @@ pub struct Report {
     pub active: Option<Version>,
     /// Why it does not take the version, or went back from it, in its own words.
     pub refused: Option<String>,
-    /// What it has counted for the active version.
-    pub tally: Tally,
+    /// What it has counted for the active version; nothing where it has not said so, as agents from before roll-outs do not.
+    pub tally: Option<Tally>,
     /// Who computes it there; empty where that is not known.
     pub provider: String,
 }
@@ -404,7 +404,7 @@ impl Rollout {
             Command::Abort => self.command(Event::Aborted, "abort", by.name()),
             Command::Resume => {
                 self.command(Event::Resumed, "resume", by.name())?;
-                self.silence_accepted = self.silent();
+                self.silence_accepted = self.silences().count();
                 self.reason.clear();
                 Ok(())
             }
@@ -515,9 +515,7 @@ impl Rollout {
             self.breach = Some(breach);
             return self.step(Event::Breached, &reason);
         }
-        if self.phase != Phase::Paused && self.silent() > self.silence_allowed() {
-            let (silent, of) = (self.silent(), self.stage_members().count());
-            let reason = format!("{silent} of {of} devices were silent past their deadline");
+        if let Some(reason) = self.silence().filter(|_| self.phase != Phase::Paused) {
             return self.step(Event::Silent, &reason);
         }
         match self.phase {
@@ -579,9 +577,19 @@ impl Rollout {
         self.reason = reason; // why it went back is what people ask for
     }
 
-    fn silent(&self) -> usize {
-        let is_silent = |m: &&Member| matches!(&m.standing, Standing::Failed(f) if f.is_silence());
-        self.stage_members().filter(is_silent).count()
+    fn silences(&self) -> impl Iterator<Item = &Failure> {
+        self.stage_members().filter_map(|member| match &member.standing {
+            Standing::Failed(failure) if failure.is_silence() => Some(failure),
+            _ => None,
+        })
+    }
+
+    /// Too many devices that said nothing, with what is known of one of them.
+    fn silence(&self) -> Option<String> {
+        let (silent, of) = (self.silences().count(), self.stage_members().count());
+        let first = self.silences().next().filter(|_| silent > self.silence_allowed())?;
+        let what = format!("{silent} of {of} devices were silent past their deadline");
+        Some(format!("{what}, one of them: {first}"))
     }
 
     fn silence_allowed(&self) -> usize {

@@ -20,6 +20,12 @@ pub enum Load {
     WrongProvider,
     /// The device is told of it, and not seen again.
     Vanishes,
+    /// The device goes on with the version that it has, and says so.
+    Stays,
+    /// The device takes it and goes back to the version before, again and again.
+    Flaps,
+    /// The device says at once that it has it, and goes on with the version before.
+    Lies,
 }
 
 /// How one version behaves. The defaults are those of a good one.

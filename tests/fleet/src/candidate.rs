@@ -6,6 +6,8 @@ use edge::probation::{Fault, Limits};
 use edge::shadow::{Compared, Outcome, Shadow, ShadowPolicy};
 use std::time::{Duration, Instant};
 
+/// Until a confined child has ended with a version, on average.
+const LOADING: Duration = Duration::from_secs(2);
 /// Probes of a bundle.
 const PROBES: usize = 64;
 
@@ -32,13 +34,15 @@ pub fn judge(
     chance: &mut Chance,
 ) -> (Duration, Result<(), Refusal>) {
     match new.load {
-        Load::Crashes => return (Duration::ZERO, Err(Refusal::Crashed)),
+        Load::Crashes => {
+            return (LOADING.mul_f64(0.5 + chance.unit()), Err(Refusal::Crashed));
+        }
         Load::WrongProvider => {
             let fault = Fault::Provider { was: "cuda".into(), is: "cpu".into() };
             return (Duration::ZERO, Err(Refusal::Fault(fault)));
         }
-        Load::Works | Load::Vanishes if !shadows => return (Duration::ZERO, Ok(())),
-        Load::Works | Load::Vanishes => {}
+        _ if !shadows => return (Duration::ZERO, Ok(())),
+        _ => {}
     }
     let began = Instant::now(); // only what passes since counts
     let mut beside = Beside { shadow: Shadow::new(policy(), began), old, new, traits, chance };

@@ -59,6 +59,11 @@ impl Counting {
         });
     }
 
+    /// Whether this version has ever answered.
+    pub(crate) fn has_answered(&self, version: u64) -> bool {
+        self.counted().rows.keys().any(|(_, own)| *own == version)
+    }
+
     fn catch_up(&self, counted: &mut Counted, name: &ModelName) {
         let Counted { traits, chance, answering, rows, .. } = counted;
         let Some((version, since)) = answering.get_mut(name) else { return };

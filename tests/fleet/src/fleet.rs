@@ -105,11 +105,13 @@ pub struct Nature {
     pub per_min: f64,
     /// The share of accepted answers that are checked by the cloud.
     pub checked: f64,
+    /// Whether devices compare a version with the one before it by themselves.
+    pub shadows: bool,
 }
 
 impl Default for Nature {
     fn default() -> Self {
-        Self { behaviours: Arc::default(), seed: 0, per_min: 30.0, checked: 0.01 }
+        Self { behaviours: Arc::default(), seed: 0, per_min: 30.0, checked: 0.01, shadows: true }
     }
 }
 
@@ -120,6 +122,8 @@ pub struct Fleet {
     waiting: Vec<Member>,
     nature: Nature,
     running: JoinSet<Result<(), FleetError>>,
+    /// What each device that has begun has counted.
+    counted: Vec<Arc<Counting>>,
     counters: Arc<Counters>,
 }
 
@@ -140,8 +144,15 @@ impl Fleet {
             })
             .buffer_unordered(ENROLLING_MAX);
         let waiting = enrolled.try_collect().await?;
-        let (place, running, counters) = (Arc::new(place.clone()), JoinSet::new(), Arc::default());
-        Ok(Self { place, endpoints, waiting, nature: Nature::default(), running, counters })
+        Ok(Self {
+            place: Arc::new(place.clone()),
+            endpoints,
+            waiting,
+            nature: Nature::default(),
+            running: JoinSet::new(),
+            counted: Vec::new(),
+            counters: Arc::default(),
+        })
     }
 
     /// The devices that begin from now on are of this nature.
@@ -165,6 +176,7 @@ impl Fleet {
         for member in self.waiting.split_off(from) {
             let endpoint = self.endpoints[self.running.len() % self.endpoints.len()].clone();
             let (device, installer) = self.device(member, endpoint);
+            self.counted.push(device.counting.clone());
             self.running.spawn(async move {
                 tokio::select! {
                     end = device.run() => end,
@@ -177,7 +189,7 @@ impl Fleet {
     fn device(&self, member: Member, endpoint: quinn::Endpoint) -> (Device, Installer) {
         let (desired, connection) = (watch::Sender::new(None), watch::Sender::new(None));
         let (report, reported) = watch::channel(ReportedState::default());
-        let Nature { behaviours, seed, per_min, checked } = &self.nature;
+        let Nature { behaviours, seed, per_min, checked, shadows } = &self.nature;
         let number = u64::from_str_radix(
             &ContentHash::of(member.id.as_str().as_bytes()).to_string()[..16],
             16,
@@ -192,6 +204,7 @@ impl Fleet {
             desired: desired.subscribe(),
             reported: report,
             behaviours: behaviours.clone(),
+            shadows: *shadows,
             traits,
             counting: counting.clone(),
             chance,
@@ -212,6 +225,11 @@ impl Fleet {
     /// What its devices have seen.
     pub fn counts(&self) -> Counts {
         self.counters.now()
+    }
+
+    /// On how many devices this version has ever answered, whatever they say.
+    pub fn answered(&self, version: u64) -> usize {
+        self.counted.iter().filter(|counting| counting.has_answered(version)).count()
     }
 }
 

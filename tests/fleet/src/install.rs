@@ -23,6 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// Between two changes of mind of a device that flaps.
+const FLAP: Duration = Duration::from_secs(2);
 /// Read from a stream at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -57,6 +59,11 @@ struct Model {
     backoff: Backoff,
     /// What came of its trial, and how long the rest of that takes.
     judged: Option<(Duration, Result<(), Refusal>)>,
+    /// How what is wanted behaves.
+    load: Load,
+    /// The version before the active one, and whether it answers again.
+    before: u64,
+    is_back: bool,
 }
 
 impl Default for Model {
@@ -67,7 +74,35 @@ impl Default for Model {
             wanted: None,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(300)),
             judged: None,
+            load: Load::Works,
+            before: 0,
+            is_back: false,
         }
+    }
+}
+
+impl Model {
+    fn active(&self) -> u64 {
+        self.update.active().map_or(0, |active| active.version.get())
+    }
+
+    fn wanted(&self) -> u64 {
+        self.wanted.as_ref().map_or(0, |wanted| wanted.version)
+    }
+
+    /// Whether it goes to and fro.
+    fn flaps(&self) -> bool {
+        self.load == Load::Flaps && self.before > 0 && self.active() == self.wanted()
+    }
+
+    /// The version that answers.
+    fn answers(&self) -> u64 {
+        if self.flaps() && self.is_back { self.before } else { self.active() }
+    }
+
+    /// The version of which the device says so.
+    fn says(&self) -> u64 {
+        if self.load == Load::Lies { self.wanted() } else { self.answers() }
     }
 }
 
@@ -78,6 +113,7 @@ pub(crate) struct Installer {
     pub(crate) desired: watch::Receiver<Option<DesiredState>>,
     pub(crate) reported: watch::Sender<ReportedState>,
     pub(crate) behaviours: Arc<Behaviours>,
+    pub(crate) shadows: bool,
     pub(crate) traits: Traits,
     pub(crate) counting: Arc<Counting>,
     pub(crate) chance: Chance,
@@ -90,14 +126,18 @@ impl Installer {
         let mut desired = self.desired.clone();
         loop {
             if let Some(state) = desired.borrow_and_update().clone() {
-                want(&mut models, &state)?;
-                if models.values().any(|model| self.vanishes(model)) {
+                want(&mut models, &state, &self.behaviours)?;
+                if models.values().any(|model| model.load == Load::Vanishes) {
                     return Ok(()); // and with it the device
                 }
+                self.report(&models); // who lies has nothing else to do
             }
             let next = models.iter_mut().find(|(_, model)| model.action != Action::Rest);
             let changed = match next {
-                None => desired.changed().await,
+                None => tokio::select! {
+                    () = self.flap(&mut models) => Ok(()),
+                    changed = desired.changed() => changed,
+                },
                 Some((name, model)) => tokio::select! {
                     done = self.perform(name, model) => {
                         done?;
@@ -113,9 +153,14 @@ impl Installer {
         }
     }
 
-    fn vanishes(&self, model: &Model) -> bool {
-        let wanted = model.wanted.as_ref();
-        wanted.is_some_and(|wanted| self.behaviours.of(wanted.version).load == Load::Vanishes)
+    /// A device that flaps changes its mind; waits for ever where none does.
+    async fn flap(&self, models: &mut BTreeMap<ModelName, Model>) {
+        let Some((name, model)) = models.iter_mut().find(|(_, model)| model.flaps()) else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep(FLAP).await;
+        model.is_back = !model.is_back;
+        self.counting.switch(name, model.answers());
     }
 
     async fn perform(
@@ -131,7 +176,7 @@ impl Installer {
                 Ok(Event::RetryDue)
             }
             Action::Fetch => self.fetch(name, model).await.map(|()| Event::Fetched),
-            Action::Verify => self.verify(name, model).map(|()| Event::Verified),
+            Action::Verify => self.verify(name, model).await.map(|()| Event::Verified),
             Action::Stage => Ok(Event::Staged),
             Action::WarmUp => {
                 trial(model, |fault| matches!(fault, Fault::Provider { .. })).map(|()| Event::Warm)
@@ -142,8 +187,8 @@ impl Installer {
                 trial(model, |_| true).map(|()| Event::Agreed)
             }
             Action::Switch => {
-                let version = model.wanted.as_ref().map_or(0, |wanted| wanted.version);
-                self.counting.switch(name, version);
+                (model.before, model.is_back) = (model.answers(), false);
+                self.counting.switch(name, model.wanted());
                 Ok(Event::Switched)
             }
         };
@@ -172,8 +217,8 @@ impl Installer {
         fits.then_some(manifest).ok_or(InstallError::Another)
     }
 
-    /// What the trials will say is decided here; the confined child's word comes at once.
-    fn verify(&mut self, name: &ModelName, model: &mut Model) -> Result<(), InstallError> {
+    /// What the trials will say is decided here.
+    async fn verify(&mut self, name: &ModelName, model: &mut Model) -> Result<(), InstallError> {
         let manifest = self.manifest(name, model)?;
         let new = self.behaviours.of(manifest.version.get());
         let active = model.update.active().map(|active| active.version.get());
@@ -182,10 +227,11 @@ impl Installer {
             None => candidate::judge((&new, &new), &self.traits, false, &mut self.chance),
             Some(old) => {
                 let old = self.behaviours.of(old);
-                candidate::judge((&old, &new), &self.traits, true, &mut self.chance)
+                candidate::judge((&old, &new), &self.traits, self.shadows, &mut self.chance)
             }
         };
-        if let (_, Err(Refusal::Crashed)) = judged {
+        if let (time, Err(Refusal::Crashed)) = judged {
+            tokio::time::sleep(time).await;
             return Err(Refusal::Crashed.into());
         }
         model.judged = Some(judged);
@@ -216,6 +262,7 @@ fn trial(model: &Model, shows: impl Fn(&Fault) -> bool) -> Result<(), InstallErr
 fn want(
     models: &mut BTreeMap<ModelName, Model>,
     state: &DesiredState,
+    behaviours: &Behaviours,
 ) -> Result<(), IllegalTransition> {
     let mut wanted: BTreeMap<ModelName, &DesiredModel> = BTreeMap::new();
     for model in &state.models {
@@ -226,12 +273,16 @@ fn want(
     models.retain(|name, _| wanted.contains_key(name));
     for (name, wanted) in wanted {
         let model = models.entry(name).or_default();
+        model.load = behaviours.of(wanted.version).load;
+        model.wanted = Some(wanted.clone());
+        if matches!(model.load, Load::Stays | Load::Lies) {
+            continue; // whatever it was told
+        }
         if let Some(action) = model.update.want(target(wanted))? {
             model.action = action;
             model.backoff.reset();
             model.judged = None;
         }
-        model.wanted = Some(wanted.clone());
     }
     Ok(())
 }
@@ -243,11 +294,10 @@ fn target(wanted: &DesiredModel) -> Option<Target> {
 
 fn said(name: &ModelName, model: &Model) -> ReportedModel {
     let update = &model.update;
-    let active = update.active();
     ReportedModel {
         name: name.to_string(),
-        active_version: active.map_or(0, |active| active.version.get()),
-        active_bundle: active.map(|active| active.bundle.to_string()).unwrap_or_default(),
+        active_version: model.says(),
+        active_bundle: update.active().map(|active| active.bundle.to_string()).unwrap_or_default(),
         target_version: update.target().map_or(0, |target| target.version.get()),
         phase: update.phase().as_str().into(),
         reason: update.reason().into(),

@@ -75,6 +75,8 @@ enum Name {
     Downloads,
     /// Roll-outs of good and bad versions over simulated devices; fails where a bad one passes its canaries.
     Rollout,
+    /// The same through the real cloud, over simulated devices and real agents; fails where a bad one passes its canaries.
+    RolloutFleet,
     /// A version is exchanged 1,000 times while it is asked; fails where anybody notices.
     Swap,
     /// Three times as many requests as can be answered; fails where the answers get worse.
@@ -129,6 +131,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Name::Downloads => downloads::run(downloads::Amount::WHOLE)?,
         Name::Rollout if args.short => rollouts::run(rollouts::Amount::SHORT)?,
         Name::Rollout => rollouts::run(rollouts::Amount::WHOLE)?,
+        Name::RolloutFleet => rollouts::mixed::run(args.short)?,
         Name::Swap if args.short => swap::run(swap::Amount::SHORT)?,
         Name::Swap => swap::run(swap::Amount::WHOLE)?,
         Name::Overload if args.short => overload::run(overload::Effort::SHORT, false)?,
@@ -145,6 +148,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         Name::Downloads
             | Name::Nodes
             | Name::Rollout
+            | Name::RolloutFleet
             | Name::Soak
             | Name::Swap
             | Name::Overload

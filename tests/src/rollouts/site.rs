@@ -253,17 +253,17 @@ impl Device {
 
     fn report(&self) -> Option<Report> {
         let is_new = matches!(self.state, State::New);
-        let report = |version, tally: &Tally| Report {
+        let report = |version, tally: Option<&Tally>| Report {
             active: Version::new(version),
             refused: self.refused.clone(),
-            tally: tally.clone(),
+            tally: tally.cloned(),
             provider: "cpu".into(),
         };
         match self.oddity {
             Some(Oddity::Vanishes) if self.was_told => None,
-            Some(Oddity::Lies) if self.was_told => Some(report(NEW, &Tally::default())),
-            _ if is_new => Some(report(NEW, &self.new)),
-            _ => Some(report(OLD, &self.old)),
+            Some(Oddity::Lies) if self.was_told => Some(report(NEW, None)),
+            _ if is_new => Some(report(NEW, Some(&self.new))),
+            _ => Some(report(OLD, Some(&self.old))),
         }
     }
 

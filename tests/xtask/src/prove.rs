@@ -7,6 +7,7 @@ use clap::ValueEnum;
 
 mod compat;
 mod deadlines;
+mod fleet;
 mod fuzz;
 mod lasting;
 mod package;
@@ -50,6 +51,8 @@ enum Claim {
     Deadlines,
     /// Over a link that is cut 50 times, by an agent that is killed in between, a model comes with hardly a byte twice.
     Downloads,
+    /// Through the real cloud, over 200 simulated devices and 3 real agents, bad versions are stopped among their canaries.
+    Fleet,
     /// In half an hour of hostile ONNX files none makes the reader, or what edits graphs, do anything but answer or refuse.
     Fuzz,
     /// A model of more than 2 GB is written with its weights beside it, read and edited, and every number is in its place.
@@ -83,6 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Claim::Compat => return compat::prove(args.short),
         Claim::Deadlines => return deadlines::prove(args.short),
         Claim::Downloads => return lasting::prove("downloads", args.short),
+        Claim::Fleet => return fleet::prove(args.short),
         Claim::Fuzz => return fuzz::prove(args.short, args.minutes),
         Claim::LongModel => return lasting::prove("long-model", args.short),
         Claim::Nodes => return lasting::prove("nodes", args.short),

@@ -3,6 +3,7 @@
 pub(crate) mod asked;
 pub(crate) mod command;
 pub(crate) mod history;
+pub(crate) mod one;
 pub(crate) mod start;
 pub(crate) mod status;
 mod view;

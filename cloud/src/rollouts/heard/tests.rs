@@ -81,7 +81,7 @@ fn a_device_reports_once_it_has_said_what_its_version_counts() {
     heard.hear_state(&one, &runs(1, 0, "idle"));
     assert!(reports().is_empty(), "it has not said what it counts");
     heard.hear_evidence(&one, &evidence("m", 1, 10));
-    assert_eq!(reports()[0].1.tally.requests, 10);
+    assert_eq!(reports()[0].1.tally.as_ref().unwrap().requests, 10);
     heard.hear_state(&one, &runs(1, 2, "refused"));
     assert_eq!(reports()[0].1.refused.as_deref(), Some("it is slow"));
     heard.hear_state(&one, &runs(1, 3, "refused"));

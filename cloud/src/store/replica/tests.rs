@@ -4,9 +4,13 @@ use super::*;
 use crate::store::audit::By;
 use crate::store::devices::{note_reported, note_seen};
 use crate::store::nodes::{NewNodeToken, NodeApplicant};
+use crate::store::rollouts::Step;
 use crate::store::usage::{Usage, UsageBy, UsageOf};
 use fleet::access::{KeyRecord, Person, Role};
-use protocol::id::{ContentHash, DeviceId, TenantName};
+use fleet::rollout::cohort::Candidate;
+use fleet::rollout::plan::Plan;
+use fleet::rollout::{Command, Report, Rollout};
+use protocol::id::{ContentHash, DeviceId, ModelName, RolloutId, TenantName, Version};
 use protocol::pattern::ModelPatterns;
 use protocol::token::{Secret, SecretDigest};
 
@@ -131,6 +135,58 @@ fn a_removed_device_is_denied_on_nodes_and_its_key_may_come_back_as_another() {
     assert!(node.known_device(&first).unwrap().unwrap().denied);
     assert!(!node.known_device(&second).unwrap().unwrap().denied);
     assert_eq!(control.known_device(&first).unwrap(), None);
+}
+
+/// A model that nobody is assigned reaches a device by a roll-out: nodes have to know that it may ask it, for as long.
+#[test]
+fn what_a_roll_out_tells_a_device_holds_on_nodes_until_it_goes_back() {
+    let ((_a, control), (_b, node)) = (store(), store());
+    let model: ModelName = "m".parse().unwrap();
+    let device: DeviceId = "d-1".parse().unwrap();
+    let (id, mut rollout) = begun(&control, &model, &device);
+    let mut cursor = 0;
+    let mut told = |rollout: &Rollout| {
+        let members = rollout.members().iter().collect();
+        let step = Step { id: &id, rollout, members, entries: vec![], assigned: None };
+        control.keep_step(&by(), &step).unwrap();
+        let pieces = changes(&control, cursor);
+        node.copy(&pieces, 5).unwrap();
+        let news = pieces.iter().map(|piece| piece.assignments.len()).sum::<usize>();
+        cursor = pieces.last().unwrap().cursor;
+        (node.wanted_models(&device).unwrap().contains(&model), news)
+    };
+    assert_eq!(told(&rollout), (false, 0));
+    rollout.handle_report(&device, &Report::default(), 1);
+    assert_eq!(rollout.poll(1).len(), 1);
+    assert_eq!(told(&rollout), (true, 1));
+    let counts = Report { active: Version::new(1), ..Report::default() };
+    rollout.handle_report(&device, &counts, 2);
+    assert_eq!(told(&rollout), (true, 0), "what it counts is no news for nodes");
+    rollout.handle_command(Command::Abort, "ada", 3).unwrap();
+    assert_eq!(rollout.poll(4).len(), 1);
+    assert_eq!(told(&rollout), (false, 1));
+}
+
+/// A roll-out of the first version of a model to one device.
+fn begun(store: &Store, model: &ModelName, device: &DeviceId) -> (RolloutId, Rollout) {
+    let candidate = Candidate {
+        device: device.clone(),
+        labels: [("site".to_owned(), "lyon".to_owned())].into(),
+        agent_version: "0.1.0".into(),
+        active: None,
+        is_online: true,
+    };
+    let plan = Plan {
+        model: Some(model.clone()),
+        version: Version::new(1),
+        target: Some("site=lyon".parse().unwrap()),
+        ..Plan::default()
+    };
+    let (rollout, _) = Rollout::plan(plan, &[candidate], "ada", &[1; 16], 0).unwrap();
+    let sql = "INSERT INTO rollouts VALUES ('r-1', ?, 1, 'offering', 0, x'', 'ada', 0, 0)";
+    let insert = |t: &Transaction<'_>| t.execute(sql, [model.as_str()]).map(drop);
+    store.change(|t| Ok::<_, StoreError>(insert(t)?)).unwrap();
+    ("r-1".parse().unwrap(), rollout)
 }
 
 #[test]

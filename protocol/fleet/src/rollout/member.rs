@@ -75,6 +75,8 @@ pub enum Failure {
     Stuck(Option<Version>),
     /// The version answers there, and too few have asked it.
     Idle(u64),
+    /// The version answers there, and the device has never said what it counts.
+    Uncounted,
     /// Somebody has removed it from the fleet.
     Removed,
 }
@@ -88,6 +90,7 @@ impl Failure {
             Failure::Silent => "silent",
             Failure::Stuck(_) => "stuck",
             Failure::Idle(_) => "idle",
+            Failure::Uncounted => "uncounted",
             Failure::Removed => "removed",
         }
     }
@@ -111,6 +114,9 @@ impl fmt::Display for Failure {
             Failure::Stuck(version) => write!(f, "still {} at its deadline", answers(version)),
             Failure::Removed => f.write_str("removed from the fleet"),
             Failure::Idle(served) => write!(f, "served {served} requests only until its deadline"),
+            Failure::Uncounted => f.write_str(
+                "answers with the version, and never said how: its agent may be older than roll-outs",
+            ),
         }
     }
 }
@@ -141,6 +147,9 @@ pub struct Member {
     before: Tally,
     /// What it has counted since: for the new version, or in a stage that is not its own, for the old one.
     pub after: Tally,
+    /// Whether it has said what it counts for the new version.
+    #[serde(default)]
+    has_counted: bool,
 }
 
 impl Member {
@@ -159,6 +168,7 @@ impl Member {
             mark: Tally::default(),
             before: Tally::default(),
             after: Tally::default(),
+            has_counted: false,
         }
     }
 
@@ -179,6 +189,7 @@ impl Member {
         self.before = std::mem::take(&mut self.total);
         self.mark = Tally::default();
         self.after = Tally::default();
+        self.has_counted = false;
     }
 
     /// It is told to go back.
@@ -227,9 +238,10 @@ impl Member {
     }
 
     fn count_old(&mut self, report: &Report) {
+        let tally = report.tally.clone().unwrap_or_default();
         if self.old.is_none() {
-            self.before = report.tally.clone();
-            self.mark = report.tally.clone();
+            self.before = tally.clone();
+            self.mark = tally.clone();
         }
         if report.active != self.old && self.old.is_some() {
             // Somebody gave it another version: what it counted before is no yardstick any more.
@@ -238,8 +250,8 @@ impl Member {
         }
         self.old = report.active;
         self.old_provider.clone_from(&report.provider);
-        self.after = report.tally.since(&self.mark);
-        self.total = report.tally.clone();
+        self.after = tally.since(&self.mark);
+        self.total = tally;
     }
 
     fn judged(&mut self, report: &Report, has_it: bool, requests_min: u64) -> Standing {
@@ -253,7 +265,10 @@ impl Member {
                 Standing::Failed(Failure::Refused(why))
             }
             (true, _) => {
-                self.after = report.tally.clone();
+                if let Some(tally) = &report.tally {
+                    self.after = tally.clone();
+                    self.has_counted = true;
+                }
                 let enough =
                     self.after.requests >= requests_min || self.standing == Standing::Succeeded;
                 if enough { Standing::Succeeded } else { Standing::Serving }
@@ -272,6 +287,7 @@ impl Member {
         self.standing = match &self.standing {
             Standing::Told if was_heard => Standing::Failed(Failure::Stuck(self.old)),
             Standing::Told => Standing::Failed(Failure::Silent),
+            Standing::Serving if !self.has_counted => Standing::Failed(Failure::Uncounted),
             Standing::Serving => Standing::Failed(Failure::Idle(self.after.requests)),
             Standing::Returning => Standing::Stranded,
             other => other.clone(),

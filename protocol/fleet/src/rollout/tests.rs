@@ -104,6 +104,8 @@ enum Behaviour {
     GoesBack,
     Vanishes,
     Idle,
+    /// Its agent is older than roll-outs: it takes the version, and says nothing of how that does.
+    Old,
 }
 
 /// A fleet that does as it is told, a minute at a time.
@@ -156,8 +158,9 @@ impl World {
         }
         count(tally, is_bad, device);
         let goes_back = is_bad == Some(Behaviour::GoesBack) && tally.requests > 10;
-        let active = if is_new && !goes_back { version(2) } else { version(1) };
-        Some(Report { active: Some(active), tally: tally.clone(), ..Report::default() })
+        let active = Some(if is_new && !goes_back { version(2) } else { version(1) });
+        let tally = Some(tally.clone()).filter(|_| is_bad != Some(Behaviour::Old));
+        Some(Report { active, tally, ..Report::default() })
     }
 
     fn run(mut self, minutes: usize) -> Self {
@@ -221,10 +224,18 @@ fn bad_versions_stay_with_the_canaries_and_are_taken_back() {
 
 #[test]
 fn silence_pauses_and_a_pause_ends() {
-    for behaviour in [Behaviour::Vanishes, Behaviour::Idle] {
+    for (behaviour, word) in [
+        (Behaviour::Vanishes, "silent since it was told"),
+        (Behaviour::Idle, "served 0 requests only"),
+        (Behaviour::Old, "its agent may be older than roll-outs"),
+    ] {
         let mut world = World::new(plan(), 100, behaviour).run(90);
         assert_eq!(world.rollout.phase(), Phase::Paused, "{:?}", world.rollout.history());
-        assert!(world.rollout.reason().contains("5 of 5 devices were silent"));
+        let reason = world.rollout.reason();
+        assert!(
+            reason.starts_with("5 of 5 devices were silent") && reason.contains(word),
+            "{reason}"
+        );
         world = world.run(8 * 1440);
         assert_eq!(world.rollout.phase(), Phase::RolledBack);
         assert_eq!(world.most_told, 5);
@@ -323,7 +334,7 @@ fn a_device_is_told_once_it_has_said_what_it_does_without_the_version() {
     let mut rollout = begun(plan(), 20);
     assert!(rollout.poll(30).is_empty(), "nobody has said anything");
     let tally = Tally { requests: 500, ..Tally::default() };
-    let report = Report { active: Some(version(1)), tally, ..Report::default() };
+    let report = Report { active: Some(version(1)), tally: Some(tally), ..Report::default() };
     let canary = rollout.order[0].clone();
     rollout.handle_report(&canary, &report, 40);
     assert_eq!(rollout.poll(40), [Action::Offer(canary)]);
@@ -390,7 +401,7 @@ fn happen(rollout: &mut Rollout, what: &Happening, now_s: &mut u64) {
     match *what {
         Happening::Report { device: i, active, refused, requests } => {
             let refused = refused.then(|| "no".to_owned());
-            let tally = Tally { requests, ..Tally::default() };
+            let tally = (requests > 0).then(|| Tally { requests, ..Tally::default() });
             let report =
                 Report { active: Version::new(active), refused, tally, ..Report::default() };
             rollout.handle_report(&device(i), &report, *now_s);

@@ -1,22 +1,11 @@
 //! `outrigger rollout approve`, `pause`, `resume` and `abort`.
 
-use protocol::id::RolloutId;
 use serde_json::{Value, json};
 
+use super::one::Args;
 use crate::client::Client;
 use crate::config::Config;
 use crate::output;
-
-/// Arguments of all of them.
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// The roll-out.
-    #[arg(value_name = "ID")]
-    rollout: RolloutId,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
 
 pub(crate) fn run(args: &Args, command: &str) -> anyhow::Result<()> {
     let client = Client::open(&Config::open()?)?;

@@ -1,23 +1,12 @@
 //! `outrigger rollout history`.
 
-use protocol::id::RolloutId;
 use serde_json::Value;
 
+use super::one::Args;
 use super::view::{Entry, Rollout};
 use crate::client::Client;
 use crate::config::Config;
 use crate::output;
-
-/// Arguments of `rollout history`.
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// The roll-out.
-    #[arg(value_name = "ID")]
-    rollout: RolloutId,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let client = Client::open(&Config::open()?)?;

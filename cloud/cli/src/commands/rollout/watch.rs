@@ -3,13 +3,13 @@
 //! On a terminal the same lines are written over and over. Elsewhere, and where `TERM` is `dumb`, a line is written for
 //! each thing that happened, and nothing is taken back. With `--json` there is one object a line for each change.
 
-use protocol::id::RolloutId;
 use serde_json::Value;
 use std::io::{IsTerminal, Write};
 use std::thread::sleep;
 use std::time::Duration;
 
 use super::history::when;
+use super::one::Args;
 use super::view::Rollout;
 use crate::client::Client;
 use crate::config::Config;
@@ -20,17 +20,6 @@ use crate::output;
 const EVERY: Duration = Duration::from_secs(1);
 /// Times in a row that the cloud may not answer.
 const PATIENCE: u32 = 60;
-
-/// Arguments of `rollout watch`.
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// The roll-out.
-    #[arg(value_name = "ID")]
-    rollout: RolloutId,
-    /// Print JSON, an object a line.
-    #[arg(long)]
-    json: bool,
-}
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let client = Client::open(&Config::open()?)?;
