@@ -10,7 +10,7 @@ use packages::Packages;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// The package, at the version that the tests were written with.
 const PACKAGE: &str = "oidc-provider@9.13.3";
@@ -62,6 +62,8 @@ pub struct Provider {
     settings: PathBuf,
     issuer: String,
     child: Option<Child>,
+    /// Held open: who writes where nobody reads is ended.
+    stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl Provider {
@@ -72,7 +74,8 @@ impl Provider {
     pub fn start(folder: &Path, directory: &Directory) -> anyhow::Result<Option<Self>> {
         let Some(packages) = Packages::with(PACKAGE)? else { return Ok(None) };
         let settings = folder.join("provider.json");
-        let mut provider = Self { packages, settings, issuer: String::new(), child: None };
+        let mut provider =
+            Self { packages, settings, issuer: String::new(), child: None, stdout: None };
         provider.restart(directory)?;
         Ok(Some(provider))
     }
@@ -103,7 +106,7 @@ impl Provider {
             .spawn()?;
         let stdout = self.child.insert(child).stdout.take().context("a pipe was asked for")?;
         let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
+        self.stdout.insert(BufReader::new(stdout)).read_line(&mut line)?;
         self.issuer = line.trim().to_owned();
         let log = || std::fs::read_to_string(self.settings.with_extension("log"));
         anyhow::ensure!(!self.issuer.is_empty(), "the provider does not start: {}", log()?);

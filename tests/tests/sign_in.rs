@@ -15,7 +15,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What every version answers to its probe.
 const PROBE: ([f32; 3], [f32; 3]) = ([1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]);
-const ROLES: &str = "admin=ml-admins operator=ml-ops,night-shift viewer=guests";
+const ROLES: &str = "admin=ml-admins,operator=ml-ops,operator=night-shift,viewer=guests";
 
 fn directory() -> Directory {
     let person = |mail: &str, verified: bool, groups: &[&str]| json!({ "email": mail, "email_verified": verified, "preferred_username": "somebody", "groups": groups });

@@ -162,7 +162,7 @@ fn what_a_roll_out_tells_a_device_holds_on_nodes_until_it_goes_back() {
     let counts = Report { active: Version::new(1), ..Report::default() };
     rollout.handle_report(&device, &counts, 2);
     assert_eq!(told(&rollout), (true, 0), "what it counts is no news for nodes");
-    rollout.handle_command(Command::Abort, "ada", 3).unwrap();
+    rollout.handle_command(Command::Abort, &"ada".into(), 3).unwrap();
     assert_eq!(rollout.poll(4).len(), 1);
     assert_eq!(told(&rollout), (false, 1));
 }
@@ -182,7 +182,7 @@ fn begun(store: &Store, model: &ModelName, device: &DeviceId) -> (RolloutId, Rol
         target: Some("site=lyon".parse().unwrap()),
         ..Plan::default()
     };
-    let (rollout, _) = Rollout::plan(plan, &[candidate], "ada", &[1; 16], 0).unwrap();
+    let (rollout, _) = Rollout::plan(plan, &[candidate], &"ada".into(), &[1; 16], 0).unwrap();
     let sql = "INSERT INTO rollouts VALUES ('r-1', ?, 1, 'offering', 0, x'', 'ada', 0, 0)";
     let insert = |t: &Transaction<'_>| t.execute(sql, [model.as_str()]).map(drop);
     store.change(|t| Ok::<_, StoreError>(insert(t)?)).unwrap();
