@@ -119,7 +119,7 @@ pub(crate) struct Ended {
 pub struct SignIn {
     relying: Arc<Relying>,
     tickets: Tickets,
-    exchanges: Semaphore,
+    exchanges: Arc<Semaphore>,
     attempts: Mutex<Attempts>,
     started: Instant,
     session_h: u32,
@@ -163,7 +163,7 @@ impl SignIn {
         Ok(Some(Self {
             relying: Arc::new(relying),
             tickets: Tickets::from_entropy(&link::entropy()),
-            exchanges: Semaphore::new(EXCHANGES_MAX),
+            exchanges: Arc::new(Semaphore::new(EXCHANGES_MAX)),
             attempts: Mutex::default(),
             started: Instant::now(),
             session_h: settings.session_h,
@@ -224,14 +224,18 @@ impl SignIn {
         self.exchange(move |relying, until| relying.signed(&ended, &nonce, until)).await
     }
 
-    /// Asks the provider something, on a thread that may block.
+    /// Asks the provider something, on a thread that may block; it counts until that is done, whoever still waits.
     async fn exchange<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Relying, Instant) -> Result<T, SignInError> + Send + 'static,
     ) -> Result<T, SignInError> {
-        let _permit = self.exchanges.try_acquire().map_err(|_| SignInError::Busy)?;
+        let permit = self.exchanges.clone().try_acquire_owned().map_err(|_| SignInError::Busy)?;
         let (relying, until) = (self.relying.clone(), Instant::now() + EXCHANGE_MAX);
-        let asked = tokio::task::spawn_blocking(move || ask(&relying, until)).await;
+        let asked = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            ask(&relying, until)
+        });
+        let asked = asked.await;
         asked.unwrap_or(Err(SignInError::Ending))
     }
 }

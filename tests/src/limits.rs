@@ -37,6 +37,7 @@ pub fn table(agent_toml: &str) -> anyhow::Result<String> {
     rows.extend(connected());
     rows.extend(links());
     rows.extend(fleet());
+    rows.extend(sign_ins());
     rows.extend(rollouts());
     rows.extend(repository());
     rows.extend(downloads(agent_toml)?);
@@ -381,6 +382,23 @@ fn fleet() -> Vec<Row> {
             "device token --count",
         ),
         row(
+            "models that a lab's order has timed, for",
+            format!("{MEASURED_MODELS_MAX}, {MEASUREMENT_MAX_S} s"),
+            "the order is refused",
+            "[lab] enabled",
+        ),
+        row(
+            "orders of labs that wait for a device, for",
+            format!("{ORDERS_WAITING_MAX}, {} h", ORDER_LIFETIME_MAX_S / 3600),
+            "409; they end",
+            "",
+        ),
+    ]
+}
+
+fn sign_ins() -> Vec<Row> {
+    vec![
+        row(
             "sign-ins that can be used: of a person, of all",
             format!("{SIGN_INS_MAX}, {}", count(ALL_SIGN_INS_MAX.into())),
             "the oldest ends; 409",
@@ -401,18 +419,6 @@ fn fleet() -> Vec<Row> {
             format!("{SESSION_H} h"),
             "they sign in again",
             "[oidc] session_h",
-        ),
-        row(
-            "models that a lab's order has timed, for",
-            format!("{MEASURED_MODELS_MAX}, {MEASUREMENT_MAX_S} s"),
-            "the order is refused",
-            "[lab] enabled",
-        ),
-        row(
-            "orders of labs that wait for a device, for",
-            format!("{ORDERS_WAITING_MAX}, {} h", ORDER_LIFETIME_MAX_S / 3600),
-            "409; they end",
-            "",
         ),
     ]
 }

@@ -95,8 +95,8 @@ fn explain(error: &std::io::Error, address: &Address) -> anyhow::Error {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
     match tls {
         Some(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) => hinted(
-            format!("the server at {address} is not the cloud that made this key"),
-            "is the address right? If the cloud was set up anew, use its new admin.key",
+            format!("the server at {address} is not the cloud that is meant: its CA is another"),
+            "is the address right? If the cloud was set up anew, use its new admin.key, or the hash of its new CA",
         ),
         Some(TlsError::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

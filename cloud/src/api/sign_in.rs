@@ -73,13 +73,17 @@ pub(super) async fn finish(
         let text = format!("a code has 1 to {CODE_MAX_BYTES} bytes");
         return Err(ApiError::invalid(text));
     }
-    let sign_in = sign_in(&cloud)?;
     let Finish { code, state, iss, .. } = wanted;
     let ended = Ended { code, state, verifier, redirect, issuer: iss };
-    match sign_in.finish(ended, remote).await {
-        Ok(signed) => keep(&cloud, signed, sign_in.session_s()).await,
-        Err(error) => Err(refuse(&cloud, remote, error).await),
-    }
+    // A task of its own: who hangs up has failed all the same.
+    let whole = tokio::spawn(async move {
+        let sign_in = sign_in(&cloud)?;
+        match sign_in.finish(ended, remote).await {
+            Ok(signed) => keep(&cloud, signed, sign_in.session_s()).await,
+            Err(error) => Err(refuse(&cloud, remote, error).await),
+        }
+    });
+    whole.await.unwrap_or_else(|panic| Err(ApiError::internal(panic)))
 }
 
 /// Gives somebody who signed in their key.

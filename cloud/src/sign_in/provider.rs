@@ -18,6 +18,9 @@ const ANSWER_MAX_BYTES: usize = 64 << 10;
 /// What is told of an answer that cannot be used.
 const WHY_MAX_CHARS: usize = 300;
 
+/// A connection is used again within one exchange, not in the next one, when it may be closed: a code is good once.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
 /// Why the provider was of no use: it, or how this cloud is set up with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
@@ -75,6 +78,7 @@ impl Client {
     pub(super) fn new(issuer: &Issuer, ca_file: &Path) -> Result<Self, link::roots::RootsError> {
         let config = Agent::config_builder()
             .max_redirects(0)
+            .max_idle_age(IDLE_MAX)
             .http_status_as_error(false)
             .user_agent(concat!("outrigger-cloud/", env!("CARGO_PKG_VERSION")));
         let config = if issuer.is_local() { config.proxy(None) } else { config };

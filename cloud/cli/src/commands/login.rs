@@ -25,13 +25,14 @@ const KEY_FILE_MAX_BYTES: u64 = 4096;
 
 /// Arguments of `login`.
 #[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("how").args(["key_file", "oidc"]).required(true)))]
 pub(crate) struct Args {
     /// Where the cloud is.
     #[arg(long, value_name = "HOST:PORT")]
     cloud: String,
     /// The file with the key (the first one is admin.key in the cloud's data folder), or - for
     /// standard input. Never on the command line: everybody on this machine could read it there.
-    #[arg(long, value_name = "FILE", required_unless_present = "oidc", conflicts_with = "oidc")]
+    #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// Sign in at the cloud's provider, in a browser.
     #[arg(long)]

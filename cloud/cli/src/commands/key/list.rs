@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn ends(left_s: i64) -> String {
     match left_s / 86_400 {
-        0 | 1 => format!("in {} h", left_s / 3600),
+        0 | 1 => format!("in {} h", (left_s + 3599) / 3600),
         days => format!("in {days} days"),
     }
 }
