@@ -32,8 +32,9 @@ use provider::{Client, NoTokens};
 
 /// How long it is kept what the provider says of itself, and its keys.
 const KEPT: Duration = Duration::from_secs(600);
-/// Newer keys are asked for this often at most, where a token may be signed by one.
-const NEWER: Duration = Duration::from_secs(60);
+/// Newer keys are asked for this often at most, where a token may be signed by one. It came from the provider itself, so
+/// nobody else can make a cloud ask.
+const NEWER: Duration = Duration::from_secs(1);
 
 /// Why nobody can sign in.
 #[derive(Debug, thiserror::Error)]
