@@ -32,9 +32,6 @@ use provider::{Client, NoTokens};
 
 /// How long it is kept what the provider says of itself, and its keys.
 const KEPT: Duration = Duration::from_secs(600);
-/// Newer keys are asked for this often at most, where a token may be signed by one. It came from the provider itself, so
-/// nobody else can make a cloud ask.
-const NEWER: Duration = Duration::from_secs(1);
 
 /// Why nobody can sign in.
 #[derive(Debug, thiserror::Error)]
@@ -271,7 +268,8 @@ impl Relying {
         }
     }
 
-    /// What the ID token says; it may be signed by a key that the provider has had for a short time.
+    /// What the ID token says. It may be signed by a key that the provider has had for a short time: that is asked at
+    /// once, and nobody but the provider, from whom the token came, can make a cloud ask.
     fn verified(
         &self,
         provider: &Provider,
@@ -282,7 +280,9 @@ impl Relying {
         let expected = Expected { issuer, client_id, nonce, now_s: now_s() };
         let keys = |age| self.keys.get(age, || self.client.keys(provider, until));
         match verify(token, &*keys(KEPT)?, &expected) {
-            Err(error) if error.may_be_newer_key() => Ok(verify(token, &*keys(NEWER)?, &expected)?),
+            Err(error) if error.may_be_newer_key() => {
+                Ok(verify(token, &*keys(Duration::ZERO)?, &expected)?)
+            }
             verified => Ok(verified?),
         }
     }
