@@ -78,7 +78,7 @@ fn cases(amount: &Amount, terms: &Terms) -> Vec<Case> {
     let bad = |name, new, flaw| case(name, Kind::Bad, new, Some(flaw));
     let odd = |name, load| {
         let new = Behaviour { load, ..Behaviour::quick() };
-        Case { deadline: "15s", ..case(name, Kind::Odd, new, Some(Flaw::None)) }
+        Case { deadline: "20s", ..case(name, Kind::Odd, new, Some(Flaw::None)) }
     };
     let (trouser, dress) = (1, 3);
     let mut cases = vec![
