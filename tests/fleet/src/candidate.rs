@@ -6,8 +6,6 @@ use edge::probation::{Fault, Limits};
 use edge::shadow::{Compared, Outcome, Shadow, ShadowPolicy};
 use std::time::{Duration, Instant};
 
-/// Until a confined child has ended with a version, on average.
-const LOADING: Duration = Duration::from_secs(2);
 /// Probes of a bundle.
 const PROBES: usize = 64;
 
@@ -34,9 +32,7 @@ pub fn judge(
     chance: &mut Chance,
 ) -> (Duration, Result<(), Refusal>) {
     match new.load {
-        Load::Crashes => {
-            return (LOADING.mul_f64(0.5 + chance.unit()), Err(Refusal::Crashed));
-        }
+        Load::Crashes => return (Duration::ZERO, Err(Refusal::Crashed)),
         Load::WrongProvider => {
             let fault = Fault::Provider { was: "cuda".into(), is: "cpu".into() };
             return (Duration::ZERO, Err(Refusal::Fault(fault)));

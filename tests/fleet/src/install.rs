@@ -25,6 +25,8 @@ use tokio::sync::watch;
 
 /// Between two changes of mind of a device that flaps.
 const FLAP: Duration = Duration::from_secs(2);
+/// A confined child tries a version for so long, and for up to twice as long.
+const TRIAL: Duration = Duration::from_secs(2);
 /// Read from a stream at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -176,7 +178,10 @@ impl Installer {
                 Ok(Event::RetryDue)
             }
             Action::Fetch => self.fetch(name, model).await.map(|()| Event::Fetched),
-            Action::Verify => self.verify(name, model).await.map(|()| Event::Verified),
+            Action::Verify => {
+                tokio::time::sleep(TRIAL.mul_f64(1.0 + self.chance.unit())).await;
+                self.verify(name, model).map(|()| Event::Verified)
+            }
             Action::Stage => Ok(Event::Staged),
             Action::WarmUp => {
                 trial(model, |fault| matches!(fault, Fault::Provider { .. })).map(|()| Event::Warm)
@@ -218,7 +223,7 @@ impl Installer {
     }
 
     /// What the trials will say is decided here.
-    async fn verify(&mut self, name: &ModelName, model: &mut Model) -> Result<(), InstallError> {
+    fn verify(&mut self, name: &ModelName, model: &mut Model) -> Result<(), InstallError> {
         let manifest = self.manifest(name, model)?;
         let new = self.behaviours.of(manifest.version.get());
         let active = model.update.active().map(|active| active.version.get());
@@ -230,8 +235,7 @@ impl Installer {
                 candidate::judge((&old, &new), &self.traits, self.shadows, &mut self.chance)
             }
         };
-        if let (time, Err(Refusal::Crashed)) = judged {
-            tokio::time::sleep(time).await;
+        if let (_, Err(Refusal::Crashed)) = judged {
             return Err(Refusal::Crashed.into());
         }
         model.judged = Some(judged);

@@ -140,7 +140,7 @@ fn a_removed_device_is_denied_on_nodes_and_its_key_may_come_back_as_another() {
 /// A model that nobody is assigned reaches a device by a roll-out: nodes have to know that it may ask it, for as long.
 #[test]
 fn what_a_roll_out_tells_a_device_holds_on_nodes_until_it_goes_back() {
-    let ((_a, control), (_b, node)) = (store(), store());
+    let ((folder, control), (_other, node)) = (store(), store());
     let model: ModelName = "m".parse().unwrap();
     let device: DeviceId = "d-1".parse().unwrap();
     let (id, mut rollout) = begun(&control, &model, &device);
@@ -159,6 +159,9 @@ fn what_a_roll_out_tells_a_device_holds_on_nodes_until_it_goes_back() {
     rollout.handle_report(&device, &Report::default(), 1);
     assert_eq!(rollout.poll(1).len(), 1);
     assert_eq!(told(&rollout), (true, 1));
+    let after_restart = Store::open(&folder.path().join("cloud.db")).unwrap();
+    assert_eq!(changes(&after_restart, 0)[0].assignments.len(), 1, "told before the restart");
+    drop(after_restart);
     let counts = Report { active: Version::new(1), ..Report::default() };
     rollout.handle_report(&device, &counts, 2);
     assert_eq!(told(&rollout), (true, 0), "what it counts is no news for nodes");

@@ -24,7 +24,7 @@ const MODEL: &str = "fashion";
 /// Real agents.
 const REAL: usize = 3;
 /// What the median simulated device is asked in a minute: so much that a version is judged in seconds.
-const PER_MIN: f64 = 3000.0;
+const PER_MIN: f64 = 6000.0;
 /// Between two requests to a real agent.
 const PAUSE: Duration = Duration::from_millis(10);
 /// For all devices to have what they are assigned.
@@ -101,7 +101,7 @@ impl Site {
         let model = format!("{MODEL}@{version}");
         let to: &[&str] =
             if case.flaw.is_some() { &["--all"] } else { &["--to", "kind=simulated"] };
-        let plan = ["--stages", &self.stages, "--strata", "kind", "--requests", "200"];
+        let plan = ["--stages", &self.stages, "--strata", "kind", "--requests", "400"];
         let pace = ["--rate", "6000", "--deadline", case.deadline, "--approve-from", "1000"];
         let asked = [&["rollout", "start", &model][..], to, &plan, &pace].concat();
         let begun = self.world.operator.json(&asked)?;
