@@ -4,7 +4,7 @@
 //
 // Prints its issuer as the first line of stdout, and ends when its stdin does: it never outlives who started it.
 // Everybody signs in with their name and any password.
-import { generateKeyPairSync } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
@@ -14,11 +14,13 @@ const settings = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 const resolve = createRequire(pathToFileURL(`${settings.packages}/`)).resolve;
 const { default: Provider } = await import(pathToFileURL(resolve('oidc-provider')));
 
-// Its keys are new ones at every start.
+// Its keys are new ones at every start. They go by way of PEM: a collection of garbage while a key that was just made is
+// exported as JWK may wait for that key for ever (Node.js 20).
 function key(alg) {
   const [kind, options] = { RS256: ['rsa', { modulusLength: 2048 }], ES256: ['ec', { namedCurve: 'P-256' }] }[alg];
-  const jwk = generateKeyPairSync(kind, options).privateKey.export({ format: 'jwk' });
-  return { ...jwk, alg, use: 'sig' };
+  const [publicKeyEncoding, privateKeyEncoding] = ['spki', 'pkcs8'].map((type) => ({ type, format: 'pem' }));
+  const pair = generateKeyPairSync(kind, { ...options, publicKeyEncoding, privateKeyEncoding });
+  return { ...createPrivateKey(pair.privateKey).export({ format: 'jwk' }), alg, use: 'sig' };
 }
 
 const server = createServer();

@@ -10,10 +10,14 @@ use packages::Packages;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 /// The package, at the version that the tests were written with.
 const PACKAGE: &str = "oidc-provider@9.13.3";
+/// How long it may take to start.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What it knows.
 #[derive(Debug, Clone)]
@@ -62,8 +66,6 @@ pub struct Provider {
     settings: PathBuf,
     issuer: String,
     child: Option<Child>,
-    /// Held open: who writes where nobody reads is ended.
-    stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl Provider {
@@ -74,8 +76,7 @@ impl Provider {
     pub fn start(folder: &Path, directory: &Directory) -> anyhow::Result<Option<Self>> {
         let Some(packages) = Packages::with(PACKAGE)? else { return Ok(None) };
         let settings = folder.join("provider.json");
-        let mut provider =
-            Self { packages, settings, issuer: String::new(), child: None, stdout: None };
+        let mut provider = Self { packages, settings, issuer: String::new(), child: None };
         provider.restart(directory)?;
         Ok(Some(provider))
     }
@@ -105,11 +106,16 @@ impl Provider {
             .stderr(log)
             .spawn()?;
         let stdout = self.child.insert(child).stdout.take().context("a pipe was asked for")?;
-        let mut line = String::new();
-        self.stdout.insert(BufReader::new(stdout)).read_line(&mut line)?;
-        self.issuer = line.trim().to_owned();
+        let (say, lines) = channel();
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| {
+                let _ = say.send(line); // who writes where nobody reads is ended: read to the end
+            });
+        });
         let log = || std::fs::read_to_string(self.settings.with_extension("log"));
-        anyhow::ensure!(!self.issuer.is_empty(), "the provider does not start: {}", log()?);
+        let issuer = lines.recv_timeout(PATIENCE).ok().filter(|line| !line.is_empty());
+        self.issuer =
+            issuer.with_context(|| format!("the provider does not start: {:?}", log()))?;
         Ok(())
     }
 

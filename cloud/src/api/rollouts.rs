@@ -169,12 +169,13 @@ fn standings(rollout: &Rollout) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-/// The devices that people look for: those that failed, then those that have the version.
+/// The devices that people look for: those that failed, then those that are on their way, then those that have arrived.
 fn devices(rollout: &Rollout, words: &BTreeMap<DeviceId, String>) -> Value {
     let rank = |member: &Member| match member.standing {
         Standing::Failed(_) | Standing::Stranded => 0,
-        Standing::Waiting => 2,
-        _ => 1,
+        Standing::Told | Standing::Serving | Standing::Returning => 1,
+        Standing::Succeeded | Standing::Returned => 2,
+        Standing::Waiting => 3,
     };
     let mut members: Vec<_> = rollout.members().iter().collect();
     members.sort_by_key(|(_, member)| (rank(member), member.stage));
