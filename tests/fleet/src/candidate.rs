@@ -106,9 +106,11 @@ impl Beside<'_> {
             Duration::from_secs_f64(behaviour.run_ms(self.traits, chance) / 1e3)
         };
         let (old, new) = (took(self.old, self.chance), took(self.new, self.chance));
+        // What fails in both versions is the request's doing, and is not compared.
+        let errors = (self.new.errors - self.old.errors).max(0.0);
         let result = match self.chance.unit() {
-            draw if draw < self.new.errors => Compared::Failed("an output is not a number".into()),
-            draw if draw < self.new.errors + self.new.differs => Compared::Differs(1.0),
+            draw if draw < errors => Compared::Failed("an output is not a number".into()),
+            draw if draw < errors + self.new.differs => Compared::Differs(1.0),
             _ => Compared::Differs(0.0),
         };
         (result, old, new)
