@@ -179,8 +179,7 @@ impl Heard {
         let report = |(device, member): (&DeviceId, &Member)| {
             let connected = inner.connected.get(device)?;
             let ledger = inner.ledgers.get(device).and_then(|own| own.get(model));
-            let own = connected.models.iter().find(|own| own.name == model.as_str());
-            let report = report(own, ledger, rollout);
+            let report = report(connected.model(model), ledger, rollout);
             let is_counted = report.active.is_none() || report.tally.is_some();
             // What a device does without the version is what it is held against: that has to be known first.
             (is_counted || member.standing != Standing::Waiting).then(|| (device.clone(), report))
@@ -191,24 +190,28 @@ impl Heard {
     /// How far the devices are that were told and do not serve the version yet, in words.
     pub(crate) fn words(&self, rollout: &Rollout) -> BTreeMap<DeviceId, String> {
         let inner = self.lock();
+        let Some(model) = &rollout.plan_of().model else { return BTreeMap::new() };
         let members = rollout.members().iter();
-        let members = members.filter(|(_, member)| member.standing == Standing::Told);
-        let words = members.map(|(device, _)| {
-            let own = inner.connected.get(device).map(|connected| &connected.models);
-            let own = own.map(|own| own.iter().find(|own| is_of(own, rollout)));
-            (device.clone(), progress(own, rollout.version()))
-        });
-        words.collect()
+        let told = members.filter(|(_, member)| member.standing == Standing::Told);
+        let word = |(device, _): (&DeviceId, &Member)| {
+            let connected = inner.connected.get(device);
+            let said =
+                connected.map(|connected| progress(connected.model(model), rollout.version()));
+            (device.clone(), said.unwrap_or_else(|| "not connected".into()))
+        };
+        told.map(word).collect()
     }
 }
 
-fn is_of(own: &ReportedModel, rollout: &Rollout) -> bool {
-    rollout.plan_of().model.as_ref().is_some_and(|model| own.name == model.as_str())
+impl Connected {
+    /// What the device says of a model.
+    fn model(&self, model: &ModelName) -> Option<&ReportedModel> {
+        self.models.iter().find(|own| own.name == model.as_str())
+    }
 }
 
-/// What a device says it does for a version; `None` for one that is not connected.
-fn progress(own: Option<Option<&ReportedModel>>, version: Version) -> String {
-    let Some(own) = own else { return "not connected".into() };
+/// What a device says it does for a version.
+fn progress(own: Option<&ReportedModel>, version: Version) -> String {
     match own {
         Some(own) if own.active_version == version.get() => "answers".into(),
         Some(own) if own.target_version == version.get() && own.reason.is_empty() => {
