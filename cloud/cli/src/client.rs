@@ -8,7 +8,6 @@ use serde_json::Value;
 use std::io::Read;
 use std::time::Duration;
 use ureq::http::{Request, StatusCode};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, SendBody};
 
 use crate::config::{Config, Credentials};
@@ -169,13 +168,8 @@ impl Client {
 
 /// What sends nothing to anybody but whoever has a certificate of this CA.
 fn agent(ca: &CertificateDer<'_>) -> Agent {
-    let root = Certificate::from_der(ca).to_owned();
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::new_with_certs(&[root]))
-        .unversioned_rustls_crypto_provider(link::tls::provider())
-        .build();
     let config = Agent::config_builder()
-        .tls_config(tls)
+        .tls_config(link::roots::http_client_of(std::slice::from_ref(ca)))
         .https_only(true)
         .proxy(None)
         .max_redirects(0)

@@ -101,11 +101,7 @@ fn start_whole(
 }
 
 fn http_client(ca: &CertificateDer<'_>) -> ureq::Agent {
-    let root = ureq::tls::Certificate::from_der(ca).to_owned();
-    let tls = ureq::tls::TlsConfig::builder()
-        .root_certs(ureq::tls::RootCerts::new_with_certs(&[root]))
-        .unversioned_rustls_crypto_provider(tls::provider())
-        .build();
+    let tls = link::roots::http_client_of(std::slice::from_ref(ca));
     let config = ureq::Agent::config_builder()
         .max_idle_connections(0)
         .tls_config(tls)

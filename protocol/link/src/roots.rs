@@ -64,15 +64,19 @@ pub fn roots(ca_file: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError>
     }
 }
 
-/// The same for a client of HTTP.
+/// A client of HTTP that trusts these, or the system's where the file has no name.
 ///
 /// # Errors
 /// [`RootsError`].
 pub fn http_client(ca_file: &Path) -> Result<TlsConfig, RootsError> {
-    let roots: Vec<_> =
-        roots(ca_file)?.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-    Ok(TlsConfig::builder()
+    Ok(http_client_of(&roots(ca_file)?))
+}
+
+/// A client of HTTP that trusts these, and nobody else.
+pub fn http_client_of(roots: &[CertificateDer<'_>]) -> TlsConfig {
+    let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+    TlsConfig::builder()
         .root_certs(RootCerts::new_with_certs(&roots))
         .unversioned_rustls_crypto_provider(tls::provider())
-        .build())
+        .build()
 }

@@ -3,7 +3,6 @@
 use super::Operator;
 use anyhow::{Context, bail};
 use serde_json::Value;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// A client with a key.
 pub struct Api {
@@ -49,11 +48,7 @@ impl Api {
         let login: Value = serde_json::from_slice(&read("credentials.json")?)?;
         let field = |name: &str| login[name].as_str().unwrap_or_default().to_owned();
         let ca = link::pki::chain_from_pem(&read("ca.pem")?)?;
-        let roots: Vec<_> = ca.iter().map(|ca| Certificate::from_der(ca).to_owned()).collect();
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::new_with_certs(&roots))
-            .unversioned_rustls_crypto_provider(link::tls::provider())
-            .build();
+        let tls = link::roots::http_client_of(&ca);
         let config =
             ureq::Agent::config_builder().tls_config(tls).proxy(None).http_status_as_error(false);
         Ok(Self {

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// An inference node with its folder. It can be stopped, killed and started again on the same port.
 pub struct Node {
@@ -164,12 +163,7 @@ impl Node {
     }
 
     fn https(&self) -> anyhow::Result<ureq::Agent> {
-        let pem = std::fs::read(self.data_dir.join("node/ca.pem"))?;
-        let ca = Certificate::from_pem(&pem)?;
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::new_with_certs(&[ca]))
-            .unversioned_rustls_crypto_provider(link::tls::provider())
-            .build();
+        let tls = link::roots::http_client(&self.data_dir.join("node/ca.pem"))?;
         let config = ureq::Agent::config_builder().tls_config(tls).http_status_as_error(false);
         Ok(config.build().new_agent())
     }
