@@ -21,6 +21,7 @@ pub use process::{Process, eventually, program, pss_kb};
 pub use publisher::{Edge, Publisher, Single};
 
 use anyhow::Context;
+use protocol::token::Token;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -146,6 +147,18 @@ impl World {
         std::fs::remove_file(&path)?;
         self.operator.run(&["device", "token", "-o", &path.to_string_lossy()])?;
         Ok(path)
+    }
+
+    /// A token for so many simulated devices, `sim-1` and on.
+    ///
+    /// # Errors
+    /// What the operator's command printed.
+    pub fn fleet_token(&self, count: usize, more: &[&str]) -> anyhow::Result<Token> {
+        let file = self.folder().join("fleet.token");
+        let (path, count) = (file.to_string_lossy(), count.to_string());
+        let token = ["device", "token", "--count", &count, "--label", "sim-{n}", "-o", &path];
+        self.operator.run(&[&token, more].concat())?;
+        Ok(std::fs::read_to_string(&file)?.parse()?)
     }
 
     /// Enrols a new device and starts its agent.

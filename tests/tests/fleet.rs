@@ -30,11 +30,7 @@ impl Site {
     fn start(versions: &[(u64, Behaviour)]) -> Self {
         let look = [("OUTRIGGER_CLOUD_ROLLOUTS_LOOK_S", "1".into())];
         let world = World::start_in(&look).unwrap();
-        let token = world.folder().join("fleet.token");
-        let (path, count) = (token.to_str().unwrap(), DEVICES.to_string());
-        let ask = ["device", "token", "--count", &count, "--label", "sim-{n}", "-o", path];
-        world.operator.run(&ask).unwrap();
-        let token = std::fs::read_to_string(&token).unwrap().parse().unwrap();
+        let token = world.fleet_token(DEVICES, &[]).unwrap();
         let runtime = Runtime::new().unwrap();
         let place = Place::at(world.cloud.address().parse().unwrap());
         let mut fleet = runtime.block_on(Fleet::enrol(place, &token, DEVICES)).unwrap();

@@ -1,6 +1,7 @@
 //! Operators sign in through a real OpenID provider (npm `oidc-provider`), and whoever should not does not.
 #![allow(clippy::unwrap_used)] // helpers beside the tests
 
+use fleet::sign_in::ticket::Verifier;
 use outrigger_tests::hostile;
 use outrigger_tests::provider::{Browser, Directory, Provider, Visit};
 use outrigger_tests::world::{AgentOptions, Edge, Operator, Publisher, World, eventually, program};
@@ -38,6 +39,15 @@ fn settings(provider: &Provider) -> Variables {
         ("OUTRIGGER_CLOUD_OIDC_CLIENT_ID", "outrigger".into()),
         ("OUTRIGGER_CLOUD_OIDC_ROLES", ROLES.into()),
     ]
+}
+
+/// What the client shows to the provider, where it has anything to show.
+const SECRET: &str = "a secret of forty characters or so, at least";
+
+fn with_secret(folder: &Path) -> (&'static str, OsString) {
+    let file = folder.join("secret");
+    link::durable::write(&file, SECRET.as_bytes(), link::durable::Access::Private).unwrap();
+    ("OUTRIGGER_CLOUD_OIDC_CLIENT_SECRET_FILE", file.into())
 }
 
 /// A cloud that believes this provider.
@@ -216,7 +226,6 @@ fn the_address_can_be_pasted() {
 
 #[test]
 fn a_client_with_a_secret_and_claims_in_the_token() {
-    const SECRET: &str = "a secret of forty characters or so, at least";
     let directory = Directory::new("outrigger")
         .client("token_endpoint_auth_method", "client_secret_basic")
         .client("client_secret", SECRET)
@@ -224,12 +233,7 @@ fn a_client_with_a_secret_and_claims_in_the_token() {
         .with("ada", json!({ "roles": { "outrigger": ["ml-ops"] }, "preferred_username": "ada" }));
     let directory = Directory { claims_in_token: true, ..directory };
     let settings = |folder: &Path| -> Variables {
-        let file = folder.join("secret");
-        link::durable::write(&file, SECRET.as_bytes(), link::durable::Access::Private).unwrap();
-        vec![
-            ("OUTRIGGER_CLOUD_OIDC_CLIENT_SECRET_FILE", file.into()),
-            ("OUTRIGGER_CLOUD_OIDC_CLAIM", "/roles/outrigger".into()),
-        ]
+        vec![with_secret(folder), ("OUTRIGGER_CLOUD_OIDC_CLAIM", "/roles/outrigger".into())]
     };
     let Some(site) = Site::start_with(&directory, settings) else { return };
     let (_, printed) = site.sign_in(&site.operator("ada"), "ada");
@@ -242,16 +246,11 @@ fn a_client_with_a_secret_and_claims_in_the_token() {
 /// A token whose signature anybody could make who knows the client's secret.
 #[test]
 fn a_provider_that_signs_with_a_shared_secret_is_not_believed() {
-    const SECRET: &str = "a secret of forty characters or so, at least";
     let directory = directory()
         .client("token_endpoint_auth_method", "client_secret_post")
         .client("client_secret", SECRET)
         .client("id_token_signed_response_alg", "HS256");
-    let settings = |folder: &Path| -> Variables {
-        let file = folder.join("secret");
-        link::durable::write(&file, SECRET.as_bytes(), link::durable::Access::Private).unwrap();
-        vec![("OUTRIGGER_CLOUD_OIDC_CLIENT_SECRET_FILE", file.into())]
-    };
+    let settings = |folder: &Path| -> Variables { vec![with_secret(folder)] };
     let Some(site) = Site::start_with(&directory, settings) else { return };
     let (_, printed) = site.sign_in(&site.operator("ada"), "ada");
     let printed = printed.unwrap_err();
@@ -260,7 +259,7 @@ fn a_provider_that_signs_with_a_shared_secret_is_not_believed() {
 
 /// A sign-in step by step, without the command.
 struct ByHand {
-    verifier: String,
+    verifier: Verifier,
     redirect: &'static str,
     code: String,
     state: String,
@@ -269,8 +268,9 @@ struct ByHand {
 impl ByHand {
     fn begin(site: &Site) -> Self {
         let redirect = "http://127.0.0.1:9/callback";
-        let verifier = hex::encode(link::entropy::<32>());
-        let begun = json!({ "redirect_uri": redirect, "code_challenge": challenge(&verifier) });
+        let verifier = Verifier::from_entropy(link::entropy());
+        let begun =
+            json!({ "redirect_uri": redirect, "code_challenge": verifier.challenge().to_string() });
         let (status, answer) = site.post("/v1/sign-in", &begun);
         assert_eq!(status, 200, "{answer}");
         let url = answer["authorization_url"].as_str().unwrap();
@@ -281,15 +281,9 @@ impl ByHand {
     }
 
     fn body(&self, site: &Site) -> Value {
-        json!({ "code": self.code, "state": self.state, "code_verifier": self.verifier,
+        json!({ "code": self.code, "state": self.state, "code_verifier": self.verifier.reveal(),
                 "redirect_uri": self.redirect, "iss": site.provider.issuer() })
     }
-}
-
-fn challenge(verifier: &str) -> String {
-    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-    let digest = ring::digest::digest(&ring::digest::SHA256, verifier.as_bytes());
-    BASE64_URL_SAFE_NO_PAD.encode(digest)
 }
 
 #[test]
@@ -305,7 +299,7 @@ fn each_part_of_a_sign_in_has_to_fit() {
         ("state", other.state.as_str().into()),
         ("state", String::from_utf8(flipped).unwrap().into()),
         ("state", "".into()),
-        ("code_verifier", other.verifier.as_str().into()),
+        ("code_verifier", other.verifier.reveal().into()),
         ("redirect_uri", "http://127.0.0.1:10/callback".into()),
         ("iss", "http://127.0.0.1:9".into()),
         ("iss", Value::Null),
@@ -332,7 +326,7 @@ fn each_part_of_a_sign_in_has_to_fit() {
         "http://127.0.0.1.example.com:9/callback",
         "http://127.0.0.1:9/x",
     ] {
-        let begun = json!({ "redirect_uri": elsewhere, "code_challenge": challenge("v") });
+        let begun = json!({ "redirect_uri": elsewhere, "code_challenge": one.verifier.challenge().to_string() });
         let (status, answer) = site.post("/v1/sign-in", &begun);
         assert!(status == 422, "{elsewhere}: {status} {answer}");
     }

@@ -100,12 +100,7 @@ impl Bench {
         let environment = [("OUTRIGGER_CLOUD_ROLLOUTS_LOOK_S", amount.look_s.to_string().into())];
         let mut world = World::start_in(&environment)?;
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let file = world.folder().join("fleet.token");
-        let (path, count) = (file.to_string_lossy(), amount.devices.to_string());
-        world
-            .operator
-            .run(&["device", "token", "--count", &count, "--label", "sim-{n}", "-o", &path])?;
-        let token = std::fs::read_to_string(&file)?.parse()?;
+        let token = world.fleet_token(amount.devices, &[])?;
         let place = Place::at(world.cloud.address().parse()?);
         let began = Instant::now();
         let mut fleet = runtime.block_on(Fleet::enrol(place, &token, amount.devices))?;

@@ -26,8 +26,8 @@ impl Visit {
     /// A parameter of the address, decoded.
     pub fn parameter(&self, name: &str) -> Option<String> {
         let (_, query) = self.url.split_once('?')?;
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| decoded(value))
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 }
 
@@ -154,17 +154,4 @@ fn attribute<'a>(page: &'a str, before: &str) -> Option<&'a str> {
 fn origin(url: &str) -> anyhow::Result<String> {
     let (scheme, rest) = url.split_once("://").with_context(|| format!("no address: {url}"))?;
     Ok(format!("{scheme}://{}", rest.split(['/', '?']).next().unwrap_or_default()))
-}
-
-/// Percent-encoding undone; what is no text is dropped.
-fn decoded(value: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = value.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let hex = tail.get(..2).filter(|_| *first == b'%');
-        let byte = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        bytes.push(byte.unwrap_or(if *first == b'+' { b' ' } else { *first }));
-        rest = if byte.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

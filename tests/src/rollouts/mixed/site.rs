@@ -170,11 +170,7 @@ fn simulated(
     amount: &Amount,
     nature: Nature,
 ) -> anyhow::Result<fleet_sim::Fleet> {
-    let file = world.folder().join("fleet.token");
-    let (path, count) = (file.to_string_lossy(), amount.simulated.to_string());
-    let token = ["device", "token", "--count", &count, "--label", "sim-{n}", "-o", &path];
-    world.operator.run(&[&token[..], &["--set", "kind=simulated"]].concat())?;
-    let token = std::fs::read_to_string(&file)?.parse()?;
+    let token = world.fleet_token(amount.simulated, &["--set", "kind=simulated"])?;
     let place = Place::at(world.cloud.address().parse()?);
     let mut fleet = runtime.block_on(fleet_sim::Fleet::enrol(place, &token, amount.simulated))?;
     fleet.set_nature(nature);
