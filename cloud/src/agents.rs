@@ -5,6 +5,7 @@ use link::connection::{Connection, RecvStream, SendStream};
 use protocol::problem::{Problem, ProblemCode};
 use protocol::{ALPN_AGENT, ALPN_ENROL, ALPN_NODE, ALPN_NODE_ENROL, ALPN_RENEW, wire};
 use quinn::{Endpoint, Incoming};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -55,7 +56,10 @@ fn admit(cloud: &Arc<Cloud>, incoming: Incoming) {
         return;
     }
     match cloud.limits.connections.clone().try_acquire_owned() {
-        Ok(permit) => drop(tokio::spawn(serve(cloud.clone(), incoming, permit))),
+        Ok(permit) => {
+            let handshake = Box::pin(shake_hands(cloud.clone(), incoming));
+            tokio::spawn(serve(cloud.clone(), handshake, permit));
+        }
         Err(_) => {
             cloud.events.connection_refused(incoming.remote_address());
             incoming.refuse();
@@ -65,13 +69,18 @@ fn admit(cloud: &Arc<Cloud>, incoming: Incoming) {
 
 /// A task is as large as the largest thing that it ever waits for, for as long as a device stays: what is over soon is in
 /// a box of its own, here and in all that follows.
-async fn serve(cloud: Arc<Cloud>, incoming: Incoming, _permit: OwnedSemaphorePermit) {
-    if let Some(connection) = Box::pin(shake_hands(&cloud, incoming)).await {
+async fn serve(
+    cloud: Arc<Cloud>,
+    handshake: Pin<Box<impl Future<Output = Option<Connection>>>>,
+    _permit: OwnedSemaphorePermit,
+) {
+    let connected = handshake.await; // and its box is gone
+    if let Some(connection) = connected {
         speak(cloud, connection).await;
     }
 }
 
-async fn shake_hands(cloud: &Cloud, incoming: Incoming) -> Option<Connection> {
+async fn shake_hands(cloud: Arc<Cloud>, incoming: Incoming) -> Option<Connection> {
     let remote = incoming.remote_address();
     let handshake = async { incoming.accept()?.await };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {

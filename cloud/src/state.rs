@@ -373,7 +373,10 @@ impl Online {
     }
 
     pub(crate) fn enter(&self, device: &DeviceId, connection: &Connection) {
-        self.lock().entry(device.clone()).or_default().push(connection.clone());
+        let mut all = self.lock();
+        let own = all.entry(device.clone()).or_default();
+        own.reserve_exact(1); // it hardly ever has a second
+        own.push(connection.clone());
     }
 
     pub(crate) fn leave(&self, device: &DeviceId, connection: &Connection) {

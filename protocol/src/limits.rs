@@ -14,8 +14,8 @@ pub const AGENT_CONNECTIONS_MAX: usize = 32_768;
 /// Streams that one peer may have open at a time: its requests, blobs and control.
 pub const STREAMS_PER_CONNECTION: u32 = 256;
 /// Of them, those over QUIC until it asks for an answer. Both ends keep a place for each that may be open, 68 bytes on the
-/// node's side, and a device that asks nothing needs a handful. 28 fill a table of 32 places.
-pub const STREAMS_AT_FIRST: u32 = 28;
+/// node's side, and a device that asks nothing needs a handful. 14 fill a table of 16 places.
+pub const STREAMS_AT_FIRST: u32 = 14;
 /// Unread bytes that one stream may hold.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Unread bytes that one connection may hold.

@@ -96,11 +96,10 @@ impl Said {
 async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), StreamError> {
     let mut revision = session.cloud.revision.subscribe();
     let mut sites = session.cloud.sites.subscribe();
-    let mut told = session.told.clone();
     let mut said: Option<Said> = None;
     loop {
         revision.mark_unchanged();
-        told.mark_unchanged();
+        let times = session.news.times();
         sites.mark_unchanged();
         Box::pin(say(session, &mut send, &mut said)).await?;
         // Again after a while although nothing changed: the director's list runs out.
@@ -108,7 +107,7 @@ async fn push_desired(session: &Session, mut send: SendStream) -> Result<(), Str
             changed = revision.changed() => if changed.is_err() {
                 return Ok(()); // the server is gone
             },
-            Ok(()) = told.changed() => {}
+            () = session.news.beyond(times) => {}
             () = others(session, &mut sites, said.as_ref()) => {}
             () = tokio::time::sleep(LIST_PERIOD) => {}
         }

@@ -17,11 +17,11 @@ pub(super) async fn serve(
     mut recv: RecvStream,
     header: FrameHeader,
 ) -> Result<(), LinkError> {
-    let _: Pulse = frames::message(&mut recv, header).await?;
+    let _: Pulse = Box::pin(frames::message(&mut recv, header)).await?;
     let asked = Notify::new();
     let listen = async {
         while let Some(header) = frames::next_header(&mut recv).await? {
-            let _: Pulse = frames::message(&mut recv, header).await?;
+            let _: Pulse = Box::pin(frames::message(&mut recv, header)).await?;
             asked.notify_one();
         }
         Ok(())
@@ -33,7 +33,8 @@ pub(super) async fn serve(
         loop {
             let draining = *told.borrow_and_update();
             let wait_us = cloud.wait_us();
-            frames::send(&mut send, &NodeState { wait_us, draining, patience_ms }).await?;
+            let state = NodeState { wait_us, draining, patience_ms };
+            Box::pin(frames::send(&mut send, &state)).await?;
             tokio::select! {
                 () = asked.notified() => {}
                 _ = told.changed(), if !draining => {}

@@ -45,7 +45,7 @@ impl Scope {
     }
 
     async fn is_assigned(&self, session: &Session, model: &ModelName) -> Result<bool, StoreError> {
-        let revision = (*session.cloud.revision.borrow(), *session.told.borrow());
+        let revision = (*session.cloud.revision.borrow(), session.news.times());
         let mut known = self.0.lock().await;
         if let Some(assigned) = known.as_ref().filter(|assigned| assigned.revision == revision) {
             return Ok(assigned.models.contains(model));

@@ -3,12 +3,11 @@
 use link::connection::{Connection, Ended, RecvStream, SendStream};
 use link::frames::{self, LinkError};
 use link::pki::DeviceCertificate;
-use protocol::codec::{CodecError, FrameKind};
+use protocol::codec::{CodecError, FrameHeader, FrameKind};
 use protocol::id::{ContentHash, DeviceId, ModelName, TenantName};
 use protocol::problem::{Problem, ProblemCode};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Once};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::scope::Scope;
@@ -18,6 +17,7 @@ use super::{
 };
 use crate::access::Identity;
 use crate::questions;
+use crate::rollouts::heard::News;
 use crate::state::{Cloud, now_s};
 use crate::store::StoreError;
 use crate::store::devices::note_seen;
@@ -37,7 +37,7 @@ pub(super) struct Session {
     pub(super) identity: Identity,
     scope: Scope,
     /// Changes where there is something new for this device alone.
-    pub(super) told: watch::Receiver<u64>,
+    pub(super) news: Arc<News>,
     pub(super) times: time::Allowance,
     pub(super) pace: blob::Pace,
 }
@@ -87,7 +87,7 @@ async fn begin(cloud: Arc<Cloud>, connection: Connection) -> Option<Arc<Session>
     };
     cloud.events.agent_connected(&device, remote);
     cloud.online.enter(&device, &connection);
-    let told = cloud.rollouts.heard.enter(&device);
+    let news = cloud.rollouts.heard.enter(&device);
     // Whoever was denied between the question and this was not among those to be expelled.
     if let Err(reason) = identify(&cloud, &connection).await {
         connection.close(ProblemCode::Unauthorised, reason);
@@ -107,7 +107,7 @@ async fn begin(cloud: Arc<Cloud>, connection: Connection) -> Option<Arc<Session>
         times,
         identity,
         scope,
-        told,
+        news,
         pace,
     }))
 }
@@ -207,7 +207,8 @@ impl Session {
         let header = header?.ok_or(LinkError::Ended)?;
         match header.kind {
             FrameKind::Pulse => {
-                Ok(pulse::serve(&self.cloud, &self.connection, send, recv, header).await?)
+                let serve = pulse::serve(&self.cloud, &self.connection, send, recv, header);
+                Ok(Box::pin(serve).await?)
             }
             FrameKind::Hello
             | FrameKind::TimeRequest
@@ -235,8 +236,7 @@ impl Session {
             FrameKind::MetadataRequest => Box::pin(metadata::serve(self, send, recv, header)).await,
             FrameKind::TelemetryOffer => Box::pin(telemetry::serve(self, send, recv, header)).await,
             FrameKind::DeviceAnswer => {
-                let answer = frames::message(&mut recv, header).await?;
-                questions::take(&self.cloud, &self.device, answer).await?;
+                Box::pin(self.take_answer(&mut recv, header)).await?;
                 Ok(send.finish()?)
             }
             actual => {
@@ -244,6 +244,15 @@ impl Session {
                 Err(LinkError::Codec(CodecError::Unexpected { expected, actual }).into())
             }
         }
+    }
+
+    async fn take_answer(
+        &self,
+        recv: &mut RecvStream,
+        header: FrameHeader,
+    ) -> Result<(), StreamError> {
+        let answer = frames::message(recv, header).await?;
+        Ok(questions::take(&self.cloud, &self.device, answer).await?)
     }
 
     /// Closes the connection when the error is the peer's fault, or ours.

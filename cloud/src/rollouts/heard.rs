@@ -1,6 +1,10 @@
 //! What connected devices say of the models that roll-outs look at; and how a device is told that there is something
 //! new for it alone, without the whole fleet reading its desired state again.
 
+mod news;
+
+pub(crate) use news::News;
+
 use fleet::rollout::ledger::{Ledger, rows};
 use fleet::rollout::member::{Member, Standing};
 use fleet::rollout::{EVIDENCE_PER_S, Report, Rollout, calls_per_check};
@@ -8,8 +12,7 @@ use protocol::evidence::{EVERY_MAX_S, EVERY_MIN_S};
 use protocol::id::{DeviceId, ModelName, Version};
 use protocol::wire::{Evidence, ReportedModel, ReportedState, Watch};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Models of a device that are looked at here.
 const MODELS_MAX: usize = 256;
@@ -37,7 +40,7 @@ struct Inner {
 #[derive(Debug)]
 struct Connected {
     sessions: usize,
-    told: watch::Sender<u64>,
+    news: Arc<News>,
     models: Vec<ReportedModel>,
 }
 
@@ -56,12 +59,12 @@ impl Heard {
     }
 
     /// A device has connected. What it hears when there is something new for it.
-    pub(crate) fn enter(&self, device: &DeviceId) -> watch::Receiver<u64> {
+    pub(crate) fn enter(&self, device: &DeviceId) -> Arc<News> {
         let mut inner = self.lock();
-        let fresh = || Connected { sessions: 0, told: watch::Sender::new(0), models: Vec::new() };
+        let fresh = || Connected { sessions: 0, news: Arc::default(), models: Vec::new() };
         let connected = inner.connected.entry(device.clone()).or_insert_with(fresh);
         connected.sessions += 1;
-        connected.told.subscribe()
+        connected.news.clone()
     }
 
     /// One of its connections has ended.
@@ -78,7 +81,7 @@ impl Heard {
     pub(crate) fn tell<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>) {
         let inner = self.lock();
         for connected in devices.filter_map(|device| inner.connected.get(device)) {
-            connected.told.send_modify(|times| *times += 1);
+            connected.news.add();
         }
     }
 

@@ -122,6 +122,13 @@ impl Identity {
             Err(error) => Err(error),
         }
     }
+
+    /// The same for a client, which shows its own certificate alone: whoever verifies clients has their CA, and keeps what
+    /// was shown for as long as the connection lasts.
+    fn certified_client(mut self) -> Result<Arc<SingleCertAndKey>, rustls::Error> {
+        self.chain.truncate(1);
+        self.certified()
+    }
 }
 
 fn roots(cas: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
@@ -145,7 +152,7 @@ pub fn client(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots(std::slice::from_ref(ca))?);
     let mut config = match identity {
-        Some(identity) => builder.with_client_cert_resolver(identity.certified()?),
+        Some(identity) => builder.with_client_cert_resolver(identity.certified_client()?),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.to_vec()];
@@ -200,7 +207,7 @@ pub fn agent(
         .dangerous() // the caller judges what is left out here
         .with_custom_certificate_verifier(Arc::new(DatesLater(known)));
     let mut config = match identity {
-        Some(identity) => builder.with_client_cert_resolver(identity.certified()?),
+        Some(identity) => builder.with_client_cert_resolver(identity.certified_client()?),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.to_vec()];

@@ -7,9 +7,11 @@ mod stages;
 use super::{BenchReport, Goal, Row, rounded};
 use crate::world::{CpuMeter, World};
 use anyhow::{Context, ensure};
+use fleet_sim::behaviour::{Behaviour, Behaviours};
 use fleet_sim::{Fleet, Nature, Place};
 use serde_json::json;
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
@@ -21,6 +23,10 @@ struct Amount {
     /// For what was freed to be given back, and timers of handshakes to pass.
     settling: Duration,
     plan: stages::Plan,
+    /// Requests that the median device is asked in a minute.
+    per_min: f64,
+    /// How both versions behave.
+    behaviour: fn() -> Behaviour,
     /// Seconds between two looks of the cloud at its roll-outs.
     look_s: u32,
 }
@@ -29,16 +35,39 @@ const SHORT: Amount = Amount {
     devices: 300,
     idle: Duration::from_secs(5),
     settling: Duration::from_secs(2),
-    plan: stages::Plan { stages: "10:1s,all:1s", requests: "20", deadline: "30s" },
+    plan: stages::Plan {
+        stages: "10:1s,all:1s",
+        requests: "20",
+        deadline: "30s",
+        more: &["--rate", "6000"],
+    },
+    per_min: 6000.0, // a version is judged in seconds
+    behaviour: Behaviour::quick,
     look_s: 1,
 };
 const WHOLE: Amount = Amount {
     devices: 10_000,
     idle: Duration::from_secs(60),
     settling: Duration::from_secs(15),
-    plan: stages::Plan { stages: "20:30s,10%:30s,all:30s", requests: "100", deadline: "2m" },
+    plan: stages::Plan {
+        stages: "20:30s,10%:30s,all:30s",
+        requests: "100",
+        deadline: "2m",
+        more: &[],
+    },
+    per_min: 600.0, // a camera that looks ten times a second
+    behaviour: Behaviour::default,
     look_s: 5,
 };
+
+impl Amount {
+    fn nature(&self) -> Nature {
+        let mut behaviours = Behaviours::default();
+        (1..=2).for_each(|version| behaviours.set(version, (self.behaviour)()));
+        let behaviours = Arc::new(behaviours);
+        Nature { behaviours, per_min: self.per_min, ..Nature::default() }
+    }
+}
 
 /// A connected device, in KiB of the cloud's memory.
 const MEMORY_GOAL_KIB: f64 = 48.0;
@@ -104,7 +133,7 @@ impl Bench {
         let place = Place::at(world.cloud.address().parse()?);
         let began = Instant::now();
         let mut fleet = runtime.block_on(Fleet::enrol(place, &token, amount.devices))?;
-        fleet.set_nature(Nature { per_min: stages::PER_MIN, ..Nature::default() });
+        fleet.set_nature(amount.nature());
         let took_s = began.elapsed().as_secs_f64();
         let rows = vec![Row(vec![
             ("enrolled", json!(amount.devices)),

@@ -76,7 +76,7 @@ fn a_device_reports_once_it_has_said_what_its_version_counts() {
     let _ = heard.watch([&rollout].into_iter());
     let reports = || heard.reports(&rollout);
     assert!(reports().is_empty(), "nobody is connected");
-    let told = heard.enter(&one);
+    let news = heard.enter(&one);
     assert_eq!(reports()[0].1, Report::default(), "it has no version of it");
     heard.hear_state(&one, &runs(1, 0, "idle"));
     assert!(reports().is_empty(), "it has not said what it counts");
@@ -87,7 +87,7 @@ fn a_device_reports_once_it_has_said_what_its_version_counts() {
     heard.hear_state(&one, &runs(1, 3, "refused"));
     assert_eq!(reports()[0].1.refused, None, "of another version");
     heard.tell([&one, &device("d-2")].into_iter());
-    assert_eq!(*told.borrow(), 1);
+    assert_eq!(news.times(), 1);
     heard.leave(&one);
     assert!(reports().is_empty());
 }

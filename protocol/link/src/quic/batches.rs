@@ -14,10 +14,15 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
-/// Up to so many connections, batches are as large as the system takes them.
-const FEW: usize = 256;
-/// With more, a batch has so many datagrams at most.
-const SMALL: usize = 3;
+/// What the buffers of all connections should take together.
+const BUFFERS_BYTES: usize = 4 << 20;
+/// A datagram on an Ethernet.
+const DATAGRAM_BYTES: usize = 1452;
+
+/// So many datagrams make a batch, where there are so many connections: at least one.
+fn most(connections: usize) -> usize {
+    (BUFFERS_BYTES / DATAGRAM_BYTES / connections.max(1)).max(1)
+}
 
 /// A socket whose connections send smaller batches the more there are.
 #[derive(Debug)]
@@ -76,8 +81,7 @@ impl AsyncUdpSocket for Batches {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        let most = self.socket.max_transmit_segments();
-        if self.connections.load(Relaxed) > FEW { most.min(SMALL) } else { most }
+        most(self.connections.load(Relaxed)).min(self.socket.max_transmit_segments())
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -94,17 +98,21 @@ mod tests {
     use super::*;
     use quinn::{Runtime, TokioRuntime};
 
+    #[test]
+    fn the_more_connections_the_smaller_their_batches() {
+        let sizes = [0, 1, 288, 289, 1_000, 2_888, 10_000, usize::MAX].map(most);
+        assert_eq!(sizes, [2_888, 2_888, 10, 9, 2, 1, 1, 1]);
+    }
+
     #[tokio::test]
-    async fn batches_are_small_only_while_connections_are_many() {
+    async fn connections_that_are_gone_do_not_count() {
         let own = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let own = TokioRuntime.wrap_udp_socket(own).unwrap();
-        let most = own.max_transmit_segments();
+        let all = own.max_transmit_segments();
         let batches = Arc::new(Batches::new(own));
-        let mut pollers: Vec<_> = (0..FEW).map(|_| batches.clone().create_io_poller()).collect();
-        assert_eq!(batches.max_transmit_segments(), most);
-        pollers.push(batches.clone().create_io_poller());
-        assert_eq!(batches.max_transmit_segments(), most.min(SMALL));
-        pollers.clear();
-        assert_eq!(batches.max_transmit_segments(), most);
+        let mut pollers: Vec<_> = (0..3_000).map(|_| batches.clone().create_io_poller()).collect();
+        assert_eq!(batches.max_transmit_segments(), 1);
+        pollers.truncate(1);
+        assert_eq!(batches.max_transmit_segments(), all);
     }
 }

@@ -14,10 +14,10 @@ pub(super) struct Plan {
     pub(super) stages: &'static str,
     pub(super) requests: &'static str,
     pub(super) deadline: &'static str,
+    /// What else is not left to the command.
+    pub(super) more: &'static [&'static str],
 }
 
-/// Requests that the median device is asked in a minute: a camera that looks ten times a second.
-pub(super) const PER_MIN: f64 = 600.0;
 /// Before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// Between two questions how it goes.
@@ -29,10 +29,10 @@ pub(super) fn roll_out(bench: &mut Bench, plan: &Plan) -> anyhow::Result<(f64, b
     let (began, cpu) = (Instant::now(), bench.cloud_cpu()?);
     let operator = &bench.world.operator;
     operator.run(&["model", "push", &fashion().to_string_lossy()])?;
-    let (all, Plan { stages, requests, deadline }) = ((devices + 1).to_string(), plan);
+    let (all, Plan { stages, requests, deadline, more }) = ((devices + 1).to_string(), plan);
     let asked = ["rollout", "start", "fashion@2", "--all", "--stages", stages, "--requests"];
-    let more = [requests, "--deadline", deadline, "--approve-from", &all];
-    let id = operator.json(&[&asked[..], &more].concat())?["id"].clone();
+    let terms = [requests, "--deadline", deadline, "--approve-from", &all];
+    let id = operator.json(&[&asked[..], &terms, more].concat())?["id"].clone();
     let id = id.as_str().context("a roll-out without an id")?;
     let end = until_over(bench, id)?;
     let took_s = began.elapsed().as_secs_f64();
