@@ -1,14 +1,19 @@
 //! Programs of the previous release beside those of this one: an agent of either with the cloud of the other
 //! runs the demo; a device goes from the previous agent to this one and back, as where an update is rolled back,
-//! on the same state folder; and where the previous agent updates itself, it does so to this one.
+//! on the same state folder; a roll-out over both kinds ends; and where the previous agent updates itself, it does so to
+//! this one.
 
 use crate::fashion::{Images, ask};
-use crate::world::{Agent, AgentOptions, World, program};
+use crate::world::{Agent, AgentOptions, World, eventually, model_status, program};
 use anyhow::{Context, ensure};
 use protocol::release::Mark;
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
+
+/// For a roll-out to end: a silent device is told after a minute, and waited for until its deadline.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The programs of the previous release, in one folder.
 #[derive(Debug, Clone)]
@@ -38,6 +43,8 @@ impl Previous {
         println!(
             "The same device went from the previous agent to this one, and back, and nothing was lost."
         );
+        let why = self.is_in_a_rollout()?;
+        println!("A roll-out over both kinds of agents ended; of the previous one it says: {why}.");
         let end = match self.updates_itself()? {
             Some(version) => format!("has updated itself to {version}"),
             None => "does not update itself to this version: left out".to_owned(),
@@ -57,8 +64,7 @@ impl Previous {
             let agent = Agent::start_program(program, &state_dir, &AgentOptions::default())?;
             if version > 1 {
                 agent.wait_until("what was active", |status| {
-                    let active =
-                        crate::world::model_status(status, "fashion")["active_version"].as_u64();
+                    let active = model_status(status, "fashion")["active_version"].as_u64();
                     active.is_some_and(|active| active >= version - 1)
                 })?;
             }
@@ -79,6 +85,43 @@ impl Previous {
             world.ship_fashion()?;
         }
         Ok(())
+    }
+
+    /// A roll-out over an agent of either kind: the previous one takes the version, cannot say how that does, and has
+    /// failed at the deadline, while the other's success counts. What is said of the previous one.
+    fn is_in_a_rollout(&self) -> anyhow::Result<String> {
+        let world = World::start_in(&[("OUTRIGGER_CLOUD_ROLLOUTS_LOOK_S", "1".into())])?;
+        world.ship_fashion()?;
+        let start = |name: &str, program: PathBuf| {
+            let state_dir = world.folder().join(name);
+            Agent::enrol(&state_dir, &world.cloud.address(), &world.token()?)?;
+            let agent = Agent::start_program(&program, &state_dir, &AgentOptions::default())?;
+            agent.wait_active("fashion", 1)?;
+            anyhow::Ok(agent)
+        };
+        let old = start("previous", self.program("outrigger-agent")?)?;
+        let agents = [&old, &start("this", program("outrigger-agent")?)?];
+        let folder = crate::world::fashion();
+        world.operator.run(&["model", "push", &folder.to_string_lossy()])?;
+        let plan = ["--stages", "all:1s", "--requests", "5"];
+        let pace = ["--rate", "6000", "--deadline", "60s"];
+        let start = ["rollout", "start", "fashion@2", "--all"];
+        let begun = world.operator.json(&[&start[..], &plan, &pace].concat())?;
+        let id = begun["id"].as_str().context("a roll-out without an id")?;
+        let end = eventually("the end of the roll-out", PATIENCE, || {
+            agents.iter().try_for_each(|agent| asked(agent)).ok()?;
+            let status = world.operator.json(&["rollout", "status", id]).ok()?;
+            (status["phase"] == "done").then_some(status)
+        })?;
+        let count = |name: &str| end["progress"][name].as_u64();
+        ensure!((count("succeeded"), count("failed")) == (Some(1), Some(1)), "{end:#}");
+        let previous = old.status()?["device"].clone();
+        let mut devices = end["devices"].as_array().into_iter().flatten();
+        let named = devices.find(|device| device["device"] == previous);
+        let why = named.and_then(|device| device["why"].as_str());
+        let why = why.with_context(|| format!("the previous one is not named: {end:#}"))?;
+        ensure!(why.ends_with("its agent may be older than roll-outs"), "{why}");
+        Ok(why.to_owned())
     }
 
     /// The version that it has come to; nothing where it cannot.

@@ -9,6 +9,8 @@ const INT64: u64 = 7;
 const BOOL: u64 = 9;
 /// A domain of our own for functions.
 const OWN: &str = "own";
+/// The domain of operators that classical models have.
+const ML: &str = "ai.onnx.ml";
 
 /// Functions that call each other in a line of this length. Loading goes as deep, and overflows the
 /// stack: a segmentation fault.
@@ -138,6 +140,12 @@ fn list(name: &str, values: &[u64]) -> Vec<u8> {
     [bytes(1, name.as_bytes()), values, numbers(20, 7)].concat()
 }
 
+fn floats(name: &str, values: &[f32]) -> Vec<u8> {
+    let fixed = |value: &f32| [varint(7 << 3 | 5), value.to_le_bytes().to_vec()].concat();
+    let values: Vec<u8> = values.iter().flat_map(fixed).collect();
+    [bytes(1, name.as_bytes()), values, numbers(20, 6)].concat()
+}
+
 /// An initializer.
 fn integers(name: &str, shape: &[u64], values: &[u64]) -> Vec<u8> {
     let shape: Vec<u8> = shape.iter().flat_map(|d| numbers(1, *d)).collect();
@@ -182,6 +190,6 @@ fn model(nodes: &[Vec<u8>], initializers: &[Vec<u8>], functions: &[Vec<u8>]) -> 
         bytes(11, &value("x", FLOAT, None)),
         bytes(12, &value("y", FLOAT, None)),
     ];
-    let opsets = all(8, &[opset("", 17), opset(OWN, 1)]);
+    let opsets = all(8, &[opset("", 17), opset(OWN, 1), opset(ML, 3)]);
     [numbers(1, 8), bytes(7, &graph.concat()), opsets, all(25, functions)].concat()
 }

@@ -7,6 +7,7 @@ use outrigger_tests::fashion::versions::{Flaw, Versions};
 use outrigger_tests::fashion::{self, Images};
 use outrigger_tests::hostile::{self, versions};
 use outrigger_tests::http::HttpClient;
+use outrigger_tests::python::Environment;
 use outrigger_tests::rollouts::{LENIENT, answered_by};
 use outrigger_tests::world::{
     Agent, AgentOptions, Edge, Operator, Publisher, World, eventually, model_status,
@@ -248,6 +249,40 @@ fn what_a_device_refuses_by_itself_ends_the_roll_out_and_a_killed_cloud_goes_on(
     assert!(answers.iter().all(|own| own[2] == 0), "it never answered: {answers:?}");
     fleet.settles_on(1);
     assert_eq!(model_status(&fleet.agents[0].status().unwrap(), MODEL)["active_version"], 1);
+}
+
+/// Real agents with an accelerator, as far as it is one: OpenVINO on the CPU, from the wheel that its makers publish.
+#[test]
+fn a_version_that_the_accelerator_does_not_take_stays_with_the_canary() {
+    let Some(openvino) = Environment::with(&["onnxruntime-openvino==1.24.1"]).unwrap() else {
+        return; // it has said why
+    };
+    let library = openvino.packages().unwrap().join("onnxruntime/capi/libonnxruntime.so.1.24.1");
+    let runtime = format!("[runtime]\nlibrary = {library:?}\nproviders = [\"openvino\"]\n");
+    let first = |publisher: &Publisher| publish(publisher, 1, versions::suits_openvino(1.0));
+    let fleet = Fleet::start_with(MODEL, &(LENIENT.to_owned() + &runtime), first);
+    let all_run_on_openvino = || {
+        for agent in &fleet.agents {
+            let status = agent.status().unwrap();
+            let choice = &model_status(&status, MODEL)["running"]["choice"];
+            assert_eq!(choice["provider"], "openvino", "{choice:#}");
+        }
+    };
+    all_run_on_openvino();
+
+    fleet.publish(2, versions::suits_the_cpu_alone());
+    let id = fleet.begin(2, &[]);
+    let (end, answers) = fleet.asked_until_over(&id, |client, _| ask(client, 7.0));
+    stayed_with_the_canary(&end, &answers, 2, &["runs on cpu"]);
+    assert!(answers.iter().all(|own| own[2] == 0), "it never answered: {answers:?}");
+    println!("{}", end["reason"]);
+    fleet.settles_on(1);
+
+    fleet.publish(3, versions::suits_openvino(1.000_001));
+    let id = fleet.begin(3, &[]);
+    let (end, _) = fleet.asked_until_over(&id, |client, _| ask(client, 7.0));
+    assert_eq!(end["phase"], "done", "{end:#}");
+    all_run_on_openvino();
 }
 
 /// The devices hold nothing against these versions, so that the gates have to; but that one crashes, no device overlooks.

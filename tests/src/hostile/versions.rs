@@ -1,7 +1,7 @@
 //! Versions of one model that negates its numbers, which all answer their probes as they should: what is
 //! wrong with some of them shows only when an application asks.
 
-use super::{INT64, float, integer, loops_before, model, node};
+use super::{INT64, ML, bytes, float, floats, integer, integers, loops_before, model, node};
 
 /// Negates, and multiplies by something near 1, so that no two versions are the same.
 pub fn negates(scale: f32) -> Vec<u8> {
@@ -32,4 +32,33 @@ pub fn slows_down() -> Vec<u8> {
     let after =
         [node("Mul", &["end", "zero"], "nothing", &[]), node("Sub", &["nothing", "x"], "y", &[])];
     loops_before(&after, &counting, &[float("zero", 0.0)])
+}
+
+/// Negates, and passes 200,000 copies of a number through six functions on the way: of that, OpenVINO computes one copy and
+/// is several times as fast as the CPU's own kernels.
+pub fn suits_openvino(scale: f32) -> Vec<u8> {
+    let mut nodes = vec![
+        node("ReduceMax", &["x"], "largest", &[integer("keepdims", 1)]),
+        node("Expand", &["largest", "copies"], "f0", &[]),
+    ];
+    let functions = ["Sigmoid", "Tanh", "Exp", "Sigmoid", "Tanh", "Exp"];
+    for (number, function) in functions.iter().enumerate() {
+        let [from, to] = [number, number + 1].map(|number| format!("f{number}"));
+        nodes.push(node(function, &[&from], &to, &[]));
+    }
+    nodes.extend([
+        node("ReduceMean", &["f6"], "mean", &[integer("keepdims", 1)]),
+        node("Mul", &["mean", "tiny"], "nearly_nothing", &[]),
+        node("Mul", &["x", "scale"], "scaled", &[]),
+        node("Sub", &["nearly_nothing", "scaled"], "y", &[]),
+    ]);
+    let copies = integers("copies", &[2], &[1 << 16, 3]);
+    model(&nodes, &[copies, float("tiny", 1e-9), float("scale", scale)], &[])
+}
+
+/// Negates by an operator for classical models, which accelerators leave to the CPU.
+pub fn suits_the_cpu_alone() -> Vec<u8> {
+    let attributes = [floats("offset", &[0.0; 3]), floats("scale", &[-1.0; 3])];
+    let scaler = [node("Scaler", &["x"], "y", &attributes), bytes(7, ML.as_bytes())].concat();
+    model(&[scaler], &[], &[])
 }

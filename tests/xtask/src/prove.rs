@@ -45,7 +45,8 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Claim {
-    /// The agent of the previous release with this cloud, this agent with the previous cloud, and a device from one to the other and back.
+    /// The agent of the previous release with this cloud, this agent with the previous cloud, a device from one to the other and back, and a
+    /// roll-out over both.
     Compat,
     /// Over six kinds of links no request is lost, answered twice or answered late: 100,000 in virtual time, 12,000 in real time.
     Deadlines,

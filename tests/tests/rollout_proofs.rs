@@ -1,0 +1,18 @@
+//! The short forms of `cargo xtask prove fleet` and of `cargo xtask prove rollout`.
+#![allow(clippy::unwrap_used)]
+
+use outrigger_tests::rollouts::{self, Amount};
+
+#[test]
+fn versions_go_over_real_and_simulated_devices_as_they_deserve() {
+    let report = rollouts::mixed::run(true).unwrap();
+    println!("{report}");
+    report.check().unwrap();
+}
+
+#[test]
+fn the_rules_alone_tell_good_versions_from_bad_ones() {
+    let report = rollouts::run(Amount { good: 2, bad: 1 }).unwrap();
+    println!("{report}");
+    report.check().unwrap();
+}
