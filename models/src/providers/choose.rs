@@ -20,6 +20,9 @@ pub const SLOWER_AT_MOST: f64 = 1.2;
 const TIMED_RUNS: usize = 31;
 /// No run for the median begins later than this after the first.
 const TIMED_FOR: Duration = Duration::from_secs(2);
+/// How often an accelerator that seems slower is timed before it is passed over for good, and the pause before each time.
+const TIMED_TIMES: usize = 3;
+const TIMED_PAUSE: Duration = Duration::from_millis(250);
 
 /// Why there is nothing to choose from: the model does not even work on the CPU.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +135,23 @@ fn median_us(runner: &mut Runner, cases: &[ProbeCase]) -> Result<u64, (usize, Ru
     Ok(times.get(times.len() / 2).copied().unwrap_or(0))
 }
 
+/// The median, measured again while it is too large: whatever else the machine does makes a run longer, never shorter.
+fn least_median_us(
+    runner: &mut Runner,
+    cases: &[ProbeCase],
+    is_too_large: impl Fn(u64) -> bool,
+) -> Result<u64, (usize, RunError)> {
+    let mut least_us = median_us(runner, cases)?;
+    for _ in 1..TIMED_TIMES {
+        if !is_too_large(least_us) {
+            break;
+        }
+        std::thread::sleep(TIMED_PAUSE);
+        least_us = least_us.min(median_us(runner, cases)?);
+    }
+    Ok(least_us)
+}
+
 /// Whether a provider does with this model what the CPU does.
 fn prove(
     backend: &dyn Backend,
@@ -154,10 +174,12 @@ fn prove(
         }
     }
     let cases = &reference.cases;
-    let provider_us = median_us(&mut runner, cases).map_err(|(probe, e)| fails(probe, &e))?;
     let cpu_us = reference.median_us;
     #[allow(clippy::cast_precision_loss)] // microseconds
-    if provider_us as f64 > cpu_us as f64 * SLOWER_AT_MOST {
+    let is_slower = |provider_us: u64| provider_us as f64 > cpu_us as f64 * SLOWER_AT_MOST;
+    let provider_us = least_median_us(&mut runner, cases, is_slower);
+    let provider_us = provider_us.map_err(|(probe, e)| fails(probe, &e))?;
+    if is_slower(provider_us) {
         return Err(Reason::Slower { provider_us, cpu_us });
     }
     let timing = Some(Timing { provider_us, cpu_us });
