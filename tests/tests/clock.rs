@@ -192,7 +192,12 @@ fn a_cloud_that_was_far_ahead_loses_its_devices_for_a_while_and_not_for_ever() {
     // Started anew meanwhile: it can no longer count from the truth, and its floor rises by an hour.
     let state_dir = agent.stop().unwrap();
     let agent = Agent::start(&state_dir, &options()).unwrap();
-    agent.wait_active("fashion", 1).unwrap();
+    agent.wait_active("fashion", 1).unwrap(); // which it is before it has heard of the cloud
+    agent
+        .wait_until("the cloud's time", |status| {
+            status["counters"]["clock"]["times_verified"].as_u64() > Some(0)
+        })
+        .unwrap();
 
     clock.set("+0").unwrap();
     world.cloud.restart_in(&clock.environment()).unwrap();
