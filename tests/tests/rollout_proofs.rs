@@ -1,4 +1,5 @@
-//! The short forms of `cargo xtask prove fleet` and of `cargo xtask prove rollout`.
+//! The short form of `cargo xtask prove fleet`, and `cargo xtask prove rollout` with fewer runs than its own, which takes
+//! a release build.
 #![allow(clippy::unwrap_used)]
 
 use outrigger_tests::rollouts::{self, Amount};
